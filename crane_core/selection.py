@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import overload
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -350,7 +350,7 @@ class NeuronSet:
     def __len__(self) -> int:
         return sum(int(mask.sum()) for mask in self._masks.values())
 
-    def __iter__(self) -> Iterator[tuple[int, int] | tuple[str, int, int]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         if set(self.sites) <= {"intermediate"}:
             yield from self.pairs() if "intermediate" in self._masks else ()
         else:
@@ -383,6 +383,10 @@ def save_lape_file(
     _replace(path, lambda temporary: torch.save(content, temporary))
 
 
+@overload
+def normalise(kurtosis: Tensor, how: str = "zscore") -> Tensor: ...
+@overload
+def normalise(kurtosis: Mapping[str, Tensor], how: str = "zscore") -> dict[str, Tensor]: ...
 def normalise(kurtosis: Scores, how: str = "zscore") -> Scores:
     """Put one language's kurtosis on a common scale within each layer (§3.3, Alg. 1 line 15).
 
@@ -447,7 +451,15 @@ def _scaled(centred: Tensor, spread: Tensor) -> Tensor:
     return torch.where(spread > 0, centred / spread, centred * 0.0)
 
 
-def margins(normalised: Mapping[str, Scores], target: str) -> tuple[Scores, Scores]:
+@overload
+def margins(normalised: Mapping[str, Tensor], target: str) -> tuple[Tensor, Tensor]: ...
+@overload
+def margins(
+    normalised: Mapping[str, Scores], target: str
+) -> tuple[Tensor, Tensor] | tuple[dict[str, Tensor], dict[str, Tensor]]: ...
+def margins(
+    normalised: Mapping[str, Scores], target: str
+) -> tuple[Tensor, Tensor] | tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The two axes of Figure 3: the target's scores and the largest score of any other language.
 
     Both have the layout of one language's scores; NaN wherever a language's score is undefined.
