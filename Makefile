@@ -1,0 +1,62 @@
+# make help lists the targets. Everything runs in .venv, which `make setup` creates.
+
+PROFILE  ?= testbed
+PARAMS   ?=
+NOTEBOOK ?=
+
+# The first Python that is new enough; 3.11 is the one constraints.txt was written with.
+PYTHON   ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV     := .venv
+BIN      := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EDITABLE  := $(VENV)/.editable
+
+# Nothing is fetched while the book is made: models and data are in data/ or given as a path.
+export HF_HUB_OFFLINE = 1
+export TRANSFORMERS_OFFLINE = 1
+export HF_DATASETS_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint testbed clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
+	@echo
+	@echo '  PROFILE=smoke               another profile of notebooks/profiles/ (default testbed)'
+	@echo '  PARAMS="-p n_samples 200"   override parameters; results go to a directory of their own'
+	@echo '  NOTEBOOK=02                 run one notebook only'
+
+setup: $(EDITABLE) ## create .venv and install everything (other targets do this themselves)
+
+$(INSTALLED): requirements.txt requirements-dev.txt requirements-nodeps.txt constraints.txt
+	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on the PATH; name one with make PYTHON=/path/to/python3' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-nodeps.txt
+	@touch $@
+
+$(EDITABLE): pyproject.toml $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+book: setup ## run the notebooks that changed and build the book
+	$(BIN)/python -m crane_core.runs book --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") $(PARAMS)
+
+test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors
+	$(BIN)/python -m crane_core.runs book --profile smoke
+	$(BIN)/python -m pytest
+
+lint: setup ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
+	$(BIN)/python -m crane_core.testbed train
+
+clean: ## remove runs, the built book and caches (not .venv)
+	rm -rf _build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
