@@ -1,0 +1,337 @@
+"""The sets CRANE is compared with (paper §4.2).
+
+LAPE (Tang et al., 2024) ranks neurons by how unevenly languages activate them, Act Prob 90p
+(Mondal et al., 2025) by how often they exceed their own upper activations, and random sets are what
+a mask of the same size does by itself. The first two read activations of `act_fn`, as both papers'
+public code does, and take their counts from a stream of batches.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from crane_core.models import mlp_sites
+from crane_core.selection import NeuronSet, SelectionWarning, Shape
+
+#: A batch: input ids and attention mask, both (samples, tokens); 1 in the mask is a real token.
+Batch = tuple[Tensor, Tensor]
+
+
+def _visit(
+    model: PreTrainedModel, batches: Iterable[Batch], visit: Callable[[int, Tensor], None]
+) -> int:
+    """Call `visit(layer, activations (tokens, neurons))` for every layer and batch.
+
+    Padding is left out. Returns the number of tokens; raises ValueError if there are none.
+    """
+    real = torch.empty(0, dtype=torch.bool)
+
+    def hook(layer: int) -> Callable[[object, object, Tensor], None]:
+        return lambda _module, _inputs, output: visit(layer, output[real])
+
+    tokens = 0
+    handles = [
+        site.act_fn.register_forward_hook(hook(layer))
+        for layer, site in enumerate(mlp_sites(model))
+    ]
+    try:
+        for input_ids, attention_mask in batches:
+            real = attention_mask.to(model.device).bool()
+            if real.any():
+                tokens += int(real.sum())
+                with torch.no_grad():  # the head is not needed
+                    model.base_model(
+                        input_ids=input_ids.to(model.device), attention_mask=real, use_cache=False
+                    )
+    finally:
+        for handle in handles:
+            handle.remove()
+    if tokens == 0:
+        raise ValueError("no tokens to take activations from: the corpus is empty")
+    return tokens
+
+
+def activation_counts(
+    model: PreTrainedModel, batches: Iterable[Batch], threshold: float | Tensor = 0.0
+) -> tuple[Tensor, int]:
+    """Count per neuron the tokens on which `act_fn`'s output exceeds a threshold.
+
+    Parameters
+    ----------
+    model : a model with gated MLPs (`crane_core.models`).
+    batches : pairs (input_ids, attention_mask); only real tokens count.
+    threshold : one number (0 for LAPE) or a tensor (layers, neurons).
+
+    Returns
+    -------
+    int64 counts (layers, neurons), and the number of tokens.
+
+    Raises ValueError if there are no tokens or the threshold's shape is not the model's.
+    """
+    sites = mlp_sites(model)
+    size = (len(sites), int(sites[0].down_proj.get_parameter("weight").shape[1]))
+    if isinstance(threshold, Tensor) and threshold.shape != size:
+        raise ValueError(
+            f"threshold has shape {tuple(threshold.shape)}: expected (layers, neurons) {size}"
+        )
+    bars = torch.as_tensor(threshold, device=model.device).expand(size)
+    counts = torch.zeros(size, dtype=torch.long, device=model.device)
+
+    def visit(layer: int, activations: Tensor) -> None:
+        counts[layer] += (activations > bars[layer]).sum(dim=0)
+
+    tokens = _visit(model, batches, visit)
+    return counts.cpu(), tokens
+
+
+def activation_quantiles(
+    model: PreTrainedModel, batches: Iterable[Batch], quantile: float = 0.9
+) -> Tensor:
+    """A quantile of each neuron's activation in one language, as Act Prob 90p's code streams it.
+
+    Each batch's activations are sorted, the value at the quantile's position is taken, and these
+    are averaged over batches in proportion to their tokens. Memory does not grow with the corpus;
+    the price is that the result depends somewhat on what shares a batch.
+
+    Returns float64 (layers, neurons). Raises ValueError for a quantile outside (0, 1] or no tokens.
+    """
+    if not 0 < quantile <= 1:
+        raise ValueError(f"quantile is {quantile}: expected a number above 0 and at most 1")
+    sums: dict[int, Tensor] = {}
+
+    def visit(layer: int, activations: Tensor) -> None:
+        n = len(activations)
+        value = activations.float().kthvalue(math.ceil(n * quantile), dim=0).values.double()
+        sums[layer] = sums.get(layer, torch.zeros_like(value)) + n * value
+
+    tokens = _visit(model, batches, visit)
+    return torch.stack([sums[layer] for layer in sorted(sums)]).cpu() / tokens
+
+
+def lape(
+    over_zero: Mapping[str, Tensor],
+    n: Mapping[str, int],
+    top_rate: float = 0.01,
+    filter_rate: float = 0.95,
+    activation_bar_ratio: float = 0.95,
+    *,
+    shape: Shape | None = None,
+) -> dict[str, NeuronSet]:
+    """Language activation probability entropy, with the constants LAPE was published with.
+
+    A neuron's probabilities of being active, normalised over languages, have an entropy; the
+    `top_rate` of all neurons with the lowest are language-specific. Before that, a neuron whose
+    probability is in no language above the `filter_rate` quantile of all probabilities is put
+    last. A chosen neuron belongs to every language in which its probability is above the
+    `activation_bar_ratio` quantile, so sets differ in size and may share neurons.
+
+    Parameters
+    ----------
+    over_zero : language -> number of tokens with activation > 0, (layers, neurons).
+    n : language -> number of tokens.
+    top_rate, filter_rate, activation_bar_ratio : fractions, above 0 and at most 1.
+    shape : the model's shape (`crane_core.models.shape`), to be carried by the sets.
+
+    Returns
+    -------
+    language -> `NeuronSet`. Equal entropies go to the lower layer and neuron. Warns
+    (`SelectionWarning`) about a language without neurons.
+
+    Raises ValueError for fewer than two languages, counts that do not fit each other or `n`, and
+    fractions out of range.
+    """
+    for name, rate in [
+        ("top_rate", top_rate),
+        ("filter_rate", filter_rate),
+        ("activation_bar_ratio", activation_bar_ratio),
+    ]:
+        _check_rate(name, rate)
+    probabilities = _probabilities(over_zero, n, least=2)
+    entropy = _entropy(probabilities)
+    entropy[~_above(probabilities, filter_rate).any(dim=-1)] = torch.inf
+    best = entropy.flatten().argsort(stable=True)[: round(entropy.numel() * top_rate)]
+    chosen = torch.zeros(entropy.numel(), dtype=torch.bool)
+    chosen[best] = True
+    belongs = _above(probabilities, activation_bar_ratio) & chosen.reshape(entropy.shape)[..., None]
+    sets = {
+        language: NeuronSet({"intermediate": mask}, shape)
+        for language, mask in zip(over_zero, belongs.unbind(dim=-1), strict=True)
+    }
+    for language, neurons in sets.items():
+        if not len(neurons):
+            warnings.warn(f"LAPE finds no neuron for {language!r}", SelectionWarning, stacklevel=2)
+    return sets
+
+
+def lape_matched(
+    over_zero: Mapping[str, Tensor],
+    n: Mapping[str, int],
+    counts: Mapping[str, int],
+    filter_rate: float = 0.95,
+    activation_bar_ratio: float = 0.95,
+    *,
+    shape: Shape | None = None,
+) -> dict[str, NeuronSet]:
+    """LAPE taken to a given number of neurons per language, by its own entropy order.
+
+    For each language neurons are taken in order of entropy, first among those that pass LAPE's
+    filter and whose probability in this language is above its bar. With the counts of `lape`'s
+    sets this gives `lape`'s sets. When these run out, it goes on among the neurons that pass the
+    filter and are most probable in this language, then among those most probable in it that do
+    not pass, then among all that are left; neurons never active come last.
+
+    Parameters
+    ----------
+    counts : language -> number of neurons wanted; languages left out get no set.
+    over_zero, n, filter_rate, activation_bar_ratio, shape : as for `lape`.
+
+    Returns
+    -------
+    language -> `NeuronSet` of exactly the number wanted, in the order of `counts`.
+
+    Raises ValueError as `lape` does, and for a count of an unknown language, below 0 or above the
+    number of neurons.
+    """
+    _check_rate("filter_rate", filter_rate)
+    _check_rate("activation_bar_ratio", activation_bar_ratio)
+    probabilities = _probabilities(over_zero, n, least=2)
+    passes = _above(probabilities, filter_rate).any(dim=-1)
+    over_bar = _above(probabilities, activation_bar_ratio)
+    most_probable = probabilities == probabilities.amax(dim=-1, keepdim=True)
+    active = probabilities.sum(dim=-1) > 0
+    entropy = _entropy(probabilities)
+    sets = {}
+    for language, count in _checked_counts(counts, over_zero).items():
+        i = list(over_zero).index(language)
+        tier = torch.full(entropy.shape, 4)
+        tier[active] = 3
+        tier[active & most_probable[..., i]] = 2
+        tier[passes & most_probable[..., i]] = 1
+        tier[passes & over_bar[..., i]] = 0
+        by_entropy = entropy.flatten().argsort(stable=True)
+        order = by_entropy[tier.flatten()[by_entropy].argsort(stable=True)]
+        sets[language] = _first(order, count, entropy.shape, shape)
+    return sets
+
+
+def act_prob_90p(
+    over_p90: Mapping[str, Tensor],
+    n: Mapping[str, int],
+    top_rate: float = 0.01,
+    counts: Mapping[str, int] | None = None,
+    *,
+    shape: Shape | None = None,
+) -> dict[str, NeuronSet]:
+    """Activation Probability 90p: the neurons most often above their own 90th percentile.
+
+    The percentile is taken in a first pass (`activation_quantiles` of the same language) and the
+    tokens above it are counted in a second (`activation_counts` with it as threshold). Languages
+    do not enter each other's ranking. An exact percentile would be exceeded by a tenth of the
+    tokens in every neuron; what ranks neurons is how their activity varies between batches. For
+    the reading in which the percentile is that of all languages together, give the first pass the
+    batches of all.
+
+    Parameters
+    ----------
+    over_p90 : language -> number of tokens above the neuron's percentile, (layers, neurons).
+    n : language -> number of tokens.
+    top_rate : fraction of all neurons that each language gets, unless `counts` says how many.
+    counts : language -> number of neurons wanted, for comparison at equal budgets.
+    shape : the model's shape, to be carried by the sets.
+
+    Returns
+    -------
+    language -> `NeuronSet`. Equal probabilities go to the lower layer and neuron.
+
+    Raises ValueError for counts that do not fit each other, `n` or the model.
+    """
+    _check_rate("top_rate", top_rate)
+    probabilities = _probabilities(over_p90, n, least=1)
+    size = probabilities.shape[:2]
+    if counts is None:
+        counts = dict.fromkeys(over_p90, round(size.numel() * top_rate))
+    sets = {}
+    for language, count in _checked_counts(counts, over_p90).items():
+        score = probabilities[..., list(over_p90).index(language)]
+        order = score.flatten().argsort(descending=True, stable=True)
+        sets[language] = _first(order, count, size, shape)
+    return sets
+
+
+def random_matched(neurons: NeuronSet, seed: int) -> NeuronSet:
+    """A random set with as many neurons as `neurons` in every layer of every site (§4.2).
+
+    The same seed gives the same set; the given set's own neurons may be drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    masks = {}
+    for site in neurons.sites:
+        layers, width = neurons.shape[site]
+        draw = torch.rand(layers, width, generator=generator, dtype=torch.float64)
+        position = draw.argsort(dim=1).argsort(dim=1)
+        masks[site] = position < neurons.counts(site)[:, None]
+    return NeuronSet(masks, neurons.shape)
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 < rate <= 1:
+        raise ValueError(f"{name} is {rate}: expected a fraction above 0 and at most 1")
+
+
+def _probabilities(counts: Mapping[str, Tensor], n: Mapping[str, int], least: int) -> Tensor:
+    """Counts / tokens as float64 (layers, neurons, languages), checked."""
+    if set(counts) != set(n) or len(counts) < least:
+        raise ValueError(
+            f"expected counts and token numbers of the same languages, at least {least}: "
+            f"got counts for {list(counts)}, token numbers for {list(n)}"
+        )
+    size = next(iter(counts.values())).shape
+    for language, count in counts.items():
+        if count.shape != size or count.ndim != 2:
+            raise ValueError(
+                f"counts of {language!r} have shape {tuple(count.shape)}: expected (layers, "
+                f"neurons), {tuple(size)} as the first language"
+            )
+        if n[language] < 1 or (count < 0).any() or (count > n[language]).any():
+            raise ValueError(
+                f"counts of {language!r} range from {count.min()} to {count.max()}, which does "
+                f"not fit its {n[language]} tokens"
+            )
+    return torch.stack([counts[x].to(torch.float64) / int(n[x]) for x in counts], dim=-1)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Entropy over languages in nats, (layers, neurons); 0 for a neuron that is never active."""
+    shares = probabilities / probabilities.sum(dim=-1, keepdim=True)
+    # Rounded, so that ties are ties on every machine, whatever its order of summation.
+    return torch.special.entr(shares.nan_to_num(0.0)).sum(dim=-1).round(decimals=12)
+
+
+def _above(probabilities: Tensor, rate: float) -> Tensor:
+    """Where a probability exceeds the `rate` quantile of all of them, all languages together."""
+    flat = probabilities.flatten()
+    return probabilities > flat.kthvalue(max(1, round(len(flat) * rate))).values
+
+
+def _checked_counts(counts: Mapping[str, int], known: Mapping[str, Tensor]) -> Mapping[str, int]:
+    for language, count in counts.items():
+        if language not in known:
+            raise ValueError(f"no activations for language {language!r}: there are {list(known)}")
+        if not 0 <= count <= known[language].numel():
+            raise ValueError(
+                f"{count} neurons wanted for {language!r}: expected 0 to "
+                f"{known[language].numel()}, the neurons of the model"
+            )
+    return counts
+
+
+def _first(order: Tensor, count: int, size: Sequence[int], shape: Shape | None) -> NeuronSet:
+    mask = torch.zeros(len(order), dtype=torch.bool)
+    mask[order[:count]] = True
+    return NeuronSet({"intermediate": mask.reshape(*size)}, shape)
