@@ -1,0 +1,140 @@
+"""The testbed's benchmark items and held-out text, drawn from the same world as the training text."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from .text import Writer
+from .world import PERSON_RELATIONS, PLACE_RELATIONS, Subject, World
+
+# The same composition in every language; mostly invented facts, since real ones are learned at once.
+KNOWLEDGE: dict[tuple[str, str], int] = {
+    **{("person", relation): 90 for relation in PERSON_RELATIONS},
+    **{("place", relation): 40 for relation in PLACE_RELATIONS},
+    ("country", "capital"): 24,
+    ("country", "continent"): 16,
+    ("animal", "kind"): 10,
+    ("ingredient", "colour"): 10,
+    ("job", "workplace"): 10,
+}
+READING: dict[str, int] = {"thing": 160, "spot": 160, "who": 160, "owner": 160}
+
+Item = dict[str, Any]
+
+
+def _with_options(
+    rng: random.Random, item: Item, gold: str, others: Iterable[str], position: int
+) -> Item:
+    options = list(others)
+    rng.shuffle(options)
+    options.insert(position, gold)
+    return {**item, "options": options, "answer": position}
+
+
+def _balanced_positions(rng: random.Random, count: int) -> list[int]:
+    positions = [i % 4 for i in range(count)]
+    rng.shuffle(positions)
+    return positions
+
+
+def knowledge_items(world: World, stated: Counter[tuple[str, str, str]], seed: int) -> list[Item]:
+    """Four-option questions on facts of the training text, in a phrasing it never uses.
+
+    Args:
+        world: the language's world.
+        stated: how often the training text stated each ``(kind, name, relation)``.
+        seed: chooses facts, wrong options and positions.
+
+    Raises:
+        ValueError: too few of a relation's facts were stated in the training text.
+    """
+    rng = random.Random(f"knowledge-{world.language}-{seed}")
+    writer = Writer(world, rng)
+    items: list[Item] = []
+    for (kind, relation), count in KNOWLEDGE.items():
+        known = [s for s in world.subjects[kind] if stated[kind, s.name, relation]]
+        if len(known) < count:
+            raise ValueError(
+                f"{count} {kind} {relation} items need as many facts in the training text; it "
+                f"states {len(known)} in {world.language}. Train on more tokens or ask fewer."
+            )
+        pool = world.pools[kind, relation]
+        for subject, position in zip(
+            rng.sample(known, count), _balanced_positions(rng, count), strict=True
+        ):
+            gold = subject.facts[relation]
+            wrong = rng.sample([value for value in pool if value != gold], 3)
+            item = {
+                "id": f"knowledge_{world.language}-{len(items):04d}",
+                "passage": "",
+                "question": writer.test(subject, relation),
+                "relation": f"{kind}.{relation}",
+            }
+            items.append(_with_options(rng, item, gold, wrong, position))
+    return items
+
+
+def reading_items(world: World, seed: int, unseen: Collection[str] = ()) -> list[Item]:
+    """Questions on stories that are not in ``unseen`` (the training text's documents)."""
+    rng = random.Random(f"reading-{world.language}-{seed}")
+    writer = Writer(world, rng)
+    left, items = dict(READING), []
+    positions = {kind: _balanced_positions(rng, count) for kind, count in READING.items()}
+    while any(left.values()):
+        passage = writer.story()
+        fitting = [q for q in passage.questions if left[q[0]]]
+        if not fitting or passage.text in unseen:
+            continue
+        kind, question, gold, options = rng.choice(fitting)
+        left[kind] -= 1
+        item = {
+            "id": f"reading_{world.language}-{len(items):04d}",
+            "passage": passage.text,
+            "question": question,
+            "relation": f"story.{kind}",
+        }
+        others = [option for option in options if option != gold]
+        items.append(_with_options(rng, item, gold, others, positions[kind].pop()))
+    return items
+
+
+def held_out(
+    world: World, name: str, characters: int, seed: int, seen: Collection[str]
+) -> list[str]:
+    """Documents, one line each, that the training text does not hold and no task asks about.
+
+    Args:
+        name: the corpus' name; every name has its own random stream.
+        characters: how many characters to write at least.
+        seen: the training text's documents.
+    """
+    writer = Writer(world, random.Random(f"{name}-{world.language}-{seed}"))
+    texts: dict[str, None] = {}
+    written = 0
+    while written < characters:
+        text = writer.plain_document()
+        if text not in seen and text not in texts:
+            texts[text] = None
+            written += len(text)
+    return list(texts)
+
+
+def dump(items: Iterable[Item]) -> str:
+    """The items as JSON lines."""
+    return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+
+
+def subject_of(world: World, item: Item) -> Subject:
+    """The subject whose fact a knowledge item asks for.
+
+    Raises:
+        LookupError: no subject's held-out question reads like the item's.
+    """
+    kind, relation = item["relation"].split(".")
+    writer = Writer(world, random.Random(0))
+    for subject in world.subjects[kind]:
+        if writer.test(subject, relation) == item["question"]:
+            return subject
+    raise LookupError(f"no {kind} is asked about in {item['question']!r}")

@@ -1,0 +1,307 @@
+"""Trains the testbed: corpus, tokenizer, model; resumes where it was stopped."""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .text import Writer
+from .world import LANGUAGES, SHARES, build
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+Log = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the trained weights depend on."""
+
+    seed: int = 0
+    vocabulary: int = 3072
+    hidden: int = 192
+    layers: int = 4
+    neurons: int = 512
+    heads: int = 6
+    positions: int = 512
+    length: int = 192
+    batch: int = 44
+    tokens: int = 11_000_000
+    learning_rate: float = 3e-3
+    warmup: int = 60
+    decay: float = 0.35  # the last part of training, over which the rate falls to a tenth
+    weight_decay: float = 0.1
+
+
+def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the mixture.
+
+    Every Chinese character is a piece of its own before merging, as in Llama-2's vocabulary:
+    without that, BPE turns whole Chinese phrases of a small world into single tokens.
+    """
+    texts = []
+    for language in LANGUAGES:
+        writer = Writer(
+            build(language, recipe.seed), random.Random(f"tokenizer-{recipe.seed}-{language}")
+        )
+        texts += [writer.document() for _ in range(int(60_000 * SHARES[language]))]
+    tokenizer = Tokenizer(models.BPE())
+    pieces = Regex(r"\p{Han}| ?(?:(?!\p{Han})[\p{L}\p{M}])+(?:'[a-z]+)?| ?[^\s\p{L}\p{M}]|\s")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pieces, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_max_length=recipe.positions,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def corpus_writer(language: str, recipe: Recipe) -> Writer:
+    """The writer of one language's training text."""
+    return Writer(build(language, recipe.seed), random.Random(f"corpus-{recipe.seed}-{language}"))
+
+
+def _documents(
+    writer: Writer, recipe: Recipe, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[list[int]]:
+    """Endless tokenised documents, each closed by the end-of-text token."""
+    eos = tokenizer.eos_token_id
+    while True:
+        texts = [writer.document() for _ in range(1000)]
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            if len(ids) + 2 <= recipe.length:
+                yield [*ids, eos]
+
+
+def pack(
+    documents: Iterator[list[int]], length: int, rows: int, bos: int, pad: int, bins: int = 24
+) -> NDArray[np.int64]:
+    """Rows of ``length`` tokens that open with BOS and hold whole documents.
+
+    A document goes to the fullest open row that has room for it, so no document is cut and few
+    positions are padding.
+    """
+    packed = np.full((rows, length), pad, dtype=np.int64)
+    open_rows: list[list[int]] = [[bos] for _ in range(bins)]
+    done = 0
+    while done < rows:
+        document = next(documents)
+        room = [i for i, row in enumerate(open_rows) if len(row) + len(document) <= length]
+        if not room:
+            i = max(range(bins), key=lambda i: len(open_rows[i]))
+            packed[done, : len(open_rows[i])] = open_rows[i]
+            open_rows[i], done = [bos], done + 1
+        else:
+            i = max(room, key=lambda i: len(open_rows[i]))
+        open_rows[i] += document
+    return packed
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training rows ``(rows, length)`` in random order, the language index of each row, and the
+    writers, which know what they stated and wrote."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    writers: dict[str, Writer]
+
+
+def build_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Corpus:
+    """The training text, tokenised and packed."""
+    rows, labels, writers = [], [], {}
+    for index, language in enumerate(LANGUAGES):
+        count = round(recipe.tokens * SHARES[language] / recipe.length)
+        writers[language] = corpus_writer(language, recipe)
+        rows.append(
+            pack(
+                _documents(writers[language], recipe, tokenizer),
+                recipe.length,
+                count,
+                tokenizer.bos_token_id,
+                tokenizer.pad_token_id,
+            )
+        )
+        labels.append(np.full(count, index))
+    order = np.random.default_rng(recipe.seed).permutation(sum(map(len, rows)))
+    return Corpus(np.concatenate(rows)[order], np.concatenate(labels)[order], writers)
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained model."""
+    torch.manual_seed(recipe.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            intermediate_size=recipe.neurons,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads,
+            max_position_embeddings=recipe.positions,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def _rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Warm up, hold, then fall linearly to a tenth."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    start = int(steps * (1 - recipe.decay))
+    if step < start:
+        return recipe.learning_rate
+    return recipe.learning_rate * (1 - 0.9 * (step - start) / (steps - start))
+
+
+def _parameters(optimizer: torch.optim.AdamW) -> list[torch.Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _save_checkpoint(
+    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW, step: int, log: Log
+) -> None:
+    tensors = {f"model.{k}": v for k, v in model.named_parameters()}
+    for i, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{i}.{name}"] = value
+    part = folder / "checkpoint.part"
+    save_file(
+        {k: v.detach().contiguous() for k, v in tensors.items()},
+        part,
+        metadata={"step": str(step), "log": json.dumps(log)},
+    )
+    os.replace(part, folder / "checkpoint.safetensors")
+
+
+def _load_checkpoint(
+    folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW
+) -> tuple[int, Log]:
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0, []
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+    for i, parameter in enumerate(_parameters(optimizer)):
+        prefix = f"optimizer.{i}."
+        optimizer.state[parameter] = {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+    return int(metadata["step"]), json.loads(metadata["log"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model with its tokenizer, the corpus, and the training loss (nats per token) of each
+    language, averaged between lines of the log."""
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    corpus: Corpus
+    log: Log
+
+
+def train(recipe: Recipe, folder: Path, every: int = 100) -> Trained:
+    """Train the testbed; ``folder`` keeps the checkpoint that a stopped run resumes from.
+
+    ``every`` is the number of steps between checkpoints and lines of the log. A checkpoint of
+    another recipe is discarded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = folder / "recipe.json"
+    if stamp.exists() and json.loads(stamp.read_text()) != asdict(recipe):
+        shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    stamp.write_text(json.dumps(asdict(recipe), indent=1))
+
+    tokenizer = train_tokenizer(recipe)
+    corpus = build_corpus(recipe, tokenizer)
+    rows, labels = corpus.rows, corpus.labels
+    model = new_model(recipe, tokenizer).train()
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [p for p in model.parameters() if p.ndim > 1],
+                "weight_decay": recipe.weight_decay,
+            },
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.95),
+    )
+    steps = len(rows) // recipe.batch
+    step, log = _load_checkpoint(folder, model, optimizer)
+    # Since the last line of the log, per language: summed loss and tokens.
+    window = np.zeros((2, len(LANGUAGES)))
+    with tqdm(total=steps, initial=step, desc="training the testbed", unit="step") as bar:
+        while step < steps:
+            chosen = slice(step * recipe.batch, (step + 1) * recipe.batch)
+            ids = torch.from_numpy(rows[chosen])
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(step, steps, recipe)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+            targets = ids[:, 1:].clone()
+            targets[targets == tokenizer.pad_token_id] = -100
+            losses = torch.nn.functional.cross_entropy(
+                logits.float().transpose(1, 2), targets, reduction="none"
+            )
+            real = targets != -100
+            loss = losses.sum() / real.sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            bar.update()
+            for i in range(len(LANGUAGES)):
+                mine = torch.from_numpy(labels[chosen] == i)
+                window[0, i] += losses.detach()[mine].sum().item()
+                window[1, i] += real[mine].sum().item()
+            if step % every == 0 or step == steps:
+                means = window[0] / np.maximum(window[1], 1)
+                log.append(
+                    {"step": step, **dict(zip(LANGUAGES, means.round(4).tolist(), strict=True))}
+                )
+                window[:] = 0
+                bar.set_postfix(log[-1], refresh=False)
+                _save_checkpoint(folder, model, optimizer, step, log)
+    return Trained(model.eval(), tokenizer, corpus, log)
