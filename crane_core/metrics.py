@@ -1,0 +1,251 @@
+"""LangSpec-F1 and the uncertainty of what it is made of (paper §3.5, Eq. 3-5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
+
+#: How the drops of the non-target languages enter Eq. 3; numpy's names of the operations.
+AGGREGATES = ("max", "mean", "sum")
+EPSILON = 1e-8
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LangSpecF1:
+    """What masking one language's neurons did (Eq. 3-5).
+
+    Attributes
+    ----------
+    target : the language whose neurons were masked.
+    precision : share of the damage that fell on the target (Eq. 3), 0 to 1.
+    recall : share of the target's score that was lost (Eq. 4), 0 to 1.
+    f1 : harmonic mean of the two (Eq. 5), 0 to 1.
+    drops : language -> original - masked score, in the scores' unit; negative for a gain, which
+        Eq. 3-5 count as 0.
+    relative_drops : language -> drop / original score; NaN where the original is 0.
+    """
+
+    target: str
+    precision: float
+    recall: float
+    f1: float
+    drops: Mapping[str, float]
+    relative_drops: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the interval around it, at confidence `level`."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+
+
+def langspec_f1(
+    original: Mapping[str, float],
+    masked: Mapping[str, float],
+    target: str,
+    epsilon: float = EPSILON,
+    how: str = "max",
+    relative: bool = False,
+) -> LangSpecF1:
+    """LangSpec-F1 of one mask (Eq. 3-5).
+
+    Parameters
+    ----------
+    original, masked : language -> score without and with the mask, 0 or more and in one unit.
+    target : the language whose neurons were masked.
+    epsilon : the small constant of Eq. 3-5, above 0.
+    how : the non-target languages' drops enter Eq. 3 by their "max" (the paper), "mean" or "sum".
+    relative : take each drop relative to its language's original score in Eq. 3, as §3.1 and §3.4
+        word it; Eq. 3 itself takes absolute drops.
+
+    Raises ValueError for a score that is negative, NaN or infinite, languages that differ between
+    the two or are fewer than two, an unknown target or `how`, or an epsilon that is not positive.
+    """
+    _check_languages(original, masked, target)
+    _check_options(epsilon, how)
+    for label, scores in (("original", original), ("masked", masked)):
+        for language, score in scores.items():
+            if not np.isfinite(score) or score < 0:
+                raise ValueError(
+                    f"{label} score of {language!r} is {score}: expected a number, 0 or more"
+                )
+    languages = list(original)
+    before = np.array([float(original[language]) for language in languages])
+    after = np.array([float(masked[language]) for language in languages])
+    i = languages.index(target)
+    precision, recall, f1 = _equations(before, after, i, epsilon, how, relative)
+    drops = before - after
+    positive = before > np.finfo(np.float64).tiny
+    shares = np.divide(drops, before, out=np.full_like(drops, np.nan), where=positive)
+    return LangSpecF1(
+        target,
+        float(precision),
+        float(recall),
+        float(f1),
+        dict(zip(languages, drops.tolist(), strict=True)),
+        dict(zip(languages, shares.tolist(), strict=True)),
+    )
+
+
+def langspec_f1_interval(
+    original: Mapping[str, ArrayLike],
+    masked: Mapping[str, ArrayLike],
+    target: str,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    epsilon: float = EPSILON,
+    how: str = "max",
+    relative: bool = False,
+) -> Interval:
+    """Percentile interval of LangSpec-F1 from the outcomes of single items, by paired bootstrap.
+
+    Items are drawn again with replacement within each language, always together with their outcome
+    under the mask. What the interval leaves out is the choice of neurons and of the tasks.
+
+    Parameters
+    ----------
+    original, masked : language -> outcomes (items,), such as 1 for right and 0 for wrong, in the
+        same order of items with and without the mask. Languages may differ in items.
+    target, epsilon, how, relative : as for `langspec_f1`.
+    n_boot : resamples.
+    level : confidence, between 0 and 1.
+    seed : of the resampling; the same seed gives the same interval.
+
+    Raises ValueError as `langspec_f1` does, for outcomes that do not pair up, and for no items.
+    """
+    _check_languages(original, masked, target)
+    _check_options(epsilon, how)
+    languages = list(original)
+    rng = np.random.default_rng(seed)
+    pairs = {x: _paired(original[x], masked[x], x) for x in languages}
+    resampled = [_resampled_means(pairs[x], n_boot, level, rng) for x in languages]
+    before, after = np.moveaxis(np.stack(resampled, axis=-1), 1, 0)
+    f1 = _equations(before, after, languages.index(target), epsilon, how, relative)[2]
+    estimate = langspec_f1(
+        {x: pair[:, 0].mean() for x, pair in pairs.items()},
+        {x: pair[:, 1].mean() for x, pair in pairs.items()},
+        target,
+        epsilon,
+        how,
+        relative,
+    ).f1
+    return _percentiles(estimate, f1, level)
+
+
+def drop_interval(
+    original: ArrayLike,
+    masked: ArrayLike,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of one language's drop, original - masked mean, by paired bootstrap.
+
+    Parameters as for `langspec_f1_interval`, with the outcomes (items,) of one language.
+    """
+    pairs = _paired(original, masked, "this language")
+    means = _resampled_means(pairs, n_boot, level, np.random.default_rng(seed))
+    return _percentiles(float(pairs[:, 0].mean() - pairs[:, 1].mean()), -np.diff(means), level)
+
+
+def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> Interval:
+    """Wilson's interval of an accuracy from outcomes (items,) that are 0 or 1.
+
+    Raises ValueError for no items, other outcomes, or a level outside (0, 1).
+    """
+    outcomes = np.asarray(correct, dtype=np.float64)
+    if outcomes.ndim != 1 or outcomes.size == 0 or not np.isin(outcomes, (0, 1)).all():
+        raise ValueError("an accuracy needs a list of outcomes that are 0 or 1, at least one")
+    _check_level(level)
+    result = binomtest(int(outcomes.sum()), outcomes.size)
+    bounds = result.proportion_ci(confidence_level=level, method="wilson")
+    return Interval(float(outcomes.mean()), float(bounds.low), float(bounds.high), level)
+
+
+def _equations(
+    before: Array, after: Array, target: int, epsilon: float, how: str, relative: bool
+) -> tuple[Array, Array, Array]:
+    """Eq. 3-5 on scores (..., languages): precision, recall and F1, each (...)."""
+    drops = np.maximum(before - after, 0.0)
+    recall = drops[..., target] / (before[..., target] + epsilon)
+    if relative:
+        drops = drops / (before + epsilon)
+    own, rest = drops[..., target], np.delete(drops, target, axis=-1)
+    others = getattr(np, how)(rest, axis=-1)
+    precision = own / (own + others + epsilon)
+    return precision, recall, 2 * precision * recall / (precision + recall + epsilon)
+
+
+def _paired(original: ArrayLike, masked: ArrayLike, language: str) -> Array:
+    """Outcomes as (items, 2), checked."""
+    before, after = (np.asarray(x, dtype=np.float64) for x in (original, masked))
+    if before.ndim != 1 or before.shape != after.shape:
+        raise ValueError(
+            f"outcomes of {language!r} have shapes {before.shape} and {after.shape}: expected one "
+            f"number per item, for the same items with and without the mask"
+        )
+    if before.size == 0:
+        raise ValueError(f"no outcomes for {language!r}: an interval needs items")
+    pairs = np.stack([before, after], axis=1)
+    if not np.isfinite(pairs).all() or (pairs < 0).any():
+        item = int(np.argwhere(~(np.isfinite(pairs) & (pairs >= 0)).all(axis=1))[0, 0])
+        raise ValueError(
+            f"outcome of item {item} of {language!r} is {pairs[item].tolist()} (original, masked): "
+            f"expected numbers, 0 or more"
+        )
+    return pairs
+
+
+def _resampled_means(pairs: Array, n_boot: int, level: float, rng: np.random.Generator) -> Array:
+    """Means of `n_boot` resamples of paired outcomes, (n_boot, 2)."""
+    if n_boot < 1:
+        raise ValueError(f"n_boot is {n_boot}: expected at least 1 resample")
+    _check_level(level)
+    # Drawing how often each distinct pair occurs is the same as drawing items, and right-or-wrong
+    # outcomes have four distinct pairs however many items there are.
+    values, counts = np.unique(pairs, axis=0, return_counts=True)
+    draws = rng.multinomial(len(pairs), counts / len(pairs), size=n_boot)
+    return np.asarray(draws @ values / len(pairs))
+
+
+def _percentiles(estimate: float, resampled: Array, level: float) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), level)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}: expected a confidence between 0 and 1")
+
+
+def _check_languages(
+    original: Mapping[str, object], masked: Mapping[str, object], target: str
+) -> None:
+    for language in original:
+        if language not in masked:
+            raise ValueError(f"masked scores lack {language!r}: there are {list(masked)}")
+    for language in masked:
+        if language not in original:
+            raise ValueError(f"original scores lack {language!r}: there are {list(original)}")
+    if target not in original:
+        raise ValueError(f"no scores for target {target!r}: there are {list(original)}")
+    if len(original) < 2:
+        raise ValueError(f"LangSpec-F1 needs at least two languages, got {list(original)}")
+
+
+def _check_options(epsilon: float, how: str) -> None:
+    if how not in AGGREGATES:
+        raise ValueError(f"unknown how {how!r}: expected one of {AGGREGATES}")
+    if not 0 < epsilon < np.inf:
+        raise ValueError(f"epsilon is {epsilon}: expected a small positive number")

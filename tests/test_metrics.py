@@ -1,0 +1,194 @@
+"""LangSpec-F1 (Eq. 3-5) and intervals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crane_core.metrics import (
+    AGGREGATES,
+    accuracy_interval,
+    drop_interval,
+    langspec_f1,
+    langspec_f1_interval,
+)
+
+ORIGINAL = {"en": 0.8, "zh": 0.5, "vi": 0.4}
+MASKED = {"en": 0.6, "zh": 0.1, "vi": 0.45}
+
+scores = st.fixed_dictionaries({x: st.floats(0, 1) for x in ("en", "zh", "vi")})
+
+
+def test_equations_by_hand():
+    result = langspec_f1(ORIGINAL, MASKED, "zh")
+    assert result.target == "zh"
+    assert result.precision == pytest.approx(0.4 / (0.4 + 0.2))
+    assert result.recall == pytest.approx(0.4 / 0.5)
+    assert result.f1 == pytest.approx(2 * (2 / 3) * 0.8 / (2 / 3 + 0.8))
+    assert result.drops == pytest.approx({"en": 0.2, "zh": 0.4, "vi": -0.05})
+    assert result.relative_drops == pytest.approx({"en": 0.25, "zh": 0.8, "vi": -0.125})
+
+
+def test_other_aggregates_and_relative_drops():
+    masked = {"en": 0.6, "zh": 0.1, "vi": 0.3}
+    expected = {"max": 0.2, "mean": 0.15, "sum": 0.3}
+    for how, others in expected.items():
+        assert langspec_f1(ORIGINAL, masked, "zh", how=how).precision == pytest.approx(
+            0.4 / (0.4 + others)
+        )
+    relative = langspec_f1(ORIGINAL, masked, "zh", relative=True)
+    assert relative.precision == pytest.approx(0.8 / (0.8 + 0.25))
+    assert relative.recall == pytest.approx(0.8)
+
+
+def test_gains_count_as_nothing():
+    unchanged = langspec_f1(ORIGINAL, ORIGINAL, "en")
+    assert (unchanged.precision, unchanged.recall, unchanged.f1) == (0, 0, 0)
+    gained = langspec_f1(ORIGINAL, {"en": 0.9, "zh": 0.5, "vi": 0.4}, "en")
+    assert gained.f1 == 0 and gained.drops["en"] < 0
+    assert langspec_f1(ORIGINAL, {"en": 0.0, "zh": 0.6, "vi": 0.5}, "en").f1 == pytest.approx(1)
+
+
+def test_a_score_of_zero_cannot_drop():
+    result = langspec_f1({"en": 0, "zh": 1}, {"en": 0, "zh": 1}, "en")
+    assert result.f1 == 0 and np.isnan(result.relative_drops["en"])
+
+
+@given(scores, scores, st.sampled_from(["en", "zh", "vi"]))
+def test_bounds_and_order(original, masked, target):
+    results = {how: langspec_f1(original, masked, target, how=how) for how in AGGREGATES}
+    for result in results.values():
+        assert 0 <= result.precision <= 1 and 0 <= result.recall <= 1 and 0 <= result.f1 <= 1
+        assert result.f1 <= max(result.precision, result.recall) + 1e-12
+    assert results["sum"].f1 <= results["max"].f1 <= results["mean"].f1
+    if masked[target] >= original[target]:
+        assert results["max"].f1 == 0
+
+
+@given(scores, scores, st.floats(0, 1))
+def test_more_damage_elsewhere_never_helps(original, masked, factor):
+    worse = {**masked, "vi": masked["vi"] * factor}
+    assert langspec_f1(original, worse, "en").f1 <= langspec_f1(original, masked, "en").f1 + 1e-12
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("which", ["original", "masked"])
+def test_scores_that_are_no_scores(bad, which):
+    given_scores = {"original": ORIGINAL, "masked": MASKED}
+    given_scores[which] = {**given_scores[which], "zh": bad}
+    with pytest.raises(ValueError, match=f"{which} score of 'zh' is {bad}"):
+        langspec_f1(given_scores["original"], given_scores["masked"], "en")
+
+
+def test_missing_languages_and_unknown_options():
+    without = {"en": 0.5, "zh": 0.5}
+    with pytest.raises(ValueError, match="masked scores lack 'vi'"):
+        langspec_f1(ORIGINAL, without, "en")
+    with pytest.raises(ValueError, match="original scores lack 'vi'"):
+        langspec_f1(without, ORIGINAL, "en")
+    with pytest.raises(ValueError, match="target 'fr'"):
+        langspec_f1(ORIGINAL, MASKED, "fr")
+    with pytest.raises(ValueError, match="two languages"):
+        langspec_f1({"en": 1}, {"en": 1}, "en")
+    with pytest.raises(ValueError, match="'median'"):
+        langspec_f1(ORIGINAL, MASKED, "en", how="median")
+    for epsilon in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="epsilon"):
+            langspec_f1(ORIGINAL, MASKED, "en", epsilon=epsilon)
+
+
+# --- intervals ------------------------------------------------------------------------------
+
+
+def outcomes(seed, accuracy, n=400):
+    return (np.random.default_rng(seed).random(n) < accuracy).astype(int)
+
+
+def masked_outcomes(seed, items, flip):
+    lost = np.random.default_rng(seed).random(len(items)) < flip
+    return np.where(lost, 0, items)
+
+
+ITEMS = {"en": outcomes(0, 0.7), "zh": outcomes(1, 0.6, 300), "vi": outcomes(2, 0.6, 500)}
+AFTER = {
+    "en": masked_outcomes(3, ITEMS["en"], 0.1),
+    "zh": masked_outcomes(4, ITEMS["zh"], 0.5),
+    "vi": masked_outcomes(5, ITEMS["vi"], 0.05),
+}
+
+
+def test_interval_holds_the_estimate_and_repeats():
+    before, after = ({x: v.mean() for x, v in items.items()} for items in (ITEMS, AFTER))
+    interval = langspec_f1_interval(ITEMS, AFTER, "zh", n_boot=500)
+    assert interval.estimate == pytest.approx(langspec_f1(before, after, "zh").f1)
+    assert interval.low < interval.estimate < interval.high
+    assert interval == langspec_f1_interval(ITEMS, AFTER, "zh", n_boot=500)
+    assert interval != langspec_f1_interval(ITEMS, AFTER, "zh", n_boot=500, seed=1)
+    wider = langspec_f1_interval(ITEMS, AFTER, "zh", n_boot=500, level=0.99)
+    assert wider.low < interval.low < interval.high < wider.high
+
+
+def test_interval_is_the_plain_bootstrap_over_items():
+    rng = np.random.default_rng(0)
+    plain = []
+    for _ in range(3000):
+        picks = {x: rng.integers(0, len(v), len(v)) for x, v in ITEMS.items()}
+        before, after = ({x: v[picks[x]].mean() for x, v in s.items()} for s in (ITEMS, AFTER))
+        plain.append(langspec_f1(before, after, "zh").f1)
+    low, high = np.quantile(plain, [0.025, 0.975])
+    interval = langspec_f1_interval(ITEMS, AFTER, "zh", n_boot=3000)
+    assert interval.low == pytest.approx(low, abs=0.01)
+    assert interval.high == pytest.approx(high, abs=0.01)
+
+
+def test_pairing_matters():
+    items = outcomes(0, 0.5, 1000)
+    assert drop_interval(items, items) == drop_interval(items, items, seed=9)
+    same = drop_interval(items, items)
+    assert same.low == same.high == 0
+    unpaired = drop_interval(items, items[::-1])
+    assert unpaired.high - unpaired.low > 0.08
+
+
+def test_drop_interval_covers_as_often_as_it_says():
+    covered = 0
+    for seed in range(200):
+        before = outcomes(seed, 0.7, 200)
+        after = masked_outcomes(seed + 1000, before, 0.3)
+        interval = drop_interval(before, after, n_boot=300, level=0.9, seed=seed)
+        covered += interval.low <= 0.21 <= interval.high
+    assert 0.84 <= covered / 200 <= 0.96
+
+
+def test_wilson():
+    interval = accuracy_interval([1] * 8 + [0] * 2)
+    # Wilson's formula by hand at z = 1.959964.
+    z2 = 1.959963984540054**2
+    centre = (0.8 + z2 / 20) / (1 + z2 / 10)
+    half = np.sqrt(z2) * np.sqrt(0.16 / 10 + z2 / 400) / (1 + z2 / 10)
+    assert interval.estimate == 0.8
+    assert (interval.low, interval.high) == pytest.approx((centre - half, centre + half))
+    assert accuracy_interval([0, 0, 0]).low == 0
+
+
+def test_wrong_outcomes():
+    with pytest.raises(ValueError, match="masked scores lack 'vi'"):
+        langspec_f1_interval(ITEMS, {"en": [1], "zh": [1]}, "en")
+    with pytest.raises(ValueError, match=r"'vi' have shapes \(500,\) and \(1,\)"):
+        langspec_f1_interval(ITEMS, {**AFTER, "vi": [1]}, "en")
+    with pytest.raises(ValueError, match="no outcomes for 'zh'"):
+        langspec_f1_interval({**ITEMS, "zh": []}, {**AFTER, "zh": []}, "en")
+    bad = AFTER["en"].astype(float)
+    for value in (np.nan, -1):
+        bad[7] = value
+        with pytest.raises(ValueError, match="item 7 of 'en'"):
+            langspec_f1_interval(ITEMS, {**AFTER, "en": bad}, "en")
+    with pytest.raises(ValueError, match="n_boot"):
+        langspec_f1_interval(ITEMS, AFTER, "en", n_boot=0)
+    with pytest.raises(ValueError, match="level is 95"):
+        drop_interval([1], [0], level=95)
+    with pytest.raises(ValueError, match="level is 95"):
+        accuracy_interval([1], level=95)
+    for outcomes_ in ([], [0.5], [[1]]):
+        with pytest.raises(ValueError, match="0 or 1"):
+            accuracy_interval(outcomes_)
