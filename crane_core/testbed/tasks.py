@@ -1,4 +1,4 @@
-"""The testbed's benchmark items and held-out text, drawn from the same world as the training text."""
+"""The testbed's benchmark items and held-out text, from the world of the training text."""
 
 import json
 import random
@@ -9,7 +9,7 @@ from typing import Any
 from .text import Writer
 from .world import PERSON_RELATIONS, PLACE_RELATIONS, Subject, World
 
-# The same composition in every language; mostly invented facts, since real ones are learned at once.
+# The same in every language; mostly invented facts, since real ones are learned at once.
 KNOWLEDGE: dict[tuple[str, str], int] = {
     **{("person", relation): 90 for relation in PERSON_RELATIONS},
     **{("place", relation): 40 for relation in PLACE_RELATIONS},
@@ -80,7 +80,8 @@ def reading_items(world: World, seed: int, unseen: Collection[str] = ()) -> list
     """Questions on stories that are not in ``unseen`` (the training text's documents)."""
     rng = random.Random(f"reading-{world.language}-{seed}")
     writer = Writer(world, rng)
-    left, items = dict(READING), []
+    left = dict(READING)
+    items: list[Item] = []
     positions = {kind: _balanced_positions(rng, count) for kind, count in READING.items()}
     while any(left.values()):
         passage = writer.story()

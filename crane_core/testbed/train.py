@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,10 +36,10 @@ class Recipe:
     heads: int = 6
     positions: int = 512
     length: int = 192
-    batch: int = 44
-    tokens: int = 11_000_000
-    learning_rate: float = 3e-3
-    warmup: int = 60
+    batch: int = 24
+    tokens: int = 12_000_000
+    learning_rate: float = 2.5e-3
+    warmup: int = 100
     decay: float = 0.35  # the last part of training, over which the rate falls to a tenth
     weight_decay: float = 0.1
 
@@ -169,6 +168,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
             num_attention_heads=recipe.heads,
             num_key_value_heads=recipe.heads,
             max_position_embeddings=recipe.positions,
+            initializer_range=0.04,  # the usual 0.02 suits wider models
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
