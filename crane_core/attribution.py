@@ -1,0 +1,511 @@
+"""Relevance of every MLP neuron for what the model predicts (§3.2, Algorithm 1 lines 1-9).
+
+AttnLRP (Achtibat et al., 2024) is a choice of local rules under which gradient x input *is* the
+relevance (their "efficient" form). The rules are lxt's own functions; what is done here is to bind
+them to the instances of one model for a while, to read activation x gradient at the neurons, and
+to do no more work than that takes:
+
+- no gradient of a parameter is computed, and the backward pass ends at the first scored neuron;
+- a batch is one forward and one backward pass, because samples do not see each other;
+- each layer's scores are summed over tokens as soon as the backward pass reaches it;
+- `next_token` needs one logit per position, so the other logits are never computed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import MethodType, ModuleType
+from typing import Any, Literal, overload
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from crane_core import models
+
+SITES: dict[str, tuple[str, ...]] = {
+    "intermediate": ("intermediate",),
+    "projections": ("gate", "up", "down"),
+}
+RULES = ("attnlrp", "gradient")
+SCORES = ("activation_x_gradient", "weight_gradient_sum")
+REDUCTIONS = ("sum", "mean")
+
+_ATTENTION = "crane_attnlrp_"
+
+
+def _import_lxt_patches() -> Any:
+    """lxt's rules as forward functions, without the model registry lxt imports beside them.
+
+    `lxt.efficient.models` imports every family lxt supports, and two of them fail beside
+    transformers 5. A stand-in is put in its place for the length of the import only; lxt's own
+    `monkey_patch` still finds the real registry (or its real import error) when it is called.
+    """
+    registry = "lxt.efficient.models"
+    if "lxt.efficient" in sys.modules or registry in sys.modules:
+        return importlib.import_module("lxt.efficient.patches")
+
+    def get_default_map(module: ModuleType) -> Any:
+        return importlib.import_module(registry).get_default_map(module)
+
+    stand_in = ModuleType(registry)
+    stand_in.__dict__["get_default_map"] = get_default_map
+    sys.modules[registry] = stand_in
+    try:
+        with warnings.catch_warnings():  # lxt warns that zennit, for vision models, is absent
+            warnings.simplefilter("ignore")
+            return importlib.import_module("lxt.efficient.patches")
+    finally:
+        del sys.modules[registry]
+
+
+lxt = _import_lxt_patches()
+
+
+# --- AttnLRP on one model -----------------------------------------------------------------------
+
+_active: WeakSet[PreTrainedModel] = WeakSet()
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """`model` in evaluation mode and without parameter gradients; both as before on exit."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    training = [m for m in model.modules() if m.training]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        model.eval()
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+def _eager_attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The eager attention of the module's own family, which transformers registers nowhere."""
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
+
+
+def _attention(implementation: str) -> str:
+    """Register attention as `implementation` computes it, with lxt's rule; return its name.
+
+    The rule only scales the gradients of query, key and value (by 1/4, 1/4 and 1/2), so the forward
+    pass runs the kernel, and builds the mask, that the model had before. Idempotent.
+    """
+    name = _ATTENTION + implementation
+    if name not in ALL_ATTENTION_FUNCTIONS.valid_keys():
+        plain = (
+            _eager_attention
+            if implementation == "eager"
+            else ALL_ATTENTION_FUNCTIONS[implementation]
+        )
+        AttentionInterface.register(name, lxt.wrap_attention_forward(plain))
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
+    return name
+
+
+@contextmanager
+def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """Make gradients through `model` obey AttnLRP's rules inside a `with` block.
+
+    Bound to this model's instances, no class is touched: the identity rule on RMS norms and on the
+    gate's activation function, the uniform rule on the gate-times-up product and on both products of
+    attention, all from lxt. The forward pass gives bit for bit what it gives outside. Inside,
+    activation x gradient of any activation is its relevance, in units of the differentiated output.
+
+    For the length of the block the model is in evaluation mode and its parameters need no gradient.
+    On exit, by an error too, forwards, attention implementation, training modes and gradient flags
+    are what they were; only two entries in transformers' global attention registry stay, which no
+    model uses by itself. Entering twice does nothing the second time.
+
+    Raises ValueError for an unknown family, a model without gated MLPs, a model whose modules have
+    been patched already, and an attention implementation transformers can't exchange.
+    """
+    if model in _active:
+        yield model
+        return
+    rules: list[tuple[nn.Module, Callable[..., Tensor]]] = [
+        (norm, lxt.rms_norm_forward) for norm in models.norms(model)
+    ]
+    rules += [(site.mlp, lxt.gated_mlp_forward) for site in models.mlp_sites(model)]
+    for module, _ in rules:
+        if "forward" in vars(module) or type(module).forward.__module__.startswith("lxt."):
+            raise ValueError(
+                f"the forward of this model's {type(module).__name__} is patched already (by lxt's "
+                "monkey_patch or an accelerate hook); load the model anew, on one device, in a "
+                "process where lxt's monkey_patch has not been called"
+            )
+    implementation = model.config._attn_implementation
+    with ExitStack() as undo:
+        undo.enter_context(_frozen(model))
+        for module, rule in rules:
+            module.forward = MethodType(rule, module)
+            undo.callback(delattr, module, "forward")
+        name = _attention(implementation)
+        undo.callback(model.set_attn_implementation, implementation)
+        model.set_attn_implementation(name)
+        if model.config._attn_implementation != name:
+            raise ValueError(
+                f"transformers cannot exchange the attention of a {type(model).__name__}, "
+                "so AttnLRP's attention rule cannot be bound to it"
+            )
+        _active.add(model)
+        undo.callback(_active.discard, model)
+        yield model
+
+
+# --- objectives: what is being explained --------------------------------------------------------
+
+
+class _Predictions:
+    """What the model predicts at every position, with logits computed only where they are used.
+
+    Holds hidden states (samples, tokens, hidden) if the output embedding makes logits out of them
+    by one matrix product, and the logits themselves (samples, tokens, vocabulary) otherwise.
+    """
+
+    def __init__(self, model: PreTrainedModel, input_ids: Tensor, mask: Tensor) -> None:
+        head = model.get_output_embeddings()
+        linear = models.family(model).linear_head and type(head) is nn.Linear
+        inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+        if not mask[:, 0].all():  # padding on the left: count positions from the first real token
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        self.input_ids, self.mask = input_ids, mask
+        self.head: nn.Linear | None = head if linear else None
+        self.states: Tensor = (
+            model.base_model(**inputs).last_hidden_state if linear else model(**inputs).logits
+        )
+
+    def logits(self, states: Tensor) -> Tensor:
+        """All logits (..., vocabulary) for a selection of `self.states`."""
+        return (states if self.head is None else self.head(states)).float()
+
+    def logits_of(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """The logit of one token for each selected state; same shape as `tokens`."""
+        if self.head is None:
+            return states.gather(-1, tokens[..., None])[..., 0].float()
+        logits = (states * F.embedding(tokens, self.head.weight)).sum(-1, dtype=torch.float32)
+        return logits if self.head.bias is None else logits + self.head.bias[tokens]
+
+    def next_tokens(self, target: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """States, the true tokens that follow them, and which of those are real tokens."""
+        columns = slice(1, None) if target is None else slice(target, target + 1)
+        before = slice(0, -1) if target is None else slice(target - 1, target)
+        real = (self.mask[:, columns] & self.mask[:, before]).bool()
+        return self.states[:, before], self.input_ids[:, columns], real
+
+
+def _next_token(predictions: _Predictions, target: int | None) -> Tensor:
+    states, tokens, real = predictions.next_tokens(target)
+    return (predictions.logits_of(states, tokens) * real).sum(1)
+
+
+def _next_token_logprob(predictions: _Predictions, target: int | None) -> Tensor:
+    states, tokens, real = predictions.next_tokens(target)
+    logits = predictions.logits(states).transpose(1, 2)
+    return -(F.cross_entropy(logits, tokens, reduction="none") * real).sum(1)
+
+
+def _last_max(predictions: _Predictions, target: int | None) -> Tensor:
+    if target is not None:
+        raise ValueError("objective 'last_max' explains one position already; it takes no target")
+    mask = predictions.mask
+    last = (torch.arange(mask.shape[1], device=mask.device) * mask).argmax(1)
+    states = predictions.states[torch.arange(len(last), device=mask.device), last]
+    return predictions.logits(states).amax(1)
+
+
+#: name -> (predictions, target column or None) -> one value per sample.
+OBJECTIVES: dict[str, Callable[[_Predictions, int | None], Tensor]] = {
+    "next_token": _next_token,
+    "next_token_logprob": _next_token_logprob,
+    "last_max": _last_max,
+}
+
+
+def _known(kind: str, name: str, known: Mapping[str, object] | tuple[str, ...]) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(map(repr, known))}")
+
+
+def _checked_batch(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    objective: str,
+    target: int | None = None,
+) -> tuple[Tensor, Tensor, int | None]:
+    """The batch on the model's device, with a mask, and `target` counted from the left."""
+    _known("objective", objective, OBJECTIVES)
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    if input_ids.dim() != 2 or attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            "input_ids and attention_mask must both be (samples, tokens); got "
+            f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}"
+        )
+    ids, mask = input_ids.to(model.device), attention_mask.to(model.device).long()
+    needed = 1 if objective == "last_max" else 2
+    short = (mask.sum(1) < needed).nonzero()[:, 0].tolist()
+    if short or not len(ids):
+        raise ValueError(
+            f"objective {objective!r} needs at least one sample, and {needed} real token(s) in "
+            f"each; samples with fewer: {short}"
+        )
+    if target is not None:
+        length = ids.shape[1]
+        if not -length <= target < length:
+            raise ValueError(f"target {target} is outside the {length} columns of input_ids")
+        target %= length
+        if target == 0 or not (mask[:, target] & mask[:, target - 1]).all():
+            raise ValueError(
+                f"column {target} cannot be explained: in every sample it must hold a real token "
+                "with a real token before it"
+            )
+    return ids, mask, target
+
+
+def objective_values(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    objective: str = "next_token",
+    target: int | None = None,
+) -> Tensor:
+    """f(x) of §3.2: what `neuron_relevance` and `token_relevance` distribute, per sample.
+
+    Parameters as in `token_relevance`. Returns (samples,), float32, in logits (in nats for
+    "next_token_logprob").
+    """
+    ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective, target)
+    with torch.no_grad(), _frozen(model):
+        return OBJECTIVES[objective](_Predictions(model, ids, mask), target).float()
+
+
+# --- reading activation x gradient --------------------------------------------------------------
+
+
+class _Tap:
+    """Watches activations in a forward pass and scores each as soon as its gradient is known.
+
+    `reduce` turns factor x gradient, (samples, tokens, width), into what is kept in `scores`.
+    """
+
+    def __init__(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        self.scores: dict[tuple[str, int], Tensor] = {}
+        self._reduce = reduce
+        self._leaves: list[Tensor] = []
+
+    def watch(self, key: tuple[str, int], activation: Tensor, factor: Tensor) -> None:
+        """Score factor x gradient of `activation`, and let the graph start here if none has yet."""
+        factor = factor.detach()  # sharing storage only: a hook holding its own tensor is a leak
+        if not activation.requires_grad:
+            activation.requires_grad_()
+            self._leaves.append(activation)
+
+        def on_gradient(gradient: Tensor) -> None:
+            dtype = torch.promote_types(gradient.dtype, torch.float32)
+            self.scores[key] = self._reduce(factor.to(dtype) * gradient.to(dtype)).float()
+
+        activation.register_hook(on_gradient)
+
+    def backward(self, output: Tensor) -> None:
+        """Run the backward pass of `output`, no further than the first watched activations."""
+        torch.autograd.grad(output, self._leaves)
+
+
+def _real_tokens_only(mask: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function that zeroes (samples, tokens, width) at padding, whatever stands there."""
+    real = mask[..., None].bool()
+    return (lambda product: product) if real.all() else (lambda p: torch.where(real, p, 0))
+
+
+@contextmanager
+def _ready(model: PreTrainedModel, rules: str) -> Iterator[None]:
+    """The model prepared for one backward pass under `rules`."""
+    _known("rules", rules, RULES)
+    if rules == "gradient" and model in _active:
+        raise ValueError("rules='gradient' cannot be had inside attnlrp(model); leave it first")
+    with (
+        attnlrp(model) if rules == "attnlrp" else _frozen(model),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+def check_finite(relevance: Tensor, site: str = "intermediate") -> None:
+    """Raise ValueError, naming layer and sample, if any of (samples, layers, neurons) is not finite.
+
+    One infinite score would make a neuron's kurtosis NaN and take it out of every selection.
+    """
+    bad = (~relevance.isfinite()).any(-1).nonzero()
+    if len(bad):
+        sample, layer = bad[0].tolist()
+        value = relevance[sample, layer][~relevance[sample, layer].isfinite()][0].item()
+        raise ValueError(
+            f"relevance at site {site!r} is {value} in layer {layer}, sample {sample} of the batch "
+            f"({len(bad)} layer-sample pair(s) in all). Check the weights and that sample's text; in "
+            "float16 activations overflow, so use bfloat16 or float32."
+        )
+
+
+@overload
+def neuron_relevance(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = ...,
+    objective: str = ...,
+    site: Literal["intermediate"] = ...,
+    *,
+    rules: str = ...,
+    score: str = ...,
+    reduction: str = ...,
+) -> Tensor: ...
+@overload
+def neuron_relevance(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = ...,
+    objective: str = ...,
+    *,
+    site: Literal["projections"],
+    rules: str = ...,
+    score: str = ...,
+    reduction: str = ...,
+) -> dict[str, Tensor]: ...
+@overload
+def neuron_relevance(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = ...,
+    objective: str = ...,
+    site: str = ...,
+    *,
+    rules: str = ...,
+    score: str = ...,
+    reduction: str = ...,
+) -> Tensor | dict[str, Tensor]: ...
+def neuron_relevance(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    objective: str = "next_token",
+    site: str = "intermediate",
+    *,
+    rules: str = "attnlrp",
+    score: str = "activation_x_gradient",
+    reduction: str = "sum",
+) -> Tensor | dict[str, Tensor]:
+    """Sample-level relevance of every MLP neuron (§3.2, Algorithm 1 lines 4-7).
+
+    Parameters
+    ----------
+    model : a causal language model of a family in `models.FAMILIES`; used as it is, so inside
+        `masking.masked` the masked model is explained.
+    input_ids : (samples, tokens), padded on either side.
+    attention_mask : (samples, tokens), 1 at real tokens; None if all are.
+    objective : what is explained. "next_token" is the sum over positions of the true next token's
+        logit, "next_token_logprob" the same of its log-probability, "last_max" the largest logit at
+        the last real position.
+    site : "intermediate" scores what `down_proj` reads, "projections" each output of `gate_proj`,
+        `up_proj` and `down_proj`.
+    rules : "attnlrp", or "gradient" for the plain gradient without any LRP rule.
+    score : "activation_x_gradient", or "weight_gradient_sum" for the row sums of the projections'
+        weight gradients, sum_t g[t, i] * sum_k x[t, k], which only "projections" have.
+    reduction : "sum" or "mean" over the real tokens of a sample.
+
+    Returns
+    -------
+    (samples, layers, neurons), float32, in units of the objective (logits), on the model's device;
+    for "projections" a dict with one such tensor for "gate", "up" and "down".
+
+    Raises ValueError for an unknown name, a malformed batch, and relevance that is not finite.
+    """
+    _known("site", site, SITES)
+    _known("score", score, SCORES)
+    _known("reduction", reduction, REDUCTIONS)
+    if score == "weight_gradient_sum" and site != "projections":
+        raise ValueError(
+            "score 'weight_gradient_sum' sums a projection's weight gradient over its inputs and so "
+            "scores projections' outputs only; use site='projections'"
+        )
+    ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective)
+    real_tokens_only = _real_tokens_only(mask)
+    tap = _Tap(lambda product: real_tokens_only(product).sum(1))
+
+    def watch_input(layer: int) -> Callable[..., None]:
+        return lambda module, args: tap.watch(("intermediate", layer), args[0], args[0])
+
+    def watch_output(name: str, layer: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            factor = output if score == "activation_x_gradient" else args[0].sum(-1, keepdim=True)
+            tap.watch((name, layer), output, factor)
+
+        return hook
+
+    mlps = models.mlp_sites(model)
+    with _ready(model, rules), ExitStack() as hooks:
+        for layer, mlp in enumerate(mlps):
+            if site == "intermediate":
+                handle = mlp.down_proj.register_forward_pre_hook(watch_input(layer))
+                hooks.callback(handle.remove)
+                continue
+            for name in SITES[site]:
+                projection: nn.Module = getattr(mlp, f"{name}_proj")
+                handle = projection.register_forward_hook(watch_output(name, layer))
+                hooks.callback(handle.remove)
+        values = OBJECTIVES[objective](_Predictions(model, ids, mask), target)
+        tap.backward(values.sum())
+
+    relevance = {}
+    for name in SITES[site]:
+        scores = torch.stack([tap.scores[name, layer] for layer in range(len(mlps))], dim=1)
+        if reduction == "mean":
+            scores = scores / mask.sum(1)[:, None, None]
+        check_finite(scores, name)
+        relevance[name] = scores
+    return relevance["intermediate"] if site == "intermediate" else relevance
+
+
+def token_relevance(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    objective: str = "next_token",
+    *,
+    target: int | None = None,
+    rules: str = "attnlrp",
+) -> Tensor:
+    """Relevance of every input token: embedding x gradient, summed over the hidden dimensions.
+
+    Parameters as in `neuron_relevance`, and
+
+    target : explain one prediction only, that of the token in this column of `input_ids` from the
+        tokens before it (negative counts from the right); None explains all.
+
+    Returns (samples, tokens), float32, in logits; zero at padding. The scores of a sample need not
+    add up to `objective_values`: softmax does not conserve relevance.
+    """
+    ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective, target)
+    real_tokens_only = _real_tokens_only(mask)
+    tap = _Tap(lambda product: real_tokens_only(product).sum(-1))
+
+    def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        tap.watch(("token", 0), output, output)
+
+    with _ready(model, rules), ExitStack() as hooks:
+        hooks.callback(model.get_input_embeddings().register_forward_hook(hook).remove)
+        tap.backward(OBJECTIVES[objective](_Predictions(model, ids, mask), target).sum())
+    return tap.scores["token", 0]
