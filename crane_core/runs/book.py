@@ -101,7 +101,7 @@ def _stage(run: Run, target: Path) -> None:
         shutil.move(static, target / "_static")
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     if run.name != DEFAULT_PROFILE:
-        config.setdefault("html", {})["announcement"] = (
+        config["sphinx"]["config"]["html_theme_options"]["announcement"] = (
             f"Built from run <code>{run.name}</code>, not from the default profile: "
             "see the parameter reference for its values."
         )
