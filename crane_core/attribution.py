@@ -120,9 +120,9 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """Make gradients through `model` obey AttnLRP's rules inside a `with` block.
 
     Bound to this model's instances, no class is touched: the identity rule on RMS norms and on the
-    gate's activation function, the uniform rule on the gate-times-up product and on both products of
-    attention, all from lxt. The forward pass gives bit for bit what it gives outside. Inside,
-    activation x gradient of any activation is its relevance, in units of the differentiated output.
+    gate's activation function, the uniform rule on the gate-times-up product and on both products
+    of attention, all from lxt. The forward pass gives bit for bit what it gives outside. Inside,
+    activation x gradient of any activation is its relevance, in units of the output differentiated.
 
     For the length of the block the model is in evaluation mode and its parameters need no gradient.
     On exit, by an error too, forwards, attention implementation, training modes and gradient flags
@@ -346,7 +346,7 @@ def _ready(model: PreTrainedModel, rules: str) -> Iterator[None]:
 
 
 def check_finite(relevance: Tensor, site: str = "intermediate") -> None:
-    """Raise ValueError, naming layer and sample, if any of (samples, layers, neurons) is not finite.
+    """Raise ValueError, naming layer and sample, unless all (samples, layers, neurons) are finite.
 
     One infinite score would make a neuron's kurtosis NaN and take it out of every selection.
     """
@@ -356,8 +356,8 @@ def check_finite(relevance: Tensor, site: str = "intermediate") -> None:
         value = relevance[sample, layer][~relevance[sample, layer].isfinite()][0].item()
         raise ValueError(
             f"relevance at site {site!r} is {value} in layer {layer}, sample {sample} of the batch "
-            f"({len(bad)} layer-sample pair(s) in all). Check the weights and that sample's text; in "
-            "float16 activations overflow, so use bfloat16 or float32."
+            f"({len(bad)} layer-sample pair(s) in all). Check the weights and that sample's text; "
+            "float16 activations can overflow, so use bfloat16 or float32."
         )
 
 
@@ -438,8 +438,8 @@ def neuron_relevance(
     _known("reduction", reduction, REDUCTIONS)
     if score == "weight_gradient_sum" and site != "projections":
         raise ValueError(
-            "score 'weight_gradient_sum' sums a projection's weight gradient over its inputs and so "
-            "scores projections' outputs only; use site='projections'"
+            "score 'weight_gradient_sum' sums a projection's weight gradient over its inputs: it "
+            "scores outputs of projections only; use site='projections'"
         )
     ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective)
     real_tokens_only = _real_tokens_only(mask)

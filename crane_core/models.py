@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -66,10 +67,10 @@ def family(model: PreTrainedModel) -> Family:
     model_type = model.config.model_type
     if model_type not in FAMILIES:
         raise ValueError(
-            f"no adapter for the model family {model_type!r} (known: {', '.join(sorted(FAMILIES))}). "
-            f"Add FAMILIES[{model_type!r}] = Family(...) in crane_core/models.py with the paths of "
-            "its decoder blocks, gated MLPs and RMS norms; CRANE needs gated MLPs "
-            "(gate_proj, up_proj, down_proj)."
+            f"no adapter for the model family {model_type!r} "
+            f"(known: {', '.join(sorted(FAMILIES))}). Add FAMILIES[{model_type!r}] = Family(...) "
+            "in crane_core/models.py with the paths of its decoder blocks, gated MLPs and RMS "
+            "norms; CRANE needs gated MLPs (gate_proj, up_proj, down_proj)."
         )
     return FAMILIES[model_type]
 
@@ -236,7 +237,7 @@ def load(
             str(path), dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **options
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if folder.is_dir():
             raise ValueError(f"the checkpoint in {folder} cannot be read: {error}") from error
         raise FileNotFoundError(
@@ -250,6 +251,7 @@ def load(
     # Transformers would fill what a checkpoint lacks with random numbers and only warn.
     if loading["missing_keys"]:
         raise ValueError(
-            f"the checkpoint {str(path)!r} lacks weights: {', '.join(sorted(loading['missing_keys']))}"
+            f"the checkpoint {str(path)!r} lacks weights: "
+            + ", ".join(sorted(loading["missing_keys"]))
         )
     return model.to(device).eval(), tokenizer

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+# The tensors are tiny: a second thread would only wait, and much longer on a busy machine.
+torch.set_num_threads(1)
+
 
 def make_tiny_llama(seed: int = 0, **overrides: object) -> LlamaForCausalLM:
     """A random Llama: 3 layers, hidden size 32, 48 MLP neurons per layer, 4 heads over 2 key-value

@@ -103,8 +103,9 @@ def test_forward_is_bit_identical(make_llama: Make, implementation: str, side: s
 def test_plain_gradient_against_finite_differences(
     make_llama: Make, tiny_batch: Batch, objective: str
 ) -> None:
-    """Summed over tokens, activation x gradient is the derivative for the neuron's gain, that is
-    for a common factor on its column of down_proj (intermediate, down: on its row of the output)."""
+    """Summed over tokens, activation x gradient is the derivative for the neuron's gain: for a
+    factor on the column of down_proj that reads it, or on the row of the projection that makes it.
+    """
     model = make_llama(mlp_bias=True).double()
     ours = neuron_relevance(model, *tiny_batch, objective, rules="gradient")
     rows = neuron_relevance(model, *tiny_batch, objective, "projections", rules="gradient")
