@@ -557,7 +557,7 @@ def test_killed_and_started_again_ends_with_the_same_files(tmp_path: Path) -> No
             start_new_session=True,
         )
         pattern = {"start": "*/notebooks/*", "store": "store/numbers/*", "result": "*/results/.*"}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not list((project.root / "runs").glob(pattern[moment])):
             assert time.monotonic() < deadline, "the run never got that far"
             assert process.poll() is None, "the run ended before it was killed"

@@ -271,6 +271,7 @@ class Run:
                     failed,
                     parameters=received,
                     kernel_name="python3",
+                    start_timeout=300,
                     progress_bar=bar if progress else False,
                     cwd=self.project.root,
                     extra_arguments=["--IPKernelApp.log_level=40"],
