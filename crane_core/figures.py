@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import html
 import io
 import math
@@ -30,7 +31,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path as MplPath
 from numpy.typing import ArrayLike
+from pandas.io.formats.style import Styler
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from crane_core.selection import NeuronSet, Scores, margins, overlap
 
@@ -768,3 +771,87 @@ def curves(
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def readable_tokens(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | Tensor, values: ArrayLike | None = None
+) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Tokens as readable strings, for labels and for `token_heatmap`.
+
+    A byte-level tokenizer may cut a character in two; tokens that only together make a character
+    become one piece.
+
+    Parameters
+    ----------
+    ids : token ids (tokens,).
+    values : one number per token, added up within a piece; by default 1, so that a piece gets its
+        number of tokens.
+
+    Returns the pieces and their values. Raises ValueError if tokens and values differ in number.
+    """
+    tokens = [int(token) for token in ids]
+    numbers = np.ones(len(tokens)) if values is None else np.asarray(values, dtype=np.float64)
+    if numbers.shape != (len(tokens),):
+        raise ValueError(f"{len(tokens)} tokens, but values {numbers.shape}: one each is needed")
+    pieces: list[str] = []
+    sums: list[float] = []
+    start = 0
+    for end in range(1, len(tokens) + 1):
+        piece = tokenizer.decode(tokens[start:end], clean_up_tokenization_spaces=False)
+        if "\ufffd" in piece and end < len(tokens):
+            continue  # half a character
+        pieces.append(piece)
+        sums.append(float(numbers[start:end].sum()))
+        start = end
+    return pieces, np.array(sums)
+
+
+@_styled
+def scatter(
+    panels: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    xlabel: str,
+    ylabel: str,
+    titles: Mapping[str, str] | None = None,
+    log: bool = True,
+    diagonal: bool = False,
+) -> Figure:
+    """Clouds of points on common axes, one panel each; a point with a NaN is left out.
+
+    Parameters
+    ----------
+    panels : name, such as a language -> (x, y), both (points,); above 0 if `log`.
+    xlabel, ylabel : axis labels with units.
+    titles : name -> title of its panel, by default the name.
+    log : logarithmic axes.
+    diagonal : a dashed line where x equals y.
+    """
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(2.9 * columns, 2.7 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for i, (axes, (name, (x, y))) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+        if log:
+            axes.set(xscale="log", yscale="log")
+        points = {"s": 6, "linewidths": 0, "alpha": 0.5, "rasterized": True}
+        axes.scatter(np.asarray(x), np.asarray(y), color=language_colour(name, i), **points)
+        if diagonal:
+            axes.axline((1, 1), slope=1, color=INK, linestyle=(0, (4, 3)), linewidth=0.8)
+        axes.set_title((titles or {}).get(name, name), fontsize=9)
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
+    return figure
+
+
+def table(
+    frame: pd.DataFrame, caption: str, formats: Mapping[Any, Any] | str | None = None
+) -> Styler:
+    """A table for a page: captioned, without its index, numbers written as `formats` says.
+
+    `formats` is what pandas' `Styler.format` takes; NaN becomes a dash. The same frame gives the
+    same HTML, which pandas by itself does not promise.
+    """
+    name = hashlib.sha256((caption + frame.to_csv()).encode()).hexdigest()[:8]
+    styled = frame.style.format(formats, na_rep="–").hide(axis="index").set_caption(caption)
+    return styled.set_uuid(name)
