@@ -97,8 +97,8 @@ def mlp_sites(model: PreTrainedModel) -> list[GatedMLP]:
     sites = []
     for index, block in enumerate(_blocks(model)):
         mlp = _submodule(block, family(model).mlp, model)
-        parts = {name: getattr(mlp, name, None) for name in GatedMLP.__dataclass_fields__}
-        parts["mlp"] = mlp
+        names = [name for name in GatedMLP.__dataclass_fields__ if name != "mlp"]
+        parts: dict[str, Any] = {name: getattr(mlp, name, None) for name in names}
         missing = [name for name, module in parts.items() if not isinstance(module, nn.Module)]
         if missing:
             raise ValueError(
@@ -106,7 +106,7 @@ def mlp_sites(model: PreTrainedModel) -> list[GatedMLP]:
                 f"{', '.join(missing)}. CRANE's neurons are defined on "
                 "down_proj(act_fn(gate_proj(x)) * up_proj(x)) only."
             )
-        sites.append(GatedMLP(**parts))
+        sites.append(GatedMLP(mlp, **parts))
     if not sites:
         raise ValueError("the model has no decoder layers, hence no MLP neurons")
     return sites

@@ -70,9 +70,11 @@ def test_equals_lxt(
         return torch.stack(found)
 
     assert_close(neuron_relevance(model, ids, mask, objective), reference("intermediate"))
-    for name, ours in neuron_relevance(model, ids, mask, objective, "projections").items():
+    for name, ours in neuron_relevance(model, ids, mask, objective, site="projections").items():
         assert_close(ours, reference(name))
-    sums = neuron_relevance(model, ids, mask, objective, "projections", score="weight_gradient_sum")
+    sums = neuron_relevance(
+        model, ids, mask, objective, site="projections", score="weight_gradient_sum"
+    )
     for name, ours in sums.items():
         assert_close(ours, reference(f"wgrad_{name}"))
     tokens = token_relevance(model, ids, mask, objective)
@@ -108,7 +110,7 @@ def test_plain_gradient_against_finite_differences(
     """
     model = make_llama(mlp_bias=True).double()
     ours = neuron_relevance(model, *tiny_batch, objective, rules="gradient")
-    rows = neuron_relevance(model, *tiny_batch, objective, "projections", rules="gradient")
+    rows = neuron_relevance(model, *tiny_batch, objective, site="projections", rules="gradient")
     step = 1e-2
 
     def difference(weights: list[Tensor]) -> Tensor:
