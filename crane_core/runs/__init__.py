@@ -16,11 +16,12 @@ from crane_core.runs.book import build_book
 from crane_core.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
 from crane_core.runs.files import atomic_path
 from crane_core.runs.parameters import Notebook, Parameter
-from crane_core.runs.sources import source_digest
+from crane_core.runs.sources import ROOT, source_digest
 from crane_core.runs.store import Store
 
 __all__ = [
     "DEFAULT_PROFILE",
+    "ROOT",
     "Notebook",
     "Parameter",
     "Project",

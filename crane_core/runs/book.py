@@ -77,17 +77,17 @@ def _tree(folder: Path) -> dict[str, str]:
     }
 
 
-def _toc_entries(toc: Any) -> Iterator[str]:
+def toc_entries(toc: Any) -> Iterator[str]:
     """Yield every `file` and `root` of a Jupyter Book table of contents."""
     if isinstance(toc, dict):
         for key, value in toc.items():
             if key in ("file", "root"):
                 yield str(value)
             else:
-                yield from _toc_entries(value)
+                yield from toc_entries(value)
     elif isinstance(toc, list):
         for item in toc:
-            yield from _toc_entries(item)
+            yield from toc_entries(item)
 
 
 def _stage(run: Run, target: Path) -> None:
@@ -110,7 +110,7 @@ def _stage(run: Run, target: Path) -> None:
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 
-    listed = set(_toc_entries(toc))
+    listed = set(toc_entries(toc))
     missing = [nb.name for nb in run.project.notebooks if f"notebooks/{nb.name}" not in listed]
     if missing:
         raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")
