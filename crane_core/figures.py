@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path as MplPath
 from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
@@ -844,9 +844,7 @@ def scatter(
     return figure
 
 
-def table(
-    frame: pd.DataFrame, caption: str, formats: Mapping[Any, Any] | str | None = None
-) -> Styler:
+def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | None = None) -> Styler:
     """A table for a page: captioned, without its index, numbers written as `formats` says.
 
     `formats` is what pandas' `Styler.format` takes; NaN becomes a dash. The same frame gives the
@@ -855,3 +853,62 @@ def table(
     name = hashlib.sha256((caption + frame.to_csv()).encode()).hexdigest()[:8]
     styled = frame.style.format(formats, na_rep="–").hide(axis="index").set_caption(caption)
     return styled.set_uuid(name)
+
+
+@_styled
+def network(
+    layers: Sequence[Mapping[str, tuple[float, float]]],
+    weights: Sequence[ArrayLike],
+    title: str = "",
+) -> Figure:
+    """A network small enough to follow by hand, with its activations and their relevance.
+
+    Parameters
+    ----------
+    layers : from the input to the output, name of a unit -> (activation, relevance).
+    weights : between each layer and the next (units of the next, units); written on the edges.
+
+    Raises ValueError if the sizes of weights and layers do not agree.
+    """
+    sizes = [len(layer) for layer in layers]
+    matrices = [np.asarray(weight, dtype=np.float64) for weight in weights]
+    if [m.shape for m in matrices] != list(zip(sizes[1:], sizes[:-1], strict=True)):
+        raise ValueError(
+            f"layers have {sizes} units, so the weights {[m.shape for m in matrices]} do not fit"
+        )
+    across, down, radius = 2.6, 1.3, 0.3
+    height = down * max(sizes)
+    figure = Figure(figsize=(across * len(sizes) - 0.6, height + 0.4), layout="constrained")
+    axes = figure.subplots()
+    places = [
+        [(across * i, height / 2 - down * (j - (size - 1) / 2)) for j in range(size)]
+        for i, size in enumerate(sizes)
+    ]
+    for i, matrix in enumerate(matrices):
+        for (row, column), weight in np.ndenumerate(matrix):
+            (x0, y0), (x1, y1) = places[i][column], places[i + 1][row]
+            axes.plot([x0, x1], [y0, y1], color=QUIET, linewidth=1, zorder=1)
+            # Staggered along the edges, so that labels do not meet where edges cross.
+            t = 0.3 if column % 2 else 0.22
+            axes.text(
+                x0 + t * (x1 - x0), y0 + t * (y1 - y0), f"{weight:g}".replace("-", "−"),
+                ha="center", va="center", fontsize=8, bbox={"fc": PAPER, "ec": "none", "pad": 1},
+            )  # fmt: skip
+    reach = max(abs(relevance) for layer in layers for _, relevance in layer.values()) or 1.0
+    norm, colours = Normalize(-reach, reach), mpl.colormaps[SIGNED]
+    for layer, row_of in zip(layers, places, strict=True):
+        for (name, (activation, relevance)), (x, y) in zip(layer.items(), row_of, strict=True):
+            face = colours(norm(relevance))
+            axes.add_patch(Circle((x, y), radius, facecolor=face, edgecolor=INK, zorder=2))
+            axes.text(
+                x, y, f"{activation:g}".replace("-", "−"), ha="center", va="center",
+                color=_ink_on(face), weight="bold", zorder=3,
+            )  # fmt: skip
+            label = f"{name}, R = {relevance:g}".replace("-", "−")
+            axes.text(x, y - radius - 0.16, label, ha="center", va="center", fontsize=8.5)
+    axes.set(
+        xlim=(-0.7, across * (len(sizes) - 1) + 0.7), ylim=(-0.1, height + 0.1), title=title,
+        aspect="equal",
+    )  # fmt: skip
+    axes.axis("off")
+    return figure

@@ -25,12 +25,14 @@ class StreamingMoments:
     Values are held relative to the first sample seen, so that a mean that is large beside the
     spread costs no digits and an entry that never changes keeps a spread of exactly zero.
 
-    Args:
-        shape: shape of one sample, such as (layers, neurons).
+    Parameters
+    ----------
+    shape : shape of one sample, such as (layers, neurons).
 
-    Attributes:
-        shape: as given.
-        count: samples seen so far.
+    Attributes
+    ----------
+    shape : as given.
+    count : samples seen so far.
     """
 
     def __init__(self, shape: Sequence[int]):
@@ -43,10 +45,11 @@ class StreamingMoments:
     def update(self, x: Tensor) -> None:
         """Take in a batch of samples (samples, *shape), of any floating type and device.
 
-        Raises:
-            TypeError: x is no floating tensor.
-            ValueError: x has another shape, or holds NaN or infinite values (the message names
-                the sample and the entry); the moments are then as before the call.
+        Raises
+        ------
+        TypeError : x is no floating tensor.
+        ValueError : x has another shape, or holds NaN or infinite values (the message names
+            the sample and the entry); the moments are then as before the call.
         """
         if not isinstance(x, Tensor) or not x.is_floating_point():
             found = x.dtype if isinstance(x, Tensor) else type(x).__name__

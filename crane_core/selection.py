@@ -92,19 +92,21 @@ class NeuronSet:
     A neuron is one entry of a site: `intermediate` (inputs of `down_proj`), or an output of the
     `gate`, `up` or `down` projection.
 
-    Args:
-        masks: site -> bool tensor (layers, width), True for a neuron that belongs to the set.
-            Sites not given are empty.
-        shape: site -> (layers, width) of the model, as `crane_core.models.shape` returns it; by
-            default only the sites of `masks` are known. A plain (layers, width) stands for the
-            intermediate site.
+    Parameters
+    ----------
+    masks : site -> bool tensor (layers, width), True for a neuron that belongs to the set.
+        Sites not given are empty.
+    shape : site -> (layers, width) of the model, as `crane_core.models.shape` returns it; by
+        default only the sites of `masks` are known. A plain (layers, width) stands for the
+        intermediate site.
 
     Sets are compared, hashed and combined with `==`, `&`, `|` and `-`. Iterating yields sorted
     (layer, neuron) pairs, or (site, layer, neuron) triples once a projection site has neurons.
 
-    Raises:
-        ValueError: unknown site, or a mask whose size is not the site's.
-        TypeError: a mask that is no bool tensor.
+    Raises
+    ------
+    ValueError : unknown site, or a mask whose size is not the site's.
+    TypeError : a mask that is no bool tensor.
     """
 
     __slots__ = ("_masks", "_shape")
@@ -262,16 +264,18 @@ class NeuronSet:
     ) -> NeuronSet | dict[str, NeuronSet]:
         """Read neurons in LAPE's format, a list [language][layer] of LongTensors of indices.
 
-        Args:
-            path: file written by LAPE's code or by `to_lape_file`; read without unpickling code.
-            languages: the codes of the file's languages in their order (then a dict of all sets is
-                returned), or the index of one language (then its set).
-            shape: the model's shape, which the format does not record.
+        Parameters
+        ----------
+        path : file written by LAPE's code or by `to_lape_file`; read without unpickling code.
+        languages : the codes of the file's languages in their order (then a dict of all sets is
+            returned), or the index of one language (then its set).
+        shape : the model's shape, which the format does not record.
 
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: another format, another number of languages or layers, or an index that
-                lies outside the model.
+        Raises
+        ------
+        FileNotFoundError : no such file.
+        ValueError : another format, another number of languages or layers, or an index that
+            lies outside the model.
         """
         _require_file(path)
         try:
@@ -390,19 +394,22 @@ def normalise(kurtosis: Mapping[str, Tensor], how: str = "zscore") -> dict[str, 
 def normalise(kurtosis: Scores, how: str = "zscore") -> Scores:
     """Put one language's kurtosis on a common scale within each layer (§3.3, Alg. 1 line 15).
 
-    Args:
-        kurtosis: (layers, neurons), or for projections a dict site -> (layers, width); each site is
-            normalised on its own. NaN marks a constant neuron: it is left out and stays NaN.
-        how: "zscore" (k - mean) / standard deviation of the layer; "ratio" k / mean of the layer;
-            "robust" (k - median) / (1.4826 median absolute deviation) of the layer; "global"
-            z-score over all layers at once. A layer in which all values are equal scores 0
-            ("ratio": 1).
+    Parameters
+    ----------
+    kurtosis : (layers, neurons), or for projections a dict site -> (layers, width); each site is
+        normalised on its own. NaN marks a constant neuron: it is left out and stays NaN.
+    how : "zscore" (k - mean) / standard deviation of the layer; "ratio" k / mean of the layer;
+        "robust" (k - median) / (1.4826 median absolute deviation) of the layer; "global"
+        z-score over all layers at once. A layer in which all values are equal scores 0
+        ("ratio": 1).
 
-    Returns:
-        float64 scores of the same layout as `kurtosis`.
+    Returns
+    -------
+    float64 scores of the same layout as `kurtosis`.
 
-    Raises:
-        ValueError: unknown `how`, infinite kurtosis, or a tensor that is not (layers, neurons).
+    Raises
+    ------
+    ValueError : unknown `how`, infinite kurtosis, or a tensor that is not (layers, neurons).
     """
     if how not in NORMALISATIONS:
         raise ValueError(
@@ -509,29 +516,32 @@ def select(
 ) -> NeuronSet:
     """Choose the candidate neurons of one language (§3.3, Figure 3, Alg. 1 line 19).
 
-    Args:
-        normalised: language -> scores from `normalise`, (layers, neurons) or for projections a
-            dict site -> (layers, width). Undefined (NaN) scores are never selected.
-        target: the language whose neurons are wanted.
-        rule: "contrast": target > threshold and every other language <= threshold (Figure 3's
-            lower right); "threshold": target > threshold, whatever the others; "top": the `budget`
-            highest scores of the target, whatever the threshold.
-        threshold: in units of the normalised score.
-        budget: number of neurons, counted over all scored sites. Under "contrast" and "threshold"
-            it keeps the best of the neurons that qualify: by the margin target - max(others) and
-            by the target's score. Ties go to the lower site, layer and neuron.
-        shape: the model's shape (`crane_core.models.shape`); by default the set knows only the
-            sites that were scored.
+    Parameters
+    ----------
+    normalised : language -> scores from `normalise`, (layers, neurons) or for projections a
+        dict site -> (layers, width). Undefined (NaN) scores are never selected.
+    target : the language whose neurons are wanted.
+    rule : "contrast": target > threshold and every other language <= threshold (Figure 3's
+        lower right); "threshold": target > threshold, whatever the others; "top": the `budget`
+        highest scores of the target, whatever the threshold.
+    threshold : in units of the normalised score.
+    budget : number of neurons, counted over all scored sites. Under "contrast" and "threshold"
+        it keeps the best of the neurons that qualify: by the margin target - max(others) and
+        by the target's score. Ties go to the lower site, layer and neuron.
+    shape : the model's shape (`crane_core.models.shape`); by default the set knows only the
+        sites that were scored.
 
-    Returns:
-        A `NeuronSet`; with a `SelectionWarning` if it is empty, smaller than the budget or takes a
-        whole layer of a site.
+    Returns
+    -------
+    A `NeuronSet`; with a `SelectionWarning` if it is empty, smaller than the budget or takes a
+    whole layer of a site.
 
-    Raises:
-        ValueError: unknown language or rule, "top" without budget, a budget larger than the model
-            (or, under "top", than its neurons with a score), one language alone under "contrast",
-            a threshold that is NaN, scores that do not fit each other or `shape`.
-        TypeError: a budget that is no whole number.
+    Raises
+    ------
+    ValueError : unknown language or rule, "top" without budget, a budget larger than the model
+        (or, under "top", than its neurons with a score), one language alone under "contrast",
+        a threshold that is NaN, scores that do not fit each other or `shape`.
+    TypeError : a budget that is no whole number.
     """
     if rule not in RULES:
         raise ValueError(f"unknown rule {rule!r}: expected one of {_listed(RULES)}")
@@ -603,13 +613,14 @@ def _warn(message: str) -> None:
 class Overlap:
     """How much two sets share, beside what chance would give (`overlap`).
 
-    Attributes:
-        shared: neurons in both sets.
-        jaccard: shared / neurons in either; NaN if both sets are empty.
-        expected: mean shared neurons of two sets of these sizes drawn at random from each site.
-        expected_within_layers: the same with each set's count per layer kept, as random masks do.
-        p_value: chance of at least `shared` under the first of the two, hypergeometric; NaN when
-            the sets lie in more than one site.
+    Attributes
+    ----------
+    shared : neurons in both sets.
+    jaccard : shared / neurons in either; NaN if both sets are empty.
+    expected : mean shared neurons of two sets of these sizes drawn at random from each site.
+    expected_within_layers : the same with each set's count per layer kept, as random masks do.
+    p_value : chance of at least `shared` under the first of the two, hypergeometric; NaN when
+        the sets lie in more than one site.
     """
 
     shared: int
