@@ -912,3 +912,84 @@ def network(
     )  # fmt: skip
     axes.axis("off")
     return figure
+
+
+# --- what masks do ----------------------------------------------------------------------------
+
+
+@_styled
+def f1_strip(
+    random: Mapping[str, ArrayLike],
+    marks: Mapping[str, Mapping[str, float]],
+    title: str = "",
+) -> Figure:
+    """LangSpec-F1 of random masks, a dot each, with other methods' values marked beside them.
+
+    Parameters
+    ----------
+    random : row, such as a masked language -> LangSpec-F1 of each random mask; may be empty.
+    marks : method -> row -> its LangSpec-F1.
+    """
+    rows = list(random)
+    figure = Figure(figsize=(7.2, 1.1 + 0.55 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for y, values in enumerate(random.values()):
+        values = np.asarray(values, dtype=np.float64)
+        axes.scatter(
+            values, np.full(len(values), y), s=26, color=QUIET, alpha=0.8, linewidths=0,
+            label="random mask" if y == 0 else None,
+        )  # fmt: skip
+    shapes = ("D", "s", "^", "v", "P")
+    for i, (name, values_by_row) in enumerate(marks.items()):
+        known = [row for row in rows if row in values_by_row]
+        axes.scatter(
+            [values_by_row[row] for row in known], [rows.index(row) - 0.22 for row in known],
+            s=34, marker=shapes[i % 5], color=CYCLE[i % len(CYCLE)], linewidths=0, label=name,
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set(xlabel="LangSpec-F1", ylim=(len(rows) - 0.5, -0.6), xlim=(-0.02, None), title=title)
+    axes.grid(axis="x", color=QUIET, alpha=0.3, linewidth=0.6)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@_styled
+def stacked_bars(
+    panels: Mapping[str, pd.DataFrame], xlabel: str = "share of the answers", title: str = ""
+) -> Figure:
+    """Shares as stacked horizontal bars, one panel for each table.
+
+    Parameters
+    ----------
+    panels : name, such as a language -> table with a row for each bar and a column for each part;
+        the same rows and columns in every panel.
+
+    Raises ValueError if the panels differ in rows or columns.
+    """
+    first = next(iter(panels.values()))
+    for name, shares in panels.items():
+        if list(shares.columns) != list(first.columns) or list(shares.index) != list(first.index):
+            raise ValueError(f"panel {name!r} has other rows or columns than the first one")
+    figure = Figure(
+        figsize=(1.6 + 2.3 * len(panels), 1.5 + 0.24 * len(first)), layout="constrained"
+    )
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+    colours = (BLUE, ORANGE, SKY, VERMILION, QUIET, GREEN, PINK)
+    for axes, (name, shares) in zip(grid.flat, panels.items(), strict=True):
+        left = np.zeros(len(shares))
+        for i, part in enumerate(shares.columns):
+            values = shares[part].to_numpy(dtype=np.float64)
+            axes.barh(
+                np.arange(len(shares)), values, 0.78, left=left, color=colours[i % 7], label=part
+            )
+            left += values
+        axes.set_yticks(range(len(shares)), [str(row) for row in shares.index])
+        axes.set(title=name, xlim=(0, 1))
+        axes.tick_params(axis="y", length=0)
+    grid.flat[0].invert_yaxis()
+    figure.supxlabel(xlabel, fontsize=9)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
