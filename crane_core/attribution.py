@@ -111,7 +111,8 @@ def _attention(implementation: str) -> str:
             else ALL_ATTENTION_FUNCTIONS[implementation]
         )
         AttentionInterface.register(name, lxt.wrap_attention_forward(plain))
-        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
+        if implementation in ALL_MASK_ATTENTION_FUNCTIONS:  # others make do without a mask
+            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
     return name
 
 
