@@ -813,7 +813,6 @@ def scatter(
     ylabel: str,
     titles: Mapping[str, str] | None = None,
     log: bool = True,
-    diagonal: bool = False,
 ) -> Figure:
     """Clouds of points on common axes, one panel each; a point with a NaN is left out.
 
@@ -823,7 +822,6 @@ def scatter(
     xlabel, ylabel : axis labels with units.
     titles : name -> title of its panel, by default the name.
     log : logarithmic axes.
-    diagonal : a dashed line where x equals y.
     """
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -836,8 +834,6 @@ def scatter(
             axes.set(xscale="log", yscale="log")
         points = {"s": 6, "linewidths": 0, "alpha": 0.5, "rasterized": True}
         axes.scatter(np.asarray(x), np.asarray(y), color=language_colour(name, i), **points)
-        if diagonal:
-            axes.axline((1, 1), slope=1, color=INK, linestyle=(0, (4, 3)), linewidth=0.8)
         axes.set_title((titles or {}).get(name, name), fontsize=9)
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)

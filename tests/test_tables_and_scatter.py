@@ -1,0 +1,41 @@
+"""Tables repeat to the byte and escape nothing away; scatter panels show the points they get."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from crane_core import figures
+
+
+def test_a_table_has_caption_formats_dashes_and_no_index() -> None:
+    frame = pd.DataFrame({"language": ["en", "vi"], "Δ": [0.12345, np.nan]}, index=[71, 72])
+    html = figures.table(frame, "Thay đổi 变化", {"Δ": "{:+.2f}"}).to_html()
+    assert "<caption>Thay đổi 变化</caption>" in html
+    assert "+0.12" in html
+    assert "–" in html
+    assert ">71<" not in html
+
+
+def test_the_same_table_gives_the_same_html_and_another_one_other_ids() -> None:
+    frame = pd.DataFrame({"n": [1, 2]})
+    first = figures.table(frame, "counts").to_html()
+    assert first == figures.table(frame.copy(), "counts").to_html()
+    other = figures.table(frame + 1, "counts")
+    assert other.uuid != figures.table(frame, "counts").uuid  # ids on one page must differ
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_scatter_puts_each_cloud_in_its_panel(log: bool) -> None:
+    x = np.array([0.1, 1.0, 10.0])
+    panels = {"vi": (x, 2 * x), "zh": (x, np.array([3.0, np.nan, 5.0]))}
+    figure = figures.scatter(panels, "mean", "kurtosis", {"vi": "vi: +1.00"}, log)
+    first, second = figure.axes[:2]
+    assert (first.get_title(), second.get_title()) == ("vi: +1.00", "zh")
+    assert {axes.get_xscale() for axes in (first, second)} == {"log" if log else "linear"}
+    np.testing.assert_allclose(first.collections[0].get_offsets(), np.stack([x, 2 * x], axis=1))
+    drawn = np.ma.masked_invalid(second.collections[0].get_offsets())
+    assert drawn.mask.any(axis=1).tolist() == [False, True, False]
+    colour = to_hex(first.collections[0].get_facecolor()[0])
+    assert colour == figures.language_colour("vi").lower()
+    assert len(figures.png(figure)) > 1000
