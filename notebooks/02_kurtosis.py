@@ -212,7 +212,7 @@ figures.show(
 
 # %% [markdown]
 # That is why every language here gets equally many windows of equally many tokens. With unequal
-# numbers the language with more text would have the heavier tails for that reason alone.
+# numbers the language with more text would tend to show the heavier tails for that reason alone.
 #
 # ## In one pass
 #
@@ -287,7 +287,7 @@ figures.table(
 #
 # ## One scale per layer
 #
-# Layers differ in level, and so do languages. The figure shows each layer's median.
+# Do layers differ in level, and languages? The figure shows each layer's median.
 
 # %% tags=["hide-input"]
 layers = np.arange(shape[0])
@@ -449,7 +449,7 @@ figures.table(
 # %% [markdown]
 # What is in such a tail? These are the windows in which the neuron with the largest contrast
 # departs most from its mean. (Windows are cut from a stream of documents, so they begin and end
-# anywhere.)
+# anywhere; ‖ marks where a new document begins.)
 
 # %% tags=["hide-input"]
 rows = []
@@ -544,8 +544,8 @@ display(
 # Split the windows of every language at random into two halves, compute kurtosis from each half,
 # and compare. If the ranking of neurons is a property of model and language, the halves agree. If
 # it mostly hangs on which rare windows were drawn, they do not. Blocks of windows are split rather
-# than single ones, so that a document cut in two stays on one side, and merging their moments is
-# all it takes.
+# than single ones, so that a document cut in two mostly stays on one side, and merging their
+# moments is all it takes.
 
 
 # %%
@@ -714,8 +714,9 @@ figures.table(
 
 # %% [markdown]
 # Look at the last column before you read structure into the shaded region. Even if a neuron's
-# kurtosis in one language had nothing to do with that in the others, most neurons above the
-# threshold would lie there, simply because few neurons are above it in any given language.
+# kurtosis in one language had nothing to do with that in the others, many of the neurons above the
+# threshold would lie there: the fewer neurons are above it in any one language, the fewer are kept
+# out by another.
 #
 # ### Figure 3 without languages
 #

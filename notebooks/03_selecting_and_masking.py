@@ -144,9 +144,9 @@ figures.show(
 )
 
 # %% [markdown]
-# Because scores are normalised within each layer, every layer has some neurons above the threshold.
-# How the bars differ between layers says how skewed the layers' scores are, not where a language
-# "lives".
+# By default scores are normalised within each layer, so every layer has high ones. How the bars
+# differ between layers says something about the shape of the layers' distributions; it does not say
+# in which layers a language "lives".
 #
 # ### The other site
 #
@@ -564,7 +564,8 @@ figures.table(
 # Now with many texts. The read-out is the loss on held-out text, the mean negative log-probability
 # of the next token, in nats. It is more sensitive than accuracy and is never clipped. Beside
 # CRANE's mask stand random ones with the same number of neurons in each layer, because switching
-# off neurons hurts in any case; the question is whether *these* neurons hurt *this* language more.
+# off neurons may hurt whichever they are; the question is whether *these* neurons hurt *this*
+# language more.
 
 # %%
 original = pipeline.losses()
@@ -665,20 +666,22 @@ display(Markdown("\n".join(lines)))
 #
 # ## Exercises
 #
-# ```{exercise-start} Can three languages be disjoint by accident?
+# ```{exercise-start} Blind by construction
 # :label: exercise-disjoint
 # ```
-# Under `contrast` the sets of two languages never share a neuron. Prove it in one line. Then say
-# why LAPE's sets *can* overlap although LAPE, too, looks for neurons that distinguish languages.
+# Suppose two languages depend on exactly the same neurons, and the kurtosis of every neuron is the
+# same in both. What does `contrast` select for either? Could Table 1 then ever show that the two
+# depend on each other? And why can LAPE's sets overlap, although LAPE, too, looks for neurons that
+# tell languages apart?
 # ```{exercise-end}
 # ```
 #
 # ```{solution-start} exercise-disjoint
 # :class: dropdown
 # ```
-# If a neuron is in the set of $\ell$, its score for $\ell$ is above the threshold $\theta$. To be
-# in the set of $\ell' \neq \ell$, all other scores, that for $\ell$ among them, must be at most
-# $\theta$. Both cannot be.
+# Nothing at all: a neuron above the threshold in one language is above it in the other, and is kept
+# out of both sets. What languages share is invisible under this rule, so a table made with it can
+# speak about selectivity but not about sharing.
 #
 # LAPE first chooses neurons whose activity is unevenly spread over *all* languages and then gives
 # each to every language in which it is active often enough. A neuron active in two of three
