@@ -85,16 +85,6 @@ def save(table, name):
         table.to_csv(path, index=False)
 
 
-def shown(table, name, caption, **formats):
-    """A table with a caption, rounded for reading."""
-    return (
-        table.style.set_uuid(name)
-        .set_caption(caption)
-        .format(formats, na_rep="–")
-        .hide(axis="index")
-    )
-
-
 # %% [markdown]
 # ## A small world, told three times
 #
@@ -120,7 +110,7 @@ pd.DataFrame(
         }
         for kind, members in first.subjects.items()
     ]
-).pipe(shown, "world", "What there is in the testbed's world.")
+).pipe(figures.table, "What there is in the testbed's world.")
 
 # %% [markdown]
 # A generator turns facts into documents: portraits, lessons, stories, dialogues, quizzes. Every
@@ -201,11 +191,10 @@ for x, lines in same_content.items():
     )
 tokens_needed = pd.DataFrame(rows)
 save(tokens_needed, "testbed_tokens.csv")
-shown(
+figures.table(
     tokens_needed,
-    "tokens",
     f"The same {rows[0]['questions']} questions with their answers in each language.",
-    **{
+    {
         "tokens per question": "{:.1f}",
         "characters per token": "{:.2f}",
         "tokens relative to " + languages[0]: "{:.2f}",
@@ -258,7 +247,7 @@ description = pd.DataFrame(
     ],
     columns=["", "model examined here", "Llama-2-7B (published)"],
 )
-shown(description, "model", "The two models side by side.")
+figures.table(description, "The two models side by side.")
 
 # %% [markdown]
 # A *neuron* in this book is, by default, one entry of an MLP's intermediate layer
@@ -359,14 +348,12 @@ scores = evaluation.scores(items).loc[asked].reset_index()
 positions = items.groupby("task")["answer"].value_counts(normalize=True).unstack(fill_value=0.0)
 scores["chance"] = gate.CHANCE
 save(scores, "testbed_accuracy.csv")
-shown(
+figures.table(
     scores.assign(
         interval=[f"{a:.3f} to {b:.3f}" for a, b in zip(scores.low, scores.high, strict=True)]
     )[["task", "n", "accuracy", "interval", "chance"]],
-    "accuracy",
     "Accuracy of the unmasked model with 95 % Wilson intervals.",
-    accuracy="{:.3f}",
-    chance="{:.2f}",
+    {"accuracy": "{:.3f}", "chance": "{:.2f}"},
 )
 
 # %% tags=["hide-input"]
@@ -391,13 +378,12 @@ Markdown(
 
 # %% tags=["hide-input"]
 published = pd.read_csv("data/published/table1.csv").iloc[:1]
-shown(
+figures.table(
     published[["en", "zh", "vi"]].rename(
         columns={"en": "MMLU (en)", "zh": "C-Eval (zh)", "vi": "Belebele (vi)"}
     ),
-    "published",
     "Accuracy of the unmasked model, published (Llama-2-7B).",
-    **{"MMLU (en)": "{:.4f}", "C-Eval (zh)": "{:.4f}", "Belebele (vi)": "{:.4f}"},
+    {"MMLU (en)": "{:.4f}", "C-Eval (zh)": "{:.4f}", "Belebele (vi)": "{:.4f}"},
 )
 
 # %% [markdown]
@@ -419,15 +405,11 @@ perplexity = pd.DataFrame(
     rows, columns=["language", "windows", "loss", "perplexity", "low", "high"]
 )
 save(perplexity, "testbed_perplexity.csv")
-shown(
+figures.table(
     perplexity,
-    "perplexity",
     f"Held-out perplexity per token, windows of {window} tokens; low and high: 95 % interval over "
     "windows (Student's t, on the loss).",
-    loss="{:.3f}",
-    perplexity="{:.3f}",
-    low="{:.3f}",
-    high="{:.3f}",
+    {"loss": "{:.3f}", "perplexity": "{:.3f}", "low": "{:.3f}", "high": "{:.3f}"},
 )
 
 # %% [markdown]
@@ -487,18 +469,16 @@ table = declined.assign(
 )
 wide = table.pivot(index="task", columns="masked", values="cell")
 wide = wide.loc[list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["masked"]))]
-shown(
+figures.table(
     wide.reset_index(),
-    "gate",
     f"Accuracy under random masks: mean over {n_masks} masks ± half-width of its 95 % interval "
     "over masks (Student's t). Unmasked: one value.",
 )
 
 # %%
 verdicts = pd.read_csv(Path(testbed) / "gate_verdicts.csv")
-shown(
+figures.table(
     verdicts.assign(holds=verdicts["holds"].map({True: "yes", False: "NO"})),
-    "verdicts",
     f"The gate's {len(verdicts)} requirements and what was measured.",
 )
 
@@ -549,14 +529,11 @@ figures.show(
 
 # %%
 difficulty = gate.difficulty(items).set_index("task").loc[asked].reset_index()
-shown(
+figures.table(
     difficulty.assign(n=scores["n"]),
-    "difficulty",
     "Share of items by the probability, among the four options, that the model gives to the right "
     "one: impossible below 0.05, trivial above 0.95.",
-    impossible="{:.2f}",
-    between="{:.2f}",
-    trivial="{:.2f}",
+    {"impossible": "{:.2f}", "between": "{:.2f}", "trivial": "{:.2f}"},
 )
 
 # %% [markdown]
@@ -578,12 +555,11 @@ for fraction in (0.0, *gate.FRACTIONS):
     with torch.no_grad():
         restored = torch.equal(before, pipeline.model(input_ids=probe).logits)
     rows.append((f"{fraction:.0%}", len(neurons), change, "yes" if restored else "NO"))
-shown(
+figures.table(
     pd.DataFrame(rows, columns=["masked", "neurons", "largest change", "same as before, lifted"]),
-    "first_mask",
     f"Largest change of any logit on {len(probe)} windows under random masks, and whether the "
     "logits are the old ones to the bit afterwards.",
-    **{"largest change": "{:.3f}"},
+    {"largest change": "{:.3f}"},
 )
 
 # %% [markdown]
@@ -602,13 +578,11 @@ kinds = {kind: TABLES[kind] for kind in ("knowledge", "reading")}
 grid = pd.DataFrame({kind: {x: now[by[x]] for x in languages} for kind, by in kinds.items()})
 between_tests = (grid["knowledge"] - grid["reading"]).abs()
 between_languages = grid.max() - grid.min()
-shown(
+figures.table(
     grid.rename_axis("language").reset_index(),
-    "confounded",
     "Accuracy of the unmasked model: the same language under two tests (rows), the same test in "
     "several languages (columns).",
-    knowledge="{:.3f}",
-    reading="{:.3f}",
+    {"knowledge": "{:.3f}", "reading": "{:.3f}"},
 )
 
 # %% tags=["hide-input"]
@@ -654,7 +628,7 @@ for n in (160, 640, 2_560, 5_120):
             "gap": high.low - low.high,
         }
     )
-pd.DataFrame(rows).style.hide(axis="index").format({"gap": "{:+.3f}"}).set_uuid("n_items")
+figures.table(pd.DataFrame(rows), "95 % Wilson intervals of two accuracies.", {"gap": "{:+.3f}"})
 
 # %% [markdown]
 # It takes thousands. But the two scores come from the *same* items, before and after. Most items

@@ -67,16 +67,6 @@ def save(table, name):
         table.to_csv(path, index=False)
 
 
-def shown(table, name, caption, **formats):
-    """A table with a caption, rounded for reading."""
-    return (
-        table.style.set_uuid(name)
-        .set_caption(caption)
-        .format(formats, na_rep="–")
-        .hide(axis="index")
-    )
-
-
 def spread(values, form=".3f"):
     """Median and the range of the middle 90 % as text."""
     low, middle, high = np.nanquantile(np.asarray(values, dtype=float), BAND)
@@ -165,7 +155,11 @@ pd.DataFrame(
         ("input", str(R_x.tolist()), R_x.sum().item()),
     ],
     columns=["layer", "relevance", "sum"],
-).pipe(shown, "by_hand", "The same by machine.", sum="{:g}")
+).pipe(
+    figures.table,
+    "The same by machine.",
+    {"sum": "{:g}"},
+)
 
 # %% [markdown]
 # ### The short way: gradient times activation
@@ -199,10 +193,9 @@ for epsilon in (0.0, 0.01, 0.1, 1.0):
     input_share = pass_back(W, x, hidden_share, epsilon).sum(0)
     rows.append((epsilon, *input_share.tolist(), input_share.sum().item(), y.item()))
 pd.DataFrame(rows, columns=["ε", "x1", "x2", "sum", "output"]).pipe(
-    shown,
-    "epsilon",
+    figures.table,
     "Relevance of the inputs under the ε-rule.",
-    **{"ε": "{:g}", "x1": "{:.3f}", "x2": "{:.3f}", "sum": "{:.3f}", "output": "{:g}"},
+    {"ε": "{:g}", "x1": "{:.3f}", "x2": "{:.3f}", "sum": "{:.3f}", "output": "{:g}"},
 )
 
 # %% [markdown]
@@ -257,10 +250,9 @@ for with_rules in (False, True):
     name = "with AttnLRP's rules" if with_rules else "plain gradient"
     rows.append((name, *share.tolist(), share.sum().item(), z.item()))
 pd.DataFrame(rows, columns=["activation × gradient", "x1", "x2", "sum", "output z"]).pipe(
-    shown,
-    "gated",
+    figures.table,
     "One gated unit: the same forward pass, two backward passes.",
-    **dict.fromkeys(("x1", "x2", "sum", "output z"), "{:.3f}"),
+    dict.fromkeys(("x1", "x2", "sum", "output z"), "{:.3f}"),
 )
 
 # %% [markdown]
@@ -398,16 +390,15 @@ for step, table in conserved[True].groupby("step", sort=False):
     )
 rule_by_rule = pd.DataFrame(rows)
 save(rule_by_rule, "conservation.csv")
-shown(
+figures.table(
     rule_by_rule,
-    "conservation",
     "Relevance that a step's inputs receive, relative to what its output has: median and middle "
     f"90 % over n cases ({len(few)} windows times the model's steps of the kind). Error: against "
     "the "
     "share due, relative to the sum of all absolute relevance at the output. A step conserves if "
     "that "
     "stays below 0.00001. Last column: the median share passed on without the rules.",
-    **{"share due": "{:.1f}", "largest error": "{:.1e}", "plain gradient": "{:.3f}"},
+    {"share due": "{:.1f}", "largest error": "{:.1e}", "plain gradient": "{:.3f}"},
 )
 
 # %% tags=["hide-input"]
@@ -489,11 +480,10 @@ for lang in languages:
 ends = ["5 %", "25 %", "median", "75 %", "95 %"]
 ratio = pd.DataFrame(rows, columns=["language", "rules", "n", *ends])
 save(ratio, "relevance_ratio.csv")
-shown(
+figures.table(
     ratio,
-    "ratio",
     f"Relevance of all input tokens divided by the output ({objective}), quantiles over n windows.",
-    **dict.fromkeys(ends, "{:.3f}"),
+    dict.fromkeys(ends, "{:.3f}"),
 )
 
 # %% tags=["hide-input"]
@@ -607,12 +597,11 @@ by_layer = pd.DataFrame(
         "neurons for half of |R|": (covered < 0.5).sum(1) + 1,
     }
 )
-shown(
+figures.table(
     by_layer,
-    "by_layer",
     f"Relevance of the {relevance.shape[1]:,} neurons of each layer for one window "
     f"({languages[0]}, output {output:.1f}).",
-    **dict.fromkeys(("sum", "positive", "negative", "sum / output"), "{:.2f}"),
+    dict.fromkeys(("sum", "positive", "negative", "sum / output"), "{:.2f}"),
 )
 
 # %%
@@ -680,13 +669,12 @@ for name, values in kurtosis.items():
             "largest difference to intermediate": np.nanmax(difference.numpy()) if same else np.nan,
         }
     )
-shown(
+figures.table(
     pd.DataFrame(rows),
-    "sites",
     f"Kurtosis of relevance at each site over {n_checked} windows ({languages[0]}); the "
     "difference is "
     "relative, unit by unit.",
-    **{"median kurtosis": "{:.2f}", "largest difference to intermediate": "{:.1e}"},
+    {"median kurtosis": "{:.2f}", "largest difference to intermediate": "{:.1e}"},
 )
 
 # %% tags=["hide-input"]
@@ -749,13 +737,12 @@ for layer in range(len(relevance)):
     rows.append(row)
 rules_table = pd.DataFrame(rows)
 save(rules_table, "attnlrp_against_gradient.csv")
-shown(
+figures.table(
     rules_table,
-    "rules",
     "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson "
     "correlation, "
     f"median and middle 90 % over {n_checked} windows. Kurtosis: Spearman correlation.",
-    **{f"kurtosis, {lang}": "{:.2f}" for lang in languages},
+    {f"kurtosis, {lang}": "{:.2f}" for lang in languages},
 )
 
 # %% tags=["hide-input"]
@@ -799,12 +786,11 @@ for name, values in sample_of.items():
             "shared among the 20 largest": len(top & default),
         }
     )
-shown(
+figures.table(
     pd.DataFrame(rows),
-    "objectives",
     f"Neuron relevance of one window ({languages[0]}) under the three objectives; "
     f"{relevance.numel():,} neurons.",
-    **{
+    {
         "value explained": "{:.2f}",
         "sum over all neurons": "{:.2f}",
         "correlation with next_token": "{:.2f}",
@@ -917,13 +903,11 @@ for index in relevance.flatten().abs().topk(10).indices.tolist():
         left = objective_values(net, sample, objective=objective).item()
     rows.append((*pair, relevance[pair].item(), output - left))
 removal = pd.DataFrame(rows, columns=["layer", "neuron", "relevance", "lost when masked"])
-shown(
+figures.table(
     removal,
-    "removal",
     f"One window ({languages[0]}): a neuron's share of the output, and what the output loses "
     "without it.",
-    relevance="{:+.2f}",
-    **{"lost when masked": "{:+.2f}"},
+    {"relevance": "{:+.2f}", "lost when masked": "{:+.2f}"},
 )
 
 # %% tags=["hide-input"]
