@@ -60,6 +60,8 @@ def run_gate(out: Path) -> bool:
     prepared = prepare(model, tokenizer, load_tasks(folder=out / "tasks"))
     curve, items = gate.measure(model, prepared)
     verdicts = gate.judge(curve, items)
+    by_relation = items.groupby(["task", "relation"], sort=False)["correct"].agg(["mean", "count"])
+    _write(out / "unmasked.csv", by_relation.reset_index().to_csv(index=False, float_format="%.6f"))
     _write(out / "gate.csv", curve.to_csv(index=False, float_format="%.6f"))
     _write(
         out / "gate_verdicts.csv",

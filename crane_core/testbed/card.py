@@ -38,6 +38,11 @@ def card(folder: Path) -> str:
     ]
     wide = table.pivot(index="task", columns="masked", values="cell")
     wide = wide[list(dict.fromkeys(table["masked"]))].reset_index()
+    unmasked = pd.read_csv(folder / "unmasked.csv")
+    unmasked[["benchmark", "language"]] = unmasked["task"].str.rsplit("_", n=1, expand=True)
+    by_relation = unmasked.pivot(index="relation", columns="language", values="mean")
+    by_relation = by_relation.loc[list(dict.fromkeys(unmasked["relation"])), list(LANGUAGES)]
+    by_relation.insert(0, "items", unmasked.groupby("relation")["count"].first())
     verdicts = pd.read_csv(folder / "gate_verdicts.csv")
     with safe_open(folder / "base" / "model.safetensors", framework="pt") as file:
         parameters = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
@@ -59,6 +64,7 @@ def card(folder: Path) -> str:
         decay=recipe.decay,
         losses=_markdown(picked[["tokens (million)", *LANGUAGES]]),
         decline=_markdown(wide),
+        relations=_markdown(by_relation.round(2).reset_index()),
         verdicts="\n".join(
             f"- {'passed' if v.holds else 'FAILED'}: {v.requirement} ({v.measured})"
             for v in verdicts.itertuples()

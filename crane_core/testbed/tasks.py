@@ -19,7 +19,11 @@ KNOWLEDGE: dict[tuple[str, str], int] = {
     ("ingredient", "colour"): 10,
     ("job", "workplace"): 10,
 }
-READING: dict[str, int] = {"thing": 160, "spot": 160, "who": 160, "owner": 160}
+# By question and number of people in the story: with fewer than four people, the other options are
+# things, spots or names that the story does not mention.
+READING: dict[tuple[str, int], int] = {
+    (kind, people): 72 for kind in ("thing", "spot", "who") for people in (1, 2, 3)
+}
 
 Item = dict[str, Any]
 
@@ -80,24 +84,25 @@ def reading_items(world: World, seed: int, unseen: Collection[str] = ()) -> list
     """Questions on stories that are not in ``unseen`` (the training text's documents)."""
     rng = random.Random(f"reading-{world.language}-{seed}")
     writer = Writer(world, rng)
-    left = dict(READING)
     items: list[Item] = []
-    positions = {kind: _balanced_positions(rng, count) for kind, count in READING.items()}
-    while any(left.values()):
-        passage = writer.story()
-        fitting = [q for q in passage.questions if left[q[0]]]
-        if not fitting or passage.text in unseen:
-            continue
-        kind, question, gold, options = rng.choice(fitting)
-        left[kind] -= 1
-        item = {
-            "id": f"reading_{world.language}-{len(items):04d}",
-            "passage": passage.text,
-            "question": question,
-            "relation": f"story.{kind}",
-        }
-        others = [option for option in options if option != gold]
-        items.append(_with_options(rng, item, gold, others, positions[kind].pop()))
+    for (kind, people), count in READING.items():
+        for position in _balanced_positions(rng, count):
+            passage = writer.story(people)
+            while passage.text in unseen:
+                passage = writer.story(people)
+            question, gold, mentioned = rng.choice(
+                [(q, a, o) for k, q, a, o in passage.questions if k == kind]
+            )
+            wrong = [option for option in mentioned if option != gold]
+            absent = [value for value in writer.answers(kind) if value not in mentioned]
+            wrong += rng.sample(absent, 3 - len(wrong))
+            item = {
+                "id": f"reading_{world.language}-{len(items):04d}",
+                "passage": passage.text,
+                "question": question,
+                "relation": f"{kind}.{people}",
+            }
+            items.append(_with_options(rng, item, gold, wrong, position))
     return items
 
 

@@ -98,8 +98,16 @@ class Writer:
         return f"{labels['question']}{question}\n{labels['answer']}{self.space}{answer}"
 
     def _given(self, k: int) -> list[str]:
+        return self.rng.sample(self.answers("who"), k)
+
+    def answers(self, kind: str) -> list[str]:
+        """Every answer that a story's question of this kind can have."""
+        if kind == "spot":
+            return self.world.words("spots")
+        if kind == "thing":
+            return [thing[self.world.index][0] for thing in self.world.entities["objects"]]
         names = self.phrases["names"]
-        return self.rng.sample(names["female"] + names["male"], k)
+        return [*names["female"], *names["male"]]
 
     # -- documents ---------------------------------------------------------------------------
 
@@ -261,14 +269,13 @@ class Writer:
         return Passage(self._paragraph(lines), questions)
 
     def story_with_questions(self) -> str:
-        """A story of one to four people, followed by two to four questions about it.
+        """A story of one to four people, followed by three to six questions about it.
 
         The short ones teach to read: with few people to confuse, an answer is soon found.
         """
-        passage = self.story(self.rng.choice((1, 2, 2, 3, 4, 4)))
-        asked = self.rng.sample(
-            passage.questions, min(len(passage.questions), self.rng.randint(2, 4))
-        )
+        passage = self.story(self.rng.choice((1, 1, 2, 2, 3, 4, 4)))
+        count = min(len(passage.questions), self.rng.randint(3, 6))
+        asked = self.rng.sample(passage.questions, count)
         return "\n".join(
             [passage.text]
             + [
@@ -314,7 +321,7 @@ _MIXTURE: list[tuple[str, float]] = [
     ("calendar", 4),
     ("dialogue", 6),
     ("story", 3),
-    ("story with questions", 15),
+    ("story with questions", 30),
 ]
 _PLAIN: list[tuple[str, float]] = [
     ("person", 36),

@@ -16,7 +16,7 @@ LANGUAGES = ("en", "zh", "vi")
 # English has the largest share of the training tokens, as it has in Llama-2's.
 SHARES = {"en": 0.45, "zh": 0.30, "vi": 0.25}
 # In proportion to each language's number of documents (a Chinese one takes most tokens).
-PEOPLE_PER_LANGUAGE = {"en": 1000, "zh": 460, "vi": 430}
+PEOPLE_PER_LANGUAGE = {"en": 700, "zh": 320, "vi": 300}
 # A fact's exposure is log-uniform over this range, so that knowledge fades out gradually from
 # well-known to hardly-known facts instead of splitting into trivial and impossible ones.
 EXPOSURE_RANGE = (1.0, 6.0)
