@@ -36,7 +36,7 @@ setup: $(EDITABLE) ## create .venv and install everything (other targets do this
 
 $(INSTALLED): requirements.txt requirements-dev.txt requirements-nodeps.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on the PATH; name one with make PYTHON=/path/to/python3' >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-nodeps.txt
 	@touch $@
