@@ -84,7 +84,7 @@ class Pipeline:
     """The stages of Algorithm 1 under one `Settings`.
 
     Raises what the modules raise: ValueError for unknown languages, objectives, sites or rules,
-    FileNotFoundError for missing files.
+    FileNotFoundError for missing files. Languages are checked at once, the rest when it is needed.
     """
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
@@ -94,6 +94,9 @@ class Pipeline:
                 f"languages is {list(settings.languages)}: CRANE contrasts languages, so it needs "
                 "at least two different ones"
             )
+        for folder in (settings.corpus, settings.perplexity_corpus):
+            for language in settings.languages:
+                corpora.corpus_file(folder, language)
         self.model, self.tokenizer = models.load(settings.model)
         self.shape = models.shape(self.model)
 
@@ -255,16 +258,25 @@ class Pipeline:
     # -- Stage 4: intervention -------------------------------------------------------------------
 
     @cached_property
+    def _task_names(self) -> list[str]:
+        """The tasks of all tables in the run's languages, each once."""
+        languages = self.settings.languages
+        names = []
+        for table in TABLES.values():
+            for language in languages:
+                if language not in table:
+                    raise ValueError(
+                        f"no task for language {language!r}: there are tasks for {list(table)}"
+                    )
+            # In the table's order, so that the order of languages does not change what is stored.
+            names += [name for language, name in table.items() if language in languages]
+        return list(dict.fromkeys(names))
+
+    @cached_property
     def prepared(self) -> evaluation.Prepared:
         """The tasks, built and tokenised once."""
         s = self.settings
-        names = [
-            name
-            for table in TABLES.values()
-            for language, name in table.items()
-            if language in s.languages
-        ]
-        tasks = evaluation.load_tasks(list(dict.fromkeys(names)), s.tasks, limit=s.task_limit)
+        tasks = evaluation.load_tasks(self._task_names, s.tasks, limit=s.task_limit)
         return evaluation.prepare(self.model, self.tokenizer, tasks)
 
     @cached_property
@@ -295,9 +307,18 @@ class Pipeline:
             )
         return change
 
+    def _items_key(self, neurons: NeuronSet | None) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "model": self._model_key,
+            "tasks": evaluation.fingerprint(self._task_names, s.tasks),
+            "limit": s.task_limit,
+            "neurons": "" if neurons is None else neurons.digest(),
+            "code": source_digest("evaluation", "masking", "models"),
+        }
+
     def items(self, neurons: NeuronSet | None = None) -> pd.DataFrame:
         """Every item's outcome under a mask (None: unmasked); columns of `evaluation.evaluate`."""
-        s = self.settings
 
         def compute() -> pd.DataFrame:
             if neurons is not None:
@@ -305,14 +326,24 @@ class Pipeline:
             with self._under(neurons):
                 return evaluation.evaluate(self.model, self.prepared)
 
-        key = {
-            "model": self._model_key,
-            "tasks": evaluation.fingerprint(list(self.prepared.tasks), s.tasks),
-            "limit": s.task_limit,
-            "neurons": "" if neurons is None else neurons.digest(),
-            "code": source_digest("evaluation", "masking", "models"),
-        }
-        return self.store.table("items", key, compute)
+        return self.store.table("items", self._items_key(neurons), compute)
+
+    def answers(
+        self, neurons: NeuronSet | None = None, n_items: int = 50, max_new_tokens: int = 12
+    ) -> pd.DataFrame:
+        """What the model goes on to say under a mask; columns of `evaluation.answer_instead`.
+
+        `n_items` of every task, spread evenly over it.
+        """
+
+        def compute() -> pd.DataFrame:
+            with self._under(neurons):
+                return evaluation.answer_instead(
+                    self.model, self.tokenizer, self.prepared, n_items, max_new_tokens
+                )
+
+        key = {**self._items_key(neurons), "n_items": n_items, "max_new_tokens": max_new_tokens}
+        return self.store.table("answers", key, compute)
 
     def losses(self, neurons: NeuronSet | None = None) -> dict[str, Tensor]:
         """Mean next-token loss of each held-out window under a mask: `{language: (windows,)}`."""
@@ -453,7 +484,7 @@ class Evaluated:
         `<language>` is the perplexity; `<language>_change` the mean change in loss (nats per token)
         against the unmasked model, `<language>_se` its standard error over windows, paired.
         """
-        start = {x: losses.double().numpy() for x, losses in self.original[1].items()}
+        start = {x: self.original[1][x].double().numpy() for x in self.languages}
         rows = [
             {
                 "method": "Org",
