@@ -1,0 +1,353 @@
+"""What the outcomes under masks say, beside the tables.
+
+Whether a mask hits its language more than the others, by more than the choice of items explains
+(§3.1 asks for a *relative* difference, Eq. 3 takes an absolute one); what becomes of the losses;
+and what a masked model answers instead of what it answered before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .evaluation import OPTIONS, Prepared
+
+Array = NDArray[np.float64]
+
+#: What a free continuation can be, as `evaluation.answer_instead` calls it.
+CATEGORIES = ("gold", "wrong option", "same language", "other language", "nothing")
+
+
+class _Difference(NamedTuple):
+    """The masked language against the other language that was hit most."""
+
+    other: str
+    estimate: float
+    low: float
+    high: float
+    verdict: str  # "larger" than every other language, "smaller" than one, or "open"
+
+
+def _compare(
+    damage: Mapping[str, float], error: Mapping[str, float], target: str, level: float
+) -> _Difference:
+    """Damage to the target less damage to each other language, with normal intervals.
+
+    `error` holds standard errors; languages have items of their own, so that errors add in squares.
+    """
+    reach = NormalDist().inv_cdf((1 + level) / 2)
+    others = [x for x in damage if x != target]
+    gap = {x: damage[target] - damage[x] for x in others}
+    width = {x: reach * float(np.hypot(error[target], error[x])) for x in others}
+    if any(gap[x] + width[x] < 0 for x in others):
+        verdict = "smaller"
+    elif all(gap[x] - width[x] > 0 for x in others):
+        verdict = "larger"
+    else:
+        verdict = "open"
+    most = min(others, key=lambda x: (np.isnan(gap[x]), gap[x]))
+    return _Difference(most, gap[most], gap[most] - width[most], gap[most] + width[most], verdict)
+
+
+def _drop(before: Array, after: Array, relative: bool) -> tuple[float, float]:
+    """A drop and its standard error, from outcomes (items,) and (masks, items).
+
+    The error is that of paired items, for relative drops by the delta method; several masks add
+    the spread between them.
+    """
+    start, mean = before.mean(), after.mean(axis=0)
+    scale = start if relative else 1.0
+    if scale == 0 or len(before) < 2:
+        return float("nan"), float("nan")
+    kept = mean.mean() / start if relative else 1.0
+    variance = np.var(kept * before - mean, ddof=1) / len(before)
+    if len(after) > 1:
+        variance += np.var(after.mean(axis=1), ddof=1) / len(after)
+    return float((start - mean.mean()) / scale), float(np.sqrt(variance) / scale)
+
+
+def verdicts(
+    items: pd.DataFrame, table: pd.DataFrame, tasks: Mapping[str, str], level: float = 0.95
+) -> pd.DataFrame:
+    """Does each mask hit its language more than every other, and more than random masks do?
+
+    Parameters
+    ----------
+    items : every item under every mask, as `Evaluated.items` returns them.
+    table : `Evaluated.table` of the same tasks; gives LangSpec-F1 and its intervals.
+    tasks : language -> the task that stands for it.
+    level : confidence of the intervals.
+
+    Returns
+    -------
+    One row per row of the table but Org. `drop` (with `_low`, `_high`) is the masked language's,
+    `other` the language hit most beside it and `difference` (with interval) what the masked one
+    lost more than that. `absolute` is "larger" if the masked language lost more than every other
+    by more than the interval, "smaller" if it lost less than another, else "open"; the columns
+    `relative_…` say the same of drops relative to the unmasked scores. `against_random` is where
+    the interval of LangSpec-F1 lies: "above", "below" or "within" the range of the random masks
+    made for this language, or "" without them. All scores are shares, not points.
+
+    Raises ValueError if the table's languages have no tasks, or are fewer than two.
+    """
+    languages = [x for x in tasks if x in table.columns]
+    if len(languages) < 2:
+        raise ValueError(
+            f"the table has scores of {languages} among the tasks {dict(tasks)}: expected at least "
+            "two languages to compare"
+        )
+    reach = NormalDist().inv_cdf((1 + level) / 2)
+    by_mask = dict(list(items.groupby(["method", "mask_language"], sort=False)))
+    before = {x: after[0] for x, after in _outcomes(by_mask["Org", ""], languages, tasks).items()}
+    random = table[table["method"] == "Random"].set_index("mask_language")
+    rows = []
+    for _, row in table.iloc[1:].iterrows():
+        target = row["mask_language"]
+        after = _outcomes(by_mask[row["method"], target], languages, tasks)
+        line = {key: row[key] for key in ("method", "mask_language", "n_neurons")}
+        for relative, prefix in ((False, ""), (True, "relative_")):
+            drops = {x: _drop(before[x], after[x], relative) for x in languages}
+            drop, error = drops[target]
+            found = _compare(
+                {x: d for x, (d, _) in drops.items()},
+                {x: e for x, (_, e) in drops.items()},
+                target,
+                level,
+            )
+            line |= {
+                f"{prefix}drop": drop,
+                f"{prefix}drop_low": drop - reach * error,
+                f"{prefix}drop_high": drop + reach * error,
+                f"{prefix}other": found.other,
+                f"{prefix}other_drop": drops[found.other][0],
+                f"{prefix}difference": found.estimate,
+                f"{prefix}difference_low": found.low,
+                f"{prefix}difference_high": found.high,
+                "relative" if relative else "absolute": found.verdict,
+            }
+        line |= {key: row[key] for key in ("langspec_f1", "langspec_f1_low", "langspec_f1_high")}
+        line["random_low"], line["random_high"], line["against_random"] = np.nan, np.nan, ""
+        if row["method"] != "Random" and target in random.index:
+            low, high = random.loc[target, ["langspec_f1_low", "langspec_f1_high"]]
+            line["random_low"], line["random_high"] = low, high
+            line["against_random"] = (
+                "above"
+                if row["langspec_f1_low"] > high
+                else "below"
+                if row["langspec_f1_high"] < low
+                else "within"
+            )
+        rows.append(line)
+    return pd.DataFrame(rows)
+
+
+def _outcomes(
+    items: pd.DataFrame, languages: Sequence[str], tasks: Mapping[str, str]
+) -> dict[str, Array]:
+    """Right or wrong of one method's masks, language -> (masks, items)."""
+    found = {}
+    for x in languages:
+        own = items[items["task"] == tasks[x]]
+        masks = [group["correct"].to_numpy(float) for _, group in own.groupby("seed", sort=False)]
+        found[x] = np.stack(masks)
+    return found
+
+
+def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
+    """One row of `verdicts` in words (Markdown), null results as null results.
+
+    `names` maps language codes to names.
+    """
+    names = names or {}
+    target = names.get(verdict["mask_language"], verdict["mask_language"])
+    start = f"**{verdict['method']}, {target}** ({verdict['n_neurons']:,} neurons): "
+    if verdict["n_neurons"] == 0:
+        return start + "no neuron is selected, so nothing is masked and nothing can be said."
+
+    def points(key: str) -> str:
+        low, high = verdict[f"{key}_low"], verdict[f"{key}_high"]
+        return f"{100 * verdict[key]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+    def judged(prefix: str, key: str) -> str:
+        other = names.get(verdict[f"{prefix}other"], verdict[f"{prefix}other"])
+        return {
+            "larger": "clearly more than every other language",
+            "smaller": f"less than at least one other language, most clearly {other}",
+            "open": f"not clearly more than every other language (closest: {other})",
+        }[verdict[key]]
+
+    other = names.get(verdict["other"], verdict["other"])
+    text = (
+        f"{start}{target} drops by {points('drop')}, {other} by "
+        f"{100 * verdict['other_drop']:+.1f}; the difference is {points('difference')}. In "
+        f"absolute terms the masked language loses {judged('', 'absolute')}; relative to the "
+        f"unmasked scores, {judged('relative_', 'relative')}."
+    )
+    if verdict["against_random"]:
+        text += (
+            f" LangSpec-F1 {verdict['langspec_f1']:.3f} [{verdict['langspec_f1_low']:.3f}, "
+            f"{verdict['langspec_f1_high']:.3f}] lies {verdict['against_random']} the range of the "
+            f"random masks ({verdict['random_low']:.3f} to {verdict['random_high']:.3f})."
+        )
+    return text
+
+
+def summary(verdicts: pd.DataFrame, method: str) -> str:
+    """How often one method's masks did what they are for, in a sentence (Markdown)."""
+    own = verdicts[verdicts["method"] == method]
+    absolute, relative = (
+        int((own[column] == "larger").sum()) for column in ("absolute", "relative")
+    )
+    above = int((own["against_random"] == "above").sum())
+    n = len(own)
+    text = (
+        f"**{method}**: of {n} masks, {absolute} cost their own language clearly more than every "
+        f"other in absolute terms, {relative} in relative terms"
+    )
+    compared = bool((own["against_random"] != "").any())
+    if compared:
+        text += f", and {above} have a LangSpec-F1 above the range of the random masks"
+    if absolute == relative == 0 and not (compared and above):
+        text += ": a null result"
+    elif absolute == relative == n and (above == n or not compared):
+        text += ": in every case what the method is for"
+    return text + "."
+
+
+def loss_changes(
+    perplexities: pd.DataFrame, languages: Sequence[str], level: float = 0.95
+) -> pd.DataFrame:
+    """The language × language matrix: what each mask does to each language's held-out loss.
+
+    Parameters
+    ----------
+    perplexities : as `Evaluated.perplexities` returns them.
+    languages : the languages evaluated.
+
+    Returns
+    -------
+    One row per method and masked language: `<language>`, the change in mean next-token loss (nats
+    per token), and `<language>_se`, its standard error over windows; random masks are averaged,
+    and the spread between them is added. `other`, `difference` (with `_low`, `_high`) and
+    `verdict` compare the masked language's rise with the others', as in `verdicts`.
+    """
+    rows = []
+    masked = perplexities[perplexities["method"] != "Org"]
+    for (method, target), group in masked.groupby(["method", "mask_language"], sort=False):
+        change, error = {}, {}
+        for x in languages:
+            values = group[f"{x}_change"].to_numpy(float)
+            variance = group[f"{x}_se"].mean() ** 2
+            if len(values) > 1:
+                variance += np.var(values, ddof=1) / len(values)
+            change[x], error[x] = float(values.mean()), float(np.sqrt(variance))
+        found = _compare(change, error, target, level)
+        rows.append(
+            {
+                "method": method,
+                "mask_language": target,
+                "n_neurons": int(group["n_neurons"].iloc[0]),
+                **change,
+                **{f"{x}_se": value for x, value in error.items()},
+                "other": found.other,
+                "difference": found.estimate,
+                "difference_low": found.low,
+                "difference_high": found.high,
+                "verdict": found.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def option_texts(prepared: Prepared) -> dict[str, list[str]]:
+    """The options of every item, by its id."""
+    docs = (request.doc for request in prepared.requests[::OPTIONS])
+    return {doc["id"]: list(doc["options"]) for doc in docs}
+
+
+def choices(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """What is chosen under each mask, task by task; random masks are averaged.
+
+    Parameters
+    ----------
+    items : as `Evaluated.items` returns them, with the unmasked model as method "Org".
+    texts : the options of every item, as `option_texts` returns them.
+
+    Returns
+    -------
+    One row per method, masked language and task, with shares of the items: `right`; `same`, chosen
+    as by the unmasked model; `lost` and `gained`, right before and not now, and the other way
+    round. `position_bits` is the entropy of the chosen positions (2 if all four are chosen equally
+    often), `variety` the number of different answers relative to the right ones': the exponential
+    of the entropy of the chosen texts over that of the right texts, within a relation, averaged
+    over items. A model that says the same word wherever it can has little variety whatever the
+    position.
+    """
+    unmasked = items[items["method"] == "Org"].set_index("id")
+    options = np.array([texts[item] for item in unmasked.index], dtype=object)
+    place = items["id"].map({item: i for i, item in enumerate(unmasked.index)}).to_numpy()
+    known = unmasked.loc[items["id"]]
+    right, was = items["correct"].to_numpy(bool), known["correct"].to_numpy(bool)
+    table = items[["method", "mask_language", "seed", "task", "relation", "choice"]].assign(
+        right=right,
+        same=items["choice"].to_numpy() == known["choice"].to_numpy(),
+        lost=was & ~right,
+        gained=~was & right,
+        said=options[place, items["choice"].to_numpy()],
+        gold=options[place, items["answer"].to_numpy()],
+    )
+    rows = []
+    for key, group in table.groupby(["method", "mask_language", "seed", "task"], sort=False):
+        variety = [
+            len(part) * np.exp(_entropy(part["said"]) - _entropy(part["gold"]))
+            for _, part in group.groupby("relation")
+        ]
+        rows.append(
+            {
+                **dict(zip(("method", "mask_language", "seed", "task"), key, strict=True)),
+                **group[["right", "same", "lost", "gained"]].mean().to_dict(),
+                "position_bits": _entropy(group["choice"]) / np.log(2),
+                "variety": sum(variety) / len(group),
+            }
+        )
+    by_mask = pd.DataFrame(rows).groupby(["method", "mask_language", "task"], sort=False)
+    return by_mask.mean().drop(columns="seed").reset_index()
+
+
+def _entropy(values: pd.Series) -> float:
+    """Entropy in nats of how often each value occurs."""
+    shares = values.value_counts(normalize=True).to_numpy()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def answer_shares(answers: pd.DataFrame) -> pd.DataFrame:
+    """What free continuations are, as shares per mask and language of the question.
+
+    Parameters
+    ----------
+    answers : `evaluation.answer_instead`'s rows, with columns `method` and `mask_language`.
+
+    Returns
+    -------
+    One row per method, masked language and `language`: the share of each of `CATEGORIES`, the most
+    frequent text as `favourite` and its share as `favourite_share`, and `n`.
+    """
+    rows = []
+    for key, group in answers.groupby(["method", "mask_language", "language"], sort=False):
+        shares = group["category"].value_counts(normalize=True)
+        texts = group["text"].value_counts(normalize=True, sort=False)
+        rows.append(
+            {
+                **dict(zip(("method", "mask_language", "language"), key, strict=True)),
+                **{name: float(shares.get(name, 0.0)) for name in CATEGORIES},
+                "favourite": texts.idxmax(),
+                "favourite_share": float(texts.max()),
+                "n": len(group),
+            }
+        )
+    return pd.DataFrame(rows)
