@@ -11,13 +11,13 @@ from .world import PERSON_RELATIONS, PLACE_RELATIONS, Subject, World
 
 # The same in every language; mostly invented facts, since real ones are learned at once.
 KNOWLEDGE: dict[tuple[str, str], int] = {
-    **{("person", relation): 90 for relation in PERSON_RELATIONS},
-    **{("place", relation): 40 for relation in PLACE_RELATIONS},
-    ("country", "capital"): 24,
-    ("country", "continent"): 16,
-    ("animal", "kind"): 10,
-    ("ingredient", "colour"): 10,
-    ("job", "workplace"): 10,
+    **{("person", relation): 78 for relation in PERSON_RELATIONS},
+    **{("place", relation): 70 for relation in PLACE_RELATIONS},
+    ("country", "capital"): 12,
+    ("country", "continent"): 10,
+    ("animal", "kind"): 6,
+    ("ingredient", "colour"): 6,
+    ("job", "workplace"): 6,
 }
 # By question and number of people in the story: with fewer than four people, the other options are
 # things, spots or names that the story does not mention.
