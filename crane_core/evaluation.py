@@ -18,7 +18,7 @@ import logging
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -590,8 +590,8 @@ def script_language(text: str) -> str:
     """The language a text looks like by its script: "zh", "vi", "en" or "" (no letters).
 
     "zh" if it holds at least as many Chinese characters as words in other letters; else "vi" if any
-    letter carries a Vietnamese diacritic or is đ; else "en". So a Vietnamese answer of plain
-    letters alone ("Lan", "hai") counts as English: read the figures of a whole task, not one line.
+    letter carries a Vietnamese diacritic or is đ; else "en". So Vietnamese in plain letters alone
+    ("Nam", "hai") looks English; `answer_instead` settles those by the words of the tasks.
     """
     han = len(_HAN.findall(text))
     words = _LATIN_WORD.findall(_HAN.sub(" ", text))
@@ -621,6 +621,24 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
     return min(found)[2] if found else None
 
 
+def _words(*texts: str) -> list[str]:
+    return _LATIN_WORD.findall(unicodedata.normalize("NFC", " ".join(texts)).casefold())
+
+
+def _text_language(text: str, expected: str, known: Mapping[str, set[str]]) -> str:
+    """`script_language`, but plain letters go to the language that knows more of the words."""
+    looks = script_language(text)
+    if looks != "en":
+        return looks
+    votes = {
+        language: sum(word in words for word in _words(text)) for language, words in known.items()
+    }
+    most = max(votes.values())
+    if most == 0:
+        return looks
+    return expected if votes[expected] == most else max(votes, key=lambda language: votes[language])
+
+
 def answer_instead(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -632,12 +650,16 @@ def answer_instead(
     """What the model goes on to say after a prompt, greedily, under whatever mask is on it.
 
     For `n_items` items of every task, spread evenly over it: `task`, `language`, `id`, `relation`,
-    `answer` (the right option's text), `text` (the first line generated), `text_language` (by
-    `script_language`) and `category`, one of
+    `answer` (the right option's text), `text` (the first line generated), `text_language` and
+    `category`, one of
 
     - "gold" or "wrong option": the text names an option of the item (`named_option`);
-    - "same language" or "other language": it names none, and looks like the task's language or not;
+    - "same language" or "other language": it names none, and is in the task's language or not;
     - "nothing": no letters.
+
+    The language of a text is told by its script (`script_language`). Plain letters may be English
+    or a Vietnamese name, so there the words decide: the language in whose items more of them occur,
+    the task's own if equally many, English if none does.
 
     Raises ValueError if `n_items` or `max_new_tokens` is less than 1, or if a prompt leaves no room
     for `max_new_tokens` in the model's positions.
@@ -653,11 +675,17 @@ def answer_instead(
     requests = [prepared.requests[index * OPTIONS] for index in chosen]
     prompts = [request.args[0].rstrip() for request in requests]
     said = _continue(model, tokenizer, prompts, max_new_tokens, batch_size)
+    known: dict[str, set[str]] = {language: set() for language in prepared.items["language"]}
+    for language, request in zip(
+        prepared.items["language"], prepared.requests[::OPTIONS], strict=True
+    ):
+        doc = request.doc
+        known[language].update(_words(doc["passage"], doc["question"], *doc["options"]))
     outcomes = []
     for index, request, text in zip(chosen, requests, said, strict=True):
         item = prepared.items.iloc[index]
         options = request.doc["options"]
-        looks = script_language(text)
+        looks = _text_language(text, item["language"], known)
         option = named_option(text, options)
         if option is not None:
             category = "gold" if option == item["answer"] else "wrong option"
@@ -677,7 +705,7 @@ def answer_instead(
     return pd.DataFrame(outcomes)
 
 
-@torch.no_grad()
+@_inference()
 def _continue(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -695,12 +723,16 @@ def _continue(
             f"{limit} positions; lower max_new_tokens"
         )
     eos = model.generation_config.eos_token_id
-    eos = tokenizer.eos_token_id if eos is None else eos
-    padding = eos[0] if isinstance(eos, list) else eos
-    if tokenizer.pad_token_id is not None:
-        padding = tokenizer.pad_token_id
+    ends = [tokenizer.eos_token_id] if eos is None else eos if isinstance(eos, list) else [eos]
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    if len(newline) == 1:  # what follows is not read, so need not be generated
+        ends = ends + newline
+    padding = tokenizer.pad_token_id
     settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=padding or 0
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=[token for token in ends if token is not None] or None,
+        pad_token_id=ends[0] if padding is None else padding,
     )
     texts = [""] * len(encoded)
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
@@ -719,7 +751,7 @@ def _continue(
         )
         new = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
         for index, text in zip(batch, new, strict=True):
-            texts[index] = text.strip().split("\n")[0].strip()
+            texts[index] = text.split("\n")[0].strip()
     return texts
 
 

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as token_models
 from torch import Tensor
@@ -405,7 +406,12 @@ def test_lm_eval_reports_the_same(
         HFLM(pretrained=MODEL, tokenizer=TOKENIZER, batch_size=8),
         evaluation.SharedContextLM(MODEL, TOKENIZER),
     ):
-        report = lm_eval.simple_evaluate(lm, tasks=list(tasks.values()), bootstrap_iters=0)
+        report = lm_eval.simple_evaluate(
+            lm,
+            tasks=list(tasks.values()),
+            bootstrap_iters=0,
+            task_manager=TaskManager(include_defaults=False),  # indexing lm-eval's own takes long
+        )
         assert report is not None
         accuracy = {task: report["results"][task]["acc,none"] for task in tasks}
         logprobs = [
@@ -534,9 +540,9 @@ def test_answers_are_sorted_into_kinds(
     prepared: evaluation.Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {
-        "en": ["Paris", "Rome", "I do not know", "我不知道", "..."],
+        "en": ["Paris", "Rome", "Nobody", "con trong", "..."],
         "zh": ["巴黎", "罗马", "我不知道", "không biết", ""],
-        "vi": ["Pa-ri", "Hà Nội", "không biết", "nobody", "1"],
+        "vi": ["Pa-ri", "Hà Nội", "con dai", "it is long", "1"],
     }
     kinds = ["gold", "wrong option", "same language", "other language", "nothing"]
     calls: list[list[str]] = []
@@ -556,7 +562,7 @@ def test_answers_are_sorted_into_kinds(
     )
     table = evaluation.answer_instead(MODEL, TOKENIZER, fixed, n_items=5)
     assert list(table["category"]) == kinds * 6
-    assert list(table["answer"][:5]) == ["Paris"] * 5 and table["text_language"][3] == "zh"
+    assert list(table["answer"][:5]) == ["Paris"] * 5 and table["text_language"][3] == "vi"
     # Spread over each task's nine items, and asked with the item's own prompt.
     assert list(table["id"][:5].str[-1]) == ["0", "1", "3", "5", "7"]
     assert calls[0][1] == "Question: Rome 1?\nAnswer:"
@@ -571,7 +577,7 @@ def test_continuations_are_greedy_line_by_line() -> None:
         while len(new) < 6 and 1 not in new:
             logits = MODEL(torch.tensor([ids + new])).logits
             new.append(int(logits[0, -1].argmax()))
-        expected = TOKENIZER.decode(new, skip_special_tokens=True).strip().split("\n")[0].strip()
+        expected = TOKENIZER.decode(new, skip_special_tokens=True).split("\n")[0].strip()
         assert text == expected
     assert len(set(said)) > 3
 
