@@ -449,8 +449,9 @@ def _clean(notebook: nbformat.NotebookNode, root: Path) -> None:
 
 def _neutral(text: str, root: Path) -> str:
     """Return `text` without paths of this machine, process numbers and memory addresses."""
-    text = re.sub(r"\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
-    text = re.sub(r"[^\s'\"(<>]*/site-packages/", "", text)
+    # Each match begins where a word does: tried at every letter, a figure in base64 takes minutes.
+    text = re.sub(r"(?<!\S)\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
+    text = re.sub(r"(?<![^\s'\"(<>])[^\s'\"(<>]*/site-packages/", "", text)
     text = text.replace(f"{root}/", "").replace(str(root), ".")
     home = re.escape(str(Path.home()))
     text = re.sub(rf"(?<![\w/.]){home}(?=/\w)", "~", text)
