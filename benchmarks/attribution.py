@@ -3,15 +3,17 @@
 Side by side, in turns, so that a busy machine slows all alike:
 
 - `forward`: a plain forward pass over the texts, in batches, without gradients;
+- `forward_fast_linear`: the same with the linear layers that `neuron_relevance` uses;
 - `crane`: `neuron_relevance` of the same batches into `StreamingMoments`, and their kurtosis;
 - `crane_projections`: the same for the site `projections` with the usual recipe's score, that is
   the numbers the recipe computes;
-- `recipe`: the usual way. lxt's patched classes, one sample at a time, all parameters requiring
+- `recipe`: the usual way: lxt's patched classes, one sample at a time, all parameters requiring
   gradients, gradient checkpointing, the row sums of the projections' weight gradients kept for
   every sample and given to `scipy.stats.kurtosis`.
 
 Each runs in a process of its own, because lxt's patch is class-wide. Peak memory is that of a fresh
-process for each number of samples, less what it had before the first one.
+process for each number of samples, less what it had before the first one, on windows of 16 tokens
+(the window sets the level, the number of samples the growth).
 
     python benchmarks/attribution.py [--samples 96] [--repetitions 7] [--quick]
 """
@@ -37,10 +39,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crane_core.attribution import neuron_relevance
+from crane_core.kernels import fast_linear
 from crane_core.moments import StreamingMoments
 
-KINDS = ("forward", "crane", "crane_projections", "recipe")
-TARGETS = {"crane / forward": 2.4, "recipe / crane_projections": 5.0, "recipe / crane": 5.0}
+KINDS = ("forward", "forward_fast_linear", "crane", "crane_projections", "recipe")
+TARGETS = {
+    "crane / forward": 2.4,
+    "crane / forward_fast_linear": 2.4,
+    "recipe / crane": 5.0,
+    "recipe / crane_projections": 5.0,
+}
 
 Kurtosis = NDArray[np.float64] | None
 
@@ -50,6 +58,11 @@ def run_forward(model: Any, batches: list[Tensor]) -> Kurtosis:
         for ids in batches:
             model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return None
+
+
+def run_forward_fast_linear(model: Any, batches: list[Tensor]) -> Kurtosis:
+    with fast_linear():
+        return run_forward(model, batches)
 
 
 def run_crane(model: Any, batches: list[Tensor]) -> Kurtosis:
@@ -97,6 +110,7 @@ def run_recipe(model: Any, batches: list[Tensor]) -> Kurtosis:
 
 RUN: dict[str, Callable[[Any, list[Tensor]], Kurtosis]] = {
     "forward": run_forward,
+    "forward_fast_linear": run_forward_fast_linear,
     "crane": run_crane,
     "crane_projections": run_crane_projections,
     "recipe": run_recipe,
@@ -154,11 +168,11 @@ class Worker:
 
 
 def main() -> None:
-    options = parser(__doc__, samples=96, window=128, batch=16, repetitions=7)
+    options = parser(__doc__, samples=96, window=128, batch=16, repetitions=7, most_samples=4000)
     options.add_argument("--quick", action="store_true", help="a small check, not a measurement")
     args = options.parse_args()
     if args.quick:
-        args.samples, args.repetitions = 12, 2
+        args.samples, args.repetitions, args.most_samples = 24, 2, 800
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
 
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -178,11 +192,11 @@ def main() -> None:
     if difference > 1e-3:
         raise ValueError(f"both ways must give the same kurtosis; they differ by {difference:.1e}")
 
-    memory: dict[str, dict[int, float]] = {kind: {} for kind in KINDS[1:]}
-    sizes = [args.samples * factor for factor in ((1, 8) if args.quick else (1, 2, 4, 8))]
+    memory: dict[str, dict[int, float]] = {kind: {} for kind in KINDS[2:]}
+    sizes = [args.most_samples // share for share in (8, 4, 2, 1)]
     for kind, size in tqdm([(k, s) for k in memory for s in sizes], desc="memory"):
         worker = Worker(kind, args.random_model, args.threads)
-        memory[kind][size] = round(worker(size, args.window, args.batch)[1], 1)
+        memory[kind][size] = round(worker(size, 16, args.batch)[1], 1)
         worker.close()
 
     model, tokenizer = load_model(args.random_model)

@@ -8,6 +8,7 @@ to do no more work than that takes:
 - no gradient of a parameter is computed, and the backward pass ends at the first scored neuron;
 - a batch is one forward and one backward pass, because samples do not see each other;
 - each layer's scores are summed over tokens as soon as the backward pass reaches it;
+- on a CPU the linear layers run on the faster of the libraries PyTorch carries;
 - `next_token` needs one logit per position, so the other logits are never computed.
 """
 
@@ -30,6 +31,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from crane_core import models
+from crane_core.kernels import fast_linear
 
 SITES: dict[str, tuple[str, ...]] = {
     "intermediate": ("intermediate",),
@@ -340,6 +342,7 @@ def _ready(model: PreTrainedModel, rules: str) -> Iterator[None]:
         raise ValueError("rules='gradient' cannot be had inside attnlrp(model); leave it first")
     with (
         attnlrp(model) if rules == "attnlrp" else _frozen(model),
+        fast_linear(),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
