@@ -42,6 +42,8 @@ _KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "PYTHONHASHSEED": "0",
     "PYTHONUTF8": "1",
+    # tqdm.auto, which libraries import, asks for a widget package that pages cannot show anyway.
+    "PYTHONWARNINGS": "ignore:IProgress not found",
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_OFFLINE": "1",
