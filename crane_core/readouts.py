@@ -24,7 +24,7 @@ CATEGORIES = ("gold", "wrong option", "same language", "other language", "nothin
 
 
 class _Difference(NamedTuple):
-    """The masked language against the other language that was hit most."""
+    """The masked language against one other."""
 
     other: str
     estimate: float
@@ -50,7 +50,9 @@ def _compare(
         verdict = "larger"
     else:
         verdict = "open"
-    most = min(others, key=lambda x: (np.isnan(gap[x]), gap[x]))
+    # The other language to name: the one that comes closest, or that is most clearly ahead.
+    rank = {x: gap[x] + (width[x] if verdict == "smaller" else 0.0) for x in others}
+    most = min(others, key=lambda x: (np.isnan(rank[x]), rank[x]))
     return _Difference(most, gap[most], gap[most] - width[most], gap[most] + width[most], verdict)
 
 
@@ -86,12 +88,13 @@ def verdicts(
     Returns
     -------
     One row per row of the table but Org. `drop` (with `_low`, `_high`) is the masked language's,
-    `other` the language hit most beside it and `difference` (with interval) what the masked one
-    lost more than that. `absolute` is "larger" if the masked language lost more than every other
-    by more than the interval, "smaller" if it lost less than another, else "open"; the columns
-    `relative_…` say the same of drops relative to the unmasked scores. `against_random` is where
-    the interval of LangSpec-F1 lies: "above", "below" or "within" the range of the random masks
-    made for this language, or "" without them. All scores are shares, not points.
+    `other` the language that comes closest or is most clearly ahead, and `difference` (with
+    interval) what the masked one lost more than that. `absolute` is "larger" if the masked language
+    lost more than every other by more than the interval, "smaller" if it lost less than another,
+    else "open"; the columns `relative_…` say the same of drops relative to the unmasked scores.
+    `against_random` is where the interval of LangSpec-F1 lies: "above", "below" or "within" (which
+    includes overlapping) the range of the random masks made for this language, or "" without them.
+    All scores are shares, not points.
 
     Raises ValueError if the table's languages have no tasks, or are fewer than two.
     """
@@ -176,23 +179,28 @@ def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None)
     def judged(prefix: str, key: str) -> str:
         other = names.get(verdict[f"{prefix}other"], verdict[f"{prefix}other"])
         return {
-            "larger": "clearly more than every other language",
-            "smaller": f"less than at least one other language, most clearly {other}",
-            "open": f"not clearly more than every other language (closest: {other})",
+            "larger": f"costs {target} clearly more than every other language",
+            "smaller": f"costs {target} clearly less than {other}",
+            "open": f"does not cost {target} clearly more than {other}",
         }[verdict[key]]
 
     other = names.get(verdict["other"], verdict["other"])
+    absolute, relative = judged("", "absolute"), judged("relative_", "relative")
     text = (
         f"{start}{target} drops by {points('drop')}, {other} by "
-        f"{100 * verdict['other_drop']:+.1f}; the difference is {points('difference')}. In "
-        f"absolute terms the masked language loses {judged('', 'absolute')}; relative to the "
-        f"unmasked scores, {judged('relative_', 'relative')}."
+        f"{100 * verdict['other_drop']:+.1f}; the difference is {points('difference')}. "
     )
+    if absolute == relative:
+        text += f"In absolute and in relative terms the mask {absolute}."
+    else:
+        text += f"In absolute terms the mask {absolute}, in relative terms it {relative}."
     if verdict["against_random"]:
+        lies = {"above": "lies above", "below": "lies below", "within": "overlaps"}
         text += (
-            f" LangSpec-F1 {verdict['langspec_f1']:.3f} [{verdict['langspec_f1_low']:.3f}, "
-            f"{verdict['langspec_f1_high']:.3f}] lies {verdict['against_random']} the range of the "
-            f"random masks ({verdict['random_low']:.3f} to {verdict['random_high']:.3f})."
+            f" The interval of its LangSpec-F1, {verdict['langspec_f1']:.3f} "
+            f"[{verdict['langspec_f1_low']:.3f}, {verdict['langspec_f1_high']:.3f}], "
+            f"{lies[verdict['against_random']]} the range of the random masks "
+            f"({verdict['random_low']:.3f} to {verdict['random_high']:.3f})."
         )
     return text
 
@@ -246,7 +254,7 @@ def loss_changes(
             if len(values) > 1:
                 variance += np.var(values, ddof=1) / len(values)
             change[x], error[x] = float(values.mean()), float(np.sqrt(variance))
-        found = _compare(change, error, target, level)
+        found = _compare(change, error, str(target), level)
         rows.append(
             {
                 "method": method,
@@ -302,15 +310,16 @@ def choices(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataF
         gold=options[place, items["answer"].to_numpy()],
     )
     rows = []
-    for key, group in table.groupby(["method", "mask_language", "seed", "task"], sort=False):
+    by = ["method", "mask_language", "seed", "task"]
+    for _, group in table.groupby(by, sort=False):
         variety = [
             len(part) * np.exp(_entropy(part["said"]) - _entropy(part["gold"]))
             for _, part in group.groupby("relation")
         ]
         rows.append(
             {
-                **dict(zip(("method", "mask_language", "seed", "task"), key, strict=True)),
-                **group[["right", "same", "lost", "gained"]].mean().to_dict(),
+                **{name: group[name].iloc[0] for name in by},
+                **{name: group[name].mean() for name in ("right", "same", "lost", "gained")},
                 "position_bits": _entropy(group["choice"]) / np.log(2),
                 "variety": sum(variety) / len(group),
             }
@@ -338,12 +347,13 @@ def answer_shares(answers: pd.DataFrame) -> pd.DataFrame:
     frequent text as `favourite` and its share as `favourite_share`, and `n`.
     """
     rows = []
-    for key, group in answers.groupby(["method", "mask_language", "language"], sort=False):
+    by = ["method", "mask_language", "language"]
+    for _, group in answers.groupby(by, sort=False):
         shares = group["category"].value_counts(normalize=True)
         texts = group["text"].value_counts(normalize=True, sort=False)
         rows.append(
             {
-                **dict(zip(("method", "mask_language", "language"), key, strict=True)),
+                **{name: group[name].iloc[0] for name in by},
                 **{name: float(shares.get(name, 0.0)) for name in CATEGORIES},
                 "favourite": texts.idxmax(),
                 "favourite_share": float(texts.max()),
