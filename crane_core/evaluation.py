@@ -32,10 +32,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from scipy.stats import binomtest
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
+from crane_core.kernels import fast_linear
 
 #: The six tasks of the testbed, shaped like MMLU, C-Eval (knowledge) and Belebele (reading).
 TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in ("en", "zh", "vi"))
@@ -182,28 +182,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _OneDNNLinear(TorchFunctionMode):
-    """Float32 linear layers on the CPU through oneDNN instead of MKL.
-
-    The same products to rounding. On AMD processors with AVX-512 oneDNN's kernels take half the
-    time of MKL's, a third of an evaluation's; elsewhere the two are close.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        if func is F.linear and not kwargs and args[0].device.type == "cpu":
-            inputs, weight, bias = (*args, None)[:3]
-            if inputs.dtype == weight.dtype == torch.float32:
-                return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-        return func(*args, **(kwargs or {}))
-
-
 @contextlib.contextmanager
 def _inference() -> Iterator[None]:
     """No gradients, and the faster linear layers where PyTorch has them."""
-    faster = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    with torch.no_grad(), _OneDNNLinear() if faster else contextlib.nullcontext():
+    with torch.no_grad(), fast_linear():
         yield
 
 

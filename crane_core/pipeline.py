@@ -171,7 +171,7 @@ class Pipeline:
             "score": s.score,
             "reduction": s.reduction,
             "site": site,
-            "code": source_digest("attribution", "models", "moments", "corpora"),
+            "code": source_digest("attribution", "kernels", "models", "moments", "corpora"),
         }
         state = self.store.tensors("moments", key, compute)
         return {
@@ -314,7 +314,7 @@ class Pipeline:
             "tasks": evaluation.fingerprint(self._task_names, s.tasks),
             "limit": s.task_limit,
             "neurons": "" if neurons is None else neurons.digest(),
-            "code": source_digest("evaluation", "masking", "models"),
+            "code": source_digest("evaluation", "kernels", "masking", "models"),
         }
 
     def items(self, neurons: NeuronSet | None = None) -> pd.DataFrame:
@@ -363,7 +363,7 @@ class Pipeline:
             "window": s.window,
             "seed": s.seed,
             "neurons": "" if neurons is None else neurons.digest(),
-            "code": source_digest("evaluation", "masking", "models", "corpora"),
+            "code": source_digest("evaluation", "kernels", "masking", "models", "corpora"),
         }
         return self.store.tensors("losses", key, compute)
 
