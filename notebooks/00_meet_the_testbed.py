@@ -15,7 +15,7 @@
 # **It takes** twenty minutes to read; the computer needs about half a minute.
 #
 # **It covers** the experimental setting, §4.1 and §4.3 of the paper {cite:p}`le2026crane`, as far
-# as a testbed can stand in for it.
+# as a testbed can stand in for it, and Figure 1.
 # :::
 #
 # The paper asks which neurons Llama-2-7B {cite:p}`touvron2023llama2` needs for English, Chinese
@@ -61,6 +61,22 @@ from crane_core.testbed import gate, text, world
 
 pipeline = Pipeline(Settings.of(globals()))
 tokenizer = pipeline.tokenizer
+
+# %% [markdown]
+# ## Figure 1: where the model comes in
+#
+# The whole method, drawn by us after §3. Everything in it happens to one model and to text in
+# several languages; this notebook is about those two.
+
+# %% tags=["hide-input"]
+figures.show(
+    figures.fig1_overview(),
+    alt="Overview in three columns. Relevance: windows of text go through AttnLRP, which gives a "
+    "distribution of relevance per neuron. Concentration and selection: kurtosis per language, "
+    "normalised within each layer; the contrast picks neurons high for the target and low for "
+    "every other language. Functional necessity: the picked neurons are masked, every language's "
+    "tasks evaluated, and the damage summed up as LangSpec-F1.",
+)
 
 # %% tags=["hide-input"]
 NAMES = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
