@@ -340,7 +340,7 @@ def test_subject_of_finds_who_is_asked_about(worlds: dict[str, World]) -> None:
 
 
 def test_too_few_stated_facts_are_refused(worlds: dict[str, World]) -> None:
-    with pytest.raises(ValueError, match="90 person town items need as many facts"):
+    with pytest.raises(ValueError, match=r"\d+ person town items need as many facts"):
         tasks.knowledge_items(worlds["en"], Counter(), seed=0)
 
 
