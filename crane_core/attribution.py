@@ -325,7 +325,8 @@ class _Tap:
 
     def backward(self, output: Tensor) -> None:
         """Run the backward pass of `output`, no further than the first watched activations."""
-        torch.autograd.grad(output, self._leaves)
+        leaves, self._leaves = self._leaves, []  # or they and their hooks would keep each other
+        torch.autograd.grad(output, leaves)
 
 
 def _real_tokens_only(mask: Tensor) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,5 @@
 import copy
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -382,6 +383,26 @@ def test_backward_ends_at_the_first_neurons(
         )
     neuron_relevance(tiny_llama, *tiny_batch)
     assert reached == [False, False, False]
+
+
+@pytest.mark.parametrize("site", attribution.SITES)
+def test_memory_is_free_at_once(
+    tiny_llama: LlamaForCausalLM, tiny_batch: Batch, site: str
+) -> None:
+    """No activation waits in a reference cycle for Python's collector, which counts no bytes."""
+    gc.collect()
+    gc.disable()
+    try:
+        neuron_relevance(tiny_llama, *tiny_batch, site=site)
+        token_relevance(tiny_llama, *tiny_batch)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        waiting = [item.shape for item in gc.garbage if isinstance(item, Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert waiting == []
 
 
 def test_context_is_this_models_only(make_llama: Make, tiny_batch: Batch) -> None:
