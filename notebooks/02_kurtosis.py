@@ -175,7 +175,7 @@ figures.show(
 # exactly that. And a sample that happens to miss the rare texts reports a much smaller value than
 # the truth. The next figure draws samples of growing size from a neuron that is silent on 98 % of
 # texts and bell-shaped on the others, so that its true kurtosis is $3/0.02 = 150$ (the first
-# exercise asks why).
+# exercise asks why). Samples without a single odd text have no kurtosis and are left out.
 
 # %%
 share, draws = 0.02, 300
@@ -391,7 +391,7 @@ assert torch.allclose(again, raw[first], rtol=1e-3, equal_nan=True)  # the same 
 #
 # For each language, the selected neuron with the largest contrast, under all languages. These are
 # the clearest cases there are, found by searching all neurons; the table below puts a median one
-# beside each.
+# beside each. What lies beyond twelve standard deviations is counted at the edge.
 
 # %% tags=["hide-input"]
 for language in settings.languages:
@@ -427,10 +427,8 @@ for which, (layer, neuron) in picked.items():
     fourth = np.sort((r - r.mean()) ** 4)[::-1]
     rows.append(
         {
-            "selected for": language,
-            "of the set": which[1],
-            "layer": layer,
-            "neuron": neuron,
+            "selected for": f"{language}, {which[1].split()[0]}",
+            "layer, neuron": f"{layer}, {neuron}",
             **{f"kurtosis {x}": raw[x][layer, neuron].item() for x in raw},
             **{f"mean |R| {x}": magnitude[x][layer, neuron].item() for x in raw},
             "top 1 %": fourth[: max(1, n // 100)].sum() / fourth.sum(),
@@ -438,7 +436,8 @@ for which, (layer, neuron) in picked.items():
     )
 figures.table(
     pd.DataFrame(rows),
-    f"The picked neurons (n = {n:,} windows per language; relevance in logits)",
+    f"The picked neurons, of the largest and of median contrast (n = {n:,} windows per language; "
+    "relevance in logits)",
     {
         **{f"kurtosis {x}": "{:.1f}" for x in raw},
         **{f"mean |R| {x}": "{:.3g}" for x in raw},

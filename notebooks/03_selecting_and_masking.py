@@ -79,7 +79,7 @@ results.mkdir(parents=True, exist_ok=True)
 normalised = pipeline.normalised()
 sets = pipeline.neuron_sets()  # under the parameter `rule`
 for x, neurons in sets.items():
-    print(f"{x}: {neurons}")
+    print(f"{x}: {len(neurons)} neurons, the first (layer, neuron) are {list(neurons)[:4]}")
 
 # %% [markdown]
 # A `NeuronSet` is immutable and knows the shape of the model it belongs to. Sets can be combined
@@ -236,7 +236,7 @@ attempt(rule="top", budget=total + 1)
 shared = by_rule["threshold"]
 pairs = {(a, b): overlap(shared[a], shared[b]) for a, b in combinations(shared, 2)}
 figures.show(
-    figures.overlap_heatmap(shared, title="neurons shared under `threshold`"),
+    figures.overlap_heatmap(shared, title="neurons shared under the rule threshold"),
     alt="Matrix of neurons shared by the languages' sets under the rule threshold. "
     + " ".join(
         f"{a} and {b} share {o.shared}, where chance gives {o.expected_within_layers:.1f}."
@@ -268,8 +268,7 @@ display(
                 for (a, b), o in pairs.items()
             ]
         ),
-        "Overlap between languages under `threshold` (p: chance of so many or more, all layers "
-        "together)",
+        "Overlap between languages under the rule threshold (p: chance of so many or more)",
         overlap_formats,
     )
 )
@@ -324,7 +323,8 @@ display(
     )
 )
 matched = table[table.method == "LAPE matched"]
-agreeing = matched.language[matched.p < 0.01].tolist()
+more = matched.language[matched.p < 0.01].tolist()
+less = matched.language[matched.shared < 0.8 * matched["by chance"]].tolist()
 display(
     Markdown(
         "At equal budgets the two methods share "
@@ -333,11 +333,14 @@ display(
             f"{row['by chance']:.0f})"
             for _, row in matched.iterrows()
         )
+        + ". "
+        + (f"That is more than chance for {', '.join(more)} (p < 0.01). " if more else "")
+        + (f"That is clearly less than chance for {', '.join(less)}. " if less else "")
         + (
-            f". That is more than chance for {', '.join(agreeing)} (p < 0.01)."
-            if agreeing
-            else ". For no language is that more than chance (at p < 0.01): firing often and "
-            "having heavy-tailed relevance are different things on this model."
+            ""
+            if more
+            else "Firing unevenly over languages and having heavy-tailed relevance are different "
+            "things on this model."
         )
     )
 )
@@ -353,7 +356,7 @@ for x, neurons in sets.items():
     path = results / f"neurons_{x}.safetensors"
     neurons.save(path)
     assert NeuronSet.load(path) == neurons
-    print(f"{path.name}: {NeuronSet.load(path)}")
+    print(f"{path.name}: {len(NeuronSet.load(path))} neurons")
 
 try:
     NeuronSet.from_pairs([(0, 7)], shape=(2, 8)).require_shape(pipeline.shape)
@@ -376,16 +379,15 @@ for x, neurons in sets.items():
 # %% [markdown]
 # ### One sentence in every language
 #
-# The same sentence, broken off where the day of the week follows. (In Chinese and Vietnamese the
-# names of the days begin alike, so the sentence goes one word further.) Each is continued by the
-# model as it is, under each language's mask, and under a random mask with as many neurons in each
-# layer as the mask of the sentence's own language.
+# The same sentence, broken off before its last word: a fact that the unmasked testbed knows in all
+# three languages. Each is continued by the model as it is, under each language's mask, and under a
+# random mask with as many neurons in each layer as the mask of the sentence's own language.
 
 # %%
 same_sentence = {
-    "en": "The day after Monday is",
-    "zh": "星期一的后一天是星期",
-    "vi": "Ngày sau thứ hai là thứ",
+    "en": "The capital of Japan is",
+    "zh": "日本的首都是",
+    "vi": "Thủ đô của Nhật Bản là",
 }
 prompts = {}
 for x, held_out in pipeline.perplexity_windows.items():
@@ -417,7 +419,7 @@ def label(token):
     return f"‹{token}›" if "\ufffd" in text else text.replace(" ", "␣")
 
 
-def top(logits, k=4):
+def top(logits, k=3):
     """The k most probable tokens and their probabilities."""
     best = logits.softmax(-1).topk(k)
     return {label(i): p for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)}
@@ -525,7 +527,7 @@ with tempfile.TemporaryDirectory() as folder:
     with torch.no_grad():
         again = checkpoint(input_ids=ids, use_cache=False).logits[0, -1]
 difference = (again - during).abs().max().item()
-print(f"masked against baked checkpoint: largest difference of a logit {difference:.0e}")
+print(f"masked against baked checkpoint: largest difference of a logit {difference:.1g}")
 assert torch.allclose(again, during, atol=1e-5)
 
 # %% [markdown]
@@ -552,7 +554,7 @@ for sites in (["intermediate"], ["gate"], ["up"], ["gate", "up", "intermediate"]
 figures.table(
     pd.DataFrame(rows),
     f"Largest difference of any next-token logit ({int(mask.sum())} neurons)",
-    {"difference from unmasked": "{:.3f}", "difference from intermediate": "{:.0e}"},
+    {"difference from unmasked": "{:.3f}", "difference from intermediate": "{:.1g}"},
 )
 
 # %% [markdown]
