@@ -132,8 +132,8 @@ pd.DataFrame(
 # A generator turns facts into documents: portraits, lessons, stories, dialogues, quizzes. Every
 # relation has at least four phrasings per language, and some facts are told several times as
 # often as others, so that the model knows some well, others hardly, and most of them somewhat.
-# Here is one fresh document of each type. It is not a sentence-by-sentence translation: each
-# language has its own phrasings and draws its own facts.
+# Here is one fresh document of each type; click on a type to see it. It is not a
+# sentence-by-sentence translation: each language has its own phrasings and draws its own facts.
 
 # %%
 DOCUMENTS = {
@@ -153,9 +153,10 @@ writers = {x: text.Writer(worlds[x], random.Random(seed)) for x in languages}
 # %% tags=["hide-input"]
 HTML(
     "".join(
-        f"<h4>{kind}</h4>"
+        f"<details{' open' if number < 2 else ''}><summary><b>{kind}</b></summary>"
         + "".join(in_language(x, html.escape(write(writers[x]))) for x in languages)
-        for kind, write in DOCUMENTS.items()
+        + "</details>"
+        for number, (kind, write) in enumerate(DOCUMENTS.items())
     )
 )
 
@@ -302,12 +303,13 @@ Markdown(
 # %% [markdown]
 # ## Six tasks
 #
-# `knowledge_en`, `knowledge_zh`, `knowledge_vi` : Shaped like MMLU {cite:p}`hendrycks2021mmlu`
-# and C-Eval {cite:p}`huang2023ceval`: they ask for facts of the training text, in a phrasing that
-# it never uses.
+# `knowledge_en`, `knowledge_zh`, `knowledge_vi`
+# : Shaped like MMLU {cite:p}`hendrycks2021mmlu` and C-Eval {cite:p}`huang2023ceval`: they ask for
+#   facts of the training text, in a phrasing that it never uses.
 #
-# `reading_en`, `reading_zh`, `reading_vi` : Shaped like Belebele {cite:p}`bandarkar2023belebele`:
-# they ask what a short story says that the model has never seen.
+# `reading_en`, `reading_zh`, `reading_vi`
+# : Shaped like Belebele {cite:p}`bandarkar2023belebele`: they ask about a short story of one to
+#   three people that the model has never seen.
 #
 # The tasks are configured for lm-evaluation-harness {cite:p}`biderman2024lmeval`, which makes the
 # prompts and scores the answers. Each item has four options. The model is not asked to write;
@@ -439,8 +441,7 @@ Markdown(
         "whether it keeps apart who did what."
     )
     + " When a mask lowers a reading score, this ability is what it damaged; and a score can stay "
-    "well "
-    f"above {gate.CHANCE} as long as copying survives."
+    f"well above {gate.CHANCE} as long as copying survives."
 )
 
 # %% [markdown]
@@ -569,8 +570,7 @@ if task_limit is None:
         "The unmasked accuracies measured above are those in the gate's file."
         if apart < 1e-4
         else f"The unmasked accuracies measured above differ from those in the gate's file by up "
-        "to "
-        f"{apart:.3f}: this is another model, or other items."
+        f"to {apart:.3f}: this is another model, or other items."
     )
 else:
     check = (
@@ -610,10 +610,8 @@ figures.table(
 guessed = against[against["low"] <= against["copier"]]["task"].tolist()
 Markdown(
     f"In {', '.join(guessed)}, where the model was no better than a copier, read the middle "
-    "column with "
-    "care: an item can also be *between* because the model wavers among the words of the story, "
-    "without "
-    "half knowing anything."
+    "column with care: an item can also be *between* because the model wavers among the words of "
+    "the story, without half knowing anything."
     if guessed
     else "Every reading task is answered better than by a copier, so its middle column is not mere "
     "wavering among the words of the story."

@@ -36,8 +36,6 @@ n_checked = 100  # windows per language on which this notebook checks relevance
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
-from contextlib import ExitStack, nullcontext
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +47,7 @@ from torch.nn import functional as F
 
 from crane_core import attribution, corpora, evaluation, figures, masking, models
 from crane_core.attribution import neuron_relevance, objective_values, token_relevance
+from crane_core.conservation import conservation, stream_shares
 from crane_core.moments import StreamingMoments
 from crane_core.pipeline import TABLES
 from crane_core.runs import atomic_path
@@ -79,7 +78,10 @@ def spread(values, form=".3f"):
 # Two inputs, three hidden units with ReLU, one output, no biases:
 #
 # $$
-# h = \mathrm{ReLU}(W x), \qquad y = v^\top h, \qquad
+# h = \mathrm{ReLU}(W x), \qquad y = v^\top h,
+# $$
+#
+# $$
 # x = \begin{pmatrix} 1 \\ 2 \end{pmatrix}, \quad
 # W = \begin{pmatrix} 1 & 1 \\ 2 & -2 \\ -1 & 1 \end{pmatrix}, \quad
 # v = \begin{pmatrix} 2 \\ 3 \\ -1 \end{pmatrix} .
@@ -209,7 +211,10 @@ pd.DataFrame(rows, columns=["ε", "x1", "x2", "sum", "output"]).pipe(
 # our input $x = (1, 2)$:
 #
 # $$
-# g = -x_1 + x_2 = 1, \qquad u = x_1 + x_2 = 3, \qquad
+# g = -x_1 + x_2 = 1, \qquad u = x_1 + x_2 = 3,
+# $$
+#
+# $$
 # z = \mathrm{SiLU}(1) \cdot 3 = 0.731 \cdot 3 = 2.193 .
 # $$
 #
@@ -262,25 +267,29 @@ pd.DataFrame(rows, columns=["activation × gradient", "x1", "x2", "sum", "output
 #
 # ## The rules of AttnLRP in a Llama
 #
-# Linear layer : Shares by summand, which is what the gradient does by itself. Conserves, if there
-# is no bias (a bias keeps its own share; Llama has none).
+# Linear layer
+# : Shares by summand, which is what the gradient does by itself. Conserves, if there is no bias (a
+#   bias keeps its own share; Llama has none).
 #
 # Residual addition
 # : The same: each summand keeps its own part. Conserves.
 #
-# RMS norm : Identity rule: the factor by which the norm divides is treated as a constant.
-# Conserves. Without the rule nothing would get through: a norm's output stays the same when its
-# input is scaled, and for such a function gradient times input is zero.
+# RMS norm
+# : Identity rule: the factor by which the norm divides is treated as a constant. Conserves. Without
+#   the rule nothing would get through: a norm's output stays the same when its input is scaled, and
+#   for such a function gradient times input is zero.
 #
 # SiLU, and gate times up
 # : Identity rule and uniform rule, as above. Conserves.
 #
-# Attention weights times values : A product of two matrices; uniform rule: half goes to the
-# values, half to the weights. Conserves.
+# Attention weights times values
+# : A product of two matrices; uniform rule: half goes to the values, half to the weights.
+#   Conserves.
 #
-# Softmax : The plain gradient times the attention scores, a first-order approximation. **Does not
-# conserve**: softmax does not change when all scores rise together, so there are no summands to
-# share by.
+# Softmax
+# : The plain gradient times the attention scores, a first-order approximation. **Does not
+#   conserve**: softmax does not change when all scores rise together, so there are no summands to
+#   share by.
 #
 # Queries times keys
 # : Uniform rule again. Conserves what softmax passed on.
@@ -291,91 +300,18 @@ pd.DataFrame(rows, columns=["activation × gradient", "x1", "x2", "sum", "output
 #
 # ### Measured, rule by rule
 #
-# Which of these claims hold on our model? We run real text through it, stop at every step, and
-# compare the relevance that the step's output has received with what its inputs get from it.
-
-
-# %%
-def traced(ids, with_rules):
-    """What watched modules read and put out; embeddings, logits, and the sum explained."""
-    seen = {}
-
-    def keep(name):
-        def hook(module, args, kwargs, output):
-            seen[name] = (args[0] if args else kwargs["hidden_states"], output)
-
-        return hook
-
-    watched = {*models.norms(net), *(site.mlp for site in models.mlp_sites(net))}
-    with attribution.attnlrp(net) if with_rules else nullcontext(), ExitStack() as hooks:
-        for name, module in net.named_modules():
-            if module in watched or isinstance(module, torch.nn.Linear):
-                handle = module.register_forward_hook(keep(name), with_kwargs=True)
-                hooks.callback(handle.remove)
-        start = net.get_input_embeddings()(ids).detach().requires_grad_()
-        logits = net(inputs_embeds=start, use_cache=False).logits
-    explained = logits[:, :-1].gather(-1, ids[:, 1:, None]).flatten(1).sum(1)
-    return seen, start, logits, explained
-
-
-# %% [markdown]
-# A step is a list of inputs and an output. The *residual stream*, which every layer reads from
-# and adds to, is what the norms read.
-
+# Which of these claims hold on our model? `conservation` runs real text through it, stops at every
+# step, and compares the relevance that the step's output has received with what its inputs get from
+# it. The *residual stream* is what runs through all layers: every norm reads from it, and every
+# attention and MLP adds to it.
 
 # %%
-def steps_of(seen, start, logits):
-    """(what it is, share that conservation demands, inputs, output) for every step of the model."""
-    modules = dict(net.named_modules())
-    norms = models.norms(net)
-    mlps = [site.mlp for site in models.mlp_sites(net)]
-    for name, (read, put_out) in seen.items():
-        module = modules[name]
-        kind = "gated MLP" if module in mlps else "RMS norm" if module in norms else "linear layer"
-        yield kind, 1.0, [read], put_out
-    for name in [name for name in seen if name.endswith(".o_proj")]:
-        query, key, value = (seen[name.replace("o_proj", f"{x}_proj")][1] for x in "qkv")
-        mixed = seen[name][0]
-        yield "attention, to the values", 0.5, [value], mixed
-        yield "attention, to queries and keys (softmax)", 0.5, [query, key], mixed
-    name_of = {module: name for name, module in modules.items()}
-    stream = [seen[name_of[norm]][0] for norm in norms]
-    for position, (before, after) in enumerate(pairwise(stream)):
-        part = "attention" if position % 2 == 0 else "an MLP"
-        yield f"residual stream across {part}", 1.0, [before], after
-    yield "from the logits to the embeddings", 1.0, [start], logits
+few = torch.cat([windows[lang][:16] for lang in languages])
+measured = {rules: conservation(net, few, rules) for rules in attribution.RULES}
 
-
-def relevance_sum(activation, gradient):
-    """Relevance summed over everything but the samples."""
-    return (activation * gradient).detach().flatten(1).double().sum(1)
-
-
-# %%
-def conservation(ids, with_rules):
-    """One row per step and sample: what the output had, what the inputs got."""
-    seen, start, logits, explained = traced(ids, with_rules)
-    steps = list(steps_of(seen, start, logits))
-    outputs = [output for *_, output in steps]
-    arrived = torch.autograd.grad(explained.sum(), outputs, retain_graph=True)
-    tables = []
-    for (kind, due, inputs, output), gradient in zip(steps, arrived, strict=True):
-        passed = torch.autograd.grad(output, inputs, gradient, retain_graph=True)
-        has = relevance_sum(output, gradient)
-        gets = sum(relevance_sum(*pair) for pair in zip(inputs, passed, strict=True))
-        scale = (output * gradient).detach().abs().flatten(1).double().sum(1)
-        error = (gets - due * has).abs() / scale
-        tables.append(pd.DataFrame({"step": kind, "due": due, "share": gets / has, "error": error}))
-    return pd.concat(tables, ignore_index=True)
-
-
-few = torch.cat([windows[x][:16] for x in languages])
-conserved = {with_rules: conservation(few, with_rules) for with_rules in (True, False)}
-
-# %%
 rows = []
-for step, table in conserved[True].groupby("step", sort=False):
-    plain = conserved[False][conserved[False]["step"] == step]
+for step, table in measured["attnlrp"].groupby("step", sort=False):
+    plain = measured["gradient"].query("step == @step")["share"]
     rows.append(
         {
             "step": step,
@@ -385,7 +321,7 @@ for step, table in conserved[True].groupby("step", sort=False):
             "largest error": table["error"].max(),
             "conserves": "yes" if table["error"].max() < 1e-5 else "no",
             # The stream's relevance is close to zero then, and a ratio to it means nothing.
-            "plain gradient": np.nan if "stream" in step else plain["share"].median(),
+            "plain gradient": np.nan if "stream" in step else plain.median(),
         }
     )
 rule_by_rule = pd.DataFrame(rows)
@@ -393,11 +329,9 @@ save(rule_by_rule, "conservation.csv")
 figures.table(
     rule_by_rule,
     "Relevance that a step's inputs receive, relative to what its output has: median and middle "
-    f"90 % over n cases ({len(few)} windows times the model's steps of the kind). Error: against "
-    "the "
-    "share due, relative to the sum of all absolute relevance at the output. A step conserves if "
-    "that "
-    "stays below 0.00001. Last column: the median share passed on without the rules.",
+    f"90 % over n cases ({len(few)} windows times the model's steps of the kind). Error: "
+    "difference from the share due, relative to the output's absolute relevance; a step "
+    "conserves if it stays below 0.00001. Last column: median share without the rules.",
     {"share due": "{:.1f}", "largest error": "{:.1e}", "plain gradient": "{:.3f}"},
 )
 
@@ -405,15 +339,15 @@ figures.table(
 lossless = rule_by_rule[rule_by_rule["conserves"] == "yes"]["step"].tolist()
 lossy = rule_by_rule[rule_by_rule["conserves"] == "no"]["step"].tolist()
 Markdown(
-    f"Conserving to rounding: {', '.join(lossless) or 'none'}. "
+    f"Conserving to rounding: {'; '.join(lossless) or 'none'}. "
     + (
-        f"Not conserving: {', '.join(lossy)}."
+        f"Not conserving: {'; '.join(lossy)}."
         if lossy
         else "No step of this model loses relevance on these texts."
     )
     + (
         " Everything on the second list has a softmax inside."
-        if lossy and all("softmax" in x or "attention" in x or "logits" in x for x in lossy)
+        if lossy and all("softmax" in x or "attention" in x or "whole" in x for x in lossy)
         else ""
     )
 )
@@ -428,15 +362,13 @@ Markdown(
 # %%
 lines = {}
 for lang in languages:
-    seen, _, _, explained = traced(windows[lang][:16], with_rules=True)
-    name_of = {module: name for name, module in net.named_modules()}
-    stream = [seen[name_of[norm]][0] for norm in models.norms(net)]
-    gradients = torch.autograd.grad(explained.sum(), stream)
-    ratios = torch.stack(
-        [relevance_sum(*pair) / explained.detach() for pair in zip(stream, gradients, strict=True)]
-    )
-    low, middle, high = np.quantile(ratios.numpy(), BAND, axis=1)
-    lines[lang] = (np.arange(len(stream)) / 2, middle, low, high)
+    shares = stream_shares(net, windows[lang][:16])
+    low, middle, high = np.quantile(shares.cpu().numpy(), BAND, axis=0)
+    lines[lang] = (np.arange(len(middle)) / 2, middle, low, high)
+at_input, at_end = (
+    ", ".join(f"{lang} {line[1][position]:.2f}" for lang, line in lines.items())
+    for position in (0, -1)
+)
 figures.show(
     figures.curves(
         lines,
@@ -445,13 +377,9 @@ figures.show(
         level=1.0,
         level_label="conserved",
     ),
-    alt="Share of the explained output found in the residual stream, from embeddings to the last "
-    "layer, "
-    "median and middle 90 % of windows per language. At the embeddings: "
-    + ", ".join(f"{lang} {line[1][0]:.2f}" for lang, line in lines.items())
-    + "; after the last layer: "
-    + ", ".join(f"{lang} {line[1][-1]:.2f}" for lang, line in lines.items())
-    + ".",
+    alt="Share of the explained output found in the residual stream, from the embeddings to the "
+    f"last layer: median and middle 90 % of windows per language. At the embeddings {at_input}; "
+    f"after the last layer {at_end}.",
 )
 
 # %% [markdown]
@@ -500,8 +428,7 @@ Markdown(
         else "Softmax takes its toll: Equation 1 holds rule by rule, and not for the whole model."
     )
     + " CRANE compares a neuron with *itself* over many texts, and kurtosis ignores scale, so a "
-    "common "
-    "factor would do no harm; a ratio that varies from text to text adds a little noise."
+    "common factor would do no harm; a ratio that varies from text to text adds a little noise."
 )
 
 # %% [markdown]
@@ -519,26 +446,33 @@ FACTS = {
 }
 
 
-def explained(prompt, answer):
-    """Tokens of the prompt, their relevance for the answer's first token, and a heading."""
-    ids = torch.tensor([tokenizer(prompt + answer)["input_ids"]])
+def explained(prompt, answer, others=()):
+    """Tokens of a prompt, their relevance for the answer, and a heading.
+
+    Explained is the token by which the answer parts from all the other options: its first one, or
+    a later one if they begin alike.
+    """
+    ids, *rest = (tokenizer(prompt + text)["input_ids"] for text in (answer, *others))
     column = len(tokenizer(prompt)["input_ids"])
-    ids = ids[:, : column + 1]
-    relevance = token_relevance(net, ids, target=column)[0, :column]
+    while column < len(ids) - 1 and any(x[: column + 1] == ids[: column + 1] for x in rest):
+        column += 1
+    seen = torch.tensor([ids[: column + 1]])
+    relevance = token_relevance(net, seen, target=column)[0, :column]
     with torch.no_grad():
-        probabilities = net(input_ids=ids[:, :column]).logits[0, -1].softmax(-1)
-    first = tokenizer.decode(ids[0, column:]).strip()
-    rank = int((probabilities > probabilities[ids[0, column]]).sum()) + 1
-    heading = f"{first!r}: probability {probabilities[ids[0, column]]:.2f}, rank {rank}"
-    return *figures.readable_tokens(tokenizer, ids[0, :column], relevance), heading
+        probabilities = net(input_ids=seen[:, :column]).logits[0, -1].softmax(-1)
+    probability = probabilities[ids[column]]
+    rank = int((probabilities > probability).sum()) + 1
+    token = tokenizer.decode([ids[column]]).strip()
+    heading = f"{token!r} of {answer.strip()!r}: probability {probability:.2f}, rank {rank}"
+    return *figures.readable_tokens(tokenizer, ids[:column], relevance), heading
 
 
-def heatmap(prompts):
-    """The heatmap of one prompt and answer per language, with its text alternative."""
+def heatmap(questions):
+    """The heatmap of a question per language, with what is strongest in it as text."""
     texts, strongest = {}, []
-    for lang, (prompt, answer) in prompts.items():
-        pieces, relevance, heading = explained(prompt, answer)
-        texts[f"{lang} → {heading}"] = (pieces, relevance)
+    for lang, question in questions.items():
+        pieces, relevance, heading = explained(*question)
+        texts[f"{lang}: {heading}"] = (pieces, relevance)
         top = np.abs(relevance).argsort()[::-1][:3]
         named = ", ".join(f"{pieces[i].strip()!r} ({relevance[i]:+.2f})" for i in top)
         strongest.append(f"{lang}: {named}")
@@ -552,19 +486,25 @@ figures.show(figure, alt=f"Questions with tokens coloured by relevance. Stronges
 Markdown(f"Strongest tokens, in logits: {strongest}.")
 
 # %% [markdown]
-# Now a story that the model has never seen, with a question about it: the first item of the
-# reading task in each language. To answer, it has to find the right sentence. Does the heatmap
-# show that it looked there?
+# Now a story that the model has never seen, with a question about it: in each language the first
+# item of the reading task that asks for a thing in a story of two people. To answer, the model
+# has to find the right person's sentence. What is explained is the token by which the right
+# option parts from the wrong ones. Does the heatmap show that the model looked in the right
+# place?
 
 # %%
 names = {lang: TABLES["reading"][lang] for lang in languages}
-loaded = evaluation.load_tasks(list(names.values()), tasks, limit=1)
+loaded = evaluation.load_tasks(list(names.values()), tasks)
 stories = {}
 for lang, name in names.items():
     task = loaded[name]
-    doc = task.dataset["test"][0]
-    right = doc["options"][doc["answer"]]
-    stories[lang] = (task.doc_to_text(doc), task.config.target_delimiter + right)
+    docs = list(task.dataset["test"])
+    doc = next((doc for doc in docs if doc["relation"] == "thing.2"), docs[0])
+    right, *wrong = (
+        task.config.target_delimiter + option
+        for option in sorted(doc["options"], key=doc["options"][doc["answer"]].__ne__)
+    )
+    stories[lang] = (task.doc_to_text(doc), right, wrong)
 figure, strongest = heatmap(stories)
 figures.show(figure, alt=f"Stories with tokens coloured by relevance. Strongest: {strongest}.")
 
@@ -617,8 +557,7 @@ figures.show(
         level_label="half",
     ),
     alt="Cumulative share of absolute relevance against number of neurons, one curve per layer. "
-    "Half is "
-    "reached with "
+    "Half is reached with "
     + ", ".join(
         f"{int(n)} neurons in layer {layer}"
         for layer, n in enumerate(by_layer["neurons for half of |R|"])
@@ -679,16 +618,13 @@ figures.table(
 
 # %% tags=["hide-input"]
 Markdown(
-    f"Relevance of gate and up outputs differs from half the intermediate unit's by at most "
-    f"{apart:.1e} "
-    "of the largest value"
+    "Relevance of gate and up outputs differs from half the intermediate unit's by at most "
+    f"{apart:.1e} of the largest value"
     + (
         ": the prediction holds, to rounding. Both readings rank these units alike, and masking "
-        "output "
-        "$i$ of the gate, output $i$ of the up projection or unit $i$ is one and the same "
+        "output $i$ of the gate, output $i$ of the up projection or unit $i$ is one and the same "
         "intervention (SiLU(0) = 0). What `projections` adds are the outputs of `down_proj`: "
-        "other units, "
-        "namely dimensions that the MLP writes into the residual stream."
+        "other units, namely dimensions that the MLP writes into the residual stream."
         if apart < 1e-4
         else ": **the prediction does not hold** for this model, so the sites differ by more than "
         "scale."
@@ -915,14 +851,10 @@ signs = int((np.sign(removal["relevance"]) == np.sign(removal["lost when masked"
 together = np.corrcoef(removal["relevance"], removal["lost when masked"])[0, 1]
 Markdown(
     f"Correlation over these neurons {together:.2f}; the sign agrees for {signs} of "
-    f"{len(removal)}. Relevance hands "
-    "out the "
-    "output as it is, with all other neurons at work. Removal asks what the *rest* does without "
-    "the "
-    "neuron: norms rescale, attention looks elsewhere, later layers make up for it or derail. The "
-    "two are "
-    "different questions, and this is why CRANE uses relevance to *propose* neurons and masking to "
-    "decide."
+    f"{len(removal)}. Relevance hands out the output as it is, with all other neurons at work. "
+    "Removal asks what the *rest* does without the neuron: norms rescale, attention looks "
+    "elsewhere, later layers make up for it or derail. The two are different questions, and this "
+    "is why CRANE uses relevance to *propose* neurons and masking to decide."
 )
 
 # %% [markdown]
