@@ -16,7 +16,7 @@ import yaml
 from crane_core.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_core.runs.files import canonical, digest_of, file_sha256, write_text
 from crane_core.runs.parameters import load_profile
-from crane_core.runs.sources import packages_digest
+from crane_core.runs.sources import packages_digest, source_digest
 
 
 def build_book(run: Run) -> Path:
@@ -27,14 +27,20 @@ def build_book(run: Run) -> Path:
     staged has changed, the pages are left as they are. A notebook of the table of contents that
     this run has not executed gets a page that says so, so that links to it hold.
 
-    Raises RunError with the builder's output when there is any warning.
+    Raises RunError with the builder's output when there is any warning, or when another process is
+    at work on the run.
     """
+    with run.lock():
+        return _build(run)
+
+
+def _build(run: Run) -> Path:
     output = run.book
     base = output.parent
     source = base / "src"
     stamp = base / "book.sha256"
     _stage(run, source)
-    digest = digest_of(canonical([_tree(source), packages_digest()]), 64)
+    digest = digest_of(canonical([_tree(source), source_digest("runs"), packages_digest()]), 64)
     if output.is_dir() and stamp.is_file() and stamp.read_text() == digest:
         print(f"book: up to date, {_shown(output)}")
         return output
@@ -46,7 +52,7 @@ def build_book(run: Run) -> Path:
     command += ["-W", "-n", "--keep-going", "--path-output", str(scratch)]
     built = subprocess.run(
         command,
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+        env={**os.environ, "NO_COLOR": "1", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -102,7 +108,7 @@ def _stage(run: Run, target: Path) -> None:
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     if run.name != DEFAULT_PROFILE:
         config["sphinx"]["config"]["html_theme_options"]["announcement"] = (
-            f"Built from run <code>{run.name}</code>, not from the default profile: "
+            f"Built from run “{run.name}”, not from the default profile: "
             "see the parameter reference for its values."
         )
     (target / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
@@ -135,27 +141,27 @@ def parameter_reference(run: Run) -> str:
         "# Parameters",
         "",
         "Every parameter that a notebook declares, read from the notebooks when this book was "
-        f"built. The values of this run are those of profile `{run.profile}`"
-        + (" with the overrides marked below." if run.overrides else "."),
+        f"built. This run has the values of profile `{run.profile}`"
+        + (", with overrides; " if run.overrides else "; ")
+        + "where they differ from the default, the value is given as *here*. Values are YAML: "
+        "`null` is Python's `None`.",
         "",
     ]
     for parameter in sorted(run.project.parameters.values(), key=lambda p: p.name):
         if parameter.name == RUN_DIR:
             continue
         value = run.values.get(parameter.name, parameter.default)
-        marked = " (override)" if parameter.name in run.overrides else ""
         used = ", ".join(
             f"[{name.split('_')[0]}](../notebooks/{name})" for name in parameter.notebooks
         )
-        kind = parameter.type_name or "any"
-        lines += [
-            f"`{parameter.name}`",
-            f": {parameter.help}",
-            "",
-            f"  {kind}, default {_code(parameter.default)}, here {_code(value)}{marked}. "
-            f"Notebooks {used}.",
-            "",
-        ]
+        facts = [f"default {_code(parameter.default)}"]
+        if parameter.type_name:
+            facts.insert(0, parameter.type_name)
+        if value != parameter.default:
+            marked = " (override)" if parameter.name in run.overrides else ""
+            facts.append(f"here {_code(value)}{marked}")
+        facts.append(f"in notebook{'s' * (len(parameter.notebooks) > 1)} {used}")
+        lines += [f"`{parameter.name}`", f": {parameter.help}", "", f"  {'; '.join(facts)}", ""]
     lines += ["## Profiles", "", "What each profile sets; everything else keeps its default.", ""]
     for path in profiles:
         values = load_profile(path.parent, path.stem)
