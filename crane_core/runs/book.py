@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def _build(run: Run) -> Path:
     command += ["-W", "-n", "--keep-going", "--path-output", str(scratch)]
     built = subprocess.run(
         command,
-        env={**os.environ, "NO_COLOR": "1", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -60,7 +61,7 @@ def _build(run: Run) -> Path:
     )
     if built.returncode != 0:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise RunError(f"the book did not build without warnings:\n{built.stdout.strip()}")
+        raise RunError(f"the book did not build without warnings:\n{_said(built.stdout, source)}")
     stamp.unlink(missing_ok=True)
     shutil.rmtree(output, ignore_errors=True)
     os.replace(scratch / "_build" / "html", output)
@@ -68,6 +69,13 @@ def _build(run: Run) -> Path:
     write_text(stamp, digest)
     print(f"book: built, {_shown(output)}")
     return output
+
+
+def _said(output: str, source: Path) -> str:
+    """Return the builder's warnings without its colours and banners, files named from the root."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output).replace(f"{source}/", "")
+    banners = ("Running ", "Source Folder", "Config Path", "Output Path", "=====", "Building your")
+    return "\n".join(line for line in text.splitlines() if line and not line.startswith(banners))
 
 
 def _shown(folder: Path) -> str:
