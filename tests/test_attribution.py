@@ -386,9 +386,7 @@ def test_backward_ends_at_the_first_neurons(
 
 
 @pytest.mark.parametrize("site", attribution.SITES)
-def test_memory_is_free_at_once(
-    tiny_llama: LlamaForCausalLM, tiny_batch: Batch, site: str
-) -> None:
+def test_memory_is_free_at_once(tiny_llama: LlamaForCausalLM, tiny_batch: Batch, site: str) -> None:
     """No activation waits in a reference cycle for Python's collector, which counts no bytes."""
     gc.collect()
     gc.disable()
