@@ -4,7 +4,8 @@ import base64
 import random
 import time
 
-from crane_core.runs.execution import ROOT, _neutral
+from crane_core.runs import ROOT
+from crane_core.runs.execution import _neutral
 
 
 def test_paths_and_process_numbers_go() -> None:
