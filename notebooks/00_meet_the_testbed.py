@@ -753,9 +753,11 @@ for x in languages:
 #
 # ## What the numbers do and do not show
 #
-# - Where the gate's requirements hold, they show that this model knows its world in part, in
+# - Where the gate's requirements hold, the numbers show that this model knows its world in part, in
 #   every language, and that accuracy falls gradually under random damage: there is something to
 #   measure a mask by.
+# - Where the model reads no better than a copier, a reading score says how well it copies. Keep the
+#   copier's score in mind when a reading score falls, or does not.
 # - They do not say where a language is in the model, or that it is anywhere in particular. No
 #   method has been run yet.
 # - The intervals of accuracy and perplexity are over items and windows; those of the gate are

@@ -476,7 +476,7 @@ def heatmap(questions):
         top = np.abs(relevance).argsort()[::-1][:3]
         named = ", ".join(f"{pieces[i].strip()!r} ({relevance[i]:+.2f})" for i in top)
         strongest.append(f"{lang}: {named}")
-    return figures.token_heatmap(texts), "; ".join(strongest)
+    return figures.token_heatmap(texts, width=6.6), "; ".join(strongest)
 
 
 figure, strongest = heatmap({lang: FACTS[lang] for lang in languages if lang in FACTS})
@@ -610,8 +610,8 @@ for name, values in kurtosis.items():
     )
 figures.table(
     pd.DataFrame(rows),
-    f"Kurtosis of relevance at each site over {n_checked} windows ({languages[0]}); the "
-    "difference is "
+    f"Kurtosis of relevance at each site over {n_checked} windows ({languages[0]}). Differences "
+    "are "
     "relative, unit by unit.",
     {"median kurtosis": "{:.2f}", "largest difference to intermediate": "{:.1e}"},
 )
@@ -622,7 +622,7 @@ Markdown(
     f"{apart:.1e} of the largest value"
     + (
         ": the prediction holds, to rounding. Both readings rank these units alike, and masking "
-        "output $i$ of the gate, output $i$ of the up projection or unit $i$ is one and the same "
+        "output *i* of the gate, output *i* of the up projection or unit *i* is one and the same "
         "intervention (SiLU(0) = 0). What `projections` adds are the outputs of `down_proj`: "
         "other units, namely dimensions that the MLP writes into the residual stream."
         if apart < 1e-4
@@ -675,9 +675,9 @@ rules_table = pd.DataFrame(rows)
 save(rules_table, "attnlrp_against_gradient.csv")
 figures.table(
     rules_table,
-    "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson "
-    "correlation, "
-    f"median and middle 90 % over {n_checked} windows. Kurtosis: Spearman correlation.",
+    "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson's r, "
+    "median "
+    f"and middle 90 % over {n_checked} windows. Kurtosis: Spearman's rank correlation.",
     {f"kurtosis, {lang}": "{:.2f}" for lang in languages},
 )
 
@@ -757,9 +757,8 @@ for name in attribution.OBJECTIVES:
     values = token_relevance(net, sample, objective=name)[0]
     heat[name] = figures.readable_tokens(tokenizer, sample[0], values)
 figures.show(
-    figures.token_heatmap(heat),
-    alt="The same window three times, coloured by token relevance under each objective. Strongest "
-    "token: "
+    figures.token_heatmap(heat, width=6.6),
+    alt="The same window three times, coloured by token relevance under each objective. Strongest: "
     + ", ".join(
         f"{name} {pieces[int(np.abs(values).argmax())].strip()!r}"
         for name, (pieces, values) in heat.items()
@@ -863,12 +862,12 @@ Markdown(
 #
 # ## What the numbers do and do not show
 #
-# - They show that the implementation does what the rules say on this model and these texts: steps
-#   that should conserve relevance do so to rounding, and the end-to-end ratio says what softmax
-#   does to the sum.
+# - The conservation table checks the implementation on this model and these texts: whether the
+#   steps that should conserve relevance do so. The end-to-end ratio says what softmax does to the
+#   sum.
 # - Relevance is *a* way to share out a prediction. Its rules are conventions, sensible ones;
 #   other rules give other shares, and no experiment here says which are right.
-# - A heatmap of one sentence is an illustration. We took the first item of each task and did not
+# - A heatmap of one sentence is an illustration. We took the first item of its kind and did not
 #   look for pretty ones, but three sentences are three sentences.
 # - A large share is not proof that a neuron is needed (see the last exercise), and nothing in
 #   this notebook is about *languages* yet: we have one number per neuron and text.
