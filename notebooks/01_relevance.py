@@ -610,9 +610,8 @@ for name, values in kurtosis.items():
     )
 figures.table(
     pd.DataFrame(rows),
-    f"Kurtosis of relevance at each site over {n_checked} windows ({languages[0]}). Differences "
-    "are "
-    "relative, unit by unit.",
+    f"Kurtosis of relevance at each site over {n_checked} windows ({languages[0]}); relative "
+    "differences, unit by unit.",
     {"median kurtosis": "{:.2f}", "largest difference to intermediate": "{:.1e}"},
 )
 
@@ -676,8 +675,7 @@ save(rules_table, "attnlrp_against_gradient.csv")
 figures.table(
     rules_table,
     "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson's r, "
-    "median "
-    f"and middle 90 % over {n_checked} windows. Kurtosis: Spearman's rank correlation.",
+    f"median and middle 90 % over {n_checked} windows. Kurtosis: Spearman's rank correlation.",
     {f"kurtosis, {lang}": "{:.2f}" for lang in languages},
 )
 
