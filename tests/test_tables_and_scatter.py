@@ -1,6 +1,7 @@
 """Tables repeat to the byte and escape nothing away; scatter panels show the points they get."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def test_scatter_puts_each_cloud_in_its_panel(log: bool) -> None:
     np.testing.assert_allclose(
         np.asarray(first.collections[0].get_offsets(), dtype=float), np.stack([x, 2 * x], axis=1)
     )
-    offsets = np.ma.asarray(second.collections[0].get_offsets(), dtype=float)
+    offsets: Any = np.ma.asarray(second.collections[0].get_offsets(), dtype=float)
     drawn: NDArray[np.float64] = np.ma.filled(offsets, np.nan)
     assert np.isnan(drawn).any(axis=1).tolist() == [False, True, False]
     red, green, blue, alpha = np.asarray(first.collections[0].get_facecolor(), dtype=float)[0]
