@@ -674,7 +674,7 @@ Markdown(
     + ", ".join(f"{value:.3f} ({kind})" for kind, value in between_languages.items())
     + f". On average the test matters {larger} than the language, before anything is masked (each "
     f"accuracy is uncertain by up to {(scores['high'] - scores['low']).max() / 2:.3f}). "
-    "[Table 1](04_table1) therefore comes three times: with the paper's assignment ("
+    "Table 1 therefore comes three times: with the paper's assignment ("
     + ", ".join(f"`{TABLES['paper'][x]}`" for x in languages)
     + "), and with each kind of test in all languages."
 )
