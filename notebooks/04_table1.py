@@ -197,8 +197,8 @@ display(
 )
 
 # %% [markdown]
-# Compare the *patterns* of the two tables, not their numbers: the models, the tasks and the number of
-# neurons differ.
+# Compare the *patterns* of the two tables, not their numbers: the models, the tasks and the number
+# of neurons differ.
 #
 # ## Figure 4
 #
