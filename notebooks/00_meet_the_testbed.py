@@ -436,7 +436,7 @@ Markdown(
     (
         f"The model reads better than a copier in {', '.join(better)}."
         if better
-        else "**In no language does the model read better than a copier.** What the reading tasks "
+        else "**In no language is the model shown to read better than a copier.** What the reading tasks "
         "measure on this model is whether it copies the right kind of word from the passage, not "
         "whether it keeps apart who did what."
     )
