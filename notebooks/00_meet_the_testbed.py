@@ -437,8 +437,8 @@ Markdown(
         f"The model reads better than a copier in {', '.join(better)}."
         if better
         else "**In no language is the model shown to read better than a copier.** What the reading "
-        "tasks measure on this model is whether it copies the right kind of word from the passage, not "
-        "whether it keeps apart who did what."
+        "tasks measure on this model is whether it copies the right kind of word from the passage, "
+        "not whether it keeps apart who did what."
     )
     + " When a mask lowers a reading score, this ability is what it damaged; and a score can stay "
     f"well above {gate.CHANCE} as long as copying survives."
