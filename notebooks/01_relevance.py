@@ -124,7 +124,8 @@ def pass_back(weights, inputs, relevance, epsilon=0.0):
     """LRP through one linear layer: what each output hands to each input, (outputs, inputs)."""
     summands = weights * inputs
     total = summands.sum(1, keepdim=True)
-    return summands / (total + epsilon * total.sign()) * relevance[:, None]
+    sign = torch.where(total < 0, -1.0, 1.0)  # a sum of zero counts as positive
+    return summands / (total + epsilon * sign) * relevance[:, None]
 
 
 h = torch.relu(W @ x)
@@ -434,9 +435,9 @@ Markdown(
 # %% [markdown]
 # ## On the model: which words did it look at?
 #
-# The relevance of a token is the sum over its embedding's dimensions. First a fact: we explain
-# the logit of the first token of the answer, given the question. Orange tokens spoke for that
-# answer, purple ones against it.
+# The relevance of a token is the sum over its embedding's dimensions. First a fact: we explain the
+# logit of the first token of the answer, given the question. Orange tokens spoke for that answer,
+# purple ones against it. `<s>` opens every text, and ⏎ stands for a new line.
 
 # %%
 FACTS = {
