@@ -763,7 +763,11 @@ for x, found in pretended.items():
 null = pd.DataFrame(rows)
 display(
     figures.table(
-        null.assign(range=[f"{a:.0f} to {b:.0f}" for a, b in zip(null.low, null.high, strict=True)])
+        null.assign(
+            range=[
+                f"{a:.0f}\u00a0to\u00a0{b:.0f}" for a, b in zip(null.low, null.high, strict=True)
+            ]
+        )
         .drop(columns=["low", "high"])
         .rename(columns={"selected": "selected per target", "range": f"over {n_splits} splits"}),
         f"Neurons in Figure 3's lower right ({windows_per(count)} windows per language or part)",

@@ -170,7 +170,7 @@ for x, neurons in projections.items():
                 "neurons": depth * width,
                 "selected": int(counts.sum()),
                 "share": int(counts.sum()) / (depth * width),
-                "by layer": ", ".join(str(c) for c in counts.tolist()),
+                "by layer": ",\u00a0".join(str(c) for c in counts.tolist()),
             }
         )
 figures.table(
@@ -385,9 +385,9 @@ for x, neurons in sets.items():
 
 # %%
 same_sentence = {
-    "en": "The capital of Japan is",
-    "zh": "日本的首都是",
-    "vi": "Thủ đô của Nhật Bản là",
+    "en": "The capital of India is",
+    "zh": "印度的首都是",
+    "vi": "Thủ đô của Ấn Độ là",
 }
 prompts = {}
 for x, held_out in pipeline.perplexity_windows.items():
@@ -447,7 +447,7 @@ for x, prompt in prompts.items():
                 "mask": name,
                 "neurons": len(neurons),
                 "most probable next tokens": ", ".join(
-                    f"{token} {p:.2f}" for token, p in top(logits).items()
+                    f"{token}\u00a0{p:.2f}" for token, p in top(logits).items()
                 ),
                 f"p of {label(first_choice)}": logits.softmax(-1)[first_choice].item(),
                 "goes on with": text.replace("\ufffd", "").replace("\n", " ⏎ ").strip(),
@@ -462,8 +462,8 @@ for x, prompt in prompts.items():
     )
 
 # %% [markdown]
-# (␣ is a space before a word. A number in angle brackets is a token that holds only some bytes of a
-# character.)
+# (␣ is a space before a word, and a word may take several tokens. A number in angle brackets is a
+# token that holds only some bytes of a character.)
 #
 # The same as bars: each sentence's next tokens without a mask and under the mask of its own
 # language.
@@ -616,12 +616,12 @@ figures.table(
             "loss": effect.loss.map("{:.3f}".format),
             "change": effect.change.map("{:+.3f}".format),
             "95 % interval": [
-                f"{a:+.3f} to {b:+.3f}"
+                f"{a:+.3f}\u00a0to\u00a0{b:+.3f}"
                 for a, b in zip(effect.change_low, effect.change_high, strict=True)
             ],
             "random masks": effect.random_mean.map("{:+.3f}".format),
             "their range": [
-                f"{a:+.3f} to {b:+.3f}"
+                f"{a:+.3f}\u00a0to\u00a0{b:+.3f}"
                 for a, b in zip(effect.random_low, effect.random_high, strict=True)
             ],
         }
