@@ -527,8 +527,8 @@ display(
 )
 lines = []
 for x, o in shared.items():
-    less, more = o.shared < 0.8 * o.expected, o.shared > 1.25 * o.expected
-    how = "fewer than" if less else "more than" if more else "about as many as"
+    fewer = stats.hypergeom.cdf(o.shared, raw[x].numel(), tenth, tenth) < 0.01
+    how = "more than" if o.p_value < 0.01 else "fewer than" if fewer else "not far from"
     lines.append(f"`{x}` {o.shared} of {tenth}, {how} the {o.expected:.0f} of chance")
 display(
     Markdown(
@@ -599,7 +599,9 @@ display(
         f"Two halves of one language agree to {same:+.2f} on average (over the splits this moves "
         f"by {spread:.2f} at most), halves of two different languages to {different:+.2f}. "
         + (
-            "So the score is reproducible and it depends on the language."
+            "So the score hardly repeats itself, and nothing follows about languages."
+            if same < 0.2
+            else "So the score is reproducible and it depends on the language."
             if same - different > 0.1 and same > 0.5
             else "So the score does depend on the language, but half of the windows settle it "
             "only loosely."
@@ -775,7 +777,7 @@ display(
     )
 )
 pretend = float(np.mean([np.mean(found) for found in pretended.values()]))
-ratio = np.mean(real) / pretend if pretend else np.inf
+ratio = np.mean(real) / pretend if pretend else np.nan
 display(
     Markdown(
         f"Real languages fill the region with {np.mean(real):.0f} neurons per target, parts of "
@@ -786,6 +788,8 @@ display(
             else f"{ratio:.1f} times as many, so its size is mostly a matter of language."
             if ratio >= 2
             else "hardly more. Its size, then, is no evidence of language-related structure."
+            if ratio <= 1.15
+            else "too few to compare."
         )
     )
 )

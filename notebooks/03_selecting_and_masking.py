@@ -52,6 +52,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
+from scipy.stats import hypergeom
 
 from crane_core import baselines, figures, models
 from crane_core.masking import bake, masked
@@ -273,7 +274,11 @@ display(
     )
 )
 many = [f"{a} and {b}" for (a, b), o in pairs.items() if o.p_value < 0.01]
-few = [f"{a} and {b}" for (a, b), o in pairs.items() if o.shared < 0.8 * o.expected_within_layers]
+few = [
+    f"{a} and {b}"
+    for (a, b), o in pairs.items()
+    if hypergeom.cdf(o.shared, total, len(shared[a]), len(shared[b])) < 0.01
+]
 display(
     Markdown(
         (
@@ -281,7 +286,7 @@ display(
             if many
             else "No pair of languages shares more than chance would give (at p < 0.01). "
         )
-        + (f"Clearly less than chance: {', '.join(few)}." if few else "")
+        + (f"Less than chance (p < 0.01): {', '.join(few)}." if few else "")
     )
 )
 
@@ -324,7 +329,9 @@ display(
 )
 matched = table[table.method == "LAPE matched"]
 more = matched.language[matched.p < 0.01].tolist()
-less = matched.language[matched.shared < 0.8 * matched["by chance"]].tolist()
+less = matched.language[
+    hypergeom.cdf(matched.shared, total, matched.LAPE, matched.CRANE) < 0.01
+].tolist()
 display(
     Markdown(
         "At equal budgets the two methods share "
@@ -335,10 +342,10 @@ display(
         )
         + ". "
         + (f"That is more than chance for {', '.join(more)} (p < 0.01). " if more else "")
-        + (f"That is clearly less than chance for {', '.join(less)}. " if less else "")
+        + (f"That is less than chance for {', '.join(less)} (p < 0.01). " if less else "")
         + (
             ""
-            if more
+            if more or not matched.CRANE.sum()
             else "Firing unevenly over languages and having heavy-tailed relevance are different "
             "things on this model."
         )
@@ -756,8 +763,11 @@ display(
         + (f" ({', '.join(hit)})" if hit else "")
         + ". "
         + (
-            "On this model, by this read-out, kurtosis selects neurons that their languages need."
-            if selected and set(selected) == set(more_than_random) & set(hit)
+            "There was nothing to mask."
+            if not selected
+            else "On this model, by this read-out, kurtosis selects neurons that their languages "
+            "need."
+            if set(selected) == set(more_than_random) & set(hit)
             else "On this model, by this read-out, kurtosis does not reliably select neurons that "
             "their languages need."
         )
