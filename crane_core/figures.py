@@ -405,6 +405,7 @@ def fig4_heatmap(
     labels: Mapping[str, str] | None = None,
     unit: str = "accuracy",
     title: str = "",
+    reach: float | None = None,
 ) -> Figure:
     """Figure 4: drops per benchmark under each mask, with LangSpec-F1 as bars.
 
@@ -415,6 +416,8 @@ def fig4_heatmap(
     languages : the score columns; by default those between mask_language and langspec_f1.
     labels : language -> name of its benchmark.
     unit : what the scores are, for the axis.
+    reach : the drop at the end of the colours, by default the largest there is; the same for
+        figures that stand side by side, so that noise in one does not look like effects in another.
 
     The masked language's own column is outlined. Raises ValueError if columns or Org are missing.
     """
@@ -431,7 +434,7 @@ def fig4_heatmap(
     heat, bars = figure.subplots(
         1, 2, sharey=True, gridspec_kw={"width_ratios": [1.15 * len(languages), 2.4]}
     )
-    reach = float(np.nanmax(np.abs(drops))) or 1.0
+    reach = reach or float(np.nanmax(np.abs(drops))) or 1.0
     image = _heatmap(
         heat,
         drops,
