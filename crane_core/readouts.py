@@ -161,6 +161,11 @@ def _outcomes(
     return found
 
 
+def _points(share: float) -> str:
+    """A share as signed points, with a minus sign that is one."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
 def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
     """One row of `verdicts` in words (Markdown), null results as null results.
 
@@ -174,7 +179,7 @@ def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None)
 
     def points(key: str) -> str:
         low, high = verdict[f"{key}_low"], verdict[f"{key}_high"]
-        return f"{100 * verdict[key]:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        return f"{_points(verdict[key])} points [{_points(low)}, {_points(high)}]"
 
     def judged(prefix: str, key: str) -> str:
         other = names.get(verdict[f"{prefix}other"], verdict[f"{prefix}other"])
@@ -188,7 +193,7 @@ def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None)
     absolute, relative = judged("", "absolute"), judged("relative_", "relative")
     text = (
         f"{start}{target} drops by {points('drop')}, {other} by "
-        f"{100 * verdict['other_drop']:+.1f}; the difference is {points('difference')}. "
+        f"{_points(verdict['other_drop'])}; the difference is {points('difference')}. "
     )
     if absolute == relative:
         text += f"In absolute and in relative terms the mask {absolute}."
@@ -214,12 +219,12 @@ def summary(verdicts: pd.DataFrame, method: str) -> str:
     above = int((own["against_random"] == "above").sum())
     n = len(own)
     text = (
-        f"**{method}**: of {n} masks, {absolute} cost their own language clearly more than every "
-        f"other in absolute terms, {relative} in relative terms"
+        f"**{method}**: its own language loses clearly more than every other under {absolute} of "
+        f"{n} masks in absolute terms and under {relative} in relative terms"
     )
     compared = bool((own["against_random"] != "").any())
     if compared:
-        text += f", and {above} have a LangSpec-F1 above the range of the random masks"
+        text += f"; LangSpec-F1 lies above the range of the random masks for {above}"
     if absolute == relative == 0 and not (compared and above):
         text += ": a null result"
     elif absolute == relative == n and (above == n or not compared):

@@ -351,6 +351,12 @@ if gate.exists():
             f"A mask that did the same harm everywhere would seem to spare {lost.index[0]} beside "
             f"{lost.index[-1]}, because the benchmarks differ and not because the languages do."
         )
+        if lost.index[0].startswith("reading"):
+            line += (
+                " (A likely reason: an answer that stands in the passage can be copied by "
+                "attention, and only neurons of the MLPs are masked. Notebook 00 holds reading "
+                "against a mere copier.)"
+            )
     display(Markdown(line))
 
 # %% [markdown]
@@ -384,6 +390,8 @@ for kind, tables in parallel.items():
     )
 
 # %% tags=["hide-input"]
+scores = [tables["intermediate"][settings.languages] for tables in parallel.values()]
+largest = max(float((found - found.iloc[0]).abs().max().max()) for found in scores)
 for kind, tables in parallel.items():
     display(
         figures.show(
@@ -392,6 +400,7 @@ for kind, tables in parallel.items():
                 settings.languages,
                 labels={x: TABLES[kind][x] for x in settings.languages},
                 title=f"Drops in {kind}, the same task in every language (ours)",
+                reach=largest,
             ),
             alt=f"Heatmap of drops when every language has the {kind} task. "
             + described(tables["intermediate"], settings.languages),
@@ -429,7 +438,7 @@ else:
     verdict = "Of what CRANE showed in the paper-shaped table, " + (
         f"{', '.join(stays)} holds for both tasks" if stays else "nothing holds for both tasks"
     )
-    verdict += f"; {', '.join(lost)} does not." if lost else "."
+    verdict += f"; what does not: {', '.join(lost)}." if lost else "."
 display(Markdown(verdict))
 
 # %% [markdown]
@@ -536,19 +545,19 @@ display(
         {"n": "{:,}"},
     )
 )
-said = {"larger": "clearly most", "smaller": "clearly not most", "open": "not settled"}
+said = {"larger": "clearly", "smaller": "clearly not", "open": "not settled"}
 display(
     Markdown(
-        "Is it the masked language whose loss rises most? "
-        + "; ".join(
-            f"{method}: "
+        "Is it the masked language whose loss rises most?\n\n"
+        + "\n".join(
+            f"- {method}: "
             + ", ".join(
                 f"{names[x]} {said[v]}"
                 for x, v in zip(own["mask_language"], own["verdict"], strict=True)
             )
+            + "."
             for method, own in losses.groupby("method", sort=False)
         )
-        + "."
     )
 )
 
@@ -819,7 +828,7 @@ display(
         "Random for zh.\n"
         "- By held-out loss, CRANE's mask costs its own language clearly most for "
         + (", ".join(clear) if clear else "no language")
-        + ".\n"
+        + f".\n- {verdict}\n"
         "- The intervals are over items, and the range of the random rows over masks. Neither "
         "covers the choice of texts that the neurons were selected on, nor another training run "
         "of the model."

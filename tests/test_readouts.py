@@ -181,16 +181,16 @@ def test_an_empty_set_says_nothing() -> None:
 def test_summaries_print_null_results_as_such() -> None:
     null = judge([("CRANE", "en", -1, 0.79, 0.39), ("CRANE", "zh", -1, 0.79, 0.39)])
     assert readouts.summary(null, "CRANE") == (
-        "**CRANE**: of 2 masks, 0 cost their own language clearly more than every other in "
-        "absolute terms, 0 in relative terms: a null result."
+        "**CRANE**: its own language loses clearly more than every other under 0 of 2 masks in "
+        "absolute terms and under 0 in relative terms: a null result."
     )
     full = judge([("CRANE", "en", -1, 0.6, 0.4), ("Random", "en", 0, 0.8, 0.4)])
     assert readouts.summary(full, "CRANE").endswith(
-        "1 in relative terms, and 1 have a LangSpec-F1 above the range of the random masks: "
+        "under 1 in relative terms; LangSpec-F1 lies above the range of the random masks for 1: "
         "in every case what the method is for."
     )
     mixed = judge([("CRANE", "en", -1, 0.6, 0.4), ("CRANE", "zh", -1, 0.6, 0.4)])
-    assert readouts.summary(mixed, "CRANE").endswith("1 in relative terms.")
+    assert readouts.summary(mixed, "CRANE").endswith("and under 1 in relative terms.")
 
 
 # --------------------------------------------------------------------------------------- losses
@@ -321,3 +321,13 @@ def test_stacked_bars_fill_each_row() -> None:
         assert [box.x1 for box in boxes] == pytest.approx([0.7, 0.2, 1, 1])
     with pytest.raises(ValueError, match="panel 'b' has other rows"):
         figures.stacked_bars({"a": shares, "b": shares.iloc[:1]})
+
+
+def test_two_heatmaps_can_share_their_colours() -> None:
+    table = pd.DataFrame(
+        {"method": ["Org", "CRANE"], "mask_language": ["", "en"], "en": [0.8, 0.79], "zh": 0.4}
+        | {"langspec_f1": [np.nan, 0.1]}
+    )
+    own, shared = (figures.fig4_heatmap(table, ["en", "zh"], reach=x) for x in (None, 0.2))
+    assert own.axes[0].images[0].norm.vmax == pytest.approx(0.01)
+    assert shared.axes[0].images[0].norm.vmax == 0.2
