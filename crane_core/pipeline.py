@@ -506,6 +506,7 @@ class Evaluated:
                 change = after - start[x]
                 line[x] = float(np.exp(after.mean()))
                 line[f"{x}_change"] = float(change.mean())
-                line[f"{x}_se"] = float(change.std(ddof=1) / np.sqrt(len(change)))
+                spread = change.std(ddof=1) if len(change) > 1 else np.nan
+                line[f"{x}_se"] = float(spread / np.sqrt(len(change)))
             rows.append(line)
         return pd.DataFrame(rows)
