@@ -169,7 +169,7 @@ def shown(table):
         frame[x] = table[x].map("{:.3f}".format)
     frame["LangSpec-F1"] = table["langspec_f1"].map("{:.3f}".format)
     frame["interval or range"] = [
-        f"{low:.3f} to {high:.3f}"
+        f"{low:.3f}–{high:.3f}"
         for low, high in zip(table["langspec_f1_low"], table["langspec_f1_high"], strict=True)
     ]
     frame.loc[frame["method"] == "Org", ["n", "LangSpec-F1", "interval or range"]] = "–"
@@ -529,7 +529,7 @@ frame = losses[["method", "mask_language", "n_neurons"]].copy()
 frame.columns = ["method", "mask", "n"]
 for x in settings.languages:
     frame[x] = [
-        f"{change:+.3f} ± {error:.3f}"
+        f"{change:+.3f}\u00a0±\u00a0{error:.3f}"
         for change, error in zip(losses[x], losses[f"{x}_se"], strict=True)
     ]
 frame["own − most hit other"] = [
