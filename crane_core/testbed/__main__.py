@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..evaluation import load_tasks, prepare
 from ..models import load, write_checksums
+from ..runs.files import write_text
 from . import gate, tasks
 from .card import card
 from .train import Recipe, Trained, train
@@ -21,13 +22,6 @@ from .world import LANGUAGES, build
 # 64), 40,000 for perplexity. A Chinese token is about one character, the others about four.
 _CHARACTERS = {"en": 4.6, "zh": 1.15, "vi": 4.2}
 _HELD_OUT = {"attribution": 200_000, "perplexity": 40_000}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _save_model(trained: Trained, folder: Path) -> None:
@@ -46,12 +40,12 @@ def write_texts(trained: Trained, out: Path, seed: int) -> None:
         world, writer = build(language, seed), trained.corpus.writers[language]
         knowledge = tasks.knowledge_items(world, writer.stated, seed)
         reading = tasks.reading_items(world, seed, writer.written)
-        _write(out / "tasks" / f"knowledge_{language}.jsonl", tasks.dump(knowledge))
-        _write(out / "tasks" / f"reading_{language}.jsonl", tasks.dump(reading))
+        write_text(out / "tasks" / f"knowledge_{language}.jsonl", tasks.dump(knowledge))
+        write_text(out / "tasks" / f"reading_{language}.jsonl", tasks.dump(reading))
         for name, tokens in _HELD_OUT.items():
             characters = int(tokens * _CHARACTERS[language])
             texts = tasks.held_out(world, name, characters, seed, writer.written)
-            _write(out / "corpus" / name / f"{language}.txt", "\n".join(texts) + "\n")
+            write_text(out / "corpus" / name / f"{language}.txt", "\n".join(texts) + "\n")
 
 
 def run_gate(out: Path) -> bool:
@@ -61,9 +55,11 @@ def run_gate(out: Path) -> bool:
     curve, items = gate.measure(model, prepared)
     verdicts = gate.judge(curve, items)
     by_relation = items.groupby(["task", "relation"], sort=False)["correct"].agg(["mean", "count"])
-    _write(out / "unmasked.csv", by_relation.reset_index().to_csv(index=False, float_format="%.6f"))
-    _write(out / "gate.csv", curve.to_csv(index=False, float_format="%.6f"))
-    _write(
+    write_text(
+        out / "unmasked.csv", by_relation.reset_index().to_csv(index=False, float_format="%.6f")
+    )
+    write_text(out / "gate.csv", curve.to_csv(index=False, float_format="%.6f"))
+    write_text(
         out / "gate_verdicts.csv",
         pd.DataFrame([asdict(v) for v in verdicts]).to_csv(index=False),
     )
@@ -86,10 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
         trained = train(recipe, options.work)
         _save_model(trained, options.out / "base")
         write_texts(trained, options.out, recipe.seed)
-        _write(options.out / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
-        _write(options.out / "training.csv", pd.DataFrame(trained.log).to_csv(index=False))
+        write_text(options.out / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
+        write_text(options.out / "training.csv", pd.DataFrame(trained.log).to_csv(index=False))
     passed = run_gate(options.out)
-    _write(options.out / "README.md", card(options.out))
+    write_text(options.out / "README.md", card(options.out))
     return 0 if passed else 1
 
 
