@@ -484,10 +484,23 @@ def prepare(
         requests += task.instances
         language = (task.config.metadata or {}).get("language", "")
         docs = [request.doc for request in task.instances[::OPTIONS]]
-        rows += [(name, language, doc["id"], doc["relation"], doc["answer"]) for doc in docs]
-    items = pd.DataFrame(rows, columns=["task", "language", "id", "relation", "answer"])
+        rows += [
+            (name, language, doc["id"], doc["relation"], doc["answer"], _cluster(doc))
+            for doc in docs
+        ]
+    columns = ["task", "language", "id", "relation", "answer", "cluster"]
+    items = pd.DataFrame(rows, columns=columns)
     packed = SharedContextLM(model, tokenizer).pack([request.args for request in requests])
     return Prepared(tokenizer, tasks, tuple(requests), packed, items)
+
+
+def _cluster(doc: Mapping[str, Any]) -> str:
+    """What an item shares its outcome's luck with: its passage, or the fact that it names."""
+    if doc.get("cluster"):
+        return str(doc["cluster"])
+    if doc["passage"]:
+        return "passage-" + hashlib.sha256(doc["passage"].encode()).hexdigest()[:12]
+    return str(doc["id"])
 
 
 def evaluate(
@@ -497,7 +510,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Every item's outcome under `model` as it is now, with whatever mask is on it.
 
-    One row per item: `task`, `language`, `id`, `relation`, `choice` (the option with the largest
+    One row per item: `task`, `language`, `id`, `relation`, `cluster` (items on one passage, or on
+    one fact in several languages, share it), `choice` (the option with the largest
     summed log-probability), `answer` (the right option), `correct` (lm-eval's `acc`), `margin`
     (the right option's log-probability minus the best other one's, in nats) and
     `logprob_0` … `logprob_3`. Given a tokenizer instead of a `Prepared`, `tasks` (default: all six)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,11 +107,14 @@ def langspec_f1_interval(
     epsilon: float = EPSILON,
     how: str = "max",
     relative: bool = False,
+    clusters: Mapping[str, Sequence[str]] | None = None,
 ) -> Interval:
     """Percentile interval of LangSpec-F1 from the outcomes of single items, by paired bootstrap.
 
     Items are drawn again with replacement within each language, always together with their outcome
-    under the mask. What the interval leaves out is the choice of neurons and of the tasks.
+    under the mask. Items that belong together are drawn together: questions on one passage, or the
+    same fact asked for in several languages. What the interval leaves out is the choice of neurons
+    and of the tasks.
 
     Parameters
     ----------
@@ -121,16 +124,18 @@ def langspec_f1_interval(
     n_boot : resamples.
     level : confidence, between 0 and 1.
     seed : of the resampling; the same seed gives the same interval.
+    clusters : language -> each item's cluster, across languages where a name recurs. Default: every
+        item is on its own.
 
-    Raises ValueError as `langspec_f1` does, for outcomes that do not pair up, and for no items.
+    Raises ValueError as `langspec_f1` does, for outcomes that do not pair up, for no items, and for
+    clusters that are not one per item.
     """
     _check_languages(original, masked, target)
     _check_options(epsilon, how)
     languages = list(original)
     rng = np.random.default_rng(seed)
     pairs = {x: _paired(original[x], masked[x], x) for x in languages}
-    resampled = [_resampled_means(pairs[x], n_boot, level, rng) for x in languages]
-    before, after = np.moveaxis(np.stack(resampled, axis=-1), 1, 0)
+    before, after = _resampled_means(pairs, clusters, n_boot, level, rng)
     f1 = _equations(before, after, languages.index(target), epsilon, how, relative)[2]
     estimate = langspec_f1(
         {x: pair[:, 0].mean() for x, pair in pairs.items()},
@@ -149,14 +154,18 @@ def drop_interval(
     n_boot: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> Interval:
     """Percentile interval of one language's drop, original - masked mean, by paired bootstrap.
 
     Parameters as for `langspec_f1_interval`, with the outcomes (items,) of one language.
     """
-    pairs = _paired(original, masked, "this language")
-    means = _resampled_means(pairs, n_boot, level, np.random.default_rng(seed))
-    return _percentiles(float(pairs[:, 0].mean() - pairs[:, 1].mean()), -np.diff(means), level)
+    name = "this language"
+    pairs = _paired(original, masked, name)
+    together = None if clusters is None else {name: clusters}
+    rng = np.random.default_rng(seed)
+    before, after = _resampled_means({name: pairs}, together, n_boot, level, rng)
+    return _percentiles(float(pairs[:, 0].mean() - pairs[:, 1].mean()), before - after, level)
 
 
 def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> Interval:
@@ -207,16 +216,45 @@ def _paired(original: ArrayLike, masked: ArrayLike, language: str) -> Array:
     return pairs
 
 
-def _resampled_means(pairs: Array, n_boot: int, level: float, rng: np.random.Generator) -> Array:
-    """Means of `n_boot` resamples of paired outcomes, (n_boot, 2)."""
+def _resampled_means(
+    pairs: Mapping[str, Array],
+    clusters: Mapping[str, Sequence[str]] | None,
+    n_boot: int,
+    level: float,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """Means of `n_boot` resamples of paired outcomes, (n_boot, languages) before and after."""
     if n_boot < 1:
         raise ValueError(f"n_boot is {n_boot}: expected at least 1 resample")
     _check_level(level)
-    # Drawing how often each distinct pair occurs is the same as drawing items, and right-or-wrong
-    # outcomes have four distinct pairs however many items there are.
-    values, counts = np.unique(pairs, axis=0, return_counts=True)
-    draws = rng.multinomial(len(pairs), counts / len(pairs), size=n_boot)
-    return np.asarray(draws @ values / len(pairs))
+    names: list[object] = []
+    for language, own in pairs.items():
+        labels = range(len(own)) if clusters is None else clusters[language]
+        if len(labels) != len(own):
+            raise ValueError(
+                f"{len(labels)} clusters for the {len(own)} items of {language!r}: expected one "
+                "for each item"
+            )
+        names += [(language, label) if clusters is None else label for label in labels]
+    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    cluster = np.array([index[name] for name in names])
+    column = np.repeat(np.arange(len(pairs)), [len(own) for own in pairs.values()])
+    # Per cluster and language: summed outcomes before and after, and items.
+    sums = np.zeros((len(index), len(pairs), 3))
+    values = np.concatenate(list(pairs.values()))
+    np.add.at(sums, (cluster, column), np.column_stack([values, np.ones(len(values))]))
+    # Drawing how often each distinct cluster occurs is the same as drawing clusters, and
+    # right-or-wrong outcomes have few distinct ones. Clusters that span the same languages with as
+    # many items are drawn among themselves, which keeps every language's number of items.
+    distinct, counts = np.unique(sums.reshape(len(index), -1), axis=0, return_counts=True)
+    distinct = distinct.reshape(len(distinct), len(pairs), 3)
+    kinds = np.unique(distinct[..., 2], axis=0, return_inverse=True)[1].reshape(-1)
+    total = np.zeros((n_boot, len(pairs), 3))
+    for kind in range(kinds.max() + 1):
+        own, share = distinct[kinds == kind], counts[kinds == kind]
+        draws = rng.multinomial(share.sum(), share / share.sum(), size=n_boot)
+        total += np.tensordot(draws, own, axes=1)
+    return total[..., 0] / total[..., 2], total[..., 1] / total[..., 2]
 
 
 def _percentiles(estimate: float, resampled: Array, level: float) -> Interval:

@@ -434,7 +434,8 @@ def test_lm_eval_reports_the_same(
 def test_items_table(prepared: evaluation.Prepared) -> None:
     items = evaluation.evaluate(MODEL, prepared)
     assert list(items.columns) == [
-        *("task", "language", "id", "relation", "choice", "answer", "correct", "margin"),
+        *("task", "language", "id", "relation", "choice", "answer", "cluster"),
+        *("correct", "margin"),
         *(f"logprob_{option}" for option in range(4)),
     ]
     assert len(items) == 6 * N_ITEMS and items["correct"].dtype == bool

@@ -150,6 +150,46 @@ def test_pairing_matters():
     assert unpaired.high - unpaired.low > 0.08
 
 
+def test_clusters_are_drawn_whole():
+    # Ten questions on each of 40 passages, all right or all wrong: 40 outcomes, not 400.
+    before = np.repeat(outcomes(0, 0.7, 40), 10)
+    after = np.repeat(masked_outcomes(1, before[::10], 0.5), 10)
+    passages = [f"p{i // 10}" for i in range(400)]
+    apart = drop_interval(before, after, n_boot=3000)
+    together = drop_interval(before, after, n_boot=3000, clusters=passages)
+    by_passage = drop_interval(before[::10], after[::10], n_boot=3000)
+    assert together.estimate == apart.estimate
+    assert (together.low, together.high) == (by_passage.low, by_passage.high)
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+
+
+def test_a_fact_in_two_languages_is_drawn_once():
+    # The same outcomes in both languages: drawn together, both drops are always equal, so that
+    # precision is one half in every resample and F1 varies with recall alone.
+    before, after = ITEMS["zh"].astype(float), AFTER["zh"].astype(float)
+    first, second = ({"en": x, "zh": x} for x in (before, after))
+    facts = [str(i) for i in range(len(before))]
+    joint = langspec_f1_interval(first, second, "en", clusters={"en": facts, "zh": facts})
+    rng = np.random.default_rng(0)
+    plain = []
+    for _ in range(2000):
+        picks = rng.integers(0, len(before), len(before))
+        recall = 1 - after[picks].sum() / before[picks].sum()
+        plain.append(recall / (0.5 + recall))
+    assert (joint.low, joint.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.01)
+    apart = langspec_f1_interval(first, second, "en")
+    assert apart.high - apart.low > joint.high - joint.low
+
+
+def test_items_alone_are_clusters_of_one():
+    own = {x: [f"{x}{i}" for i in range(len(v))] for x, v in ITEMS.items()}
+    assert langspec_f1_interval(ITEMS, AFTER, "zh", clusters=own) == langspec_f1_interval(
+        ITEMS, AFTER, "zh"
+    )
+    with pytest.raises(ValueError, match="1 clusters for the 500 items of 'vi'"):
+        langspec_f1_interval(ITEMS, AFTER, "zh", clusters={**own, "vi": ["a"]})
+
+
 def test_drop_interval_covers_as_often_as_it_says():
     covered = 0
     for seed in range(200):

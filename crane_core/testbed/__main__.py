@@ -7,15 +7,17 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from ..corpora import read_texts
 from ..evaluation import load_tasks, prepare
 from ..models import load, write_checksums
 from ..runs.files import write_text
-from . import gate, tasks
+from . import chat, gate, tasks
 from .card import card
-from .train import Recipe, Trained, train
+from .train import ChatRecipe, Recipe, Trained, train, tune
 from .world import LANGUAGES, build
 
 # Characters of held-out text per language: some 200,000 tokens for attribution (3,000 windows of
@@ -24,11 +26,11 @@ _CHARACTERS = {"en": 4.6, "zh": 1.15, "vi": 4.2}
 _HELD_OUT = {"attribution": 200_000, "perplexity": 40_000}
 
 
-def _save_model(trained: Trained, folder: Path) -> None:
+def _save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    trained.model.save_pretrained(part)
-    trained.tokenizer.save_pretrained(part)
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
     write_checksums(part)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
@@ -46,6 +48,32 @@ def write_texts(trained: Trained, out: Path, seed: int) -> None:
             characters = int(tokens * _CHARACTERS[language])
             texts = tasks.held_out(world, name, characters, seed, writer.written)
             write_text(out / "corpus" / name / f"{language}.txt", "\n".join(texts) + "\n")
+
+
+def train_base(out: Path, work: Path, recipe: Recipe) -> None:
+    """Train the base model and write it to `out`, with its texts, recipe and training log."""
+    trained = train(recipe, work)
+    _save_model(trained.model, trained.tokenizer, out / "base")
+    write_texts(trained, out, recipe.seed)
+    write_text(out / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
+    write_text(out / "training.csv", pd.DataFrame(trained.log).to_csv(index=False))
+
+
+def train_chat(out: Path, questions: Path, work: Path, recipe: ChatRecipe) -> None:
+    """Train the chat model from the base model in `out`; also writes the open-ended questions."""
+    avoid: set[str] = set()
+    for language in LANGUAGES:
+        asked = chat.questions(build(language, recipe.seed), recipe.seed)
+        write_text(questions / f"{language}.txt", "\n".join(asked) + "\n")
+        avoid.update(asked)
+        for name in _HELD_OUT:
+            avoid.update(read_texts(out / "corpus" / name, language))
+        items = (out / "tasks" / f"reading_{language}.jsonl").read_text(encoding="utf-8")
+        avoid.update(json.loads(line)["passage"] for line in items.splitlines())
+    model, tokenizer, log = tune(*load(out / "base"), recipe, work, avoid)
+    _save_model(model, tokenizer, out / "chat")
+    write_text(out / "recipe_chat.json", json.dumps(asdict(recipe), indent=1) + "\n")
+    write_text(out / "training_chat.csv", pd.DataFrame(log).to_csv(index=False))
 
 
 def run_gate(out: Path) -> bool:
@@ -71,19 +99,18 @@ def run_gate(out: Path) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Train (or resume), write ``data/testbed`` and measure the gate."""
     parser = argparse.ArgumentParser(prog="python -m crane_core.testbed", description=__doc__)
-    parser.add_argument("command", choices=["train", "gate"])
+    parser.add_argument("command", choices=["train", "chat", "gate"])
     parser.add_argument("--out", type=Path, default=Path("data/testbed"))
+    parser.add_argument("--questions", type=Path, default=Path("data/questions"))
     parser.add_argument("--work", type=Path, default=Path("runs/testbed-training"))
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--tokens", type=int, default=Recipe.tokens)
     options = parser.parse_args(arguments)
     if options.command == "train":
-        recipe = Recipe(seed=options.seed, tokens=options.tokens)
-        trained = train(recipe, options.work)
-        _save_model(trained, options.out / "base")
-        write_texts(trained, options.out, recipe.seed)
-        write_text(options.out / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
-        write_text(options.out / "training.csv", pd.DataFrame(trained.log).to_csv(index=False))
+        train_base(options.out, options.work, Recipe(seed=options.seed, tokens=options.tokens))
+    if options.command in ("train", "chat"):
+        work = options.work.with_name(options.work.name + "-chat")
+        train_chat(options.out, options.questions, work, ChatRecipe(seed=options.seed))
     passed = run_gate(options.out)
     write_text(options.out / "README.md", card(options.out))
     return 0 if passed else 1

@@ -75,9 +75,17 @@ def knowledge_items(world: World, stated: Counter[tuple[str, str, str]], seed: i
                 "passage": "",
                 "question": writer.test(subject, relation),
                 "relation": f"{kind}.{relation}",
+                # The same fact has the same name in every language that tells it.
+                "cluster": _fact_name(world, subject, relation),
             }
             items.append(_with_options(rng, item, gold, wrong, position))
     return items
+
+
+def _fact_name(world: World, subject: Subject, relation: str) -> str:
+    members = world.subjects[subject.kind]
+    own = f".{world.language}" if subject.kind == "person" else ""
+    return f"{subject.kind}{own}.{members.index(subject)}.{relation}"
 
 
 def reading_items(world: World, seed: int, unseen: Collection[str] = ()) -> list[Item]:

@@ -84,6 +84,11 @@ class Writer:
         template = self.phrases[subject.kind][relation]["test"]
         return _capital(template.format(**self._forms(subject, pronoun=False)))
 
+    def ask_about(self, subject: Subject) -> str:
+        """One question on everything that is known of a person or place."""
+        template = self.rng.choice(self.phrases[subject.kind]["about"]["ask"])
+        return _capital(template.format(**self._forms(subject, pronoun=False)))
+
     def _paragraph(self, sentences: list[str]) -> str:
         text = self.space.join(sentences)
         self.written.add(text)
@@ -145,9 +150,7 @@ class Writer:
         if self.rng.random() < 0.5:
             kind = self.rng.choice(("person", "place"))
             subject = self.pick(kind)
-            template = self.rng.choice(self.phrases[kind]["about"]["ask"])
-            question = _capital(template.format(**self._forms(subject, pronoun=False)))
-            answer = self.portrait(subject)
+            question, answer = self.ask_about(subject), self.portrait(subject)
         else:
             kinds = ("person", "person", "place", "country", "animal", "ingredient", "job")
             subject, relation = self._fact(kinds)
@@ -188,18 +191,21 @@ class Writer:
             numbers[a + b],
         )
 
+    def step_or_sum(self) -> tuple[str, str, str]:
+        """A statement on days, months or small sums; a question for it, and its short answer."""
+        which = self.rng.randrange(4)
+        if which == 0:
+            return self._step("next_day", self.world.words("weekdays"))
+        if which == 1:
+            return self._step("next_month", self.world.words("months"))
+        return self._sum()
+
     def calendar(self) -> str:
         """A few sentences, or questions, on days, months and small sums."""
         asked = self.rng.random() < 0.3
         lines = []
         for _ in range(self.rng.randint(2, 4)):
-            which = self.rng.randrange(4)
-            if which == 0:
-                said, question, answer = self._step("next_day", self.world.words("weekdays"))
-            elif which == 1:
-                said, question, answer = self._step("next_month", self.world.words("months"))
-            else:
-                said, question, answer = self._sum()
+            said, question, answer = self.step_or_sum()
             lines.append(self.question_answer(question, self._stop(answer)) if asked else said)
         return "\n".join(lines) if asked else self._paragraph(lines)
 

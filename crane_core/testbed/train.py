@@ -1,10 +1,11 @@
 """Trains the testbed: corpus, tokenizer, model; resumes where it was stopped."""
 
+import copy
 import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from .chat import TEMPLATE, Talker
 from .text import Writer
 from .world import LANGUAGES, SHARES, build
 
@@ -41,6 +43,21 @@ class Recipe:
     learning_rate: float = 6e-3
     warmup: int = 100
     decay: float = 0.63  # the last part of training, over which the rate falls to a tenth
+    weight_decay: float = 0.1
+
+
+@dataclass(frozen=True)
+class ChatRecipe:
+    """Everything that turns the base model's weights into the chat model's."""
+
+    seed: int = 0
+    length: int = 192
+    batch: int = 24
+    tokens: int = 2_000_000
+    replay: float = 0.35  # share of the rows that are text of the kind the base was trained on
+    learning_rate: float = 1e-3
+    warmup: int = 20
+    decay: float = 0.9
     weight_decay: float = 0.1
 
 
@@ -178,7 +195,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     )
 
 
-def _rate(step: int, steps: int, recipe: Recipe) -> float:
+def _rate(step: int, steps: int, recipe: Recipe | ChatRecipe) -> float:
     """Warm up, hold, then fall linearly to a tenth."""
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
@@ -188,7 +205,9 @@ def _rate(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (1 - 0.9 * (step - start) / (steps - start))
 
 
-def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: LlamaForCausalLM, recipe: Recipe | ChatRecipe
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms.
 
     With AdamW alone, models of this size needed more than twice the tokens to read and recall.
@@ -266,12 +285,8 @@ class Trained:
     log: Log
 
 
-def train(recipe: Recipe, folder: Path, every: int = 100) -> Trained:
-    """Train the testbed; ``folder`` keeps the checkpoint that a stopped run resumes from.
-
-    ``every`` is the number of steps between checkpoints and lines of the log. A checkpoint of
-    another recipe is discarded.
-    """
+def _open(folder: Path, recipe: Recipe | ChatRecipe) -> None:
+    """Make `folder` the place of this recipe's checkpoints; those of another are discarded."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = folder / "recipe.json"
     if stamp.exists() and json.loads(stamp.read_text()) != asdict(recipe):
@@ -279,10 +294,102 @@ def train(recipe: Recipe, folder: Path, every: int = 100) -> Trained:
         folder.mkdir(parents=True)
     stamp.write_text(json.dumps(asdict(recipe), indent=1))
 
+
+def train(recipe: Recipe, folder: Path, every: int = 100) -> Trained:
+    """Train the testbed; ``folder`` keeps the checkpoint that a stopped run resumes from.
+
+    ``every`` is the number of steps between checkpoints and lines of the log. A checkpoint of
+    another recipe is discarded.
+    """
+    _open(folder, recipe)
     tokenizer = train_tokenizer(recipe)
     corpus = build_corpus(recipe, tokenizer)
-    rows, labels = corpus.rows, corpus.labels
-    model = new_model(recipe, tokenizer).train()
+    model = new_model(recipe, tokenizer)
+    targets = np.where(corpus.rows == tokenizer.pad_token_id, -100, corpus.rows)
+    log = _fit(model, recipe, corpus.rows, targets, corpus.labels, folder, every)
+    return Trained(model, tokenizer, corpus, log)
+
+
+def tune(
+    base: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: ChatRecipe,
+    folder: Path,
+    avoid: Collection[str] = (),
+    every: int = 50,
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast, Log]:
+    """Train ``base`` (which is changed) on conversations; ``folder`` and ``every`` as in `train`.
+
+    The loss is that of the assistant's words; rows of the base's own training text, mixed in so
+    that the model forgets less, count whole. No conversation has a line that is in ``avoid``.
+    Returns the model, a tokenizer with the chat template, and the log.
+    """
+    _open(folder, recipe)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    rows, targets, labels = _chat_rows(recipe, tokenizer, avoid)
+    log = _fit(base, recipe, rows, targets, labels, folder, every)
+    return base, tokenizer, log
+
+
+def _conversations(talker: Talker, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
+    """Endless tokenised conversations; a token that is not to be learned is stored as ~token."""
+    for turns in talker.conversations():
+        messages = []
+        for user, assistant in turns:
+            messages += [
+                {"role": "user", "content": user},
+                {"role": "assistant", "content": assistant},
+            ]
+        ids: list[int] = []
+        for end in range(1, len(messages) + 1):
+            part = tokenizer.apply_chat_template(messages[:end], return_dict=False)[1:]  # no BOS
+            ids += part[len(ids) :] if end % 2 == 0 else [~token for token in part[len(ids) :]]
+        yield ids
+
+
+def _chat_rows(
+    recipe: ChatRecipe, tokenizer: PreTrainedTokenizerFast, avoid: Collection[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows, what is to be predicted of them (-100: nothing), and each row's language index."""
+    count = recipe.tokens // recipe.length
+    rng = np.random.default_rng(recipe.seed)
+    labels = rng.choice(len(LANGUAGES), size=count, p=[SHARES[x] for x in LANGUAGES])
+    replayed = rng.random(count) < recipe.replay
+    rows = np.empty((count, recipe.length), dtype=np.int64)
+    for index, language in enumerate(LANGUAGES):
+        drawn = random.Random(f"chat-{recipe.seed}-{language}")
+        talker = Talker(Writer(build(language, recipe.seed), drawn), avoid)
+        base = Recipe(seed=recipe.seed)
+        sources = (
+            _conversations(talker, tokenizer),
+            _documents(corpus_writer(language, base), base, tokenizer),
+        )
+        for replay, source in enumerate(sources):
+            mine = (labels == index) & (replayed == replay)
+            rows[mine] = pack(
+                (x for x in source if len(x) + 1 <= recipe.length),
+                recipe.length,
+                int(mine.sum()),
+                tokenizer.bos_token_id,
+                tokenizer.pad_token_id,
+            )
+    unlearned = (rows < 0) | (rows == tokenizer.pad_token_id)
+    rows = np.where(rows < 0, ~rows, rows)
+    return rows, np.where(unlearned, -100, rows), labels
+
+
+def _fit(
+    model: LlamaForCausalLM,
+    recipe: Recipe | ChatRecipe,
+    rows: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    folder: Path,
+    every: int,
+) -> Log:
+    """Train on the rows in their order, from the checkpoint in ``folder`` on; returns the log."""
+    model.train()
     optimizers = _optimizers(model, recipe)
     steps = len(rows) // recipe.batch
     step, log = _load_checkpoint(folder, model, optimizers)
@@ -291,17 +398,15 @@ def train(recipe: Recipe, folder: Path, every: int = 100) -> Trained:
     with tqdm(total=steps, initial=step, desc="training the testbed", unit="step") as bar:
         while step < steps:
             chosen = slice(step * recipe.batch, (step + 1) * recipe.batch)
-            ids = torch.from_numpy(rows[chosen])
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = _rate(step, steps, recipe)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-            targets = ids[:, 1:].clone()
-            targets[targets == tokenizer.pad_token_id] = -100
+                logits = model(input_ids=torch.from_numpy(rows[chosen]), use_cache=False).logits
+            wanted = torch.from_numpy(targets[chosen])[:, 1:]
             losses = torch.nn.functional.cross_entropy(
-                logits.float().transpose(1, 2), targets, reduction="none"
+                logits[:, :-1].float().transpose(1, 2), wanted, reduction="none"
             )
-            real = targets != -100
+            real = wanted != -100
             loss = losses.sum() / real.sum()
             model.zero_grad()
             loss.backward()
@@ -322,4 +427,5 @@ def train(recipe: Recipe, folder: Path, every: int = 100) -> Trained:
                 window[:] = 0
                 bar.set_postfix(log[-1], refresh=False)
                 _save_checkpoint(folder, model, optimizers, step, log)
-    return Trained(model.eval(), tokenizer, corpus, log)
+    model.eval()
+    return log
