@@ -168,6 +168,20 @@ def drop_interval(
     return _percentiles(float(pairs[:, 0].mean() - pairs[:, 1].mean()), before - after, level)
 
 
+def mean_interval(
+    outcomes: ArrayLike,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
+) -> Interval:
+    """Percentile interval of a mean score, by bootstrap over items or clusters of them.
+
+    Parameters as for `langspec_f1_interval`, with the outcomes (items,) of one language.
+    """
+    return drop_interval(outcomes, np.zeros_like(outcomes), n_boot, level, seed, clusters)
+
+
 def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> Interval:
     """Wilson's interval of an accuracy from outcomes (items,) that are 0 or 1.
 

@@ -8,23 +8,25 @@ together, keyed by what they depend on, so that a second run repeats nothing tha
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import baselines, corpora, evaluation, metrics, models
+from . import baselines, corpora, evaluation, generation, models
 from .attribution import neuron_relevance
+from .judging import PROMPT, Judge, LLMJudge, fidelity
 from .masking import masked
 from .moments import StreamingMoments
+from .outcomes import Evaluated, Intervention, Judged
 from .runs import Store, source_digest
+from .runs.files import canonical, digest_of
 from .selection import NeuronSet, Scores, normalise, select
 
 #: Which task stands for each language. "paper" mirrors MMLU / C-Eval / Belebele-vi; the other two
@@ -59,25 +61,23 @@ class Settings:
     random_seeds: Sequence[int] = (0, 1, 2, 3, 4)
     n_perplexity: int = 200
     task_limit: int | None = None
+    chat: bool = False
+    questions: str = "data/questions"
+    n_questions: int | None = None
+    engine: str = "huggingface"
+    max_new_tokens: int = 96
+    repetition_penalty: float = 1.1
+    context: int | None = None
+    judge: str = "rubric"
+    judge_model: str = "gpt-4o"
+    judge_endpoint: str | None = None
+    judge_prompt: str | None = None
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Settings:
         """The settings found in a notebook's `globals()`; what it does not set is the default."""
         names = [f.name for f in dataclasses.fields(cls)]
         return cls(**{name: namespace[name] for name in names if name in namespace})
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """A set of neurons to mask, and the row of a table it belongs to.
-
-    `seed` is None except for random sets.
-    """
-
-    method: str
-    language: str
-    neurons: NeuronSet = field(hash=False)
-    seed: int | None = None
 
 
 class Pipeline:
@@ -377,136 +377,147 @@ class Pipeline:
         ]
         return Evaluated(list(self.settings.languages), rows, original, found)
 
+    # -- Stage 4, open-ended: answers and what the judge makes of them ---------------------------
 
-Outcome = tuple[pd.DataFrame, dict[str, Tensor]]
+    def on_chat(self, model: str) -> Pipeline:
+        """The same settings on a chat model that shares this model's neurons (§5.4).
 
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Outcomes under interventions, and the tables made of them."""
-
-    languages: list[str]
-    interventions: list[Intervention]
-    original: Outcome
-    outcomes: list[Outcome]
-
-    def _correct(self, items: pd.DataFrame, tasks: Mapping[str, str]) -> dict[str, np.ndarray]:
-        return {
-            x: items.loc[items["task"] == tasks[x], "correct"].to_numpy(dtype=float)
-            for x in self.languages
-        }
-
-    def table(self, tasks: Mapping[str, str], n_boot: int = 2000) -> pd.DataFrame:
-        """A table like the paper's Table 1: scores per language and LangSpec-F1 for each row.
-
-        `tasks` says which task stands for each language (one of `TABLES`). Random rows are means
-        over seeds, with LangSpec-F1 computed from those means. `langspec_f1_low` and `_high`: 95 %
-        intervals, for single masks by paired bootstrap over items, for random ones the range over
-        seeds. `relative_<language>` are relative drops. An empty set is a row with `n_neurons` 0.
+        Raises ValueError if its MLPs have another shape, so that no neuron corresponds.
         """
-        before = self._correct(self.original[0], tasks)
-        rows = [
-            {
-                "method": "Org",
-                "mask_language": "",
-                "n_neurons": 0,
-                **{x: values.mean() for x, values in before.items()},
-                "langspec_f1": np.nan,
-            }
-        ]
-        seeds = self.seeds(tasks)
-        seen = set()
-        for row, (items, _) in zip(self.interventions, self.outcomes, strict=True):
-            if (row.method, row.language) in seen:
-                continue
-            seen.add((row.method, row.language))
-            if row.seed is None:
-                after = self._correct(items, tasks)
-                interval = metrics.langspec_f1_interval(before, after, row.language, n_boot)
-                means, low, high = (
-                    {x: float(v.mean()) for x, v in after.items()},
-                    interval.low,
-                    interval.high,
-                )
-            else:
-                own = seeds[(seeds.method == row.method) & (seeds.mask_language == row.language)]
-                means = {x: float(own[x].mean()) for x in self.languages}
-                low, high = float(own.langspec_f1.min()), float(own.langspec_f1.max())
-            start = {x: float(v.mean()) for x, v in before.items()}
-            found = metrics.langspec_f1(start, means, row.language)
-            if not len(row.neurons):
-                warnings.warn(f"{row.method} selects no neuron for {row.language}", stacklevel=2)
-            rows.append(
-                {
-                    "method": row.method,
-                    "mask_language": row.language,
-                    "n_neurons": len(row.neurons),
-                    **means,
-                    "langspec_f1": found.f1,
-                    "langspec_f1_low": low,
-                    "langspec_f1_high": high,
-                    **{f"relative_{x}": found.relative_drops[x] for x in self.languages},
-                }
+        settings = dataclasses.replace(self.settings, model=model, chat=True)
+        other = Pipeline(settings, self.store)
+        if other.shape != self.shape:
+            raise ValueError(
+                f"neurons of {self.settings.model} cannot be transferred to {model}: the (layers, "
+                f"neurons) of the sites are {self.shape} there and {other.shape} here; give a base "
+                "model and a chat model trained from it"
             )
-        return pd.DataFrame(rows)
+        return other
 
-    def seeds(self, tasks: Mapping[str, str]) -> pd.DataFrame:
-        """One row per random mask: which, its seed and size, scores, LangSpec-F1."""
-        before = {x: float(v.mean()) for x, v in self._correct(self.original[0], tasks).items()}
+    @cached_property
+    def asked(self) -> pd.DataFrame:
+        """The open questions: `language`, `id`, `cluster` (the question's number), `question`."""
+        s = self.settings
+        if s.n_questions is not None and s.n_questions < 1:
+            raise ValueError(
+                f"n_questions is {s.n_questions}: expected at least 1, or None for all"
+            )
         rows = []
-        for row, (items, _) in zip(self.interventions, self.outcomes, strict=True):
-            if row.seed is None:
-                continue
-            after = {x: float(v.mean()) for x, v in self._correct(items, tasks).items()}
-            rows.append(
-                {
-                    "method": row.method,
-                    "mask_language": row.language,
-                    "seed": row.seed,
-                    "n_neurons": len(row.neurons),
-                    **after,
-                    "langspec_f1": metrics.langspec_f1(before, after, row.language).f1,
-                }
-            )
-        return pd.DataFrame(rows)
+        for language, lines in generation.read_questions(s.questions, s.languages).items():
+            n = min(len(lines), s.n_questions or len(lines))
+            for number in (index * len(lines) // n for index in range(n)):
+                name = f"{number:03d}"
+                rows.append((language, f"open_{language}-{name}", name, lines[number]))
+        return pd.DataFrame(rows, columns=["language", "id", "cluster", "question"])
 
-    def items(self) -> pd.DataFrame:
-        """Every item under every mask, for paired intervals: `evaluate`'s columns and the mask."""
-        tables = [self.original[0].assign(method="Org", mask_language="", seed=-1)]
-        for row, (items, _) in zip(self.interventions, self.outcomes, strict=True):
-            seed = -1 if row.seed is None else row.seed
-            tables.append(items.assign(method=row.method, mask_language=row.language, seed=seed))
-        return pd.concat(tables, ignore_index=True)
+    @staticmethod
+    def _digest(frame: pd.DataFrame) -> str:
+        return digest_of(frame.to_json(orient="split", force_ascii=False))
 
-    def perplexities(self) -> pd.DataFrame:
-        """Held-out perplexity per language under every mask.
+    @cached_property
+    def _prompts(self) -> list[list[int]]:
+        return generation.prompts(self.tokenizer, list(self.asked["question"]), self.settings.chat)
 
-        `<language>` is the perplexity; `<language>_change` the mean change in loss (nats per token)
-        against the unmasked model, `<language>_se` its standard error over windows, paired.
+    @cached_property
+    def _engine(self) -> Any:
+        s = self.settings
+        decoding = generation.Decoding(
+            max_new_tokens=s.max_new_tokens,
+            repetition_penalty=s.repetition_penalty,
+            context=s.context,
+            stop=() if s.chat else generation.STOP,
+        )
+        if s.engine == "huggingface":
+            return generation.HuggingFaceEngine(self.model, self.tokenizer, decoding)
+        if s.engine == "vllm":
+            from .vllm_engine import VLLMEngine
+
+            return VLLMEngine(s.model, decoding)
+        raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge of open-ended answers that the settings name."""
+        s = self.settings
+        if s.judge == "rubric":
+            from .testbed.rubric import Rubric
+
+            return Rubric(s.languages)
+        if s.judge == "llm":
+            cache = Path(self.store.root) / "judge.sqlite"
+            prompt = PROMPT if s.judge_prompt is None else Path(s.judge_prompt).read_text("utf-8")
+            return LLMJudge(s.judge_model, s.judge_endpoint, prompt, cache=cache)
+        raise ValueError(f"unknown judge {s.judge!r}: expected 'rubric' or 'llm'")
+
+    def said(self, neurons: NeuronSet | None = None) -> pd.DataFrame:
+        """Answers to the open questions under a mask: `asked` with `text`, `finish`, `n_tokens`.
+
+        `finish` is "stop", or "length" for an answer that was cut off.
         """
-        start = {x: self.original[1][x].double().numpy() for x in self.languages}
-        rows = [
-            {
-                "method": "Org",
-                "mask_language": "",
-                "seed": -1,
-                "n_neurons": 0,
-                **{x: float(np.exp(losses.mean())) for x, losses in start.items()},
-            }
-        ]
-        for row, (_, losses) in zip(self.interventions, self.outcomes, strict=True):
-            line: dict[str, Any] = {
-                "method": row.method,
-                "mask_language": row.language,
-                "seed": -1 if row.seed is None else row.seed,
-                "n_neurons": len(row.neurons),
-            }
-            for x in self.languages:
-                after = losses[x].double().numpy()
-                change = after - start[x]
-                line[x] = float(np.exp(after.mean()))
-                line[f"{x}_change"] = float(change.mean())
-                spread = change.std(ddof=1) if len(change) > 1 else np.nan
-                line[f"{x}_se"] = float(spread / np.sqrt(len(change)))
-            rows.append(line)
-        return pd.DataFrame(rows)
+        s = self.settings
+
+        def compute() -> pd.DataFrame:
+            if neurons is not None:
+                self.logit_change(neurons)
+            answers = self._engine.generate(self._prompts, neurons)
+            return self.asked.assign(
+                text=[answer.text for answer in answers],
+                finish=[answer.finish for answer in answers],
+                n_tokens=[len(answer.tokens) for answer in answers],
+            )
+
+        key = {
+            "model": self._model_key,
+            "asked": self._digest(self.asked),
+            "prompts": digest_of(canonical(self._prompts)),
+            "engine": s.engine,
+            "max_new_tokens": s.max_new_tokens,
+            "repetition_penalty": s.repetition_penalty,
+            "context": s.context,
+            "neurons": "" if neurons is None else neurons.digest(),
+            "code": source_digest("generation", "vllm_engine", "kernels", "masking", "models"),
+        }
+        return self.store.table("said", key, compute)
+
+    def graded(self, neurons: NeuronSet | None = None) -> pd.DataFrame:
+        """`said` with the judge's columns (`score`, 1 to 10, NaN if it gave none) and fidelity's.
+
+        `text_language` is the language of the answer among the run's languages ("" without
+        letters), `in_language` whether that is the question's: a column beside the score, so that
+        a fluent answer in the wrong language can be told from a good one.
+        """
+        answers = self.said(neurons)
+
+        def compute() -> pd.DataFrame:
+            scored = self.judge.score(answers)
+            spoken = fidelity(
+                answers["text"].to_list(),
+                answers["language"].to_list(),
+                list(self.settings.languages),
+            )
+            return scored.assign(
+                text_language=spoken["text_language"].to_numpy(),
+                in_language=spoken["in_language"].to_numpy(),
+            )
+
+        key = {
+            "answers": self._digest(answers),
+            "languages": list(self.settings.languages),
+            "judge": self.judge.fingerprint(),
+            "code": source_digest("judging", "testbed"),
+        }
+        return self.store.table("graded", key, compute)
+
+    def judged(self, interventions: Iterable[Intervention]) -> Judged:
+        """Judged answers of the unmasked model and under every intervention.
+
+        All answers are generated before any is judged, and a judge that costs money says first
+        what it will cost.
+        """
+        rows = list(interventions)
+        masks = [None, *(row.neurons for row in rows)]
+        said = [self.said(neurons) for neurons in tqdm(masks, desc="answering", unit="mask")]
+        if isinstance(self.judge, LLMJudge):
+            print(self.judge.estimate(pd.concat(said, ignore_index=True)))
+        graded = [self.graded(neurons) for neurons in tqdm(masks, desc="judging", unit="mask")]
+        return Judged(list(self.settings.languages), rows, graded[0], graded[1:])

@@ -25,7 +25,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from crane_core import baselines, evaluation, metrics, pipeline
-from crane_core.pipeline import TABLES, Evaluated, Intervention, Pipeline, Settings
+from crane_core.outcomes import Evaluated, Intervention
+from crane_core.pipeline import TABLES, Pipeline, Settings
 from crane_core.runs import Store
 from crane_core.selection import NeuronSet
 
@@ -437,6 +438,7 @@ COLUMNS = [
     "langspec_f1",
     "langspec_f1_low",
     "langspec_f1_high",
+    *(f"{x}_{end}" for x in ("en", "zh", "vi") for end in ("low", "high")),
     "relative_en",
     "relative_zh",
     "relative_vi",
@@ -491,7 +493,13 @@ def test_an_empty_selection_is_a_row_and_a_warning(
 def outcome(**right: list[int]) -> tuple[pd.DataFrame, dict[str, Tensor]]:
     """Made-up items of the knowledge tasks, and losses."""
     items = pd.concat(
-        pd.DataFrame({"task": f"knowledge_{x}", "correct": np.array(values, dtype=bool)})
+        pd.DataFrame(
+            {
+                "task": f"knowledge_{x}",
+                "cluster": [f"{x}{i}" for i in range(len(values))],
+                "correct": np.array(values, dtype=bool),
+            }
+        )
         for x, values in right.items()
     )
     # The order in which a safetensors file gives them back.
