@@ -486,6 +486,113 @@ def fig4_heatmap(
     return figure
 
 
+@_styled
+def fig5_transfer() -> Figure:
+    """Figure 5: neurons found on the base model are masked on the chat model, drawn by us."""
+    figure = Figure(figsize=(9.6, 3.5))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 96), ylim=(0, 35))
+    axes.axis("off")
+    chosen = {(0, 2), (0, 5), (1, 1), (2, 4), (2, 6), (3, 3)}
+
+    def panel(left: float, width: float, colour: str, title: str, note: str) -> None:
+        axes.add_patch(Rectangle((left, 4), width, 29, facecolor=mpl.colors.to_rgba(colour, 0.08)))
+        axes.text(left + 1.4, 31, title, color=colour, weight="bold", va="center")
+        axes.text(left + width / 2, 1.9, note, ha="center", va="center", fontsize=8.5)
+
+    def neurons(left: float, colour: str, off: bool) -> None:
+        for layer, unit in np.ndindex(4, 8):
+            x, y = left + 2.9 * unit, 10.5 + 5 * layer
+            mine = (layer, unit) in chosen
+            face = colour if mine and not off else "white"
+            axes.add_patch(
+                Circle((x, y), 1.15, facecolor=face, edgecolor=colour if mine else QUIET)
+            )
+            if mine and off:
+                axes.plot([x - 0.8, x + 0.8], [y - 0.8, y + 0.8], color=colour, lw=1.6)
+                axes.plot([x - 0.8, x + 0.8], [y + 0.8, y - 0.8], color=colour, lw=1.6)
+        axes.text(left + 10.1, 6.6, "MLP neurons, layer by layer", ha="center", fontsize=8)
+
+    panel(2, 40, BLUE, "Base model", "relevance, kurtosis, selection: here and only here")
+    neurons(5, BLUE, off=False)
+    for y, text in (
+        (25, "text in each\nlanguage"),
+        (18, "kurtosis of\nrelevance"),
+        (11, "set for one\nlanguage"),
+    ):
+        axes.text(35.5, y, text, ha="center", va="center", fontsize=8.5)
+    for y in (22, 15):
+        _arrow(axes, [(35.5, y + 0.6), (35.5, y - 1.4)])
+    panel(54, 40, VERMILION, "Chat model", "same positions masked, no search of its own")
+    neurons(57, VERMILION, off=True)
+    for y, text in ((25, "set outputs\nto zero"), (18, "ask and\nevaluate"), (11, "LangSpec-F1")):
+        axes.text(87.5, y, text, ha="center", va="center", fontsize=8.5)
+    for y in (22, 15):
+        _arrow(axes, [(87.5, y + 0.6), (87.5, y - 1.4)])
+    _arrow(axes, [(42.6, 17), (53.4, 17)])
+    axes.text(48, 20.6, "the same\nindices", ha="center", va="center", fontsize=8.5)
+    axes.text(48, 13.2, "(layer,\nneuron)", ha="center", va="center", fontsize=8)
+    return figure
+
+
+@_styled
+def fig6_transfer(
+    table: pd.DataFrame,
+    languages: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    ylabel: str = "accuracy",
+    title: str = "",
+    floor: float | None = None,
+) -> Figure:
+    """Figure 6: each target language's own score under its masks, base model against chat model.
+
+    Parameters
+    ----------
+    table : as Table 3: `method`, `mask_language`, and `base_<language>` and `chat_<language>`, with
+        `_low` and `_high` if there are intervals; row Org first.
+    languages : the languages, one panel each.
+    labels : language -> name of its benchmark.
+    ylabel : what the scores are.
+    floor : the score that guessing gives, as a dotted line.
+
+    Raises ValueError if a column is missing or the first row is not Org.
+    """
+    needed = ["method", "mask_language"]
+    needed += [f"{model}_{x}" for x in languages for model in ("base", "chat")]
+    if lacking := [name for name in needed if name not in table]:
+        raise ValueError(f"the table lacks {', '.join(lacking)}: it has {', '.join(table)}")
+    if table.iloc[0]["method"] != "Org":
+        raise ValueError("the table's first row is not Org, the unmasked model")
+    figure = Figure(figsize=(1.2 + 2.6 * len(languages), 3.4), layout="constrained")
+    grid = figure.subplots(1, len(languages), sharey=True, squeeze=False)
+    for axes, language in zip(grid.flat, languages, strict=True):
+        rows = table[(table["mask_language"] == language) | (table["method"] == "Org")]
+        names = rows["method"].to_list()
+        for model, colour, marker, shift in (
+            ("base", BLUE, "o", -0.13),
+            ("chat", ORANGE, "s", 0.13),
+        ):
+            x = np.arange(len(rows)) + shift
+            column = f"{model}_{language}"
+            values = rows[column].astype(float).to_numpy()
+            axes.axhline(values[0], color=colour, linewidth=0.9, linestyle="--", alpha=0.7)
+            if f"{column}_low" in rows:
+                low, high = (rows[f"{column}_{end}"].astype(float) for end in ("low", "high"))
+                axes.vlines(x, low, high, color=colour, linewidth=1.4)
+            axes.scatter(x, values, s=34, color=colour, marker=marker, label=model, zorder=3)
+        if floor is not None:
+            axes.axhline(floor, color=QUIET, linewidth=1, linestyle=":")
+        axes.set_xticks(range(len(rows)), names, rotation=35, ha="right")
+        axes.set(title=(labels or {}).get(language, language), xlim=(-0.5, len(rows) - 0.5))
+        axes.tick_params(axis="x", length=0)
+    grid.flat[0].set_ylabel(ylabel)
+    handles, names = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=2, fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10, x=0.02, ha="left")
+    return figure
+
+
 # --- sets and read-outs -----------------------------------------------------------------------
 
 
@@ -989,6 +1096,38 @@ def stacked_bars(
     figure.supxlabel(xlabel, fontsize=9)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+@_styled
+def shares_heatmap(panels: Mapping[str, pd.DataFrame], xlabel: str = "", title: str = "") -> Figure:
+    """Shares as numbers on a colour scale from 0 to 1, one panel for each table.
+
+    Parameters
+    ----------
+    panels : name -> table of shares; the same rows in every panel.
+
+    Raises ValueError if the panels differ in rows or a share is not between 0 and 1.
+    """
+    first = next(iter(panels.values()))
+    columns = sum(shares.shape[1] for shares in panels.values())
+    figure = Figure(figsize=(2.0 + 0.62 * columns, 1.2 + 0.3 * len(first)), layout="constrained")
+    widths = [shares.shape[1] for shares in panels.values()]
+    grid = figure.subplots(
+        1, len(panels), sharey=True, squeeze=False, gridspec_kw={"width_ratios": widths}
+    )
+    for axes, (name, shares) in zip(grid.flat, panels.items(), strict=True):
+        values = shares.to_numpy(dtype=np.float64)
+        if list(shares.index) != list(first.index):
+            raise ValueError(f"panel {name!r} has other rows than the first one")
+        if ((values < 0) | (values > 1)).any():
+            raise ValueError(f"panel {name!r} has values outside 0 to 1: expected shares")
+        rows, parts = ([str(x) for x in axis] for axis in (shares.index, shares.columns))
+        _heatmap(axes, values, Normalize(0, 1), rows, parts, ".2f", "viridis")
+        axes.set_title(name)
+    figure.supxlabel(xlabel, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

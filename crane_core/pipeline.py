@@ -396,7 +396,7 @@ class Pipeline:
 
     @cached_property
     def asked(self) -> pd.DataFrame:
-        """The open questions: `language`, `id`, `cluster` (the question's number), `question`."""
+        """The open questions: `task`, `language`, `id`, `cluster` (their number), `question`."""
         s = self.settings
         if s.n_questions is not None and s.n_questions < 1:
             raise ValueError(
@@ -407,8 +407,9 @@ class Pipeline:
             n = min(len(lines), s.n_questions or len(lines))
             for number in (index * len(lines) // n for index in range(n)):
                 name = f"{number:03d}"
-                rows.append((language, f"open_{language}-{name}", name, lines[number]))
-        return pd.DataFrame(rows, columns=["language", "id", "cluster", "question"])
+                task = f"open_{language}"
+                rows.append((task, language, f"{task}-{name}", name, lines[number]))
+        return pd.DataFrame(rows, columns=["task", "language", "id", "cluster", "question"])
 
     @staticmethod
     def _digest(frame: pd.DataFrame) -> str:

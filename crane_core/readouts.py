@@ -62,6 +62,10 @@ def _drop(before: Array, after: Array, relative: bool) -> tuple[float, float]:
     The error is that of paired items, for relative drops by the delta method; several masks add
     the spread between them.
     """
+    scored = ~(np.isnan(before) | np.isnan(after).any(axis=0))
+    before, after = before[scored], after[:, scored]
+    if not len(before):
+        return float("nan"), float("nan")
     start, mean = before.mean(), after.mean(axis=0)
     scale = start if relative else 1.0
     if scale == 0 or len(before) < 2:
@@ -74,16 +78,22 @@ def _drop(before: Array, after: Array, relative: bool) -> tuple[float, float]:
 
 
 def verdicts(
-    items: pd.DataFrame, table: pd.DataFrame, tasks: Mapping[str, str], level: float = 0.95
+    items: pd.DataFrame,
+    table: pd.DataFrame,
+    tasks: Mapping[str, str],
+    level: float = 0.95,
+    value: str = "correct",
 ) -> pd.DataFrame:
     """Does each mask hit its language more than every other, and more than random masks do?
 
     Parameters
     ----------
-    items : every item under every mask, as `Evaluated.items` returns them.
-    table : `Evaluated.table` of the same tasks; gives LangSpec-F1 and its intervals.
+    items : every item under every mask, as `Evaluated.items` or `Judged.items` returns them; what
+        has no score is left out, with its counterpart.
+    table : the table of the same tasks; gives LangSpec-F1 and its intervals.
     tasks : language -> the task that stands for it.
     level : confidence of the intervals.
+    value : the column of `items` that holds the outcomes.
 
     Returns
     -------
@@ -94,7 +104,7 @@ def verdicts(
     else "open"; the columns `relative_…` say the same of drops relative to the unmasked scores.
     `against_random` is where the interval of LangSpec-F1 lies: "above", "below" or "within" (which
     includes overlapping) the range of the random masks made for this language, or "" without them.
-    All scores are shares, not points.
+    All scores are in the unit of `value`.
 
     Raises ValueError if the table's languages have no tasks, or are fewer than two.
     """
@@ -106,12 +116,14 @@ def verdicts(
         )
     reach = NormalDist().inv_cdf((1 + level) / 2)
     by_mask = dict(list(items.groupby(["method", "mask_language"], sort=False)))
-    before = {x: after[0] for x, after in _outcomes(by_mask["Org", ""], languages, tasks).items()}
+    before = {
+        x: after[0] for x, after in _outcomes(by_mask["Org", ""], languages, tasks, value).items()
+    }
     random = table[table["method"] == "Random"].set_index("mask_language")
     rows = []
     for _, row in table.iloc[1:].iterrows():
         target = row["mask_language"]
-        after = _outcomes(by_mask[row["method"], target], languages, tasks)
+        after = _outcomes(by_mask[row["method"], target], languages, tasks, value)
         line = {key: row[key] for key in ("method", "mask_language", "n_neurons")}
         for relative, prefix in ((False, ""), (True, "relative_")):
             drops = {x: _drop(before[x], after[x], relative) for x in languages}
@@ -150,26 +162,39 @@ def verdicts(
 
 
 def _outcomes(
-    items: pd.DataFrame, languages: Sequence[str], tasks: Mapping[str, str]
+    items: pd.DataFrame, languages: Sequence[str], tasks: Mapping[str, str], value: str
 ) -> dict[str, Array]:
-    """Right or wrong of one method's masks, language -> (masks, items)."""
+    """Outcomes under one method's masks, language -> (masks, items)."""
     found = {}
     for x in languages:
         own = items[items["task"] == tasks[x]]
-        masks = [group["correct"].to_numpy(float) for _, group in own.groupby("seed", sort=False)]
+        masks = [group[value].to_numpy(float) for _, group in own.groupby("seed", sort=False)]
         found[x] = np.stack(masks)
     return found
 
 
-def _points(share: float) -> str:
-    """A share as signed points, with a minus sign that is one."""
-    return f"{100 * share:+.1f}".replace("-", "−")
+class Unit(NamedTuple):
+    """How a score is said: times `scale`, with `digits` decimals, followed by `name`."""
+
+    scale: float
+    digits: int
+    name: str
+
+    def signed(self, value: float) -> str:
+        """A difference with its sign; the minus sign is one."""
+        return f"{self.scale * value:+.{self.digits}f}".replace("-", "−")
 
 
-def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None) -> str:
+#: Accuracies, and a judge's scale from 1 to 10.
+PERCENT, GRADE = Unit(100, 1, "points"), Unit(1, 2, "of a grade")
+
+
+def sentence(
+    verdict: Mapping[str, Any], names: Mapping[str, str] | None = None, unit: Unit = PERCENT
+) -> str:
     """One row of `verdicts` in words (Markdown), null results as null results.
 
-    `names` maps language codes to names.
+    `names` maps language codes to names, `unit` says what the outcomes are.
     """
     names = names or {}
     target = names.get(verdict["mask_language"], verdict["mask_language"])
@@ -179,7 +204,8 @@ def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None)
 
     def points(key: str) -> str:
         low, high = verdict[f"{key}_low"], verdict[f"{key}_high"]
-        return f"{_points(verdict[key])} points [{_points(low)}, {_points(high)}]"
+        value = f"{unit.signed(verdict[key])} {unit.name}"
+        return f"{value} [{unit.signed(low)}, {unit.signed(high)}]"
 
     def judged(prefix: str, key: str) -> str:
         other = names.get(verdict[f"{prefix}other"], verdict[f"{prefix}other"])
@@ -193,7 +219,7 @@ def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None)
     absolute, relative = judged("", "absolute"), judged("relative_", "relative")
     text = (
         f"{start}{target} drops by {points('drop')}, {other} by "
-        f"{_points(verdict['other_drop'])}; the difference is {points('difference')}. "
+        f"{unit.signed(verdict['other_drop'])}; the difference is {points('difference')}. "
     )
     if absolute == relative:
         text += f"In absolute and in relative terms the mask {absolute}."
@@ -208,6 +234,55 @@ def sentence(verdict: Mapping[str, Any], names: Mapping[str, str] | None = None)
             f"({verdict['random_low']:.3f} to {verdict['random_high']:.3f})."
         )
     return text
+
+
+def shown(table: pd.DataFrame, languages: Sequence[str], digits: int = 3) -> pd.DataFrame:
+    """A results table as it is read: every score and LangSpec-F1 with its interval, as text."""
+    frame = pd.DataFrame({"method": table["method"], "mask": table["mask_language"]})
+    frame["n"] = table["n_neurons"].map("{:,}".format)
+    for column in (*languages, "langspec_f1"):
+        places = 3 if column == "langspec_f1" else digits
+        frame[column] = [
+            f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+            for value, low, high in zip(
+                table[column], table[f"{column}_low"], table[f"{column}_high"], strict=True
+            )
+        ]
+    frame.loc[frame["method"] == "Org", ["n", "langspec_f1"]] = "–"
+    return frame.rename(columns={"langspec_f1": "LangSpec-F1"})
+
+
+def drops_in_words(table: pd.DataFrame, languages: Sequence[str], digits: int = 3) -> str:
+    """The drops of every row and its LangSpec-F1, for readers who cannot see a figure of them."""
+    org = table.iloc[0]
+    return " ".join(
+        f"{row['method']} {row['mask_language']}: "
+        + ", ".join(f"{x} {org[x] - row[x]:+.{digits}f}" for x in languages)
+        + f"; LangSpec-F1 {row['langspec_f1']:.3f}."
+        for _, row in table.iloc[1:].iterrows()
+    )
+
+
+def null_and_marks(
+    table: pd.DataFrame, seeds: pd.DataFrame, names: Mapping[str, str]
+) -> tuple[dict[str, Array], dict[str, dict[str, float]]]:
+    """LangSpec-F1 of random masks by row, and of the other methods, for `figures.f1_strip`.
+
+    `table` and `seeds` as `Scored` makes them; a row is a masked language with CRANE's number of
+    neurons, which the random masks share.
+    """
+    counts = table[table["method"] == "CRANE"].set_index("mask_language")["n_neurons"]
+    label = {str(x): f"{names.get(str(x), str(x))}, n = {n:,}" for x, n in counts.items()}
+    null: dict[str, Array] = {}
+    for x, text in label.items():
+        own = seeds[seeds["mask_language"] == x] if len(seeds) else seeds
+        null[text] = own["langspec_f1"].to_numpy(float) if len(own) else np.array([])
+    marks: dict[str, dict[str, float]] = {}
+    for row in table.iloc[1:].to_dict("records"):
+        if row["method"] != "Random":
+            found = marks.setdefault(row["method"], {})
+            found[label[row["mask_language"]]] = row["langspec_f1"]
+    return null, marks
 
 
 def summary(verdicts: pd.DataFrame, method: str) -> str:

@@ -56,11 +56,12 @@ from scipy import stats
 
 from crane_core import evaluation, figures, metrics
 from crane_core.pipeline import TABLES, Pipeline, Settings
-from crane_core.runs import atomic_path
+from crane_core.runs import write_table
 from crane_core.testbed import gate, text, world
 
 pipeline = Pipeline(Settings.of(globals()))
 tokenizer = pipeline.tokenizer
+results = Path(run_dir) / "results"
 
 # %% [markdown]
 # ## Figure 1: where the model comes in
@@ -93,12 +94,6 @@ def in_language(language, content):
         f'<p lang="{language}" style="white-space:pre-wrap;margin:0.2em 0 0.6em">'
         f"<b>{language}</b>&ensp;{content}</p>"
     )
-
-
-def save(table, name):
-    """Write a table to the run's results."""
-    with atomic_path(Path(run_dir) / "results" / name) as path:
-        table.to_csv(path, index=False)
 
 
 # %% [markdown]
@@ -207,7 +202,7 @@ for x, lines in same_content.items():
         }
     )
 tokens_needed = pd.DataFrame(rows)
-save(tokens_needed, "testbed_tokens.csv")
+write_table(tokens_needed, results / "testbed_tokens.csv")
 figures.table(
     tokens_needed,
     f"The same {rows[0]['questions']} questions with their answers in each language.",
@@ -365,7 +360,7 @@ HTML("".join(shown_items) + "<p>Numbers are log-probabilities in nats.</p>")
 scores = evaluation.scores(items).loc[asked].reset_index()
 positions = items.groupby("task")["answer"].value_counts(normalize=True).unstack(fill_value=0.0)
 scores["chance"] = gate.CHANCE
-save(scores, "testbed_accuracy.csv")
+write_table(scores, results / "testbed_accuracy.csv")
 figures.table(
     scores.assign(
         interval=[f"{a:.3f} to {b:.3f}" for a, b in zip(scores.low, scores.high, strict=True)]
@@ -402,7 +397,7 @@ by_kind = items.assign(
 counts = items.groupby("relation", sort=False).size() // len(languages)
 by_kind = by_kind[languages].reset_index()
 by_kind.insert(2, "items per language", by_kind["asked"].map(counts))
-save(by_kind, "testbed_by_relation.csv")
+write_table(by_kind, results / "testbed_by_relation.csv")
 figures.table(
     by_kind,
     "Accuracy of the unmasked model by kind of question. Few items make a rough estimate: with 70, "
@@ -477,7 +472,7 @@ for x in languages:
 perplexity = pd.DataFrame(
     rows, columns=["language", "windows", "loss", "perplexity", "low", "high"]
 )
-save(perplexity, "testbed_perplexity.csv")
+write_table(perplexity, results / "testbed_perplexity.csv")
 figures.table(
     perplexity,
     f"Held-out perplexity per token, windows of {window} tokens; low and high: 95 % interval over "

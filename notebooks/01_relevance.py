@@ -50,20 +50,15 @@ from crane_core.attribution import neuron_relevance, objective_values, token_rel
 from crane_core.conservation import conservation, stream_shares
 from crane_core.moments import StreamingMoments
 from crane_core.pipeline import TABLES
-from crane_core.runs import atomic_path
+from crane_core.runs import write_table
 from crane_core.selection import NeuronSet
 
 net, tokenizer = models.load(model)
 windows = corpora.read_windows(tokenizer, corpus, languages, n_checked, window, seed)
+results = Path(run_dir) / "results"
 
 # %% tags=["hide-input"]
 BAND = (0.05, 0.5, 0.95)
-
-
-def save(table, name):
-    """Write a table to the run's results."""
-    with atomic_path(Path(run_dir) / "results" / name) as path:
-        table.to_csv(path, index=False)
 
 
 def spread(values, form=".3f"):
@@ -326,7 +321,7 @@ for step, table in measured["attnlrp"].groupby("step", sort=False):
         }
     )
 rule_by_rule = pd.DataFrame(rows)
-save(rule_by_rule, "conservation.csv")
+write_table(rule_by_rule, results / "conservation.csv")
 figures.table(
     rule_by_rule,
     "Relevance that a step's inputs receive, relative to what its output has: median and middle "
@@ -408,7 +403,7 @@ for lang in languages:
         rows.append((lang, rule, len(values), *quantiles))
 ends = ["5 %", "25 %", "median", "75 %", "95 %"]
 ratio = pd.DataFrame(rows, columns=["language", "rules", "n", *ends])
-save(ratio, "relevance_ratio.csv")
+write_table(ratio, results / "relevance_ratio.csv")
 figures.table(
     ratio,
     f"Relevance of all input tokens divided by the output ({objective}), quantiles over n windows.",
@@ -672,7 +667,7 @@ for layer in range(len(relevance)):
         row[f"kurtosis, {lang}"] = spearmanr(a, b, nan_policy="omit").statistic
     rows.append(row)
 rules_table = pd.DataFrame(rows)
-save(rules_table, "attnlrp_against_gradient.csv")
+write_table(rules_table, results / "attnlrp_against_gradient.csv")
 figures.table(
     rules_table,
     "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson's r, "

@@ -53,7 +53,7 @@ from crane_core import figures
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
 from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import atomic_path
+from crane_core.runs import write_table
 from crane_core.selection import NORMALISATIONS, margins, normalise, overlap, select
 
 settings = Settings.of(globals())
@@ -818,11 +818,8 @@ everything = pd.concat(
     for x in settings.languages
 )
 results = Path(run_dir) / "results"
-results.mkdir(parents=True, exist_ok=True)
-with atomic_path(results / "kurtosis.parquet") as path:
-    everything.to_parquet(path, index=False)
-with atomic_path(results / "kurtosis_regions.csv") as path:
-    regions.to_csv(path, index=False)
+write_table(everything, results / "kurtosis.parquet")
+write_table(regions, results / "kurtosis_regions.csv")
 
 # %% [markdown]
 # ## Exercises

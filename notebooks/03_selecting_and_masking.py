@@ -57,7 +57,7 @@ from scipy.stats import hypergeom
 from crane_core import baselines, figures, models
 from crane_core.masking import bake, masked
 from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import atomic_path
+from crane_core.runs import write_table
 from crane_core.selection import NeuronSet, overlap, select
 
 settings = Settings.of(globals())
@@ -612,8 +612,7 @@ for x in settings.languages:
             }
         )
 effect = pd.DataFrame(rows)
-with atomic_path(results / "mask_loss.csv") as path:
-    effect.to_csv(path, index=False)
+write_table(effect, results / "mask_loss.csv")
 figures.table(
     pd.DataFrame(
         {

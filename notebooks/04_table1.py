@@ -44,19 +44,13 @@ from IPython.display import Markdown, display
 
 from crane_core import figures, metrics, readouts
 from crane_core.pipeline import TABLES, Pipeline, Settings
-from crane_core.runs import atomic_path
+from crane_core.runs import write_table
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
 results = Path(run_dir) / "results"
 names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
 names = {x: names.get(x, x) for x in settings.languages}
-
-
-def save(frame, name):
-    """Write a table, completely or not at all."""
-    with atomic_path(results / name) as path:
-        frame.to_parquet(path) if name.endswith(".parquet") else frame.to_csv(path, index=False)
 
 
 # %% [markdown]
@@ -131,10 +125,10 @@ evaluated = by_site["intermediate"]
 # %% tags=["hide-input"]
 items = {site: found.items() for site, found in by_site.items()}
 seeds = {site: found.seeds(TABLES["paper"]) for site, found in by_site.items()}
-save(items["intermediate"], "items_table1.parquet")
-save(items["projections"], "items_table1_projections.parquet")
-save(seeds["intermediate"], "table1_seeds.csv")
-save(seeds["projections"], "table1_projections_seeds.csv")
+write_table(items["intermediate"], results / "items_table1.parquet")
+write_table(items["projections"], results / "items_table1_projections.parquet")
+write_table(seeds["intermediate"], results / "table1_seeds.csv")
+write_table(seeds["projections"], results / "table1_projections_seeds.csv")
 per_task = items["intermediate"].query("method == 'Org'").groupby("task", sort=False).size()
 masks = [len(found.interventions) for found in by_site.values()]
 display(
@@ -157,28 +151,13 @@ display(
 
 # %%
 table1 = evaluated.table(TABLES["paper"])
-save(table1, "table1.csv")
+write_table(table1, results / "table1.csv")
 
 
 # %% tags=["hide-input"]
-def shown(table):
-    """A results table as it is read: scores, and LangSpec-F1 with its interval."""
-    frame = pd.DataFrame({"method": table["method"], "mask": table["mask_language"]})
-    frame["n"] = table["n_neurons"].map("{:,}".format)
-    for x in settings.languages:
-        frame[x] = table[x].map("{:.3f}".format)
-    frame["LangSpec-F1"] = table["langspec_f1"].map("{:.3f}".format)
-    frame["interval or range"] = [
-        f"{low:.3f}–{high:.3f}"
-        for low, high in zip(table["langspec_f1_low"], table["langspec_f1_high"], strict=True)
-    ]
-    frame.loc[frame["method"] == "Org", ["n", "LangSpec-F1", "interval or range"]] = "–"
-    return frame
-
-
 display(
     figures.table(
-        shown(table1),
+        readouts.shown(table1, settings.languages),
         "Table 1, ours: accuracy on "
         + ", ".join(TABLES["paper"][x] for x in settings.languages)
         + " and LangSpec-F1. For random masks the range is that over "
@@ -206,19 +185,7 @@ display(
 # made for. A mask that does what CRANE is after has its darkest orange in the outlined cell and
 # next to nothing beside it.
 
-
 # %% tags=["hide-input"]
-def described(table, languages):
-    """The drops of every row, for readers who cannot see the figure."""
-    org = table.iloc[0]
-    return " ".join(
-        f"{row['method']} {row['mask_language']}: "
-        + ", ".join(f"{x} {org[x] - row[x]:+.3f}" for x in languages)
-        + f"; LangSpec-F1 {row['langspec_f1']:.3f}."
-        for _, row in table.iloc[1:].iterrows()
-    )
-
-
 figures.show(
     figures.fig4_heatmap(
         table1,
@@ -227,7 +194,7 @@ figures.show(
         title="Ours, testbed: site intermediate",
     ),
     alt="Heatmap of drops in accuracy under each mask with bars of LangSpec-F1, on our testbed. "
-    + described(table1, settings.languages),
+    + readouts.drops_in_words(table1, settings.languages),
 )
 
 # %% tags=["hide-input"]
@@ -239,7 +206,7 @@ figures.show(
         title="Published (Llama-2-7B), drawn from the paper's Table 1",
     ),
     alt="The same heatmap drawn from the published Table 1 for Llama-2-7B. "
-    + described(published, ["en", "zh", "vi"]),
+    + readouts.drops_in_words(published, ["en", "zh", "vi"]),
 )
 
 # %% [markdown]
@@ -252,19 +219,7 @@ figures.show(
 # LangSpec-F1 is not zero**, and it grows with what a mask of that size costs anyway.
 
 # %% tags=["hide-input"]
-kept = table1[table1["method"] != "Random"].iloc[1:]
-counts = table1[table1["method"] == "CRANE"].set_index("mask_language")["n_neurons"]
-label = {x: f"{names[x]}, n = {counts[x]:,}" for x in settings.languages}
-null = {
-    label[x]: seeds["intermediate"].query("mask_language == @x")["langspec_f1"].to_numpy()
-    if len(seeds["intermediate"])
-    else np.array([])
-    for x in settings.languages
-}
-marks = {
-    method: {label[x]: f1 for x, f1 in zip(own["mask_language"], own["langspec_f1"], strict=True)}
-    for method, own in kept.groupby("method", sort=False)
-}
+null, marks = readouts.null_and_marks(table1, seeds["intermediate"], names)
 display(
     figures.show(
         figures.f1_strip(null, marks, "LangSpec-F1 of random masks of CRANE's size"),
@@ -311,7 +266,7 @@ display(
 
 # %%
 verdicts = readouts.verdicts(items["intermediate"], table1, TABLES["paper"])
-save(verdicts, "table1_verdicts.csv")
+write_table(verdicts, results / "table1_verdicts.csv")
 
 # %% tags=["hide-input"]
 lines = [readouts.sentence(row, names) for row in verdicts.to_dict("records")]
@@ -378,13 +333,13 @@ parallel = {
     for kind in ("knowledge", "reading")
 }
 for kind, tables in parallel.items():
-    save(both_sites(tables), f"table1_parallel_{kind}.csv")
+    write_table(both_sites(tables), results / f"table1_parallel_{kind}.csv")
 
 # %% tags=["hide-input"]
 for kind, tables in parallel.items():
     display(
         figures.table(
-            shown(tables["intermediate"]),
+            readouts.shown(tables["intermediate"], settings.languages),
             f"Parallel table: {kind} in every language (site intermediate)",
         )
     )
@@ -403,7 +358,7 @@ for kind, tables in parallel.items():
                 reach=largest,
             ),
             alt=f"Heatmap of drops when every language has the {kind} task. "
-            + described(tables["intermediate"], settings.languages),
+            + readouts.drops_in_words(tables["intermediate"], settings.languages),
         )
     )
 
@@ -452,7 +407,7 @@ display(Markdown(verdict))
 
 # %%
 table1_projections = by_site["projections"].table(TABLES["paper"])
-save(table1_projections, "table1_projections.csv")
+write_table(table1_projections, results / "table1_projections.csv")
 
 # %% tags=["hide-input"]
 crane_projections = [row for row in by_site["projections"].interventions if row.method == "CRANE"]
@@ -477,11 +432,12 @@ display(
 )
 display(
     figures.table(
-        shown(table1_projections), "Table 1 at the site projections (ours; nothing published)"
+        readouts.shown(table1_projections, settings.languages),
+        "Table 1 at the site projections (ours; nothing published)",
     )
 )
 verdicts_projections = readouts.verdicts(items["projections"], table1_projections, TABLES["paper"])
-save(verdicts_projections, "table1_projections_verdicts.csv")
+write_table(verdicts_projections, results / "table1_projections_verdicts.csv")
 display(
     Markdown(
         "\n".join(
@@ -502,7 +458,7 @@ display(
 
 # %%
 perplexities = both_sites({site: found.perplexities() for site, found in by_site.items()})
-save(perplexities, "perplexity.csv")
+write_table(perplexities, results / "perplexity.csv")
 losses = readouts.loss_changes(
     perplexities[perplexities["site"] == "intermediate"], settings.languages
 )
@@ -582,7 +538,7 @@ display(
 
 # %%
 chosen = readouts.choices(items["intermediate"], readouts.option_texts(pipeline.prepared))
-save(chosen, "choices.csv")
+write_table(chosen, results / "choices.csv")
 
 # %% tags=["hide-input"]
 task_language = {name: x for table in TABLES.values() for x, name in table.items()}
@@ -625,8 +581,8 @@ free = pd.concat(
     ignore_index=True,
 )
 shares = readouts.answer_shares(free)
-save(free, "items_answers.parquet")
-save(shares, "answers.csv")
+write_table(free, results / "items_answers.parquet")
+write_table(shares, results / "answers.csv")
 
 # %% tags=["hide-input"]
 panels = {}

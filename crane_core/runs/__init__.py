@@ -14,7 +14,7 @@ killed at any moment and started again ends with the files of one that was never
 
 from crane_core.runs.book import build_book
 from crane_core.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
-from crane_core.runs.files import atomic_path
+from crane_core.runs.files import atomic_path, write_table
 from crane_core.runs.parameters import Notebook, Parameter
 from crane_core.runs.sources import ROOT, source_digest
 from crane_core.runs.store import Store
@@ -31,4 +31,5 @@ __all__ = [
     "atomic_path",
     "build_book",
     "source_digest",
+    "write_table",
 ]

@@ -8,6 +8,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @contextmanager
@@ -49,6 +53,15 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(table: pandas.DataFrame, path: Path | str) -> None:
+    """Write a table as CSV or Parquet, as the name says, without its index; whole or not at all."""
+    with atomic_path(path) as temporary:
+        if Path(path).suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
 
 
 def canonical(value: object) -> str:
