@@ -524,41 +524,40 @@ class _Session:
         )
         self.json_mode = True
         self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._told: _Failure | None = None  # the last failure
+        self._in_a_row = 0  # failures since a verdict
 
     def run(self, pending: list[_Question]) -> _Failure | None:
         """Judge all of `pending`; return the failure to tell of, if any is left without verdict."""
-        told: _Failure | None = None
-        in_a_row = 0
         executor = ThreadPoolExecutor(self.judge.concurrency)
         bar = tqdm(total=len(pending), desc=f"judging with {self.judge.model}", unit="answer")
         try:
             with bar:
-                for outcome in self._outcomes(executor, pending):
-                    if outcome is None:
-                        in_a_row = 0
-                        bar.update()
-                        continue
-                    told = outcome
-                    in_a_row += 1
-                    if outcome.fatal or in_a_row >= max(2, self.judge.concurrency):
-                        break
+                # One goes ahead, so that a wrong key costs one call, not one per thread.
+                bar.update(self._attempt(pending[0]))
+                futures = [executor.submit(self._attempt, question) for question in pending[1:]]
+                for future in as_completed(futures):
+                    bar.update(future.result())
         except BaseException:  # Ctrl-C does not wait for calls in flight, which still are kept
             self.stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
             raise
-        self.stop.set()
-        executor.shutdown(cancel_futures=True)
+        executor.shutdown()
         self.client.close()
-        return told
+        return self._told
 
-    def _outcomes(
-        self, executor: ThreadPoolExecutor, pending: list[_Question]
-    ) -> Iterator[_Failure | None]:
-        # One goes ahead, so that a wrong key or a refused format costs one call, not one per thread
-        yield self._one(pending[0])
-        futures = [executor.submit(self._one, question) for question in pending[1:]]
-        for future in as_completed(futures):
-            yield future.result()
+    def _attempt(self, question: _Question) -> bool:
+        """Have one answer judged, if there is still a point in it; whether it has its verdict."""
+        if self.stop.is_set():
+            return False
+        failure = self._one(question)
+        with self._lock:
+            self._in_a_row = self._in_a_row + 1 if failure else 0
+            self._told = failure or self._told
+            if failure and (failure.fatal or self._in_a_row >= max(2, self.judge.concurrency)):
+                self.stop.set()
+        return failure is None
 
     def _one(self, question: _Question) -> _Failure | None:
         """Have one answer judged and keep the verdict."""
@@ -568,8 +567,6 @@ class _Session:
         tokens_in = tokens_out = 0
         verdict = None
         for asked in range(1, ASKS + 1):
-            if self.stop.is_set():
-                return _Failure("stopped")
             reply = self._ask(prompt, asked - 1)
             if isinstance(reply, _Failure):
                 if reply.malformed and asked < ASKS:
