@@ -174,6 +174,8 @@ def test_scores_keep_rows_order_and_index_whatever_the_concurrency(
     again = make(concurrency=1, timeout=5.0, retries=0)
     pd.testing.assert_frame_equal(again.score(answers), scored)
     pd.testing.assert_frame_equal(again.score(answers[::-1]), scored[::-1])
+    twice = again.score(pd.concat([answers, answers]))  # an index may hold a name twice
+    pd.testing.assert_frame_equal(twice, pd.concat([scored, scored]))
     assert len(endpoint.bodies) == 12
 
 
@@ -450,7 +452,7 @@ def test_resumes_where_the_endpoint_died(endpoint: Endpoint, make: Callable[...,
     with pytest.raises(JudgeError, match=r"keeps failing .*maintenance") as error:
         judge.score(answers)
     assert re.search(r"7 of 20 verdicts are done and safe.*, 13 are left", str(error.value))
-    assert len(endpoint.bodies) <= 7 + 2 * 3  # it did not try them all
+    assert len(endpoint.bodies) < 20  # it did not try the other 13, twice each
     assert judge.estimate(answers).cached == 7
 
     endpoint.behave = graded
