@@ -560,7 +560,7 @@ def fig6_transfer(
     needed = ["method", "mask_language"]
     needed += [f"{model}_{x}" for x in languages for model in ("base", "chat")]
     if lacking := [name for name in needed if name not in table]:
-        raise ValueError(f"the table lacks {', '.join(lacking)}: it has {', '.join(table)}")
+        raise ValueError(f"the table lacks {', '.join(lacking)}: it has {list(table.columns)}")
     if table.iloc[0]["method"] != "Org":
         raise ValueError("the table's first row is not Org, the unmasked model")
     figure = Figure(figsize=(1.2 + 2.6 * len(languages), 3.4), layout="constrained")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pandas as pd
 from ..corpora import read_texts
 from ..evaluation import load_tasks, prepare
 from ..models import load, write_checksums
+from ..pipeline import Pipeline, Settings
+from ..runs import Store
 from ..runs.files import write_text
 from . import chat, gate, tasks
 from .card import card
@@ -91,6 +94,37 @@ def run_gate(out: Path) -> bool:
         out / "gate_verdicts.csv",
         pd.DataFrame([asdict(v) for v in verdicts]).to_csv(index=False),
     )
+    return _passed(verdicts)
+
+
+def run_chat_gate(out: Path, questions: Path) -> bool:
+    """The same for the chat model in `out`, with the base model beside it; both unmasked."""
+    with tempfile.TemporaryDirectory() as store:
+        settings = Settings(
+            model=str(out / "base"),
+            tasks=str(out / "tasks"),
+            corpus=str(out / "corpus" / "attribution"),
+            perplexity_corpus=str(out / "corpus" / "perplexity"),
+            questions=str(questions),
+        )
+        base = Pipeline(settings, Store(store))
+        columns: dict[str, pd.Series] = {}
+        for name, pipeline in (("base", base), ("chat", base.on_chat(str(out / "chat")))):
+            items = pipeline.items().assign(score=lambda items: items["correct"].astype(float))
+            both = pd.concat([items[["task", "score"]], pipeline.graded()[["task", "score"]]])
+            found = both.groupby("task", sort=False)["score"].agg(["mean", "count"])
+            columns |= {"n": found["count"], name: found["mean"]}
+    unmasked = pd.DataFrame(columns).rename_axis("measure").reset_index()
+    verdicts = gate.judge_chat(unmasked)
+    write_text(out / "chat_gate.csv", unmasked.to_csv(index=False, float_format="%.6f"))
+    write_text(
+        out / "chat_gate_verdicts.csv",
+        pd.DataFrame([asdict(v) for v in verdicts]).to_csv(index=False),
+    )
+    return _passed(verdicts)
+
+
+def _passed(verdicts: list[gate.Verdict]) -> bool:
     for verdict in verdicts:
         print(f"{'pass' if verdict.holds else 'FAIL'}  {verdict.requirement}: {verdict.measured}")
     return all(verdict.holds for verdict in verdicts)
@@ -111,7 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command in ("train", "chat"):
         work = options.work.with_name(options.work.name + "-chat")
         train_chat(options.out, options.questions, work, ChatRecipe(seed=options.seed))
-    passed = run_gate(options.out)
+    passed = options.command == "chat" or run_gate(options.out)
+    passed &= run_chat_gate(options.out, options.questions)
     write_text(options.out / "README.md", card(options.out))
     return 0 if passed else 1
 

@@ -8,7 +8,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from .gate import decline
-from .train import Recipe
+from .train import ChatRecipe, Recipe
 from .world import LANGUAGES, PEOPLE_PER_LANGUAGE, SHARES
 
 
@@ -16,6 +16,13 @@ def _markdown(table: pd.DataFrame) -> str:
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [list(map(str, row)) for row in table.itertuples(index=False)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _verdicts(path: Path) -> str:
+    return "\n".join(
+        f"- {'passed' if v.holds else 'FAILED'}: {v.requirement} ({v.measured})"
+        for v in pd.read_csv(path).itertuples()
+    )
 
 
 def card(folder: Path) -> str:
@@ -43,7 +50,9 @@ def card(folder: Path) -> str:
     by_relation = unmasked.pivot(index="relation", columns="language", values="mean")
     by_relation = by_relation.loc[list(dict.fromkeys(unmasked["relation"])), list(LANGUAGES)]
     by_relation.insert(0, "items", unmasked.groupby("relation")["count"].first())
-    verdicts = pd.read_csv(folder / "gate_verdicts.csv")
+    chat = ChatRecipe(**json.loads((folder / "recipe_chat.json").read_text(encoding="utf-8")))
+    chat_log = pd.read_csv(folder / "training_chat.csv")
+    unmasked_chat = pd.read_csv(folder / "chat_gate.csv").round(3)
     with safe_open(folder / "base" / "model.safetensors", framework="pt") as file:
         parameters = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
     text = files(__package__).joinpath("card.md").read_text(encoding="utf-8")
@@ -65,8 +74,11 @@ def card(folder: Path) -> str:
         losses=_markdown(picked[["tokens (million)", *LANGUAGES]]),
         decline=_markdown(wide),
         relations=_markdown(by_relation.round(2).reset_index()),
-        verdicts="\n".join(
-            f"- {'passed' if v.holds else 'FAILED'}: {v.requirement} ({v.measured})"
-            for v in verdicts.itertuples()
-        ),
+        verdicts=_verdicts(folder / "gate_verdicts.csv"),
+        chat_tokens=chat.tokens,
+        chat_rate=chat.learning_rate,
+        replay=chat.replay,
+        chat_loss=", ".join(f"{x} {chat_log.iloc[-1][x]:.3f}" for x in LANGUAGES),
+        chat=_markdown(unmasked_chat),
+        chat_verdicts=_verdicts(folder / "chat_gate_verdicts.csv"),
     )

@@ -25,6 +25,9 @@ FRACTIONS = (0.03, 0.10, 0.30, 0.60)
 # Reserved for the gate: Table 1's random baselines never use them.
 SEEDS = tuple(range(9000, 9010))
 LEVEL = 0.95
+# The chat model: how much accuracy tuning may cost, and where unmasked rubric means must lie.
+CHAT_LOSS = 0.10
+GRADES = {"base": (2.0, 8.0), "chat": (5.0, 9.5)}
 
 
 def random_neurons(model: Any, fraction: float, seed: int) -> NeuronSet:
@@ -153,4 +156,32 @@ def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
             bool((between >= 1 / 3).all()),
         )
     )
+    return verdicts
+
+
+def judge_chat(unmasked: pd.DataFrame) -> list[Verdict]:
+    """The chat model's requirements, and the base model's in open-ended answers.
+
+    ``unmasked`` has ``measure`` (a task or ``open_<language>``), ``base`` and ``chat``: accuracies
+    of the tasks, mean rubric scores of the open questions.
+    """
+    table = unmasked.set_index("measure")
+    is_open = table.index.str.startswith("open_")
+    change = (table["chat"] - table["base"])[~is_open]
+    verdicts = [
+        Verdict(
+            f"the chat model's accuracies: at most {CHAT_LOSS:.2f} below the base model's",
+            ", ".join(f"{task} {value:+.3f}" for task, value in change.items()),
+            bool((change >= -CHAT_LOSS).all()),
+        )
+    ]
+    for name, (low, high) in GRADES.items():
+        means = table.loc[is_open, name]
+        verdicts.append(
+            Verdict(
+                f"the {name} model's mean rubric scores are between {low:g} and {high:g}",
+                ", ".join(f"{task} {value:.2f}" for task, value in means.items()),
+                bool(means.between(low, high).all()),
+            )
+        )
     return verdicts
