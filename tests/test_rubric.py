@@ -360,6 +360,11 @@ def test_grades_worked_out_by_hand(rubric: Rubric) -> None:
         (f"whitebridge is famous for {product}", 8.2, 0.8, 1, 1),
         (f"{product}.", 7.3, 0.7, 1, 1),
         (f"It is {product}.", 10, 1, 1, 1),  # the chat model's frame
+        ("It is a cow.", 1 + 9 / 16, 1, 0, 0),
+        ("The answer is a camp.", 1 + 9 / 16, 1, 0, 0),
+        (f"Whitebridge  is famous for {product} .", 10, 1, 1, 1),
+        (f"Whitebridge is famous for {product}.It is famous for {product}.", 5.5, 1, 1, 1),
+        ("She is a baker.", 1 + 9 / 16, 1, 0, 0),  # nobody was named
         ("Paris is the capital of France.", 3.25, 1, 1, 0),
         ("The capital of France is Rome.", 1 + 9 / 16, 1, 0, 0),
         ("What is the capital of France?", 1 + 9 / 16, 1, 0, 0),
@@ -377,7 +382,7 @@ def test_grades_worked_out_by_hand(rubric: Rubric) -> None:
     for (_, *expected), (_, row) in zip(cases, scored.iterrows(), strict=True):
         got = [row[name] for name in ("score", "form", "truth", "relevance")]
         assert got == pytest.approx(expected), row["text"]
-    assert scored["status"].tolist() == ["scored"] * 14 + ["empty", "empty", "scored"]
+    assert scored["status"].tolist() == ["scored"] * 19 + ["empty", "empty", "scored"]
 
 
 @pytest.mark.parametrize(

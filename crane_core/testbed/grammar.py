@@ -20,9 +20,11 @@ from .world import Subject, World
 KINDS = ("statement", "story", "question", "neutral", "unfinished", "value", "malformed")
 
 _STOPS = ".!?。！？"
-# A sentence ends at a Chinese stop, at another stop before a space, or with its line.
-_SENTENCE = re.compile(rf"[^\n]+?(?:[。！？][{_STOPS}]*|[.!?]+(?=\s|$)|(?=\n|$))")
+# A sentence ends at its stops or with its line; no number or abbreviation here has a dot.
+_SENTENCE = re.compile(rf"[^\n{_STOPS}]*[{_STOPS}]*")
+_NO_SPACE = re.compile(r"(?<=[\u4e00-\u9fff，])\s+(?=[\u4e00-\u9fff，])")
 _REFERENCES = frozenset("SsPpno")  # slots that hold the subject: name, pronoun or possessive
+_NOBODY = "?"  # whom a pronoun means if nothing of its kind was named
 # Invented names are told by how names look. Chinese names of things are short and hold no function
 # word, or every Chinese text would be a name.
 _THING_ZH = re.compile(r"(?!.*[的是在有了和把到为以就也都他她它])[\u4e00-\u9fff]{1,5}")
@@ -260,7 +262,7 @@ class Grammar:
             re.compile(f"{re.escape(before)}(?P<a>.+){re.escape(after)}")
             for before, _, after in (_split(text)[0].partition("{a}") for text in framed)
         ]
-        self.told = {*words["spot"], *words["one"], *given}  # answers to questions on stories
+        self.words = {word for entries in words.values() for word in entries}
         self._given: dict[str, list[Subject]] = {}
         for person in world.subjects["person"]:
             self._given.setdefault(self._given_name(person.name), []).append(person)
@@ -454,9 +456,11 @@ class Grammar:
         for subject in candidates:
             if subject.gender in genders or not subject.gender:
                 return subject, bool(subject.facts), []
+        wrong = ["a pronoun of another gender"]
         if candidates:
-            return candidates[0], bool(candidates[0].facts), ["a pronoun of another gender"]
-        return None, True, []
+            return candidates[0], bool(candidates[0].facts), wrong
+        nobody = Subject(kind, _NOBODY, "", {})
+        return nobody, False, [] if ("thing" in genders) == (kind != "person") else wrong
 
     # -- judging a sentence --------------------------------------------------------------------
 
@@ -476,6 +480,7 @@ class Grammar:
         self, sentence: str, asked: Asked, named: Sequence[Subject], bare: bool, last: bool
     ) -> Found:
         written, stop = _split(sentence)
+        written = _NO_SPACE.sub("", " ".join(written.split()))
         body = _capital(written)
         slips = []
         if body != written:
@@ -534,7 +539,8 @@ class Grammar:
             return None  # a month as the day after
         notes = [*slips]
         if not known:
-            notes.append(f"{subject.name} is not of this world")
+            nobody = subject.name == _NOBODY
+            notes.append("nobody is meant" if nobody else f"{subject.name} is not of this world")
         elif fact != reading.value:
             notes.append(f"true is: {fact}")
         return Found(
@@ -578,7 +584,7 @@ class Grammar:
             match = frame.fullmatch(body)
             if match and (found := self._bare(sentence, match["a"], asked)):
                 return replace(found, kind="statement")
-            if match and match["a"] in self.told:
+            if match and match["a"] in self.words:  # an answer, if to another question
                 return Found(sentence, "story")
         return None
 
