@@ -255,7 +255,7 @@ class Rubric:
     def _judge(self, language: str, asked: Asked, text: str, identified: bool) -> _Grade:
         parts = sentences(text)
         grade = self._in(language, asked, parts)
-        if grade.whole or (identified and not grade.found):
+        if grade.whole:
             return grade
         others = [self._in(other, asked, parts) for other in self.languages if other != language]
         if identified and not any(other.whole for other in others):
