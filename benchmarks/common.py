@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def texts(model: Any, tokenizer: Any, n: int, window: int) -> Tensor:
     return torch.stack([found[language] for language in languages], dim=1).flatten(0, 1)[:n]
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(
+    threads: int, packages: Sequence[str] = ("torch", "transformers", "lxt", "scipy")
+) -> dict[str, Any]:
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -76,7 +79,7 @@ def machine(threads: int) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.system(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "lxt", "scipy")},
+        **{name: version(name) for name in packages},
     }
 
 

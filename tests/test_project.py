@@ -21,7 +21,7 @@ def requirements(name: str) -> list[Requirement]:
 
 
 def test_every_requirement_has_a_version_and_a_reason() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-nodeps.txt"):
+    for name in sorted(path.name for path in ROOT.glob("requirements*.txt")):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         for previous, line in itertools.pairwise(lines):
             if line and not line.startswith("#"):

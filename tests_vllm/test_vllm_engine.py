@@ -1,0 +1,190 @@
+"""vLLM itself, run by `make test-vllm` in the environment that this makes. One start for all masks.
+
+Expected is what the other engine answers, which tests/test_generation.py compares with plain
+`generate` of transformers.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crane_core import models
+from crane_core.generation import STOP, Answer, Decoding, HuggingFaceEngine, prompts
+from crane_core.masking import bake
+from crane_core.selection import NeuronSet
+from crane_core.vllm_engine import VLLMEngine
+
+# vLLM's worker has the other core.
+torch.set_num_threads(1)
+
+TESTBED = Path(__file__).resolve().parent.parent / "data" / "testbed"
+DECODING = Decoding(max_new_tokens=64, stop=STOP)
+#: Site -> share of its neurons, for each mask that the running engine is given.
+MASKS: dict[str, dict[str, float]] = {
+    "few": {"intermediate": 0.05},
+    "many": {"intermediate": 0.4},
+    "gate": {"gate": 0.2},
+    "up": {"up": 0.2},
+    "down": {"down": 0.05},
+    "projections": {"gate": 0.1, "up": 0.1, "down": 0.03},
+    "all sites": {"intermediate": 0.1, "gate": 0.1, "up": 0.1, "down": 0.03},
+}
+
+
+def start(path: Path, decoding: Decoding = DECODING, **options: Any) -> VLLMEngine:
+    return VLLMEngine(path, decoding, progress=False, kv_cache_memory_bytes=2**28, **options)
+
+
+def questions(n: int) -> list[str]:
+    """As many in each language, a third of them behind a passage, so of very different lengths."""
+    found = []
+    for language in ("en", "zh", "vi"):
+        for kind, count in (("knowledge", n - n // 3), ("reading", n // 3)):
+            lines = (TESTBED / "tasks" / f"{kind}_{language}.jsonl").read_text("utf-8").split("\n")
+            items = [json.loads(line) for line in lines[: 5 * count : 5]]
+            found += [f"{item['passage']} {item['question']}".strip() for item in items]
+    return found
+
+
+def some(shape: dict[str, tuple[int, int]], shares: dict[str, float], seed: int = 0) -> NeuronSet:
+    generator = torch.Generator().manual_seed(seed)
+    masks = {s: torch.rand(shape[s], generator=generator) < share for s, share in shares.items()}
+    return NeuronSet(masks, shape)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple[Any, Any]:
+    return models.load(TESTBED / "base")
+
+
+@pytest.fixture(scope="module")
+def reference(loaded: tuple[Any, Any]) -> HuggingFaceEngine:
+    return HuggingFaceEngine(*loaded, DECODING, progress=False)
+
+
+@pytest.fixture(scope="module")
+def asked(loaded: tuple[Any, Any]) -> list[list[int]]:
+    return prompts(loaded[1], questions(20), chat=False)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VLLMEngine]:
+    with start(TESTBED / "base") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def original(engine: VLLMEngine, asked: list[list[int]]) -> list[Answer]:
+    return engine.generate(asked)
+
+
+def test_unmasked_answers_equal_those_of_hugging_face(
+    original: list[Answer], reference: HuggingFaceEngine, asked: list[list[int]]
+) -> None:
+    assert len(asked) == 60
+    assert original == reference.generate(asked)
+    assert {answer.finish for answer in original} >= {"stop"}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masked_answers_equal_those_of_hugging_face(
+    name: str,
+    engine: VLLMEngine,
+    reference: HuggingFaceEngine,
+    original: list[Answer],
+    asked: list[list[int]],
+) -> None:
+    assert engine.shape == models.shape(reference.model)
+    neurons = some(engine.shape, MASKS[name])
+    found = engine.generate(asked, neurons)
+    assert found == reference.generate(asked, neurons)
+    assert found != original
+    assert engine.generate(asked) == original
+
+
+def test_an_empty_set_masks_nothing(
+    engine: VLLMEngine, original: list[Answer], asked: list[list[int]]
+) -> None:
+    assert engine.generate(asked, NeuronSet.empty(engine.shape)) == original
+    assert engine.generate([]) == []
+
+
+def test_answers_do_not_depend_on_the_batch(
+    engine: VLLMEngine, original: list[Answer], asked: list[list[int]]
+) -> None:
+    assert [engine.generate([ids])[0] for ids in asked[:5]] == original[:5]
+    assert engine.generate(asked[::-1]) == original[::-1]
+
+
+def test_impossible_requests_are_refused_and_the_engine_goes_on(
+    engine: VLLMEngine, original: list[Answer], asked: list[list[int]]
+) -> None:
+    with pytest.raises(ValueError, match=r"prompt 1 has 512 tokens.*context of 512"):
+        engine.generate([asked[0], [5] * 512])
+    with pytest.raises(ValueError, match="different models"):
+        engine.generate(asked, some({"intermediate": (4, 500)}, {"intermediate": 0.1}))
+    assert engine.generate(asked[:3]) == original[:3]
+
+
+def test_stop_strings_and_a_full_context_end_answers_alike(
+    engine: VLLMEngine, loaded: tuple[Any, Any], original: list[Answer], asked: list[list[int]]
+) -> None:
+    """The context is fixed at the start, the rest of the decoding is read at each call."""
+    words = [answer.text.split()[-2] for answer in original[:2]]
+    lowered = Decoding(max_new_tokens=9, stop=(*words, " có", "。"), repetition_penalty=1.4)
+    long = [ids + asked[0] * ((511 - len(ids)) // len(asked[0])) for ids in asked[:6]]
+    engine.decoding = lowered
+    try:
+        found = engine.generate(asked + long)
+    finally:
+        engine.decoding = DECODING
+    expected = HuggingFaceEngine(*loaded, lowered, progress=False).generate(asked + long)
+    assert found == expected
+    assert {answer.finish for answer in found} == {"stop", "length"}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each worker")
+def test_two_workers_mask_a_shard_each(
+    reference: HuggingFaceEngine, asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(map(str, cores)))
+    neurons = some(models.shape(reference.model), MASKS["all sites"])
+    with start(TESTBED / "base", tensor_parallel_size=2) as engine:
+        assert engine.shape == models.shape(reference.model)
+        assert engine.generate(asked, neurons) == reference.generate(asked, neurons)
+        assert engine.generate(asked) == reference.generate(asked)
+
+
+def test_a_baked_chat_checkpoint_answers_as_the_masked_model(tmp_path: Path) -> None:
+    model, tokenizer = models.load(TESTBED / "chat")
+    neurons = some(models.shape(model), {"intermediate": 0.2})
+    decoding = Decoding(max_new_tokens=48, context=160)
+    asked = prompts(tokenizer, questions(12), chat=True)
+    assert len(asked) == 36
+    reference = HuggingFaceEngine(model, tokenizer, decoding, progress=False)
+    expected = reference.generate(asked, neurons)
+    assert expected != reference.generate(asked)
+    baked = bake(model, neurons, tmp_path / "baked", tokenizer)
+    engine = start(baked, decoding)
+    try:
+        assert engine.generate(asked) == expected
+    finally:
+        engine.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.generate(asked)
+    engine.close()
+
+
+def test_a_checkpoint_that_cannot_serve_is_refused_before_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="8192 tokens exceeds the model's 512 positions"):
+        start(TESTBED / "base", Decoding(context=8192))
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        start(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no model"):
+        start(tmp_path / "none")
