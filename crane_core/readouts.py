@@ -7,13 +7,15 @@ and what a masked model answers instead of what it answered before.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import fisher_exact, spearmanr
 
 from .evaluation import OPTIONS, Prepared
 
@@ -440,4 +442,108 @@ def answer_shares(answers: pd.DataFrame) -> pd.DataFrame:
                 "n": len(group),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def strip_in_words(null: Mapping[str, ArrayLike], marks: Mapping[str, Mapping[str, float]]) -> str:
+    """What `figures.f1_strip` draws, for readers who cannot see it."""
+    return " ".join(
+        f"{row}: random {', '.join(f'{v:.3f}' for v in np.asarray(values, dtype=float))}; "
+        + ", ".join(f"{method} {found[row]:.3f}" for method, found in marks.items())
+        + "."
+        for row, values in null.items()
+    )
+
+
+def own_language(items: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Means of an answer's `columns` under each method's mask of the question's own language.
+
+    `items` as `Judged.items` returns them; the unmasked model is "Org", and random masks are
+    averaged. One row per method and language, with `n` answers.
+    """
+    own = items[(items["method"] == "Org") | (items["mask_language"] == items["language"])]
+    grouped = own.groupby(["method", "language"], sort=False)[list(columns)]
+    return grouped.mean().assign(n=grouped.size()).reset_index()
+
+
+def spoken_panels(spoken: pd.DataFrame, names: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """`Judged.spoken` as one table per language of the question, for `figures.shares_heatmap`."""
+    panels = {}
+    for x, own in spoken.groupby("language", sort=False):
+        labels = [
+            f"{method} · {mask}" if mask else method
+            for method, mask in zip(own["method"], own["mask_language"], strict=True)
+        ]
+        panels[f"asked in {names.get(str(x), str(x))}"] = own[[*names, "none"]].set_axis(labels)
+    return panels
+
+
+def left_language(spoken: pd.DataFrame, names: Mapping[str, str], level: float = 0.95) -> str:
+    """Under which masks answers leave the language of the question, in words.
+
+    A mask counts if clearly fewer answers than without it are in the question's language: Fisher's
+    exact test at 1 - `level`, one-sided, for the mask's own language. `spoken` as `Judged.spoken`
+    returns it.
+    """
+    before = spoken[spoken["method"] == "Org"].set_index("language")
+    found = []
+    for row in spoken[spoken["mask_language"] == spoken["language"]].to_dict("records"):
+        x = row["language"]
+        was, now = before.loc[x], (round(row[x] * row["n"]), row["n"])
+        kept = round(was[x] * was["n"])
+        counts = [[kept, was["n"] - kept], [now[0], now[1] - now[0]]]
+        if fisher_exact(counts, alternative="greater").pvalue < 1 - level:
+            found.append(
+                f"{row['method']}, {names.get(x, x)} ({row[x]:.0%}, unmasked {was[x]:.0%})"
+            )
+    if not found:
+        return (
+            "No mask makes the model leave the language it is meant for: the share of answers in "
+            "it is nowhere clearly below the unmasked one."
+        )
+    return (
+        "Clearly fewer answers than without a mask come in the masked language under "
+        + "; ".join(found)
+        + ". Under the other masks the model keeps to the language it is asked in."
+    )
+
+
+def agreement(graded: pd.DataFrame, graders: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+    """How well graders agree, pair by pair, in each language and in all.
+
+    Parameters
+    ----------
+    graded : one row per answer, with `language` and a column of grades for each grader.
+    graders : the columns.
+
+    Returns
+    -------
+    One row per pair and language: `answers`, Spearman's `correlation` with its interval as text
+    (Fisher's transformation with Bonett and Wright's standard error), the shares `within 1` and
+    `within 2`, and `difference`, the mean of the first less the second.
+
+    Raises ValueError for fewer than two graders.
+    """
+    if len(graders) < 2:
+        raise ValueError(f"agreement needs at least two graders, got {list(graders)}")
+    reach = NormalDist().inv_cdf((1 + level) / 2)
+    rows = []
+    for first, second in itertools.combinations(graders, 2):
+        groups = [("all", graded), *graded.groupby("language", sort=False)]
+        for name, own in groups:
+            a, b = own[first].to_numpy(float), own[second].to_numpy(float)
+            rho = float(spearmanr(a, b).statistic)
+            error = np.sqrt((1 + rho**2 / 2) / max(len(a) - 3, 1))
+            low, high = np.tanh(np.arctanh(min(rho, 1 - 1e-9)) + reach * error * np.array([-1, 1]))
+            rows.append(
+                {
+                    "graders": f"{first} and {second}".replace("_", " "),
+                    "language": name,
+                    "answers": len(own),
+                    "correlation": f"{rho:.2f} [{low:.2f}, {high:.2f}]",
+                    "within 1": float((np.abs(a - b) <= 1).mean()),
+                    "within 2": float((np.abs(a - b) <= 2).mean()),
+                    "difference": float((a - b).mean()),
+                }
+            )
     return pd.DataFrame(rows)

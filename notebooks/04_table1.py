@@ -224,12 +224,7 @@ display(
     figures.show(
         figures.f1_strip(null, marks, "LangSpec-F1 of random masks of CRANE's size"),
         alt="LangSpec-F1 of random masks, one row per masked language. "
-        + " ".join(
-            f"{row}: random {', '.join(f'{v:.3f}' for v in values)}; "
-            + ", ".join(f"{method} {found[row]:.3f}" for method, found in marks.items())
-            + "."
-            for row, values in null.items()
-        ),
+        + readouts.strip_in_words(null, marks),
     )
 )
 every = np.concatenate(list(null.values()))
