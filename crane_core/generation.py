@@ -321,7 +321,7 @@ class _Stop(StoppingCriteria):
             for row in (self.suspects[last] & ~over).nonzero()[:, 0].tolist():
                 text = self.tokenizer.decode(input_ids[row, self.start :], skip_special_tokens=True)
                 over[row] = any(string in text for string in self.stop)
-        self.lengths[over & (self.lengths == 0)] = new
+        self.lengths = torch.where(over & (self.lengths == 0), new, self.lengths)
         return over
 
 
@@ -426,7 +426,7 @@ class HuggingFaceEngine:
         suspects = None if self._suspects is None else self._suspects.to(device)
         stop = _Stop(
             self.tokenizer,
-            torch.tensor(self._ends, device=device),
+            torch.tensor(self._ends, dtype=torch.long, device=device),
             self.decoding.stop,
             suspects,
             width,

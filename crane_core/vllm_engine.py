@@ -165,7 +165,8 @@ class VLLMEngine:
     progress : whether to show a progress bar.
     options : more arguments of `vllm.LLM`, such as `tensor_parallel_size`.
 
-    An engine holds its processes and memory until `close`; it is a context manager, too.
+    An engine holds its processes and memory until `close`; it is a context manager, too. A script
+    must make it under `if __name__ == "__main__":`, because vLLM's processes import the script.
 
     Raises ModuleNotFoundError, saying what to install, without vLLM; FileNotFoundError or
     ValueError for a checkpoint that is missing or damaged, and ValueError for a context longer

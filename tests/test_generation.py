@@ -300,6 +300,16 @@ def test_stop_strings_of_any_sign(testbed: tuple[Any, Any], stop: str) -> None:
         assert one.text == raw.split(stop)[0].strip()
 
 
+def test_without_an_end_token_answers_are_as_long_as_they_may_be(
+    testbed: tuple[Any, Any], asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = testbed
+    monkeypatch.setattr(model, "generation_config", GenerationConfig())
+    monkeypatch.setattr(tokenizer, "eos_token", None)
+    answers = HuggingFaceEngine(model, tokenizer, Decoding(30), progress=False).generate(asked[:2])
+    assert [(len(answer.tokens), answer.finish) for answer in answers] == [(30, "length")] * 2
+
+
 def test_a_full_context_cuts_each_answer_on_its_own(make_llama: Make, tokenizer: Any) -> None:
     model = make_llama(vocab_size=3072)  # 64 positions
     ids = [[1, *range(10, 10 + n)] for n in (3, 40, 59)]
