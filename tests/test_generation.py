@@ -301,12 +301,11 @@ def test_stop_strings_of_any_sign(testbed: tuple[Any, Any], stop: str) -> None:
 
 
 def test_without_an_end_token_answers_are_as_long_as_they_may_be(
-    testbed: tuple[Any, Any], asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    testbed: tuple[Any, Any], asked: list[list[int]]
 ) -> None:
-    model, tokenizer = testbed
-    monkeypatch.setattr(model, "generation_config", GenerationConfig())
-    monkeypatch.setattr(tokenizer, "eos_token", None)
-    answers = HuggingFaceEngine(model, tokenizer, Decoding(30), progress=False).generate(asked[:2])
+    engine = HuggingFaceEngine(*testbed, Decoding(30), progress=False)
+    engine._ends = []
+    answers = engine.generate(asked[:2])
     assert [(len(answer.tokens), answer.finish) for answer in answers] == [(30, "length")] * 2
 
 
