@@ -259,7 +259,9 @@ if settings.judge == "rubric":
     write_table(parts, results / "table2_parts.csv")
     display(
         figures.table(
-            parts.rename(columns=lambda name: name.removesuffix("_score")),
+            parts.rename(columns={"language": "asked in"}).rename(
+                columns=lambda name: name.removesuffix("_score")
+            ),
             "Means of the rubric's parts under a language's own mask (Org: none)",
             dict.fromkeys(
                 [name.removesuffix("_score") for name in SUBSCORES] + ["score"], "{:.2f}"
