@@ -440,8 +440,8 @@ display(
     Markdown(
         f"Of {len(wide)} comparisons, the set found on the chat model has a LangSpec-F1 whose "
         f"interval lies above that of the base model's set in {len(better)} ({listed(better)}), "
-        f"and below it in {len(worse)} ({listed(worse)}). In the others the intervals overlap: what "
-        "strict transfer loses there, if anything, is less than the items can tell."
+        f"and below it in {len(worse)} ({listed(worse)}). In the others the intervals overlap: "
+        "what strict transfer loses there, if anything, is less than the items can tell."
     )
 )
 

@@ -64,6 +64,9 @@ def every_figure(scores):
         "fig2": figures.fig2_intuition(),
         "fig3": figures.fig3_contrast(scores, "zh"),
         "fig4": figures.fig4_heatmap(table, title="đã công bố 已发表"),
+        "fig5": figures.fig5_transfer(),
+        "fig6": figures.fig6_transfer(pd.read_csv(PUBLISHED / "table3.csv"), ["en", "zh", "vi"]),
+        "shares": figures.shares_heatmap({"đã": ratios.loc[["en"]] / 2}),
         "overlap": figures.overlap_heatmap(sets()),
         "layers": figures.layer_counts(sets()),
         "matrix": figures.matrix_heatmap(ratios),
@@ -274,3 +277,30 @@ def test_next_tokens_and_curves_show_their_values():
     assert first.get_color() == second.get_color() == figures.LANGUAGE_COLOURS["en"]
     assert first.get_linestyle() != second.get_linestyle()  # told apart without colour
     assert chance.get_ydata() == [0.25, 0.25] and len(axes.collections) == 1
+
+
+def test_fig6_shows_base_and_chat_under_the_language_s_own_masks():
+    table = pd.read_csv(PUBLISHED / "table3.csv").fillna({"mask_language": ""})
+    figure = figures.fig6_transfer(table, ["en", "zh", "vi"], floor=0.25)
+    vietnamese = figure.axes[2]
+    base, chat = (
+        np.asarray(points.get_offsets())[:, 1].tolist() for points in vietnamese.collections[:2]
+    )
+    own = table[(table["mask_language"] == "vi") | (table["method"] == "Org")]
+    assert base == pytest.approx(own["base_vi"].tolist())
+    assert chat == pytest.approx(own["chat_vi"].tolist())
+    assert [t.get_text() for t in vietnamese.get_xticklabels()] == own["method"].tolist()
+    with pytest.raises(ValueError, match="lacks base_fr, chat_fr"):
+        figures.fig6_transfer(table, ["fr"])
+    with pytest.raises(ValueError, match="not Org"):
+        figures.fig6_transfer(table.iloc[1:], ["en"])
+
+
+def test_shares_heatmap_refuses_what_is_no_share():
+    shares = pd.DataFrame([[0.2, 0.8]], index=["CRANE"], columns=["en", "zh"])
+    figure = figures.shares_heatmap({"a": shares, "b": shares})
+    assert values(figure.axes[0]) == pytest.approx(shares.to_numpy())
+    with pytest.raises(ValueError, match="'b' has values outside"):
+        figures.shares_heatmap({"a": shares, "b": shares * 2})
+    with pytest.raises(ValueError, match="'b' has other rows"):
+        figures.shares_heatmap({"a": shares, "b": shares.set_axis(["LAPE"])})

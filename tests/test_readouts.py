@@ -331,3 +331,118 @@ def test_two_heatmaps_can_share_their_colours() -> None:
     own, shared = (figures.fig4_heatmap(table, ["en", "zh"], reach=x) for x in (None, 0.2))
     assert own.axes[0].images[0].norm.vmax == pytest.approx(0.01)
     assert shared.axes[0].images[0].norm.vmax == 0.2
+
+
+# --- open-ended answers and transfer --------------------------------------------------------
+
+
+def spoken(kept: int, n: int = 70) -> pd.DataFrame:
+    rows = [("Org", "", "en", 1.0), ("Org", "", "zh", 1.0)]
+    rows += [("CRANE", "en", "en", kept / n), ("CRANE", "en", "zh", 1.0)]
+    return pd.DataFrame(
+        [
+            {"method": m, "mask_language": y, "language": x}
+            | {z: share if z == x else 0.0 for z in ("en", "zh")}
+            | {"none": 1 - share, "n": n}
+            for m, y, x, share in rows
+        ]
+    )
+
+
+def test_leaving_a_language_is_told_from_noise() -> None:
+    names = {"en": "English", "zh": "Chinese"}
+    assert "CRANE, English (80%, unmasked 100%)" in readouts.left_language(spoken(56), names)
+    assert readouts.left_language(spoken(69), names).startswith("No mask makes")
+    panels = readouts.spoken_panels(spoken(56), names)
+    assert list(panels) == ["asked in English", "asked in Chinese"]
+    assert list(panels["asked in English"].loc["CRANE · en"]) == pytest.approx([0.8, 0, 0.2])
+
+
+def test_agreement_of_graders() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.integers(1, 11, 60)
+    graded = pd.DataFrame(
+        {
+            "language": ["en", "zh"] * 30,
+            "one": one,
+            "same": one,
+            "higher": one + 2,
+            "noise": rng.permutation(one),
+        }
+    )
+    found = readouts.agreement(graded, ["one", "same", "higher", "noise"])
+    found = found[found["language"] == "all"].set_index("graders")
+    assert found.loc["one and same", "within 1"] == 1
+    assert str(found.loc["one and same", "correlation"]).startswith("1.00")
+    assert found.loc["one and higher", "difference"] == -2
+    assert found.loc["one and higher", "within 1"] == 0 and found["answers"].eq(60).all()
+    low = float(str(found.loc["one and noise", "correlation"]).split("[")[1].split(",")[0])
+    assert low < 0.1
+    with pytest.raises(ValueError, match="two graders"):
+        readouts.agreement(graded, ["one"])
+
+
+def test_own_language_leaves_other_masks_out() -> None:
+    items = pd.DataFrame(
+        [
+            ("Org", "", "en", 8.0),
+            ("CRANE", "en", "en", 2.0),
+            ("CRANE", "zh", "en", 5.0),
+            ("CRANE", "zh", "zh", 3.0),
+        ],
+        columns=["method", "mask_language", "language", "score"],
+    )
+    found = readouts.own_language(items, ["score"]).set_index(["method", "language"])
+    assert found["score"].to_dict() == {("Org", "en"): 8, ("CRANE", "en"): 2, ("CRANE", "zh"): 3}
+
+
+def test_an_answer_without_a_grade_is_left_out_of_a_verdict() -> None:
+    items = pd.concat([rows("Org", "", -1, 0.8, 0.4), rows("CRANE", "en", -1, 0.6, 0.4)])
+    items["grade"] = items["correct"].astype(float)
+    table = pd.DataFrame(
+        {
+            "method": ["Org", "CRANE"],
+            "mask_language": ["", "en"],
+            "n_neurons": [0, 3],
+            "en": [0.8, 0.6],
+            "zh": [0.4, 0.4],
+            **dict.fromkeys(["langspec_f1", "langspec_f1_low", "langspec_f1_high"], 0.1),
+        }
+    )
+    whole = readouts.verdicts(items, table, TASKS, value="grade")
+    assert whole.loc[0, "drop"] == pytest.approx(0.2)
+    # The first half of the items lose their grade under the mask: right before and after.
+    half = items.copy()
+    half.loc[(half["method"] == "CRANE") & (np.arange(len(half)) % N < N // 2), "grade"] = np.nan
+    found = readouts.verdicts(half, table, TASKS, value="grade")
+    assert found.loc[0, "drop"] == pytest.approx(0.4)
+    verdict = {str(name): found[name].to_list()[0] for name in found}
+    sentence = readouts.sentence(verdict, unit=readouts.GRADE)
+    assert "+0.40 of a grade" in sentence
+
+
+def test_tables_as_read_and_in_words() -> None:
+    table = pd.DataFrame(
+        {
+            "method": ["Org", "CRANE"],
+            "mask_language": ["", "en"],
+            "n_neurons": [0, 1234],
+            "en": [0.8, 0.6],
+            "langspec_f1": [np.nan, 0.3],
+            "langspec_f1_low": [np.nan, 0.2],
+            "langspec_f1_high": [np.nan, 0.4],
+            "en_low": [0.75, 0.55],
+            "en_high": [0.85, 0.65],
+        }
+    )
+    shown = readouts.shown(table, ["en"], 2)
+    assert list(shown.loc[1]) == [
+        *("CRANE", "en", "1,234", "0.60 [0.55, 0.65]", "0.300 [0.200, 0.400]")
+    ]
+    assert shown.loc[0, "LangSpec-F1"] == "–"
+    assert readouts.drops_in_words(table, ["en"]) == "CRANE en: en +0.200; LangSpec-F1 0.300."
+    seeds = pd.DataFrame({"mask_language": ["en", "en"], "langspec_f1": [0.1, 0.2]})
+    null, marks = readouts.null_and_marks(table, seeds, {"en": "English"})
+    assert marks == {"CRANE": {"English, n = 1,234": 0.3}}
+    assert null["English, n = 1,234"].tolist() == [0.1, 0.2]
+    assert "random 0.100, 0.200; CRANE 0.300" in readouts.strip_in_words(null, marks)
