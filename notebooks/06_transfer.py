@@ -157,13 +157,13 @@ display(
     )
 )
 published3 = pd.read_csv("data/published/table3.csv").fillna({"mask_language": ""})
+frame = published3.rename(columns={"mask_language": "mask", "langspec_f1": "LangSpec-F1"})
+frame = frame.rename(columns=lambda name: name.replace("_", " "))
 display(
     figures.table(
-        published3.rename(
-            columns=lambda name: name.replace("_", " ").replace("mask language", "mask")
-        ).rename(columns={"langspec f1": "LangSpec-F1"}),
+        frame,
         "Table 3, published (Llama-2-7B base and chat). There is no random row",
-        "{:.4f}",
+        dict.fromkeys(frame.columns[2:], "{:.4f}"),
     )
 )
 
