@@ -5,9 +5,10 @@ The same prompts, decoded greedily to the same tokens, in turns: by vLLM, by our
 mask, switched on and off inside the time measured. What vLLM takes to start is counted apart: it
 is paid once for all masks.
 
-    PYTHONPATH=. .venv-vllm/bin/python benchmarks/generation.py [--questions 70] [--repetitions 9]
+    PYTHONPATH=. .venv-vllm/bin/python benchmarks/generation.py [--threads 1] [--repetitions 9]
 
-`make test-vllm` makes that environment.
+`make test-vllm` makes that environment. On two cores vLLM computes on one and keeps the other for
+its scheduler, so --threads 1 compares core with core.
 """
 
 from __future__ import annotations
