@@ -350,7 +350,8 @@ class HuggingFaceEngine:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model, self.tokenizer = model, tokenizer
         self.decoding = decoding or Decoding()
-        self.batch_size, self.progress = batch_size, progress
+        self.batch_size = batch_size
+        self._hidden: dict[str, Any] = {} if progress else {"disable": True}
         config = model.config.get_text_config()
         self.context = context_length(self.decoding, config.max_position_embeddings)
         self._ends = end_tokens(model.generation_config, tokenizer)
@@ -382,9 +383,9 @@ class HuggingFaceEngine:
         with (
             masked(self.model, neurons) if neurons is not None else nullcontext(),
             self._settings() as settings,
-            tqdm(
-                total=len(prompts), desc="answers", unit="answer", disable=not self.progress
-            ) as bar,
+            # Given only where it hides the bar: a value would override the TQDM_DISABLE that
+            # keeps bars out of executed notebooks.
+            tqdm(total=len(prompts), desc="answers", unit="answer", **self._hidden) as bar,
         ):
             for batch in batches:
                 rows = self._batch(

@@ -191,6 +191,22 @@ class Scored:
         )
 
 
+def side_by_side(base: pd.DataFrame, chat: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Two models' tables as one (Table 3): `base_<language>` and `chat_<language>`.
+
+    All other columns, LangSpec-F1 among them, are the chat model's. Intervals of the scores come
+    last, as `base_<language>_low` and so on.
+    """
+    scores, ends = list(languages), [f"{x}_{end}" for x in languages for end in ("low", "high")]
+    ends = [name for name in ends if name in chat]
+    keys = [name for name in ("method", "mask_language", "seed", "n_neurons") if name in chat]
+    rest = [name for name in chat if name not in (*keys, *scores, *ends)]
+    both = (("base", base), ("chat", chat))
+    parts = [chat[keys], *(table[scores].add_prefix(f"{model}_") for model, table in both)]
+    parts += [chat[rest], *(table[ends].add_prefix(f"{model}_") for model, table in both)]
+    return pd.concat(parts, axis=1)
+
+
 Outcome = tuple[pd.DataFrame, dict[str, Tensor]]
 
 

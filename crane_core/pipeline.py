@@ -446,7 +446,14 @@ class Pipeline:
             return Rubric(s.languages)
         if s.judge == "llm":
             cache = Path(self.store.root) / "judge.sqlite"
-            prompt = PROMPT if s.judge_prompt is None else Path(s.judge_prompt).read_text("utf-8")
+            prompt = PROMPT
+            if s.judge_prompt is not None:
+                if not Path(s.judge_prompt).is_file():
+                    raise FileNotFoundError(
+                        f"judge_prompt is {s.judge_prompt!r}, but there is no such file; give one "
+                        "with the judge's instructions, or None for those of crane_core.judging"
+                    )
+                prompt = Path(s.judge_prompt).read_text("utf-8")
             return LLMJudge(s.judge_model, s.judge_endpoint, prompt, cache=cache)
         raise ValueError(f"unknown judge {s.judge!r}: expected 'rubric' or 'llm'")
 

@@ -188,7 +188,7 @@ class Unit(NamedTuple):
 
 
 #: Accuracies, and a judge's scale from 1 to 10.
-PERCENT, GRADE = Unit(100, 1, "points"), Unit(1, 2, "of a grade")
+PERCENT, GRADE = Unit(100, 1, "points"), Unit(1, 2, "grade points")
 
 
 def sentence(
@@ -245,7 +245,8 @@ def shown(table: pd.DataFrame, languages: Sequence[str], digits: int = 3) -> pd.
     for column in (*languages, "langspec_f1"):
         places = 3 if column == "langspec_f1" else digits
         frame[column] = [
-            f"{value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+            # A break may come before the interval, not within it.
+            f"{value:.{places}f} [{low:.{places}f},\u00a0{high:.{places}f}]"
             for value, low, high in zip(
                 table[column], table[f"{column}_low"], table[f"{column}_high"], strict=True
             )
@@ -285,6 +286,12 @@ def null_and_marks(
             found = marks.setdefault(row["method"], {})
             found[label[row["mask_language"]]] = row["langspec_f1"]
     return null, marks
+
+
+def folded(lines: Sequence[str], title: str) -> str:
+    """A list (Markdown) that opens when its title is clicked."""
+    items = "\n".join(f"- {line}" for line in lines)
+    return f"<details><summary>{title}</summary>\n\n{items}\n\n</details>"
 
 
 def summary(verdicts: pd.DataFrame, method: str) -> str:
@@ -504,7 +511,7 @@ def left_language(spoken: pd.DataFrame, names: Mapping[str, str], level: float =
     return (
         "Clearly fewer answers than without a mask come in the masked language under "
         + "; ".join(found)
-        + ". Under the other masks the model keeps to the language it is asked in."
+        + ". No other mask makes the model leave the language it is meant for."
     )
 
 

@@ -239,12 +239,10 @@ display(
 tasks_open = {x: f"open_{x}" for x in settings.languages}
 verdicts = readouts.verdicts(items, table2, tasks_open, value="score")
 write_table(verdicts, results / "table2_verdicts.csv")
-lines = [readouts.sentence(row, names, readouts.GRADE) for row in verdicts.to_dict("records")]
-display(Markdown("\n".join(f"- {line}" for line in lines)))
 methods = [m for m in dict.fromkeys(verdicts["method"]) if m != "Random"]
-display(
-    Markdown("In short:\n\n" + "\n".join(f"- {readouts.summary(verdicts, m)}" for m in methods))
-)
+display(Markdown("\n".join(f"- {readouts.summary(verdicts, m)}" for m in methods)))
+lines = [readouts.sentence(row, names, readouts.GRADE) for row in verdicts.to_dict("records")]
+display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
 
 # %% [markdown]
 # ## What gets worse?
@@ -301,7 +299,9 @@ for x in settings.languages:
     rows = rows[rows["seed"].isin([-1, *settings.random_seeds[:1]])]
     display(
         figures.table(
-            rows[["method", "text", "score"]].rename(columns={"method": "mask", "text": "answer"}),
+            rows[["method", "text", "score"]]
+            .replace({"method": {"Org": "none"}})
+            .rename(columns={"method": "mask", "text": "answer"}),
             f"{names[x]}: {rows['question'].iloc[0]}",
             {"score": "{:.2f}"},
         )
@@ -406,6 +406,7 @@ display(
         + (f"LAPE's for {', '.join(ahead)}" if ahead else "LAPE's for no language")
         + ". In the published table CRANE's is the largest for every language, by most for zh "
         "(0.4582, Random 0.1422) and by least for vi (0.1322, Random 0.0751).\n"
+        f"- {readouts.summary(verdicts, 'LAPE matched')}\n"
         f"- {readouts.left_language(spoken, names)}"
     )
 )

@@ -50,6 +50,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import figures, models, readouts
+from crane_core.outcomes import side_by_side
 from crane_core.pipeline import TABLES, Pipeline, Settings
 from crane_core.runs import write_table
 from crane_core.selection import overlap
@@ -112,35 +113,11 @@ on_base = base.evaluated(interventions)
 on_chat = chat.evaluated(interventions)
 write_table(on_chat.items(), results / "items_table3.parquet")
 
-
-def both_models(base_table, chat_table):
-    """Scores of the base and of the chat model side by side; LangSpec-F1 is the chat model's."""
-    keys = ["method", "mask_language"]
-    keys += [name for name in ("seed", "n_neurons") if name in chat_table]
-    scores = [
-        name for name in chat_table if name.removesuffix("_low").removesuffix("_high") in names
-    ]
-    rest = [name for name in chat_table if name not in (*keys, *scores)]
-    scores.sort(key=lambda name: name.endswith(("_low", "_high")))
-    plain, ends = scores[: len(names)], scores[len(names) :]
-    parts = [chat_table[keys]]
-    parts += [
-        table[plain].add_prefix(f"{model}_")
-        for model, table in (("base", base_table), ("chat", chat_table))
-    ]
-    parts.append(chat_table[rest])
-    parts += [
-        table[ends].add_prefix(f"{model}_")
-        for model, table in (("base", base_table), ("chat", chat_table))
-    ]
-    return pd.concat(parts, axis=1)
-
-
 base_table, chat_table = (found.table(TABLES["paper"]) for found in (on_base, on_chat))
-seeds3 = both_models(on_base.seeds(TABLES["paper"]), on_chat.seeds(TABLES["paper"]))
-table3 = both_models(base_table, chat_table)
+base_seeds, chat_seeds = (found.seeds(TABLES["paper"]) for found in (on_base, on_chat))
+table3 = side_by_side(base_table, chat_table, settings.languages)
 write_table(table3, results / "table3.csv")
-write_table(seeds3, results / "table3_seeds.csv")
+write_table(side_by_side(base_seeds, chat_seeds, settings.languages), results / "table3_seeds.csv")
 
 # %% tags=["hide-input"]
 frame = readouts.shown(chat_table, settings.languages)
@@ -170,16 +147,11 @@ display(
 # %% tags=["hide-input"]
 verdicts3 = readouts.verdicts(on_chat.items(), chat_table, TABLES["paper"])
 write_table(verdicts3, results / "table3_verdicts.csv")
-display(
-    Markdown(
-        "On the chat model:\n\n"
-        + "\n".join(f"- {readouts.sentence(row, names)}" for row in verdicts3.to_dict("records"))
-    )
-)
 methods = [m for m in dict.fromkeys(verdicts3["method"]) if m != "Random"]
-display(
-    Markdown("In short:\n\n" + "\n".join(f"- {readouts.summary(verdicts3, m)}" for m in methods))
-)
+lines = [f"- {readouts.summary(verdicts3, m)}" for m in methods]
+display(Markdown("On the chat model:\n\n" + "\n".join(lines)))
+lines = [readouts.sentence(row, names) for row in verdicts3.to_dict("records")]
+display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
 
 # %% [markdown]
 # ## Figure 6: raw scores of the target language
@@ -269,7 +241,7 @@ for table, title, own in (
 
 # %% tags=["hide-input"]
 for table, seeds, kind in (
-    (chat_table, seeds3, "benchmarks (Table 3)"),
+    (chat_table, chat_seeds, "benchmarks (Table 3)"),
     (table4, seeds4, "open-ended answers (Table 4)"),
 ):
     null, marks = readouts.null_and_marks(table, seeds, names)
@@ -283,11 +255,10 @@ for table, seeds, kind in (
 tasks_open = {x: f"open_{x}" for x in settings.languages}
 verdicts4 = readouts.verdicts(items4, table4, tasks_open, value="score")
 write_table(verdicts4, results / "table4_verdicts.csv")
+lines = [f"- {readouts.summary(verdicts4, m)}" for m in methods]
+display(Markdown("Open-ended answers of the chat model:\n\n" + "\n".join(lines)))
 lines = [readouts.sentence(row, names, readouts.GRADE) for row in verdicts4.to_dict("records")]
-display(Markdown("Open-ended answers of the chat model:\n\n" + "\n".join(f"- {x}" for x in lines)))
-display(
-    Markdown("In short:\n\n" + "\n".join(f"- {readouts.summary(verdicts4, m)}" for m in methods))
-)
+display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
 
 # %% [markdown]
 # ### Which language do the answers come in?
@@ -431,17 +402,18 @@ better = wide[wide["langspec_f1_low", "chat"] > wide["langspec_f1_high", "base"]
 worse = wide[wide["langspec_f1_high", "chat"] < wide["langspec_f1_low", "base"]]
 
 
-def listed(rows):
-    """Rows of the comparison as words."""
-    return "; ".join(f"{m}, {names[x]}, {kind}" for kind, m, x in rows.index) or "none"
+def counted(rows):
+    """How many rows of the comparison, and which."""
+    listed = "; ".join(f"{m}, {names[x]}, {kind}" for kind, m, x in rows.index)
+    return f"{len(rows)} ({listed})" if listed else "none"
 
 
 display(
     Markdown(
         f"Of {len(wide)} comparisons, the set found on the chat model has a LangSpec-F1 whose "
-        f"interval lies above that of the base model's set in {len(better)} ({listed(better)}), "
-        f"and below it in {len(worse)} ({listed(worse)}). In the others the intervals overlap: "
-        "what strict transfer loses there, if anything, is less than the items can tell."
+        f"interval lies above that of the base model's set in {counted(better)}, and below it in "
+        f"{counted(worse)}. In the others the intervals overlap: what strict transfer loses there, "
+        "if anything, is less than the items can tell."
     )
 )
 

@@ -16,7 +16,7 @@ from conftest import make_tiny_llama
 
 from crane_core import generation, metrics, models
 from crane_core.judging import JudgeError
-from crane_core.outcomes import Intervention, Judged, Scored
+from crane_core.outcomes import Intervention, Judged, Scored, side_by_side
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import Store
 from crane_core.selection import NeuronSet
@@ -143,6 +143,8 @@ def test_unknown_engine_and_judge(store: Store) -> None:
         Pipeline(dataclasses.replace(SETTINGS, engine="magic"), store).said()
     with pytest.raises(ValueError, match="unknown judge 'me'"):
         _ = Pipeline(dataclasses.replace(SETTINGS, judge="me"), store).judge
+    with pytest.raises(FileNotFoundError, match=r"judge_prompt is 'no\.txt'"):
+        _ = Pipeline(dataclasses.replace(SETTINGS, judge="llm", judge_prompt="no.txt"), store).judge
 
 
 def test_an_llm_judge_needs_a_key_and_loses_nothing(
@@ -263,3 +265,19 @@ def test_hand_scored_answers_are_enough_and_mixed() -> None:
     for reader in ("reader_1", "reader_2"):
         assert hand[reader].between(1, 10).all()
         assert hand[reader].nunique() >= 8  # the whole scale was used
+
+
+def test_two_models_side_by_side() -> None:
+    base = pd.DataFrame(
+        {"method": ["Org"], "mask_language": [""], "n_neurons": [0], "en": [0.5], "zh": [0.25]}
+        | {"langspec_f1": [0.1], "en_low": [0.4], "en_high": [0.6], "zh_low": [0.2]}
+        | {"zh_high": [0.3], "relative_en": [0.0]}
+    )
+    chat = base.assign(en=0.75, langspec_f1=0.9)
+    table = side_by_side(base, chat, ["en", "zh"])
+    assert list(table.columns[:8]) == [
+        *("method", "mask_language", "n_neurons"),
+        *("base_en", "base_zh", "chat_en", "chat_zh", "langspec_f1"),
+    ]
+    assert list(table.loc[0, ["base_en", "chat_en", "langspec_f1"]]) == [0.5, 0.75, 0.9]
+    assert {"base_en_low", "chat_zh_high", "relative_en"} <= set(table.columns)

@@ -418,7 +418,7 @@ def test_an_answer_without_a_grade_is_left_out_of_a_verdict() -> None:
     assert found.loc[0, "drop"] == pytest.approx(0.4)
     verdict = {str(name): found[name].to_list()[0] for name in found}
     sentence = readouts.sentence(verdict, unit=readouts.GRADE)
-    assert "+0.40 of a grade" in sentence
+    assert "+0.40 grade points" in sentence
 
 
 def test_tables_as_read_and_in_words() -> None:
@@ -437,7 +437,7 @@ def test_tables_as_read_and_in_words() -> None:
     )
     shown = readouts.shown(table, ["en"], 2)
     assert list(shown.loc[1]) == [
-        *("CRANE", "en", "1,234", "0.60 [0.55, 0.65]", "0.300 [0.200, 0.400]")
+        *("CRANE", "en", "1,234", "0.60 [0.55,\u00a00.65]", "0.300 [0.200,\u00a00.400]")
     ]
     assert shown.loc[0, "LangSpec-F1"] == "–"
     assert readouts.drops_in_words(table, ["en"]) == "CRANE en: en +0.200; LangSpec-F1 0.300."
