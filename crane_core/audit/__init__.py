@@ -32,6 +32,7 @@ from .grim import (
     grim_table,
     hypotheses,
     possible_share,
+    recompute_from_counts,
     seeds_coincidence,
     unreachable,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "published",
     "read_claims",
     "recompute",
+    "recompute_from_counts",
     "recomputed",
     "seeds_coincidence",
     "squares",

@@ -1,8 +1,8 @@
 """The paper's claims against its own tables.
 
-The claims are listed in `data/published/claims.yaml`, in our words, each with the criterion by which
-it is judged. A check gives a verdict and the numbers behind it. "holds" and "does not" are about the
-printed tables alone; "cannot tell" means that they lack what the claim needs.
+The claims are listed in `data/published/claims.yaml`, in our words, each with the criterion by
+which it is judged. A check gives a verdict and the numbers behind it. "holds" and "does not" are
+about the printed tables alone; "cannot tell" means that they lack what the claim needs.
 """
 
 from __future__ import annotations
@@ -143,9 +143,7 @@ def _highest_everywhere(evidence: Evidence) -> Verdict:
         for x in LANGUAGES:
             settings += 1
             own = evidence.f1(number, "CRANE", x)
-            best = max(
-                evidence.baselines(number), key=lambda m, n=number, y=x: evidence.f1(n, m, y)
-            )
+            best = max((evidence.f1(number, m, x), m) for m in evidence.baselines(number))[1]
             if evidence.f1(number, best, x) >= own:
                 bounds = between(evidence.tables[number], ("CRANE", x), (best, x), x)
                 meant = {CERTAIN: "exceeds noise", CANNOT: "does not exceed noise"}
@@ -186,8 +184,10 @@ def _non_target_preserved(evidence: Evidence) -> Verdict:
         for x in LANGUAGES
         for y, drop in evidence.tables["1"].drop("Random", x).items()
     }
-    above = [r for r in own.itertuples() if r.drop > random[r.mask_language, r.language]]
-    worst = own.loc[own["drop"].idxmax()]
+    above = [
+        r for r in own.to_dict("records") if r["drop"] > random[r["mask_language"], r["language"]]
+    ]
+    worst = own.sort_values("drop").iloc[-1]
     text = (
         f"{len(certain)} of {len(own)} drops of other languages are certain to exceed noise, and "
         f"{len(above)} are larger than under the random mask for the same language. The largest: "
@@ -249,7 +249,8 @@ def _definition_met(evidence: Evidence) -> Verdict:
     relative, absolute = ((own[key] == "yes").sum() for key in ("relative", "absolute"))
     missed = own[own["relative"] != "yes"]
     named = ", ".join(
-        f"{row.table} {row.mask_language} (most on {row.hardest})" for row in missed.itertuples()
+        f"{row['table']} {row['mask_language']} (most on {row['hardest']})"
+        for row in missed.to_dict("records")
     )
     text = (
         f"The masked language has the largest relative drop under {relative} of {len(own)} CRANE "
@@ -263,9 +264,9 @@ def _matched_budgets(evidence: Evidence) -> Verdict:
     printed = [t.name for t in evidence.tables.values() if "n_neurons" in t.scores]
     counts = ", ".join(f"{n} for {NAMES[x]}" for x, n in LAPE_RELEASED.items())
     text = (
-        f"{len(printed)} of {len(evidence.tables)} tables print how many neurons a mask has. LAPE's "
-        f"released sets for this model are of unequal size ({counts}), so that a comparison under "
-        "one budget needs other sets than those, or a different budget for each language."
+        f"{len(printed)} of {len(evidence.tables)} tables print how many neurons a mask has. "
+        f"LAPE's released sets for this model are of unequal size ({counts}), so that "
+        "one budget for all needs other sets than those, or a budget for each language."
     )
     if not printed:
         return Verdict(UNKNOWN, text)
@@ -288,8 +289,8 @@ def _threshold_robust(evidence: Evidence) -> Verdict:
     if not varied:
         return Verdict(
             UNKNOWN,
-            f"None of the {len(evidence.tables)} tables ({rows} masks) has a threshold, a budget or "
-            "the same mask twice; the threshold in Figure 3 is 1 throughout.",
+            f"None of the {len(evidence.tables)} tables ({rows} masks) has a threshold, a budget "
+            "or the same mask twice; the threshold in Figure 3 is 1 throughout.",
         )
     return Verdict(UNKNOWN, f"{', '.join(varied)} vary it; the check does not read the outcome.")
 
@@ -357,7 +358,9 @@ def _transfer_retained(evidence: Evidence) -> Verdict:
         & (noise["role"] == "target")
     ]
     certain = own[(own["verdict"] == CERTAIN) & (own["drop"] > 0)]
-    named = ", ".join(f"{row.table} {row.mask_language}" for row in certain.itertuples())
+    named = ", ".join(
+        f"{row['table']} {row['mask_language']}" for row in certain.to_dict("records")
+    )
     text = (
         f"{len(certain)} of {len(own)} drops of the masked language are certain to exceed noise "
         f"({named}), but neither table has a random mask to say what any mask of that size costs. "
@@ -429,12 +432,12 @@ def _bold_is_best(evidence: Evidence) -> Verdict:
     unmarked = cells[~cells["bold"] & cells["best"]]
     wrong = marked[~marked["best"]]
     named = ", ".join(
-        f"{r.table} {r.method} {r.mask_language} {r.column} ({r.printed:.4f})"
-        for r in unmarked.itertuples()
+        f"{r['table']} {r['method']} {r['mask_language']} {r['column']} ({r['printed']:.4f})"
+        for r in unmarked.to_dict("records")
     )
     text = (
-        f"{len(marked)} cells are bold, all of them CRANE's. {len(others)} are scores of a language "
-        "that the mask is not for, where a low score is damage that selectivity forbids; "
+        f"{len(marked)} cells are bold, all of them CRANE's. {len(others)} are scores of a "
+        "language that the mask is not for, where a low score is damage that selectivity forbids; "
         f"{len(wrong)} are beaten by another method under the same mask. Best and not bold: "
         f"{named or 'none'}."
     )

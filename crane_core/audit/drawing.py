@@ -33,21 +33,23 @@ def recomputed(frame: pd.DataFrame) -> Figure:
     height = 1.3 + 0.19 * len(frame)
     figure = Figure(figsize=(7.4, height), layout="constrained")
     axes = figure.subplots()
-    labels = [f"{r.table} · {r.method} {r.mask_language}" for r in frame.itertuples()]
-    for y, row in enumerate(frame.itertuples()):
-        low, high = row.low - unit - row.recomputed, row.high + unit - row.recomputed
-        wrong = row.verdict != "agrees"
+    labels = [
+        f"{r['table']} · {r['method']} {r['mask_language']}" for r in frame.to_dict("records")
+    ]
+    for y, row in enumerate(frame.to_dict("records")):
+        low, high = row["low"] - unit - row["recomputed"], row["high"] + unit - row["recomputed"]
+        wrong = row["verdict"] != "agrees"
         axes.plot([low, high], [y, y], color=QUIET, linewidth=5, alpha=0.5, solid_capstyle="butt")
         axes.scatter(
-            [row.difference], [y], s=22, zorder=3, linewidths=0,
+            [row["difference"]], [y], s=22, zorder=3, linewidths=0,
             color=VERMILION if wrong else BLUE, marker="X" if wrong else "o",
         )  # fmt: skip
         if wrong:
             axes.annotate(
-                f"{row.printed:.4f} printed, {row.recomputed:.4f} follows",
-                (row.difference, y), fontsize=7.5, va="center", textcoords="offset points",
-                xytext=(-9, 0) if row.difference > 0 else (9, 0),
-                ha="right" if row.difference > 0 else "left",
+                f"{row['printed']:.4f} printed, {row['recomputed']:.4f} follows",
+                (row["difference"], y), fontsize=7.5, va="center", textcoords="offset points",
+                xytext=(-9, 0) if row["difference"] > 0 else (9, 0),
+                ha="right" if row["difference"] > 0 else "left",
             )  # fmt: skip
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xscale("symlog", linthresh=1e-3, linscale=1.2)
@@ -73,18 +75,18 @@ def noise_ranges(frame: pd.DataFrame, level_z: float = 1.96, title: str = "") ->
     figure = Figure(figsize=(7.4, 1.2 + 0.5 * len(masks)), layout="constrained")
     axes = figure.subplots()
     languages = list(dict.fromkeys(frame["language"]))
-    for row in frame.itertuples():
-        base = masks.index((row.method, row.mask_language))
-        y = base + 0.24 * (languages.index(row.language) - (len(languages) - 1) / 2)
-        colour = language_colour(row.language, languages.index(row.language))
-        high = max(row.z_high, 0.08)
+    for row in frame.to_dict("records"):
+        base = masks.index((row["method"], row["mask_language"]))
+        y = base + 0.24 * (languages.index(row["language"]) - (len(languages) - 1) / 2)
+        colour = language_colour(row["language"], languages.index(row["language"]))
+        high = max(row["z_high"], 0.08)
         axes.barh(
-            y, high - row.z_low, 0.19, left=row.z_low, edgecolor=colour, linewidth=1.1,
-            color=colour if row.role == "target" else "none",
-            label=row.language if base == 0 else None,
+            y, high - row["z_low"], 0.19, left=row["z_low"], edgecolor=colour, linewidth=1.1,
+            color=colour if row["role"] == "target" else "none",
+            label=row["language"] if base == 0 else None,
         )  # fmt: skip
-        sign = "−" if row.drop < 0 else ""
-        size = abs(100 * row.drop) if abs(frame["drop"]).max() < 1 else abs(row.drop)
+        sign = "−" if row["drop"] < 0 else ""
+        size = abs(100 * row["drop"]) if abs(frame["drop"]).max() < 1 else abs(row["drop"])
         text = f"{sign}{size:.1f}" if abs(frame["drop"]).max() < 1 else f"{sign}{size:.2f}"
         axes.annotate(
             text, (high, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6.5

@@ -152,7 +152,7 @@ def leaders(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     for (table, target), own in frame.groupby(["table", "mask_language"], sort=False):
         line = {"table": table, "mask_language": target}
         for column in columns:
-            best = own.loc[own[column].idxmax()]
+            best = own.sort_values(column, kind="stable").iloc[-1]
             line[column] = best["method"] if best[column] > 0 else "–"
         rows.append(line)
     return pd.DataFrame(rows)

@@ -253,7 +253,7 @@ def chance_table(
             for x in LANGUAGES:
                 n = table.items[x]
                 counts = grim(row[x], n)
-                count = min(counts, key=lambda k, n=n: abs(k - chance * n))
+                count = min((abs(k - chance * n), k) for k in counts)[1]
                 test = binomtest(count, n, chance)
                 bounds = test.proportion_ci(confidence_level=level, method="wilson")
                 told = test.pvalue < 1 - level

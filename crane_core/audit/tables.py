@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from crane_core.metrics import EPSILON, langspec_f1
@@ -69,7 +68,8 @@ class Published:
         """The masked rows, of one method if given, each with its scores under `masked`."""
         for row in self.scores.iloc[1:].to_dict("records"):
             if method in (None, row["method"]):
-                yield {**row, "masked": {x: float(row[x]) for x in LANGUAGES}}
+                known = {str(key): value for key, value in row.items()}
+                yield {**known, "masked": {x: float(row[x]) for x in LANGUAGES}}
 
     def row(self, method: str, target: str) -> dict[str, Any]:
         """The row of one mask. Raises KeyError if there is none."""
@@ -249,8 +249,8 @@ def bold(tables: Mapping[str, Published], cells: pd.DataFrame) -> pd.DataFrame:
     `best` is whether no other method has a lower score (or a higher LangSpec-F1) under the mask for
     that language, `role` whether the column is the masked language's, another's, or LangSpec-F1.
     """
-    marked = set(cells[["table", "method", "mask_language", "column"]].itertuples(index=False))
-    marked = {tuple(cell) for cell in marked}
+    keys = ["table", "method", "mask_language", "column"]
+    marked = {tuple(cell) for cell in cells[keys].to_numpy().tolist()}
     rows = []
     for number in sorted(set(cells["table"])):
         table = tables[number]
@@ -278,20 +278,3 @@ def bold(tables: Mapping[str, Published], cells: pd.DataFrame) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows)
-
-
-def drops(tables: Mapping[str, Published], method: str) -> dict[tuple[str, str], float]:
-    """(table number, masked language) -> the masked language's own drop under a method's mask."""
-    return {
-        (number, row["mask_language"]): table.drop(method, row["mask_language"])[
-            row["mask_language"]
-        ]
-        for number, table in tables.items()
-        for row in table.rows(method)
-    }
-
-
-def as_array(table: Published, methods: list[str]) -> np.ndarray[Any, Any]:
-    """Sums over items (rows, languages) of the given methods' rows, Org first; for grades exact."""
-    rows = [table.original] + [row["masked"] for m in methods for row in table.rows(m)]
-    return np.array([[round(row[x] * table.items[x]) for x in LANGUAGES] for row in rows])
