@@ -139,21 +139,23 @@ sizes = {}
 for language, largest in (("zh", 3000), ("vi", 3000)):
     values = cells[(cells["language"] == language) & (cells["n"] > 70)]["printed"]
     sizes[language] = audit.fitting_sizes(values, largest)
-display(
-    Markdown(
-        f"{said} For {', '.join(blind)} that says nothing, because with {14042:,} questions every "
-        "four-digit number is possible, and one or two counts fit it. For the others it says much: "
-        "of all sizes up to 3,000 only "
-        + " and ".join(
-            f"{', '.join(f'{n:,}' for n in found)} fit{'s' if len(found) == 1 else ''} all scores "
-            f"in {names[x]}"
-            for x, found in sizes.items()
-        )
-        + ". So the prints themselves confirm which sets were used, in full, and that every "
-        "score is "
-        "*one* run: means over several random masks would not all be whole counts."
-    )
+smallest = {x: found[0] for x, found in sizes.items() if found}
+multiples = all(n % found[0] == 0 for found in sizes.values() for n in found)
+text = (
+    f"{said} For {', '.join(names.get(x, x) for x in blind)} that says nothing: with 14,042 "
+    "questions every four-digit number is possible, and one or two counts fit it. For the others "
+    "it "
+    "says much. "
 )
+if multiples and len(smallest) == len(sizes):
+    text += (
+        "Of all sizes up to 3,000 the only ones that fit every score are "
+        + " and ".join(f"{n:,} ({names[x]})" for x, n in smallest.items())
+        + ", with their multiples, which always fit. So the prints themselves confirm which sets "
+        "were used, and in full; and every row looks like *one* run, because means over several "
+        "random masks would not all come out as whole counts."
+    )
+display(Markdown(text))
 
 # %% [markdown]
 # The counts allow a sharper recomputation than the prints did.
@@ -166,24 +168,25 @@ keys = zip(exact["table"], exact["method"], exact["mask_language"], strict=True)
 last_digit = exact[
     (exact["verdict"] == "disagrees") & ~pd.Series([key in known for key in keys])
 ].rename(columns={"mask_language": "mask"})
-display(
-    Markdown(
-        f"From whole counts {int((exact['verdict'] == 'agrees').sum())} of {len(exact)} values "
-        f"follow to the last digit. Besides the rows above, {len(last_digit)} are off by less than "
-        f"{max(last_digit['off'].max(), 1e-4):.4f} although the rounding of the scores cannot be "
-        "the reason: "
+text = (
+    f"From whole counts {int((exact['verdict'] == 'agrees').sum())} of {len(exact)} values "
+    f"follow to "
+    "the last digit. "
+)
+if len(last_digit):
+    text += (
+        f"Besides the rows above, {len(last_digit)} are off by up to "
+        f"{last_digit['off'].max():.5f}, "
+        "which four decimals would have allowed and whole counts do not: "
         + ", ".join(
             f"{r['table']} {r['method']} {r['mask']} ({r['printed']:.4f}, not {r['low']:.4f}"
             + (f" to {r['high']:.4f})" if f"{r['high']:.4f}" != f"{r['low']:.4f}" else ")")
             for r in last_digit.to_dict("records")
         )
-        + ". Scores that were rounded at some point of the calculation would do that. Nothing "
-        "hangs "
-        "on it."
-        if len(last_digit)
-        else "From whole counts, too, every other value follows to the last digit."
+        + f". Rounding some scores before the calculation and others not gives "
+        f"{int(last_digit['mixed'].sum())} of these {len(last_digit)} values. Nothing hangs on it."
     )
-)
+display(Markdown(text))
 
 # %% [markdown]
 # ## Table 2's random rows
@@ -239,7 +242,8 @@ else:
 text += (
     " Averaging over seeds is no way out either: means over two or three unrelated runs would look "
     f"like single runs in all nine scores with a chance of {share[2]:.3f} or {share[3]:.5f}. "
-    "We leave these three values unexplained."
+    "The values may belong to other runs than the scores beside them; the table cannot show that, "
+    "and we leave them unexplained."
 )
 display(Markdown(text))
 
@@ -313,7 +317,8 @@ display(
 # scale.
 #
 # - **certain**: significant at 95 % even if as many answers changed as possible;
-# - **cannot**: not significant even if only as many changed as had to;
+# - **cannot**: not significant even if only as many changed as had to (few changes need a larger
+#   $z$ than 1.96, because the exact test counts them);
 # - **either**: the unpublished outcomes decide.
 #
 # This is noise from the choice of questions alone. Another random mask, another corpus to find
@@ -363,7 +368,7 @@ display(
         )
         + f". Of LAPE's {len(lape)} changes in all tables, "
         f"{int((lape['verdict'] == 'certain').sum())} "
-        f"are certain, and {int((lape['verdict'] == 'cannot').sum())} cannot be more than noise."
+        f"are certain, and {int((lape['verdict'] == 'cannot').sum())} cannot be told from noise."
     )
 )
 
@@ -426,7 +431,7 @@ display(
         f"({points(drops['en']['en'])} and {points(drops['vi']['en'])} points) and from Chinese "
         f"({points(drops['en']['zh'])} and {points(drops['vi']['zh'])}). The "
         f"{abs(one.loc['zh', 'items'])} questions between them in Chinese "
-        f"{'cannot be' if one.loc['zh', 'verdict'] == 'cannot' else 'may be'} more than noise. "
+        f"{'cannot' if one.loc['zh', 'verdict'] == 'cannot' else 'may'} be told from noise. "
         f"Only "
         f"Vietnamese tells them apart, by {abs(one.loc['vi', 'items'])} of 900 questions, "
         + {
@@ -454,9 +459,8 @@ write_table(claims, results / "audit_claims.csv")
 said = audit.tally(claims)
 display(
     Markdown(
-        f"Of {len(claims)} claims "
-        + ", ".join(f"**{n}** {verdict}" for verdict, n in said.items())
-        + "."
+        f"Of {len(claims)} claims **{said['holds']}** hold, **{said['does not']}** do not, and for "
+        f"**{said['cannot tell']}** the tables cannot tell."
     )
 )
 order = {"does not": 0, "cannot tell": 1, "holds": 2}
@@ -632,7 +636,13 @@ display(
         )
         + ". And the same mask scores differently by the language it is said to be for ("
         + ", ".join(f"{value:.3f} for {names[x]}" for x, value in ends.items())
-        + "), only because the unmasked scores differ. Compare rows of one language, or none."
+        + "), only because the unmasked scores differ. Compare rows of one language, or none. "
+        "The reason is in the formula: with the largest *other* drop in the denominator, three "
+        "equal "
+        "drops leave a precision of one half, and recall does the rest. Counting scores from their "
+        "floor does not cure it, on the contrary (the right panel ends at "
+        + ", ".join(f"{lines['scores from their floor'][x][-1]:.3f}" for x in names)
+        + "). Only random masks that do as much damage can."
     )
 )
 
@@ -709,19 +719,21 @@ display(
     )
 )
 zh = intervals[intervals["mask"] == "zh"].set_index("method")
-overlap = zh.loc["CRANE", "paper_similar_high"] >= zh.loc["Random", "paper_similar_low"]
+apart = audit.between(tables["1"], ("CRANE", "zh"), ("Random", "zh"), "zh")
 display(
     Markdown(
         f"For Chinese, where random masks beat CRANE ({zh.loc['Random', 'paper']:.3f} against "
-        f"{zh.loc['CRANE', 'paper']:.3f}), the intervals "
-        + (
-            "overlap even in the most favourable case: that CRANE is *worse* than random there "
-            "is as "
-            "uncertain as that it is better."
-            if overlap
-            else "need not overlap: if outcomes were paired closely, CRANE is worse than random "
-            "there."
-        )
+        f"{zh.loc['CRANE', 'paper']:.3f}), the intervals of the two overlap or nearly so under the "
+        f"first pairing and widely under the second. On C-Eval itself "
+        f"{abs(round(apart.difference * 1346))} "
+        f"questions lie between the two masks, {apart.z_low:.1f} to {apart.z_high:.1f} standard "
+        "errors: "
+        + {
+            "certain": "CRANE's mask certainly takes less from Chinese than the random one.",
+            "either": "that CRANE takes less from Chinese than a random mask may or may not be "
+            "noise.",
+            "cannot": "the two cannot be told apart.",
+        }[apart.verdict]
     )
 )
 
@@ -796,7 +808,7 @@ display(
         f"they "
         f"name, and {len(checked) - len(wrong)} of {len(checked)} LangSpec-F1 follow from them. "
         f"{len(wrong)} do not, and one of these cannot be reached.\n"
-        f"- Of {len(claims)} claims that the tables can speak to, {said['holds']} hold, "
+        f"- Of {len(claims)} claims of the text, {said['holds']} hold in its own tables, "
         f"{said['does not']} do not, and for {said['cannot tell']} they lack what is needed.\n"
         "- What is well supported: CRANE's masks do much more than LAPE's do, and the mask for "
         f"Vietnamese costs Vietnamese most, by the paper's definition in {by_mask['vi']} of "

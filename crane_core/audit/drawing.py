@@ -143,14 +143,15 @@ def iso_f1(
                 clip_on=False,
             )  # fmt: skip
             if row["method"] == "CRANE":
+                below = row["mask_language"] == "zh"
                 axes.annotate(
-                    row["mask_language"], (x, y), xytext=(5, 3), textcoords="offset points",
-                    fontsize=8, color=colour,
+                    row["mask_language"], (x, y), xytext=(5, -10 if below else 3),
+                    textcoords="offset points", fontsize=8, color=colour,
                 )  # fmt: skip
         axes.set(xlim=(0, 1), ylim=(0, 1.02), title=name)
         axes.set_box_aspect(1)
     figure.supxlabel("recall: share of the masked language's score that is lost", fontsize=9)
-    figure.supylabel("precision: share of the damage", fontsize=9)
+    figure.supylabel("precision: the masked language's share", fontsize=9)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
@@ -184,6 +185,7 @@ def null_curves(
             n, top, f" {name}", rotation=90, va="top", ha="right", fontsize=7.5, color="#5b6168"
         )
     axes.set_xscale("log")
+    axes.set_xticks([100, 1000, 10000], ["100", "1,000", "10,000"])
     axes.set(
         xlabel="items per language", ylabel="LangSpec-F1", ylim=(0, top), title=title,
     )  # fmt: skip
@@ -210,6 +212,7 @@ def even_damage_curves(
     """
     figure = Figure(figsize=(3.6 * len(panels) + 0.6, 3.3), layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)
+    top = max(max(values) for lines in panels.values() for values in lines.values())
     for axes, (name, lines) in zip(grid.flat, panels.items(), strict=True):
         for i, (language, values) in enumerate(lines.items()):
             colour = language_colour(language, i)
@@ -217,7 +220,7 @@ def even_damage_curves(
             mark = (marks or {}).get(name, {}).get(language)
             if mark is not None:
                 axes.axhline(mark, color=colour, linestyle=":", linewidth=1.2)
-        axes.set(title=name, xlim=(0, 1), ylim=(0, None))
+        axes.set(title=name, xlim=(0, 1), ylim=(0, 1.04 * top))
         axes.grid(color=QUIET, alpha=0.25, linewidth=0.6)
     figure.supxlabel("share that the mask takes from every language alike", fontsize=9)
     figure.supylabel("LangSpec-F1", fontsize=9)
@@ -225,7 +228,7 @@ def even_damage_curves(
     if marks:
         handles.append(grid.flat[0].plot([], [], color=INK, linestyle=":", linewidth=1.2)[0])
         labels.append("CRANE's row")
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
