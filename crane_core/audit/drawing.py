@@ -210,7 +210,7 @@ def even_damage_curves(
     panels : title of a panel -> masked language -> LangSpec-F1 (shares,).
     marks : title of a panel -> masked language -> a value to draw as a dotted line.
     """
-    figure = Figure(figsize=(3.6 * len(panels) + 0.6, 3.3), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(panels) + 1.6, 3.3), layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)
     top = max(max(values) for lines in panels.values() for values in lines.values())
     for axes, (name, lines) in zip(grid.flat, panels.items(), strict=True):
@@ -228,7 +228,7 @@ def even_damage_curves(
     if marks:
         handles.append(grid.flat[0].plot([], [], color=INK, linestyle=":", linewidth=1.2)[0])
         labels.append("CRANE's row")
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
