@@ -823,8 +823,10 @@ display(
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"- {len(cells) - len(impossible)} of {len(cells)} scores are possible means of the sets they "
-        f"are said to come from, and {len(checked) - len(wrong)} of {len(checked)} LangSpec-F1 follow "
+        f"- {len(cells) - len(impossible)} of {len(cells)} scores are possible means of the sets "
+        f"they "
+        f"are said to come from, and {len(checked) - len(wrong)} of {len(checked)} LangSpec-F1 "
+        f"follow "
         f"from them. {len(wrong)} do not, and {len(beyond)} of these cannot be reached.\n"
         f"- Of {len(claims)} claims of the text, {said['holds']} hold in its own tables, "
         f"{said['does not']} do not, and for {said['cannot tell']} they lack what is needed.\n"
