@@ -61,6 +61,7 @@ class Settings:
     random_seeds: Sequence[int] = (0, 1, 2, 3, 4)
     n_perplexity: int = 200
     task_limit: int | None = None
+    task_tables: Sequence[str] = tuple(TABLES)
     chat: bool = False
     questions: str = "data/questions"
     n_questions: int | None = None
@@ -259,10 +260,10 @@ class Pipeline:
 
     @cached_property
     def _task_names(self) -> list[str]:
-        """The tasks of all tables in the run's languages, each once."""
+        """The tasks of the settings' tables in the run's languages, each once."""
         languages = self.settings.languages
         names = []
-        for table in TABLES.values():
+        for table in (TABLES[name] for name in self.settings.task_tables):
             for language in languages:
                 if language not in table:
                     raise ValueError(
@@ -367,24 +368,27 @@ class Pipeline:
         }
         return self.store.tensors("losses", key, compute)
 
-    def evaluated(self, interventions: Iterable[Intervention]) -> Evaluated:
-        """Items and held-out losses of the unmasked model and under every intervention."""
+    def evaluated(self, interventions: Iterable[Intervention], losses: bool = True) -> Evaluated:
+        """Items, and held-out losses if asked for, unmasked and under every intervention."""
         rows = list(interventions)
-        original = self.items(), self.losses()
-        found = [
-            (self.items(row.neurons), self.losses(row.neurons))
-            for row in tqdm(rows, desc="evaluating masks", unit="mask")
-        ]
+
+        def outcome(neurons: NeuronSet | None = None) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+            return self.items(neurons), self.losses(neurons) if losses else {}
+
+        original = outcome()
+        found = [outcome(row.neurons) for row in tqdm(rows, desc="evaluating masks", unit="mask")]
         return Evaluated(list(self.settings.languages), rows, original, found)
 
     # -- Stage 4, open-ended: answers and what the judge makes of them ---------------------------
 
-    def on_chat(self, model: str) -> Pipeline:
+    def on_chat(self, model: str, tables: Sequence[str] = ("paper",)) -> Pipeline:
         """The same settings on a chat model that shares this model's neurons (§5.4).
+
+        `tables` are those whose tasks it is evaluated on.
 
         Raises ValueError if its MLPs have another shape, so that no neuron corresponds.
         """
-        settings = dataclasses.replace(self.settings, model=model, chat=True)
+        settings = dataclasses.replace(self.settings, model=model, chat=True, task_tables=tables)
         other = Pipeline(settings, self.store)
         if other.shape != self.shape:
             raise ValueError(

@@ -109,8 +109,8 @@ figures.table(
 # chat model cannot be told from what any mask of that size costs.
 
 # %%
-on_base = base.evaluated(interventions)
-on_chat = chat.evaluated(interventions)
+on_base = base.evaluated(interventions, losses=False)
+on_chat = chat.evaluated(interventions, losses=False)
 write_table(on_chat.items(), results / "items_table3.parquet")
 
 base_table, chat_table = (found.table(TABLES["paper"]) for found in (on_base, on_chat))
@@ -352,7 +352,7 @@ display(
 own = [row for row in chat.interventions() if row.method in found_on]
 tables = {
     ("benchmarks", "base"): chat_table,
-    ("benchmarks", "chat"): chat.evaluated(own).table(TABLES["paper"]),
+    ("benchmarks", "chat"): chat.evaluated(own, losses=False).table(TABLES["paper"]),
     ("open-ended", "base"): table4,
     ("open-ended", "chat"): chat.judged(own).table(),
 }

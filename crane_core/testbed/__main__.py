@@ -15,7 +15,7 @@ import pandas as pd
 from ..corpora import read_texts
 from ..evaluation import load_tasks, prepare
 from ..models import load, write_checksums
-from ..pipeline import Pipeline, Settings
+from ..pipeline import TABLES, Pipeline, Settings
 from ..runs import Store
 from ..runs.files import write_text
 from . import chat, gate, tasks
@@ -109,7 +109,8 @@ def run_chat_gate(out: Path, questions: Path) -> bool:
         )
         base = Pipeline(settings, Store(store))
         columns: dict[str, pd.Series] = {}
-        for name, pipeline in (("base", base), ("chat", base.on_chat(str(out / "chat")))):
+        chat_model = base.on_chat(str(out / "chat"), tuple(TABLES))
+        for name, pipeline in (("base", base), ("chat", chat_model)):
             items = pipeline.items().assign(score=lambda items: items["correct"].astype(float))
             both = pd.concat([items[["task", "score"]], pipeline.graded()[["task", "score"]]])
             found = both.groupby("task", sort=False)["score"].agg(["mean", "count"])
