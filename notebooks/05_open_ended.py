@@ -122,7 +122,7 @@ if settings.judge == "rubric":
 # ### Does the judge grade as a reader would?
 #
 # A rubric that we wrote could favour anything. So 108 answers, 36 in each language, from the base
-# and the chat model, unmasked and under eleven kinds of masks, were drawn at random and graded
+# and the chat model, unmasked and under five kinds of masks, were drawn at random and graded
 # from 1 to 10 by two readers. The readers had the question, the true facts and the answer; neither
 # the rubric nor the other's grades, nor which mask it was. They graded by reading, without a
 # formula; but they are two instances of the AI that this project is written with, so that they
