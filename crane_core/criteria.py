@@ -1,0 +1,504 @@
+"""Criteria for language-specific neurons, held against what single ablations say (`necessity`).
+
+A criterion is a score per neuron and language, {language: (layers, neurons)}: the higher, the more
+likely the neuron is specific to that language. `criteria` collects those of the paper and of its
+baselines; anything else of that form can be put beside them by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from crane_core import baselines, evaluation, models
+from crane_core.attribution import neuron_relevance
+from crane_core.masking import masked
+from crane_core.necessity import Necessity, single_effects
+from crane_core.pipeline import Pipeline
+from crane_core.runs import Store, source_digest
+from crane_core.selection import NeuronSet, margins, normalise
+
+#: language -> (layers, neurons); higher means more likely specific to that language.
+Score = Mapping[str, Tensor]
+Array = NDArray[np.float64]
+
+#: Objectives in the names of criteria.
+OBJECTIVES = {
+    "next_token": "logit",
+    "next_token_logprob": "log-probability",
+    "last_max": "last maximum",
+}
+KINDS = ("necessity", "selectivity")
+
+
+# ------------------------------------------------------------------------------------ the criteria
+
+
+def contrasted(score: Score) -> dict[str, Tensor]:
+    """A language's score less the largest of the other languages', neuron by neuron."""
+    found = {}
+    for x in score:
+        own, others = margins(score, x)
+        found[x] = own - others
+    return found
+
+
+def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Every criterion, each followed by its contrast between languages."""
+    found: dict[str, Score] = {}
+    for name, score in scores.items():
+        found[name] = score
+        found[f"{name}, contrast"] = contrasted(score)
+    return found
+
+
+def mean_magnitude(pipeline: Pipeline, rules: str = "attnlrp") -> dict[str, Tensor]:
+    """Mean |relevance| of every neuron over the samples that kurtosis is taken on, in logits.
+
+    `rules` as in `neuron_relevance`: "gradient" makes it activation × plain gradient. Relevance is
+    that of the settings (objective, score, reduction), summed over a text's tokens before its
+    magnitude is taken. {language: float64 (layers, neurons)}.
+    """
+    s = pipeline.settings
+
+    def compute() -> dict[str, Tensor]:
+        sums = {}
+        for x, windows in pipeline.windows.items():
+            total = torch.zeros(pipeline.shape["intermediate"], dtype=torch.float64)
+            batches = windows.split(s.batch_size)
+            for ids in tqdm(batches, desc=f"|relevance|, {x}, {rules}", unit="batch"):
+                relevance = neuron_relevance(
+                    pipeline.model, ids, None, s.objective, rules=rules, reduction=s.reduction
+                )
+                total += relevance.double().abs().sum(0)
+            sums[x] = total / len(windows)
+        return sums
+
+    key = {
+        "model": models.fingerprint(pipeline.model),
+        "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
+        "objective": s.objective,
+        "reduction": s.reduction,
+        "rules": rules,
+        "batch_size": s.batch_size,
+        "code": source_digest("criteria", "attribution", "kernels", "models"),
+    }
+    found = pipeline.store.tensors("magnitude", key, compute)
+    return {x: found[x] for x in s.languages}
+
+
+def act_prob_90p(pipeline: Pipeline) -> dict[str, Tensor]:
+    """Act Prob 90p's score: how often a neuron exceeds its own 90th percentile in a language.
+
+    Taken on the texts that kurtosis is taken on; {language: float64 (layers, neurons)}.
+    """
+    s = pipeline.settings
+
+    def compute() -> dict[str, Tensor]:
+        found = {}
+        for x, windows in pipeline.windows.items():
+            batches = [(ids, torch.ones_like(ids)) for ids in windows.split(s.batch_size)]
+            bars = baselines.activation_quantiles(pipeline.model, batches)
+            counts, tokens = baselines.activation_counts(pipeline.model, batches, bars)
+            found[x] = counts.double() / tokens
+        return found
+
+    key = {
+        "model": models.fingerprint(pipeline.model),
+        "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
+        "batch_size": s.batch_size,
+        "code": source_digest("criteria", "baselines", "models"),
+    }
+    found = pipeline.store.tensors("act_prob", key, compute)
+    return {x: found[x] for x in s.languages}
+
+
+def lape(pipeline: Pipeline) -> dict[str, Tensor]:
+    """LAPE's order as a score: minus the place at which `lape_matched` takes the neuron."""
+    counts, n = pipeline.activation_counts()
+    found = {}
+    for x, order in baselines.lape_order(counts, n).items():
+        place = torch.empty(len(order), dtype=torch.float64)
+        place[order] = -torch.arange(len(order), dtype=torch.float64)
+        found[x] = place.view(pipeline.shape["intermediate"])
+    return found
+
+
+def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) -> dict[str, Score]:
+    """The criteria compared in the book, by name, intermediate neurons only.
+
+    - "kurtosis (…)": CRANE's, normalised as the settings say, for each objective;
+    - "mean |relevance|" and "gradient × activation": `mean_magnitude` under AttnLRP's rules and
+      under the plain gradient, of the settings' objective;
+    - "Act Prob 90p" and "LAPE".
+
+    Each but LAPE, which compares languages already, is there alone and as a contrast, its own score
+    less the largest of another language's.
+    """
+    scores: dict[str, Score] = {}
+    for objective in objectives:
+        settings = dataclasses.replace(pipeline.settings, objective=objective)
+        of = pipeline if settings == pipeline.settings else Pipeline(settings, pipeline.store)
+        kurtosis = {x: k for x, k in of.kurtosis().items() if isinstance(k, Tensor)}
+        how = pipeline.settings.normalisation
+        scores[f"kurtosis ({OBJECTIVES.get(objective, objective)})"] = normalise(kurtosis, how)
+    scores["mean |relevance|"] = mean_magnitude(pipeline)
+    scores["gradient × activation"] = mean_magnitude(pipeline, "gradient")
+    scores["Act Prob 90p"] = act_prob_90p(pipeline)
+    return {**with_contrasts(scores), "LAPE": lape(pipeline)}
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:20]
+
+
+# --------------------------------------------------------------------- against single ablations
+
+
+def agreement(
+    scores: Mapping[str, Score],
+    necessity: Necessity,
+    value: str = "zero",
+    n_boot: int = 400,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Spearman's rank correlation of every criterion with necessity and with selectivity.
+
+    Parameters
+    ----------
+    scores : the criteria by name. A neuron without a score (NaN) counts as the lowest.
+    necessity : the single-ablation effects, with neurons set to `value`.
+    n_boot, level, seed : a percentile interval at `level` from resamples, in each of which both
+        the neurons and the groups of texts behind the effects are drawn with replacement. Groups
+        and neurons are the same for all criteria.
+
+    Returns
+    -------
+    One row per criterion, language and `truth` ("necessity" or "selectivity"): `rho`, `low`,
+    `high`. Rows of the criterion "other half of the texts" say how well such effects agree with
+    themselves: those from the even groups of texts with those from the odd ones, without interval.
+    Rows of the criterion "all criteria" do not exist: nothing is combined.
+
+    Raises ValueError for a criterion without a language or of another shape.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(scores)
+    rows = []
+    for x in necessity.languages:
+        given = np.stack([_flat(scores[name], x, necessity, name) for name in names])
+        for kind in KINDS:
+            if kind == "necessity":
+                truth = necessity.necessity(x, value).value.flatten().numpy()
+            else:
+                truth = necessity.selectivity(x, value).value.flatten().numpy()
+            rho = _correlations(given, truth)
+            resampled = np.empty((n_boot, len(names)))
+            groups = {y: necessity.folds[value][y].flatten(1).numpy() for y in necessity.languages}
+            n_groups = len(groups[x])
+            for b in range(n_boot):
+                drawn = rng.integers(len(truth), size=len(truth))
+                means = {
+                    y: group[rng.integers(n_groups, size=n_groups)].mean(0)[drawn]
+                    for y, group in groups.items()
+                }
+                again = means[x]
+                if kind == "selectivity":
+                    again = again - np.max([means[y] for y in means if y != x], axis=0)
+                resampled[b] = _correlations(given[:, drawn], again)
+            tail = (1 - level) / 2
+            low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+            for i, name in enumerate(names):
+                rows.append((name, x, kind, rho[i], low[i], high[i]))
+            halves = [
+                necessity.folds[value][x][start::2].mean(0)
+                if kind == "necessity"
+                else _selective(
+                    {y: f[start::2].mean(0) for y, f in necessity.folds[value].items()}, x
+                )
+                for start in (0, 1)
+            ]
+            split = _correlations(halves[0].reshape(1, -1).numpy(), halves[1].flatten().numpy())[0]
+            rows.append(("other half of the texts", x, kind, split, np.nan, np.nan))
+    return pd.DataFrame(rows, columns=["criterion", "language", "truth", "rho", "low", "high"])
+
+
+def _selective(effects: Mapping[str, Tensor], language: str) -> Tensor:
+    others = [effect for x, effect in effects.items() if x != language]
+    return effects[language] - torch.stack(others).amax(0)
+
+
+def _flat(score: Score, language: str, necessity: Necessity, name: str) -> Array:
+    expected = tuple(necessity.necessity(language).value.shape)
+    if language not in score or tuple(score[language].shape) != expected:
+        found = tuple(score[language].shape) if language in score else "none"
+        raise ValueError(
+            f"criterion {name!r} has scores {found} for {language!r}; expected (layers, neurons) "
+            f"{expected}"
+        )
+    return _filled(score[language]).numpy()
+
+
+def _filled(score: Tensor) -> Tensor:
+    """Flat float64 scores, undefined ones below all others."""
+    flat = score.flatten().double()
+    return torch.where(flat.isnan(), -torch.inf, flat)
+
+
+def _correlations(given: Array, truth: Array) -> Array:
+    """Spearman's correlation of each row of `given` with `truth`; 0 for a constant row."""
+    a = rankdata(given, axis=1)
+    b = rankdata(truth)
+    a -= a.mean(1, keepdims=True)
+    b -= b.mean()
+    scale = np.sqrt((a**2).sum(1) * (b**2).sum())
+    return np.divide(a @ b, scale, out=np.zeros(len(a)), where=scale > 0)
+
+
+def order(score: Tensor) -> Tensor:
+    """Indices into the flattened (layers, neurons), highest score first.
+
+    Ties go to the lower layer and neuron; neurons without a score come last.
+    """
+    return _filled(score).argsort(descending=True, stable=True)
+
+
+def precision(
+    scores: Mapping[str, Score],
+    necessity: Necessity,
+    budgets: Sequence[int],
+    value: str = "zero",
+    level: float = 0.05,
+) -> pd.DataFrame:
+    """How many of each criterion's best neurons are selective according to single ablations.
+
+    One row per criterion, language and budget: `significant`, the share of its top `budget` that is
+    significantly selective (`Necessity.significant` at the false-discovery rate `level`), with
+    `significant_chance`, the share among all neurons; `among_top`, the share that is among the
+    `budget` most selective neurons, with `among_top_chance`.
+
+    Raises ValueError for a budget below 1 or above the number of neurons.
+    """
+    rows = []
+    for x in necessity.languages:
+        hit = necessity.significant(x, "selectivity", value, level).flatten()
+        best = order(necessity.selectivity(x, value).value)
+        for budget in budgets:
+            if not 1 <= budget <= len(hit):
+                raise ValueError(f"budget {budget}: expected 1 to {len(hit)} neurons")
+            top = torch.zeros(len(hit), dtype=torch.bool)
+            top[best[:budget]] = True
+            for name, score in scores.items():
+                _flat(score, x, necessity, name)
+                chosen = order(score[x])[:budget]
+                rows.append(
+                    {
+                        "criterion": name,
+                        "language": x,
+                        "budget": budget,
+                        "significant": float(hit[chosen].double().mean()),
+                        "significant_chance": float(hit.double().mean()),
+                        "among_top": float(top[chosen].double().mean()),
+                        "among_top_chance": budget / len(hit),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------------------- whole sets of neurons
+
+
+def neuron_set(chosen: Tensor, model: PreTrainedModel) -> NeuronSet:
+    """Intermediate neurons given as indices into the flattened (layers, neurons)."""
+    shape = models.shape(model)
+    mask = torch.zeros(shape["intermediate"], dtype=torch.bool)
+    mask.view(-1)[chosen] = True
+    return NeuronSet({"intermediate": mask}, shape)
+
+
+def random_orders(model: PreTrainedModel, seeds: Sequence[int]) -> dict[int, Tensor]:
+    """All intermediate neurons in random order, one order per seed, the same for all languages."""
+    layers, width = models.shape(model)["intermediate"]
+    return {
+        seed: torch.randperm(layers * width, generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    }
+
+
+def greedy_order(
+    model: PreTrainedModel,
+    texts: Mapping[str, Tensor],
+    target: str,
+    shortlist: Tensor,
+    steps: Sequence[int],
+    batch_size: int = 16,
+) -> Tensor:
+    """A set built up by its own effect: the best known ceiling for damage to one language alone.
+
+    In every round each neuron left on the shortlist is ablated (to zero) on top of the set found so
+    far, and its worth is the target's loss then less the largest increase of another language's,
+    both against the untouched model. The best are taken together until the set has the next size
+    of `steps`. It is greedy and takes many at a time, so the best set may be better.
+
+    Parameters
+    ----------
+    texts : language -> texts that effects are measured on.
+    shortlist : indices into the flattened (layers, neurons) to choose from.
+    steps : sizes of the set after each round, increasing.
+
+    Returns the neurons in the order in which they were taken, int64 (steps[-1],); within a round
+    the best first.
+
+    Raises ValueError if the steps do not increase or ask for more than the shortlist.
+    """
+    if list(steps) != sorted(set(steps)) or not steps or not 0 < steps[-1] <= len(shortlist):
+        raise ValueError(
+            f"steps {list(steps)}: expected increasing sizes up to the {len(shortlist)} listed"
+        )
+    width = models.shape(model)["intermediate"][1]
+    taken: list[int] = []
+    rest = [int(i) for i in shortlist]
+    start: dict[str, float] = {}
+    for size in tqdm(steps, desc=f"greedy set, {target}", unit="round"):
+        gain: dict[str, Tensor] = {}
+        with masked(model, neuron_set(torch.tensor(taken, dtype=torch.long), model)):
+            for x, windows in texts.items():
+                worth = torch.empty(len(rest), dtype=torch.float64)
+                for layer in sorted({i // width for i in rest}):
+                    places = [k for k, i in enumerate(rest) if i // width == layer]
+                    untouched, found = single_effects(
+                        model, windows, layer, [rest[k] % width for k in places], [0.0], batch_size
+                    )
+                    start.setdefault(x, float(untouched.mean()))
+                    worth[places] = found[0].mean(1) - start[x]
+                gain[x] = worth
+        best = order(_selective(gain, target))[: size - len(taken)].tolist()
+        taken += [rest[k] for k in best]
+        kept = set(best)
+        rest = [i for k, i in enumerate(rest) if k not in kept]
+    return torch.tensor(taken)
+
+
+def set_effects(
+    model: PreTrainedModel,
+    sets: Sequence[NeuronSet],
+    texts: Mapping[str, Tensor],
+    known: pd.DataFrame | None = None,
+    store: Store | None = None,
+) -> pd.DataFrame:
+    """What zeroing whole sets does to each language's loss on texts.
+
+    Parameters
+    ----------
+    sets : the sets; the empty one changes nothing.
+    texts : language -> int64 (texts, tokens).
+    known : rows of an earlier result on the same model and texts (see `effects_key`); a set that
+        is there is not measured again.
+    store : where the losses of each set are kept.
+
+    Returns
+    -------
+    One row per set: `digest`, `n_neurons`, and for every language `<language>`, the mean loss
+    increase in nats per token, and `<language>_se`, its standard error over texts.
+    """
+    key = effects_key(model, texts)
+    columns = [name for x in texts for name in (x, f"{x}_se")]
+    store = store or Store()
+
+    def losses(neurons: NeuronSet) -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
+            with masked(model, neurons):
+                return {x: evaluation.perplexity(model, w).losses for x, w in texts.items()}
+
+        code = source_digest("evaluation", "kernels", "masking", "models")
+        return store.tensors(
+            "set_losses", {"of": key, "neurons": neurons.digest(), "code": code}, compute
+        )
+
+    found: dict[str, dict[str, float]] = {}
+    if known is not None and len(known) and set(known["key"]) == {key}:
+        found = known.set_index("digest")[columns].to_dict("index")
+    start: dict[str, Tensor] = {}
+    rows = []
+    for neurons in tqdm(sets, desc="masking sets", unit="set"):
+        digest = neurons.digest()
+        if digest not in found:
+            start = start or losses(NeuronSet.empty(neurons.shape))
+            after = losses(neurons)
+            found[digest] = {}
+            for x in texts:
+                change = after[x].double() - start[x].double()
+                found[digest][x] = float(change.mean())
+                found[digest][f"{x}_se"] = float(change.std() / len(change) ** 0.5)
+        effects = {name: found[digest][name] for name in columns}
+        rows.append({"digest": digest, "n_neurons": len(neurons), **effects, "key": key})
+    return pd.DataFrame(rows)
+
+
+def effects_key(model: PreTrainedModel, texts: Mapping[str, Tensor]) -> str:
+    """What `set_effects` depend on besides the set, as a short digest: model and texts."""
+    parts = [models.fingerprint(model), *(f"{x} {_digest(texts[x])}" for x in texts)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def damage(
+    orders: Mapping[tuple[str, str, int], Tensor],
+    budgets: Sequence[int],
+    model: PreTrainedModel,
+    texts: Mapping[str, Tensor],
+    known: pd.DataFrame | None = None,
+    store: Store | None = None,
+) -> pd.DataFrame:
+    """Damage curves: what the first neurons of an order do to every language, budget by budget.
+
+    `orders`: (criterion, language, seed) -> indices into the flattened (layers, neurons); budgets
+    longer than an order are left out. Returns `set_effects`' rows with `criterion`, `language`,
+    `seed` (-1 unless random) and `budget`; `own` and `own_se`, the masked language's increase;
+    `other`, the largest of another language's; `difference` of the two with `difference_se`.
+    """
+    rows = [(*k, b) for k, chosen in orders.items() for b in budgets if b <= len(chosen)]
+    sets = [neuron_set(orders[name, x, seed][:budget], model) for name, x, seed, budget in rows]
+    table = set_effects(model, sets, texts, known, store)
+    keys = pd.DataFrame(rows, columns=["criterion", "language", "seed", "budget"])
+    table = pd.concat([keys, table], axis=1)
+    derived = []
+    for row in table.to_dict("records"):
+        x = row["language"]
+        other = max((y for y in texts if y != x), key=lambda y: row[y])
+        derived.append(
+            {
+                "own": row[x],
+                "own_se": row[f"{x}_se"],
+                "other": row[other],
+                "difference": row[x] - row[other],
+                "difference_se": float(np.hypot(row[f"{x}_se"], row[f"{other}_se"])),
+            }
+        )
+    return pd.concat([table, pd.DataFrame(derived)], axis=1)
+
+
+def predicted(
+    table: pd.DataFrame, orders: Mapping[tuple[str, str, int], Tensor], necessity: Necessity
+) -> pd.DataFrame:
+    """The sum of single effects of each set of `damage`, beside what the whole set does.
+
+    `damage`'s rows with `predicted`, the summed necessity (to zero) for the masked language of the
+    set's neurons, and `ratio`, measured / predicted (NaN where the sum is not above 0).
+    """
+    sums = []
+    for row in table.to_dict("records"):
+        chosen = orders[row["criterion"], row["language"], row["seed"]][: row["budget"]]
+        effect = necessity.necessity(row["language"], "zero").value.flatten()
+        sums.append(float(effect[chosen].sum()))
+    found = table.assign(predicted=sums)
+    return found.assign(ratio=found["own"] / found["predicted"].where(found["predicted"] > 0))
