@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from crane_core import baselines, evaluation, models
 from crane_core.attribution import neuron_relevance
+from crane_core.kernels import fast_linear
 from crane_core.masking import masked
 from crane_core.necessity import Necessity, single_effects
 from crane_core.pipeline import Pipeline
@@ -108,8 +109,9 @@ def act_prob_90p(pipeline: Pipeline) -> dict[str, Tensor]:
         found = {}
         for x, windows in pipeline.windows.items():
             batches = [(ids, torch.ones_like(ids)) for ids in windows.split(s.batch_size)]
-            bars = baselines.activation_quantiles(pipeline.model, batches)
-            counts, tokens = baselines.activation_counts(pipeline.model, batches, bars)
+            with fast_linear():
+                bars = baselines.activation_quantiles(pipeline.model, batches)
+                counts, tokens = baselines.activation_counts(pipeline.model, batches, bars)
             found[x] = counts.double() / tokens
         return found
 
@@ -117,7 +119,7 @@ def act_prob_90p(pipeline: Pipeline) -> dict[str, Tensor]:
         "model": models.fingerprint(pipeline.model),
         "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
         "batch_size": s.batch_size,
-        "code": source_digest("criteria", "baselines", "models"),
+        "code": source_digest("criteria", "baselines", "kernels", "models"),
     }
     found = pipeline.store.tensors("act_prob", key, compute)
     return {x: found[x] for x in s.languages}
@@ -169,6 +171,7 @@ def agreement(
     scores: Mapping[str, Score],
     necessity: Necessity,
     value: str = "zero",
+    reference: str | None = None,
     n_boot: int = 400,
     level: float = 0.95,
     seed: int = 0,
@@ -179,58 +182,87 @@ def agreement(
     ----------
     scores : the criteria by name. A neuron without a score (NaN) counts as the lowest.
     necessity : the single-ablation effects, with neurons set to `value`.
-    n_boot, level, seed : a percentile interval at `level` from resamples, in each of which both
-        the neurons and the groups of texts behind the effects are drawn with replacement. Groups
-        and neurons are the same for all criteria.
+    reference : the criterion that others are compared with.
+    n_boot, level, seed : percentile intervals at `level` from resamples, in each of which both the
+        neurons and, language by language, the groups of texts behind the effects are drawn with
+        replacement, the same for all criteria.
 
     Returns
     -------
-    One row per criterion, language and `truth` ("necessity" or "selectivity"): `rho`, `low`,
-    `high`. Rows of the criterion "other half of the texts" say how well such effects agree with
-    themselves: those from the even groups of texts with those from the odd ones, without interval.
-    Rows of the criterion "all criteria" do not exist: nothing is combined.
+    One row per criterion, language (and "all", the mean over languages) and `truth` ("necessity" or
+    "selectivity"): `rho`, `low`, `high`, and with a reference `ahead`, the correlation less the
+    reference's, with `ahead_low` and `ahead_high`.
 
-    Raises ValueError for a criterion without a language or of another shape.
+    Raises ValueError for a criterion without a language or of another shape, and for an unknown
+    reference.
     """
+    names, languages = list(scores), necessity.languages
+    if reference is not None and reference not in scores:
+        raise ValueError(f"unknown reference {reference!r}: there are {names}")
+    given = {x: np.stack([_flat(scores[n], x, necessity, n) for n in names]) for x in languages}
+    groups = {x: necessity.folds[value][x].flatten(1).numpy() for x in languages}
+    effects = {x: necessity.necessity(x, value).value.flatten().numpy() for x in languages}
+
+    def correlations(
+        effects: Mapping[str, Array], neurons: NDArray[np.int64] | slice
+    ) -> NDArray[np.float64]:
+        """(truths, languages and their mean, criteria)."""
+        found = np.empty((len(KINDS), len(languages) + 1, len(names)))
+        for i, x in enumerate(languages):
+            others = np.max([effects[y] for y in languages if y != x], axis=0)
+            truths = np.stack([effects[x], effects[x] - others])
+            found[:, i] = _correlations(truths, given[x][:, neurons])
+        found[:, -1] = found[:, :-1].mean(1)
+        return found
+
     rng = np.random.default_rng(seed)
-    names = list(scores)
+    n_neurons = len(effects[languages[0]])
+    rho = correlations(effects, slice(None))
+    resampled = np.empty((n_boot, *rho.shape))
+    for b in range(n_boot):
+        neurons = rng.integers(n_neurons, size=n_neurons)
+        drawn = {}
+        for x, group in groups.items():
+            texts = rng.integers(len(group), size=len(group))
+            drawn[x] = group[texts].mean(0)[neurons]
+        resampled[b] = correlations(drawn, neurons)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(resampled, tails, axis=0)
+    table = []
+    for k, kind in enumerate(KINDS):
+        for i, x in enumerate([*languages, "all"]):
+            for j, name in enumerate(names):
+                row = {"criterion": name, "language": x, "truth": kind}
+                row |= {"rho": rho[k, i, j], "low": low[k, i, j], "high": high[k, i, j]}
+                if reference is not None:
+                    r = names.index(reference)
+                    ahead = resampled[:, k, i, j] - resampled[:, k, i, r]
+                    row["ahead"] = rho[k, i, j] - rho[k, i, r]
+                    row["ahead_low"], row["ahead_high"] = np.quantile(ahead, tails)
+                table.append(row)
+    return pd.DataFrame(table)
+
+
+def reliability(necessity: Necessity, value: str = "zero") -> pd.DataFrame:
+    """How well the effects agree with themselves: Spearman's correlation between halves of texts.
+
+    One row per language and truth: `halves`, the correlation between the even and the odd groups of
+    texts, and `all`, what Spearman and Brown's formula makes of it for all texts together: about as
+    high as a criterion's correlation with them could be.
+    """
     rows = []
     for x in necessity.languages:
-        given = np.stack([_flat(scores[name], x, necessity, name) for name in names])
+        halves = [
+            {y: f[start::2].mean(0) for y, f in necessity.folds[value].items()} for start in (0, 1)
+        ]
         for kind in KINDS:
-            if kind == "necessity":
-                truth = necessity.necessity(x, value).value.flatten().numpy()
-            else:
-                truth = necessity.selectivity(x, value).value.flatten().numpy()
-            rho = _correlations(given, truth)
-            resampled = np.empty((n_boot, len(names)))
-            groups = {y: necessity.folds[value][y].flatten(1).numpy() for y in necessity.languages}
-            n_groups = len(groups[x])
-            for b in range(n_boot):
-                drawn = rng.integers(len(truth), size=len(truth))
-                means = {
-                    y: group[rng.integers(n_groups, size=n_groups)].mean(0)[drawn]
-                    for y, group in groups.items()
-                }
-                again = means[x]
-                if kind == "selectivity":
-                    again = again - np.max([means[y] for y in means if y != x], axis=0)
-                resampled[b] = _correlations(given[:, drawn], again)
-            tail = (1 - level) / 2
-            low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
-            for i, name in enumerate(names):
-                rows.append((name, x, kind, rho[i], low[i], high[i]))
-            halves = [
-                necessity.folds[value][x][start::2].mean(0)
-                if kind == "necessity"
-                else _selective(
-                    {y: f[start::2].mean(0) for y, f in necessity.folds[value].items()}, x
-                )
-                for start in (0, 1)
-            ]
-            split = _correlations(halves[0].reshape(1, -1).numpy(), halves[1].flatten().numpy())[0]
-            rows.append(("other half of the texts", x, kind, split, np.nan, np.nan))
-    return pd.DataFrame(rows, columns=["criterion", "language", "truth", "rho", "low", "high"])
+            a, b = (
+                (half[x] if kind == "necessity" else _selective(half, x)).flatten().numpy()
+                for half in halves
+            )
+            r = float(_correlations(a[None], b[None])[0, 0])
+            rows.append({"language": x, "truth": kind, "halves": r, "all": 2 * r / (1 + r)})
+    return pd.DataFrame(rows)
 
 
 def _selective(effects: Mapping[str, Tensor], language: str) -> Tensor:
@@ -255,14 +287,14 @@ def _filled(score: Tensor) -> Tensor:
     return torch.where(flat.isnan(), -torch.inf, flat)
 
 
-def _correlations(given: Array, truth: Array) -> Array:
-    """Spearman's correlation of each row of `given` with `truth`; 0 for a constant row."""
-    a = rankdata(given, axis=1)
-    b = rankdata(truth)
+def _correlations(a: Array, b: Array) -> Array:
+    """Spearman's correlations of the rows of two arrays, (rows of a, rows of b); 0 if constant."""
+    a, b = rankdata(a, axis=1), rankdata(b, axis=1)
     a -= a.mean(1, keepdims=True)
-    b -= b.mean()
-    scale = np.sqrt((a**2).sum(1) * (b**2).sum())
-    return np.divide(a @ b, scale, out=np.zeros(len(a)), where=scale > 0)
+    b -= b.mean(1, keepdims=True)
+    scale = np.sqrt(np.outer((a**2).sum(1), (b**2).sum(1)))
+    found: Array = np.divide(a @ b.T, scale, out=np.zeros(scale.shape), where=scale > 0)
+    return found
 
 
 def order(score: Tensor) -> Tensor:
