@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,15 +22,17 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from crane_core import baselines, evaluation, models
+from crane_core import baselines, corpora, evaluation, models
 from crane_core.attribution import neuron_relevance
 from crane_core.kernels import fast_linear
 from crane_core.masking import masked
-from crane_core.necessity import Necessity, single_effects
+from crane_core.necessity import Necessity, mean_activations, measure, single_effects
 from crane_core.pipeline import Pipeline
-from crane_core.runs import Store, source_digest
+from crane_core.runs import Store, source_digest, write_table
 from crane_core.selection import NeuronSet, margins, normalise
 
+#: language -> token windows, int64 (texts, tokens).
+Texts = dict[str, Tensor]
 #: language -> (layers, neurons); higher means more likely specific to that language.
 Score = Mapping[str, Tensor]
 Array = NDArray[np.float64]
@@ -534,3 +538,146 @@ def predicted(
         sums.append(float(effect[chosen].sum()))
     found = table.assign(predicted=sums)
     return found.assign(ratio=found["own"] / found["predicted"].where(found["predicted"] > 0))
+
+
+def ranking(
+    agreed: pd.DataFrame, found: pd.DataFrame, damaged: pd.DataFrame, budget: int
+) -> pd.DataFrame:
+    """The criteria from best to worst by their rank correlation with selectivity.
+
+    `agreed`, `found` and `damaged` are the tables of `agreement`, `precision` and `damage`. All
+    columns are means over languages: `selectivity` and `necessity`, the rank correlations with
+    `_low` and `_high`; `precision`, the share of the first `budget` neurons that are significantly
+    selective; `own`, `other` and `difference`, what masking them does (nats per token), with
+    `difference_se`.
+    """
+    of_all = agreed[agreed["language"] == "all"].set_index(["truth", "criterion"])
+    columns = {
+        f"{kind}{end}": of_all.loc[kind][name]
+        for kind in KINDS[::-1]
+        for name, end in (("rho", ""), ("low", "_low"), ("high", "_high"))
+    }
+    table = pd.DataFrame(columns)
+    at = found[found["budget"] == budget].groupby("criterion")["significant"].mean()
+    table["precision"] = at.reindex(table.index)
+    here = damaged[(damaged["budget"] == budget) & (damaged["seed"] == -1)].groupby("criterion")
+    for name in ("own", "other", "difference"):
+        table[name] = here[name].mean().reindex(table.index)
+    error = here["difference_se"].apply(lambda se: float((se**2).sum() ** 0.5 / len(se)))
+    table["difference_se"] = error.reindex(table.index)
+    return table.sort_values("selectivity", ascending=False, kind="stable").reset_index()
+
+
+# ------------------------------------------------------------------------------- the gold standard
+
+#: Windows left out between the texts that rank neurons and those that damage is measured on, so
+#: that no document has a part in both.
+GAP = 3
+
+
+def held_out(pipeline: Pipeline, n_ranking: int, n_damage: int) -> tuple[Texts, Texts]:
+    """Held-out texts, `{language: (n, window)}`, to measure single effects on, and others.
+
+    Both come from the perplexity corpus, whose documents are neither in the training text nor in
+    the corpus that criteria are computed on; the second begin `GAP` windows after the first.
+    """
+    s = pipeline.settings
+    total = n_ranking + GAP + n_damage
+    windows = corpora.read_windows(
+        pipeline.tokenizer, s.perplexity_corpus, s.languages, total, s.window, s.seed
+    )
+    return (
+        {x: w[:n_ranking] for x, w in windows.items()},
+        {x: w[n_ranking + GAP :] for x, w in windows.items()},
+    )
+
+
+@dataclass(frozen=True)
+class GoldStandard:
+    """What single ablations say, with a set built up greedily by its own effect.
+
+    Attributes
+    ----------
+    necessity : the effects of all single ablations.
+    greedy : language -> neurons in the order of `greedy_order`.
+    sets : effects of whole sets that are known already, for `damage`.
+    """
+
+    necessity: Necessity
+    greedy: Mapping[str, Tensor]
+    sets: pd.DataFrame | None
+
+
+FILES = ("necessity.safetensors", "necessity_greedy.csv", "necessity_sets.csv")
+
+
+def gold_standard(
+    pipeline: Pipeline,
+    texts: Texts,
+    folder: str | Path,
+    recompute: bool = False,
+    n_greedy: int = 32,
+    shortlist: int = 160,
+    steps: Sequence[int] = (16, 32, 64, 128),
+) -> GoldStandard:
+    """Read the shipped effects of single ablations, or measure them (`recompute`) and save them.
+
+    Parameters
+    ----------
+    pipeline : model and settings. Neurons are set to zero, and to their mean over the tokens of all
+        languages' texts that criteria are computed on (`Pipeline.windows`), pooled.
+    texts : what effects are measured on, `held_out`'s first.
+    folder : where `FILES` are read from, or written to.
+    n_greedy, shortlist, steps : the greedy search runs on the first `n_greedy` texts, over the
+        `shortlist` neurons that are most selective alone, up to the sizes `steps`.
+
+    Raises FileNotFoundError if there are no files, and ValueError if they belong to another model
+    or to other texts.
+    """
+    s, folder = pipeline.settings, Path(folder)
+    source = {
+        "model": models.fingerprint(pipeline.model),
+        "texts": corpora.fingerprint(s.perplexity_corpus, s.languages),
+        "n_texts": len(texts[s.languages[0]]),
+        "window": s.window,
+        "seed": s.seed,
+    }
+    few = {x: w[:n_greedy] for x, w in texts.items()}
+    key = effects_key(pipeline.model, few)
+    effects, greedy, sets = (folder / name for name in FILES)
+    if recompute:
+        mean_of = corpora.fingerprint(s.corpus, s.languages)
+        about = {**source, "mean_over": mean_of, "mean_n_samples": s.n_samples}
+        size = pipeline.shape["intermediate"]
+        set_to = {
+            "zero": torch.zeros(size),
+            "mean": mean_activations(pipeline.model, pipeline.windows),
+        }
+        measured = measure(pipeline.model, texts, set_to, about, pipeline.store)
+        measured.save(effects)
+        measured = Necessity.load(effects)  # so that reading and measuring give the same
+        rows = []
+        for x in s.languages:
+            listed = order(measured.selectivity(x).value)[:shortlist]
+            taken = greedy_order(pipeline.model, few, x, listed, steps).tolist()
+            rows += [(x, i, *divmod(n, size[1]), key) for i, n in enumerate(taken)]
+        columns = ["language", "place", "layer", "neuron", "key"]
+        write_table(pd.DataFrame(rows, columns=columns), greedy)
+    found = Necessity.load(effects)
+    found.require_source(source)
+    table = pd.read_csv(greedy)
+    if set(table["key"]) != {key}:
+        raise ValueError(f"{greedy} belongs to another model or to other texts; recompute it")
+    width = pipeline.shape["intermediate"][1]
+    orders = {
+        str(x): torch.tensor((own["layer"] * width + own["neuron"]).to_list())
+        for x, own in table.groupby("language", sort=False)
+    }
+    return GoldStandard(found, orders, pd.read_csv(sets) if sets.is_file() else None)
+
+
+def known_sets(damaged: pd.DataFrame) -> pd.DataFrame:
+    """The effects of each set in `damage`'s table once, as `set_effects` takes them for `known`."""
+    named = ["criterion", "language", "seed", "budget"]
+    named += ["own", "own_se", "other", "difference", "difference_se"]
+    return damaged.drop(columns=named).drop_duplicates("digest", ignore_index=True)
