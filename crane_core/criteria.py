@@ -187,8 +187,8 @@ def agreement(
     scores : the criteria by name. A neuron without a score (NaN) counts as the lowest.
     necessity : the single-ablation effects, with neurons set to `value`.
     reference : the criterion that others are compared with.
-    n_boot, level, seed : percentile intervals at `level` from resamples, in each of which both the
-        neurons and, language by language, the groups of texts behind the effects are drawn with
+    n_boot, level, seed : intervals at `level` from the spread of resamples, in each of which both
+        the neurons and, language by language, the groups of texts behind the effects are drawn with
         replacement, the same for all criteria.
 
     Returns
@@ -231,6 +231,9 @@ def agreement(
             drawn[x] = group[texts].mean(0)[neurons]
         resampled[b] = correlations(drawn, neurons)
     tails = [(1 - level) / 2, (1 + level) / 2]
+    # Drawing from noisy effects adds their noise a second time and pulls correlations to zero, so
+    # only the spread of the resamples is used, around the estimate.
+    resampled += rho - resampled.mean(0)
     low, high = np.quantile(resampled, tails, axis=0)
     table = []
     for k, kind in enumerate(KINDS):

@@ -1045,7 +1045,7 @@ def budget_curves(
                 axes.plot(x, y, color=QUIET, linewidth=0.8, alpha=0.8)
                 continue
             i = shown.index(name)
-            colour = CYCLE[i % len(CYCLE)]
+            colour = INK if name.startswith("random") else CYCLE[i % len(CYCLE)]
             axes.plot(
                 x, y, color=colour, marker=marks[i % 8], markersize=4, linewidth=1.6, label=name,
                 linestyle=("-", (0, (5, 2)))[i // len(CYCLE) % 2],
@@ -1055,8 +1055,17 @@ def budget_curves(
         budgets = sorted({float(b) for curve in curves.values() for b in np.asarray(curve[0])})
         axes.set_xscale("log", base=2)
         axes.set_xticks(budgets, [f"{b:g}" for b in budgets])
-        axes.set_yscale(scale)
+        if scale == "symlog":
+            axes.set_yscale(scale, linthresh=0.1)
+            axes.set_yticks(ticks := [-3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3], map(str, ticks))
+            axes.minorticks_off()
+        else:
+            axes.set_yscale(scale)
         axes.set_title(title)
+    if scale == "symlog":  # ticks widen the axis beyond the curves
+        values = [np.asarray(v) for c in panels.values() for curve in c.values() for v in curve[1:]]
+        low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+        grid[0].set_ylim(min(low * 1.2, -0.02), max(high * 1.2, 0.02))
     grid[0].set_ylabel(ylabel)
     figure.supxlabel(xlabel, fontsize=9)
     if len(shown) < len(names):

@@ -253,6 +253,8 @@ if "mean" in necessity.values:
 scores = criteria.criteria(pipeline)
 reference = next(iter(criteria.OBJECTIVES.values()))
 reference = f"kurtosis ({reference}), contrast"
+highlighted = [reference, "mean |relevance|, contrast", "LAPE", "Act Prob 90p, contrast"]
+highlighted += ["single effects", "greedy search", "random order"]
 
 # %%
 agreed = pd.concat(
@@ -315,8 +317,8 @@ display(
     figures.table(
         shown,
         "Rank correlations, mean over languages, with 95 % intervals; in round brackets what "
-        "neurons were set to. Last column: correlation with selectivity less that of CRANE's default score "
-        f"({reference}), from the same resamples",
+        "neurons were set to. Last column: correlation with selectivity less that of CRANE's "
+        f"default score ({reference}), from the same resamples",
     )
 )
 crane = overall.set_index("criterion").loc[reference]
@@ -335,8 +337,8 @@ display(
             else "not to be told from a random order: a null result. "
         )
         + f"{len(above)} of {len(overall)} criteria are clearly above a random order; "
-        f"{len(better)} are clearly ahead of CRANE. The first is {best['criterion']} with {best['rho']:+.2f} "
-        f"[{best['low']:+.2f}, {best['high']:+.2f}]."
+        f"{len(better)} are clearly ahead of CRANE. The first is {best['criterion']} with "
+        f"{best['rho']:+.2f} [{best['low']:+.2f}, {best['high']:+.2f}]."
     )
 )
 
@@ -375,7 +377,7 @@ display(
             "share significantly selective",
             "neurons taken",
             level=None,
-            highlighted=[*dict.fromkeys([reference, *ordered[:3], "LAPE"]), "random order"],
+            highlighted=highlighted,
         ),
         alt="Precision at budget by language. Mean over languages at the largest budget: "
         + "; ".join(f"{name} {share:.0%}" for name, share in wide[budgets[-1]].items()),
@@ -439,8 +441,6 @@ def at(budget, column):
 
 
 budget = 128 if 128 in budgets else budgets[-1]
-highlighted = ["greedy search", "single effects", *dict.fromkeys([reference, *ordered[:2], "LAPE"])]
-highlighted.append("random order")
 for column, error, label in (
     ("difference", "difference_se", "own loss increase less the largest other (nats)"),
     ("own", "own_se", "increase of the masked language's loss (nats)"),
