@@ -198,6 +198,25 @@ def lape_matched(
     Raises ValueError as `lape` does, and for a count of an unknown language, below 0 or above the
     number of neurons.
     """
+    orders = lape_order(over_zero, n, filter_rate, activation_bar_ratio)
+    size = next(iter(over_zero.values())).shape
+    return {
+        language: _first(orders[language], count, size, shape)
+        for language, count in _checked_counts(counts, over_zero).items()
+    }
+
+
+def lape_order(
+    over_zero: Mapping[str, Tensor],
+    n: Mapping[str, int],
+    filter_rate: float = 0.95,
+    activation_bar_ratio: float = 0.95,
+) -> dict[str, Tensor]:
+    """All neurons of each language in the order in which `lape_matched` takes them.
+
+    Returns language -> int64 indices into the flattened (layers, neurons), first neuron first.
+    Parameters and errors are those of `lape_matched`.
+    """
     _check_rate("filter_rate", filter_rate)
     _check_rate("activation_bar_ratio", activation_bar_ratio)
     probabilities = _probabilities(over_zero, n, least=2)
@@ -206,18 +225,16 @@ def lape_matched(
     most_probable = probabilities == probabilities.amax(dim=-1, keepdim=True)
     active = probabilities.sum(dim=-1) > 0
     entropy = _entropy(probabilities)
-    sets = {}
-    for language, count in _checked_counts(counts, over_zero).items():
-        i = list(over_zero).index(language)
+    by_entropy = entropy.flatten().argsort(stable=True)
+    orders = {}
+    for i, language in enumerate(over_zero):
         tier = torch.full(entropy.shape, 4)
         tier[active] = 3
         tier[active & most_probable[..., i]] = 2
         tier[passes & most_probable[..., i]] = 1
         tier[passes & over_bar[..., i]] = 0
-        by_entropy = entropy.flatten().argsort(stable=True)
-        order = by_entropy[tier.flatten()[by_entropy].argsort(stable=True)]
-        sets[language] = _first(order, count, entropy.shape, shape)
-    return sets
+        orders[language] = by_entropy[tier.flatten()[by_entropy].argsort(stable=True)]
+    return orders
 
 
 def act_prob_90p(

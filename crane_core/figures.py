@@ -950,6 +950,130 @@ def scatter(
     return figure
 
 
+@_styled
+def dots(
+    table: pd.DataFrame,
+    xlabel: str,
+    panels: str = "truth",
+    rows: str = "criterion",
+    series: str = "language",
+    value: str = "rho",
+    order: Sequence[str] | None = None,
+    markers: Mapping[str, Mapping[str, float]] | None = None,
+    marker_label: str = "",
+    level: float | None = 0.0,
+    names: Mapping[str, str] | None = None,
+) -> Figure:
+    """Estimates with their intervals, a row of dots per name, one panel for each kind.
+
+    Parameters
+    ----------
+    table : one row per panel, row and series, with columns `panels`, `rows`, `series`, `value`,
+        `low` and `high` (NaN: no interval is drawn).
+    order : the rows from top to bottom, by default as they come.
+    markers, marker_label : panel -> series -> a value to be marked by a dotted line, and what.
+    level : a vertical dashed line.
+    names : what a series is called in the legend.
+    """
+    kinds, labels = list(dict.fromkeys(table[panels])), list(order or dict.fromkeys(table[rows]))
+    lines = list(dict.fromkeys(table[series]))
+    height = 0.9 + 0.075 * len(labels) * (len(lines) + 1.5)
+    figure = Figure(figsize=(2.2 + 3.5 * len(kinds), height), layout="constrained")
+    grid = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    shapes = ("o", "s", "^", "D", "v", "P")
+    for axes, kind in zip(grid, kinds, strict=True):
+        for y in range(0, len(labels), 2):
+            axes.axhspan(y - 0.5, y + 0.5, color=QUIET, alpha=0.08, linewidth=0)
+        if level is not None:
+            axes.axvline(level, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+        for i, line in enumerate(lines):
+            own = table[(table[panels] == kind) & (table[series] == line)].set_index(rows)
+            own = own.loc[[label for label in labels if label in own.index]]
+            colour = language_colour(line, i) if line in LANGUAGE_COLOURS else INK
+            places = np.array([labels.index(label) for label in own.index], dtype=np.float64)
+            places += (i - (len(lines) - 1) / 2) * 0.8 / len(lines)
+            axes.hlines(places, own["low"], own["high"], color=colour, linewidth=1.3, alpha=0.6)
+            axes.plot(
+                own[value], places, shapes[i % 6], color=colour, markersize=4,
+                label=(names or {}).get(line, line),
+            )  # fmt: skip
+            mark = (markers or {}).get(kind, {}).get(line)
+            if mark is not None:
+                axes.axvline(mark, color=colour, linestyle=":", linewidth=1.1)
+        axes.set_title(kind)
+        axes.set_xlabel(xlabel)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.grid(axis="x", color=QUIET, alpha=0.3, linewidth=0.6)
+    if markers:
+        grid[-1].plot([], [], ":", color=INK, linewidth=1.1, label=marker_label)
+    grid[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@_styled
+def budget_curves(
+    panels: Mapping[str, Mapping[str, Sequence[ArrayLike]]],
+    ylabel: str,
+    xlabel: str = "neurons masked",
+    level: float | None = 0.0,
+    highlighted: Sequence[str] = (),
+    scale: str = "linear",
+) -> Figure:
+    """Curves over growing sets, one panel each on common axes, budgets on a logarithmic axis.
+
+    Parameters
+    ----------
+    panels : title -> curve name -> (budgets, values) or (budgets, values, low, high). A name has
+        the same colour and mark in all panels.
+    highlighted : curves drawn in colour; the others are grey lines under one legend entry. By
+        default all are in colour.
+    level : a horizontal dashed line.
+    scale : of the vertical axis, as matplotlib names it ("linear", "log", "symlog").
+    """
+    figure = Figure(figsize=(3.1 * len(panels) + 1.6, 3.4), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    shown = [name for name in names if not highlighted or name in highlighted]
+    marks = ("o", "s", "^", "D", "v", "P", "X", "*")
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+        if level is not None:
+            axes.axhline(level, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+        for name in sorted(curves, key=lambda name: name in shown):
+            x, y, *band = (np.asarray(v, dtype=np.float64) for v in curves[name])
+            if name not in shown:
+                axes.plot(x, y, color=QUIET, linewidth=0.8, alpha=0.8)
+                continue
+            i = shown.index(name)
+            colour = INK if name.startswith("random") else CYCLE[i % len(CYCLE)]
+            axes.plot(
+                x, y, color=colour, marker=marks[i % 8], markersize=4, linewidth=1.6, label=name,
+                linestyle=("-", (0, (5, 2)))[i // len(CYCLE) % 2],
+            )  # fmt: skip
+            if band:
+                axes.fill_between(x, band[0], band[1], color=colour, alpha=0.15, linewidth=0)
+        budgets = sorted({float(b) for curve in curves.values() for b in np.asarray(curve[0])})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(budgets, [f"{b:g}" for b in budgets])
+        if scale == "symlog":
+            axes.set_yscale(scale, linthresh=0.1)
+            axes.set_yticks(ticks := [-3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3], map(str, ticks))
+            axes.minorticks_off()
+        else:
+            axes.set_yscale(scale)
+        axes.set_title(title)
+    if scale == "symlog":  # ticks widen the axis beyond the curves
+        values = [np.asarray(v) for c in panels.values() for curve in c.values() for v in curve[1:]]
+        low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+        grid[0].set_ylim(min(low * 1.2, -0.02), max(high * 1.2, 0.02))
+    grid[0].set_ylabel(ylabel)
+    figure.supxlabel(xlabel, fontsize=9)
+    if len(shown) < len(names):
+        grid[-1].plot([], [], color=QUIET, linewidth=0.8, label="other criteria")
+    grid[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | None = None) -> Styler:
     """A table for a page: captioned, without its index, numbers written as `formats` says.
 

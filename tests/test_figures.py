@@ -304,3 +304,31 @@ def test_shares_heatmap_refuses_what_is_no_share():
         figures.shares_heatmap({"a": shares, "b": shares * 2})
     with pytest.raises(ValueError, match="'b' has other rows"):
         figures.shares_heatmap({"a": shares, "b": shares.set_axis(["LAPE"])})
+
+
+def test_dots_and_budget_curves_show_every_row_and_curve() -> None:
+    table = pd.DataFrame(
+        [
+            {"criterion": c, "language": x, "truth": t, "rho": 0.1 * i, "low": -0.1, "high": 0.5}
+            for i, c in enumerate(("a", "b", "c"))
+            for x in ("en", "zh")
+            for t in ("necessity", "selectivity")
+        ]
+    )
+    figure = figures.dots(
+        table, "rank correlation", order=["b", "a", "c"], names={"en": "English"},
+        markers={"necessity": {"en": 0.8}}, marker_label="limit",
+    )  # fmt: skip
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["b", "a", "c"]
+    assert [t.get_text() for t in right.get_legend().get_texts()] == ["English", "zh", "limit"]
+    dots = next(line for line in left.lines if line.get_label() == "English")
+    assert dots.get_xdata().tolist() == pytest.approx([0.1, 0.0, 0.2])
+
+    panels = {"English": {"CRANE": ([8, 16], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])}}
+    panels["English"]["else"] = ([8, 16], [0.0, -0.5])
+    figure = figures.budget_curves(panels, "nats", highlighted=["CRANE"], scale="symlog")
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["CRANE", "other criteria"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["8", "16"]
+    assert axes.get_ylim()[0] < -0.5 and axes.get_ylim()[1] > 0.6
