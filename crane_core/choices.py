@@ -676,6 +676,42 @@ def reliability(
     return found.reset_index()
 
 
+def with_floor(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `sweep` (or `compare_statistics`) beside what random masks of their size score.
+
+    Adds `langspec_f1_random` and `selectivity_random`, means over random masks of the same
+    language as target: those with the set's own size, interpolated between the shares in `random`
+    (nothing masked scores 0), and for projections those of projections. NaN where no random masks
+    were run: for weight-gradient sums, for mask values other than zero, and for sets beyond the
+    largest share. Adds `langspec_f1_above`, the difference.
+    """
+    floor = random.groupby(["kind", "mask_language", "share"])[["langspec_f1", "selectivity"]]
+    mean = floor.mean()
+    size = float(random.eval("n_neurons / share")[random["kind"] == "share"].median())
+    found = table.copy()
+    for measure in ("langspec_f1", "selectivity"):
+        values = []
+        for row in table.to_dict("records"):
+            x = row["mask_language"]
+            kind = (row.get("choice"), row.get("value"))
+            if kind in (("site", "projections"), ("score", "activation x gradient")):
+                values.append(float(mean[measure]["projections", x].iloc[0]))
+            elif kind[0] == "score" or (kind[0] == "mask value" and kind[1] != "zero"):
+                values.append(np.nan)
+            else:
+                known = mean[measure]["share", x]
+                shares = [0.0, *known.index]
+                share = row["n_neurons"] / size
+                values.append(
+                    float(np.interp(share, shares, [0.0, *known]))
+                    if share <= shares[-1] + 1e-3  # shares are rounded to whole neurons
+                    else np.nan
+                )
+        found[f"{measure}_random"] = values
+    found["langspec_f1_above"] = found["langspec_f1"] - found["langspec_f1_random"]
+    return found
+
+
 # --- which choices matter -------------------------------------------------------------------------
 
 

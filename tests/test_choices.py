@@ -141,6 +141,37 @@ def test_chance_is_what_random_sets_have() -> None:
     assert all(math.isnan(v) for v in choices.compared(empty, empty))
 
 
+def test_the_floor_of_a_row_is_that_of_its_size() -> None:
+    random = pd.DataFrame(
+        [
+            (kind, "en", share, round(1000 * share), f1 + jitter, -f1)
+            for kind, share, f1 in (
+                ("share", 0.1, 0.2),
+                ("share", 0.2, 0.4),
+                ("projections", 0.3, 0.9),
+            )
+            for jitter in (-0.1, 0.1)
+        ],
+        columns=["kind", "mask_language", "share", "n_neurons", "langspec_f1", "selectivity"],
+    )
+    rows = [
+        ("threshold", "1", 50, 0.5),
+        ("threshold", "0", 150, 0.5),
+        ("threshold", "-9", 300, 0.5),
+        ("mask value", "zero", 100, 0.5),
+        ("mask value", "mean", 100, 0.5),
+        ("site", "projections", 150, 0.5),
+        ("score", "weight-gradient sums", 150, 0.5),
+        ("threshold", "9", 0, 0.0),
+    ]
+    table = pd.DataFrame(rows, columns=["choice", "value", "n_neurons", "langspec_f1"])
+    found = choices.with_floor(table.assign(mask_language="en", selectivity=0.0), random)
+    expected = [0.1, 0.3, np.nan, 0.2, np.nan, 0.9, np.nan, 0.0]
+    assert found["langspec_f1_random"].tolist() == pytest.approx(expected, nan_ok=True)
+    assert found["selectivity_random"][1] == pytest.approx(-0.3)
+    assert found["langspec_f1_above"][0] == pytest.approx(0.4)
+
+
 def test_departures_from_the_reference() -> None:
     table = pd.DataFrame(
         {
