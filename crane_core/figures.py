@@ -906,7 +906,7 @@ def dot_ranges(
     rows, series = list(dict.fromkeys(every["row"])), list(dict.fromkeys(every["series"]))
     step = 0.68 / max(len(series), 1)
     height = 1.25 + len(rows) * max(0.3, 0.13 * len(series))
-    figure = Figure(figsize=(2.1 + 2.25 * len(panels), height), layout="constrained")
+    figure = Figure(figsize=(1.9 + 1.85 * len(panels), height), layout="constrained")
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
     marks = ("o", "s", "^", "D", "v", "P")
     ticked = False
@@ -941,7 +941,7 @@ def dot_ranges(
     if ticked:
         handles.append(Line2D([], [], marker="|", linestyle="", color=INK, markersize=8))
         labels.append(reference_label)
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

@@ -163,7 +163,7 @@ measures = {
     "neurons (% of all)": "share",
     "Jaccard with the default": "jaccard",
     "LangSpec-F1": "langspec_f1",
-    "selectivity (nats per token)": "selectivity",
+    "selectivity (nats)": "selectivity",
 }
 
 
@@ -187,7 +187,7 @@ spans = {title: span(column) for title, column in measures.items()}
 figures.show(
     figures.dot_ranges(
         spans,
-        zero=["selectivity (nats per token)"],
+        zero=["selectivity (nats)"],
         title="Reference value (dot) and span over all values of each choice (line)",
     ),
     alt="For each choice and language the span of four measures over its values. "
@@ -293,7 +293,7 @@ def panels_of(own, row_of):
                 "reference": own["langspec_f1_random"],
             }
         ),
-        "selectivity (nats per token)": pd.DataFrame(
+        "selectivity (nats)": pd.DataFrame(
             {
                 **base,
                 "value": own["selectivity"],
@@ -323,7 +323,7 @@ def show_choice(choice):
         figures.show(
             figures.dot_ranges(
                 panels_of(own, "shown"),
-                zero=["selectivity (nats per token)"],
+                zero=["selectivity (nats)"],
                 reference_label="random neurons",
                 title=labels[choice].capitalize(),
             ),
@@ -572,7 +572,7 @@ display(
                         "reference": ordered["langspec_f1_random"],
                     }
                 ),
-                "selectivity (nats per token)": pd.DataFrame(
+                "selectivity (nats)": pd.DataFrame(
                     {
                         **base,
                         "value": ordered["selectivity"],
@@ -588,7 +588,7 @@ display(
                     {**base, "value": ordered["repeat"], "reference": ordered["repeat_chance"]}
                 ),
             },
-            zero=["selectivity (nats per token)"],
+            zero=["selectivity (nats)"],
             reference_label="random neurons",
             title="What each statistic selects, at CRANE's number of neurons",
         ),
@@ -700,13 +700,13 @@ display(
     figures.show(
         figures.dot_ranges(
             {
-                "rank correlation, same language": measured("spearman"),
-                "rank correlation, other language": measured("spearman, other language"),
-                "Jaccard of the selected sets": measured("jaccard", "chance"),
+                "correlation, same language": measured("spearman"),
+                "correlation, other language": measured("spearman, other language"),
+                "Jaccard of the sets": measured("jaccard", "chance"),
                 "neurons selected": measured("neurons"),
             },
             reference_label="random neurons",
-            title="Agreement of two halves of the texts, by windows per half",
+            title="Two halves of the texts: rank correlation of kurtosis, and selected sets",
         ),
         alt="Split-half agreement as the number of windows grows. Rank correlation of kurtosis "
         f"within a language: {in_words('spearman')}. Between languages: "
@@ -740,9 +740,9 @@ display(
         f"goes from {at.loc[first, 'jaccard']:.2f} to {at.loc[last, 'jaccard']:.2f}, where "
         f"random sets would have {at.loc[last, 'chance']:.2f}. "
         + (
-            f"Half of either set is in both from {stable.min():,} windows per half."
+            f"Half of all neurons in either set are in both from {stable.min():,} windows per half."
             if len(stable)
-            else f"Even with {last:,} windows per half, fewer than half of the neurons in either "
+            else f"Even with {last:,} windows per half, fewer than half of all neurons in either "
             "set are in both."
         )
     )
