@@ -28,6 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path as MplPath
 from numpy.typing import ArrayLike
@@ -880,6 +881,89 @@ def curves(
         axes.axhline(level, color=INK, linestyle=(0, (4, 3)), linewidth=0.9, label=level_label)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@_styled
+def dot_ranges(
+    panels: Mapping[str, pd.DataFrame],
+    zero: Sequence[str] = (),
+    reference_label: str = "by chance",
+    title: str = "",
+) -> Figure:
+    """Dots with ranges, one row for each thing compared and one panel for each measure.
+
+    Parameters
+    ----------
+    panels : name of a measure with its unit -> table with columns `row`, `series` (such as a
+        language), `value`, and optionally `low` and `high` (a range around the value) and
+        `reference` (a level to hold the value against, drawn as a tick). Rows are those of all
+        panels, in the order they first appear. NaN is left out.
+    zero : panels with a line at 0.
+    reference_label : what the ticks are, for the legend.
+    """
+    every = pd.concat(panels.values())
+    rows, series = list(dict.fromkeys(every["row"])), list(dict.fromkeys(every["series"]))
+    step = 0.68 / max(len(series), 1)
+    height = 1.25 + len(rows) * max(0.3, 0.13 * len(series))
+    figure = Figure(figsize=(1.9 + 1.85 * len(panels), height), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+    marks = ("o", "s", "^", "D", "v", "P")
+    ticked = False
+    for axes, (name, table) in zip(grid.flat, panels.items(), strict=True):
+        for y in range(1, len(rows), 2):
+            axes.axhspan(y - 0.5, y + 0.5, color=QUIET, alpha=0.08, linewidth=0)
+        for i, one in enumerate(series):
+            own = table[table["series"] == one]
+            y = np.array([rows.index(row) for row in own["row"]], dtype=float)
+            y += (i - (len(series) - 1) / 2) * step
+            colour = language_colour(str(one), i)
+            if "low" in own:
+                axes.hlines(y, own["low"], own["high"], color=colour, linewidth=1.4)
+            axes.scatter(
+                own["value"], y, s=22, marker=marks[i % 6], color=colour, linewidths=0, zorder=3
+            )
+            if "reference" in own:
+                ticked = ticked or bool(own["reference"].notna().any())
+                axes.scatter(own["reference"], y, s=40, marker="|", color=INK, linewidths=1.0)
+        if name in zero:
+            axes.axvline(0, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
+        axes.set_xlabel(name)
+        axes.grid(axis="x", color=QUIET, alpha=0.3, linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+    grid.flat[0].set_yticks(range(len(rows)), [str(row) for row in rows])
+    grid.flat[0].set_ylim(len(rows) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], marker=marks[i % 6], linestyle="", color=language_colour(str(one), i))
+        for i, one in enumerate(series)
+    ]
+    labels = [str(one) for one in series]
+    if ticked:
+        handles.append(Line2D([], [], marker="|", linestyle="", color=INK, markersize=8))
+        labels.append(reference_label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+@_styled
+def correlation_heatmap(matrix: pd.DataFrame, title: str = "") -> Figure:
+    """A square table of correlations as numbers on a colour scale from -1 to 1.
+
+    Raises ValueError if a value lies outside -1 to 1.
+    """
+    values = matrix.to_numpy(dtype=np.float64)
+    if (np.abs(values) > 1 + 1e-9).any():
+        raise ValueError("the matrix holds values outside -1 to 1: expected correlations")
+    size = len(matrix)
+    figure = Figure(figsize=(0.62 * size + 2.9, 0.42 * size + 2.1), layout="constrained")
+    axes = figure.subplots()
+    rows, columns = ([str(x) for x in axis] for axis in (matrix.index, matrix.columns))
+    image = _heatmap(axes, values, Normalize(-1, 1), rows, columns, ".2f", SIGNED)
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    axes.set_title(title)
+    figure.colorbar(image, ax=axes, label="rank correlation")
     return figure
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -56,6 +57,19 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
+def dots():
+    return pd.DataFrame(
+        {
+            "row": ["zero", "zero", "mean"],
+            "series": ["en", "zh", "en"],
+            "value": [0.5, 0.7, np.nan],
+            "low": [0.4, 0.7, np.nan],
+            "high": [0.6, 0.9, np.nan],
+            "reference": [0.1, np.nan, np.nan],
+        }
+    )
+
+
 def every_figure(scores):
     table = pd.read_csv(PUBLISHED / "table1.csv")
     ratios = pd.DataFrame([[1.0, 2.0], [0.5, 16.0]], index=["en", "vi"], columns=["en", "vi"])
@@ -74,6 +88,8 @@ def every_figure(scores):
         "tokens": figures.token_heatmap({"zh": (list(CHINESE), np.arange(len(CHINESE)) - 9.0)}),
         "next": figures.next_token_bars({"河内": 0.6, "Hà Nội": 0.1}, {"$5$": 0.2}),
         "curves": figures.curves({"en": ([0, 1], [2, 1])}, "tokens", "nats", level=0.5),
+        "dots": figures.dot_ranges({"Jaccard, đã": dots()}, zero=["Jaccard, đã"]),
+        "correlations": figures.correlation_heatmap(ratios.loc[["en"], ["en"]] * -0.5),
     }
 
 
@@ -332,3 +348,31 @@ def test_dots_and_budget_curves_show_every_row_and_curve() -> None:
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["CRANE", "other criteria"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["8", "16"]
     assert axes.get_ylim()[0] < -0.5 and axes.get_ylim()[1] > 0.6
+
+
+def test_dots_lie_in_their_rows_with_their_ranges():
+    plain = dots()[["row", "series", "value"]]
+    figure = figures.dot_ranges({"a": dots(), "b": plain}, zero=["b"], reference_label="random")
+    first, second = figure.axes
+    assert [t.get_text() for t in first.get_yticklabels()] == ["zero", "mean"]
+    ranges = [c for c in first.collections if isinstance(c, LineCollection)]
+    assert ranges[0].get_segments()[0][:, 0].tolist() == [0.4, 0.6]
+    points = [np.asarray(c.get_offsets()) for c in second.collections]
+    assert points[0][0].tolist() == pytest.approx([0.5, -0.17])  # en above zh in a row
+    assert points[1][0].tolist() == pytest.approx([0.7, 0.17])
+    assert not second.lines[0].get_xdata()[0] and not first.lines
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert legend == ["en", "zh", "random"]
+    assert [t.get_text() for t in figures.dot_ranges({"b": plain}).legends[0].get_texts()] == [
+        "en",
+        "zh",
+    ]
+
+
+def test_correlations_are_on_a_scale_from_minus_one_to_one():
+    matrix = pd.DataFrame([[1.0, -0.4], [-0.4, 1.0]], index=["a", "b"], columns=["a", "b"])
+    axes = figures.correlation_heatmap(matrix).axes[0]
+    assert values(axes) == pytest.approx(matrix.to_numpy())
+    assert axes.images[0].get_clim() == (-1, 1)
+    with pytest.raises(ValueError, match="outside -1 to 1"):
+        figures.correlation_heatmap(matrix * 2)
