@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -464,7 +465,7 @@ def set_effects(
             "set_losses", {"of": key, "neurons": neurons.digest(), "code": code}, compute
         )
 
-    found: dict[str, dict[str, float]] = {}
+    found: dict[Any, dict[Any, float]] = {}
     if known is not None and len(known) and set(known["key"]) == {key}:
         found = known.set_index("digest")[columns].to_dict("index")
     start: dict[str, Tensor] = {}

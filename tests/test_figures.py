@@ -331,7 +331,7 @@ def test_dots_and_budget_curves_show_every_row_and_curve() -> None:
             for t in ("necessity", "selectivity")
         ]
     )
-    figure = figures.dots(
+    figure: Any = figures.dots(
         table, "rank correlation", order=["b", "a", "c"], names={"en": "English"},
         markers={"necessity": {"en": 0.8}}, marker_label="limit",
     )  # fmt: skip
@@ -341,7 +341,7 @@ def test_dots_and_budget_curves_show_every_row_and_curve() -> None:
     dots = next(line for line in left.lines if line.get_label() == "English")
     assert dots.get_xdata().tolist() == pytest.approx([0.1, 0.0, 0.2])
 
-    panels = {"English": {"CRANE": ([8, 16], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])}}
+    panels: dict[str, Any] = {"English": {"CRANE": ([8, 16], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])}}
     panels["English"]["else"] = ([8, 16], [0.0, -0.5])
     figure = figures.budget_curves(panels, "nats", highlighted=["CRANE"], scale="symlog")
     axes = figure.axes[0]
@@ -360,7 +360,7 @@ def test_dots_lie_in_their_rows_with_their_ranges():
     points = [np.asarray(c.get_offsets()) for c in second.collections]
     assert points[0][0].tolist() == pytest.approx([0.5, -0.17])  # en above zh in a row
     assert points[1][0].tolist() == pytest.approx([0.7, 0.17])
-    assert not second.lines[0].get_xdata()[0] and not first.lines
+    assert not np.asarray(second.lines[0].get_xdata())[0] and not first.lines
     legend = [t.get_text() for t in figure.legends[0].get_texts()]
     assert legend == ["en", "zh", "random"]
     assert [t.get_text() for t in figures.dot_ranges({"b": plain}).legends[0].get_texts()] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_effects_are_those_of_masking(
         ).mean(1)
         torch.testing.assert_close(untouched, expected, rtol=tolerance, atol=0)
         for j, neuron in enumerate(neurons):
-            for v, value in enumerate((0.0, other)):
+            values: tuple[Any, ...] = (0.0, other)
+            for v, value in enumerate(values):
                 expected = plainly(model, windows, layer, neuron, value)
                 torch.testing.assert_close(found[v, j], expected, rtol=tolerance, atol=0)
                 assert not torch.allclose(found[v, j], untouched, rtol=1e-4, atol=0)
