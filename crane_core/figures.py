@@ -915,20 +915,27 @@ def dot_ranges(
             axes.axhspan(y - 0.5, y + 0.5, color=QUIET, alpha=0.08, linewidth=0)
         for i, one in enumerate(series):
             own = table[table["series"] == one]
-            y = np.array([rows.index(row) for row in own["row"]], dtype=float)
-            y += (i - (len(series) - 1) / 2) * step
+            places = np.array([rows.index(row) for row in own["row"]], dtype=float)
+            places += (i - (len(series) - 1) / 2) * step
             colour = language_colour(str(one), i)
             if "low" in own:
-                axes.hlines(y, own["low"], own["high"], color=colour, linewidth=1.4)
+                axes.hlines(places, own["low"], own["high"], color=colour, linewidth=1.4)
             axes.scatter(
-                own["value"], y, s=22, marker=marks[i % 6], color=colour, linewidths=0, zorder=3
+                own["value"],
+                places,
+                s=22,
+                marker=marks[i % 6],
+                color=colour,
+                linewidths=0,
+                zorder=3,
             )
             if "reference" in own:
                 ticked = ticked or bool(own["reference"].notna().any())
-                axes.scatter(own["reference"], y, s=40, marker="|", color=INK, linewidths=1.0)
+                axes.scatter(own["reference"], places, s=40, marker="|", color=INK, linewidths=1.0)
         if name in zero:
             axes.axvline(0, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
         axes.set_xlabel(name)
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(axis="x", color=QUIET, alpha=0.3, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
     grid.flat[0].set_yticks(range(len(rows)), [str(row) for row in rows])
