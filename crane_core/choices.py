@@ -687,7 +687,8 @@ def with_floor(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """
     floor = random.groupby(["kind", "mask_language", "share"])[["langspec_f1", "selectivity"]]
     mean = floor.mean()
-    size = float((random["n_neurons"] / random["share"])[random["kind"] == "share"].median())
+    even = random[random["kind"] == "share"]
+    size = float((even["n_neurons"] / even["share"]).median())
     found = table.copy()
     for measure in ("langspec_f1", "selectivity"):
         values = []

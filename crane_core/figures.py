@@ -935,6 +935,7 @@ def dot_ranges(
         if name in zero:
             axes.axvline(0, color=INK, linestyle=(0, (4, 3)), linewidth=0.9)
         axes.set_xlabel(name)
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(axis="x", color=QUIET, alpha=0.3, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
     grid.flat[0].set_yticks(range(len(rows)), [str(row) for row in rows])

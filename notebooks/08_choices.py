@@ -116,7 +116,8 @@ display(
 # %% [markdown]
 # ## Four read-outs
 #
-# - **Neurons**: how many are selected, as a share of all intermediate neurons.
+# - **Neurons**: how many are selected, in percent of the number of intermediate neurons (for
+#   projections too, of which there are more).
 # - **Jaccard** with the default's set: neurons in both over neurons in either. The tick is what a
 #   random set with the same number of neurons in each layer would have.
 # - **LangSpec-F1** (Eq. 5), with a 95 % interval over items. It grows with the number of neurons

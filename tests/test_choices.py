@@ -131,7 +131,8 @@ def test_chance_is_what_random_sets_have() -> None:
     a = NeuronSet.from_pairs([(0, i) for i in range(30)] + [(1, 0)], (2, 100))
     b = NeuronSet.from_pairs([(0, i) for i in range(50, 70)], (2, 100))
     jaccard, chance = choices.compared(a, b)
-    assert jaccard == 0 and chance == pytest.approx(6 / 45)
+    assert jaccard == 0
+    assert chance == pytest.approx(6 / 45)
     drawn = []
     rng = np.random.default_rng(0)
     for _ in range(400):
@@ -187,8 +188,9 @@ def test_departures_from_the_reference() -> None:
     assert found.index.tolist() == ["b", "a"]
     assert found.loc["a", "largest"] == pytest.approx((0.2 + 0.1) / 2)
     assert found.loc["a", "typical"] == pytest.approx((0.15 + 0.05) / 2)
-    assert found.loc["b", ["largest", "typical"]].tolist() == pytest.approx([0.25, 0.25])
-    assert found.loc["a", ["low", "high"]].tolist() == [0.0, 0.7]
+    assert found["largest"].to_dict() == pytest.approx({"b": 0.25, "a": 0.15})
+    assert found["typical"].to_dict() == pytest.approx({"b": 0.25, "a": 0.1})
+    assert (found.loc["a", "low"], found.loc["a", "high"]) == (0.0, 0.7)
     assert found["values"].tolist() == [2, 3]
 
 
@@ -207,24 +209,27 @@ def test_a_small_sweep(probe: Probe) -> None:
     ]
     table = choices.sweep(probe, chosen, n_boot=50)
     assert len(table) == 3 * len(chosen)
-    by: Any = table.set_index(["choice", "value", "mask_language"])
+    keys = ["choice", "value", "mask_language"]
+    by = dict(
+        zip(table[keys].itertuples(index=False, name=None), table.to_dict("records"), strict=True)
+    )
     own = probe.neuron_sets()
     normalised = probe.normalised()
     for x in ("en", "zh", "vi"):
-        reference = by.loc["threshold", "1", x]
+        reference = by["threshold", "1", x]
         assert reference["n_neurons"] == len(own[x])
         assert reference["digest"] == own[x].digest()
         assert (reference["jaccard"], reference["share"]) == (1, len(own[x]) / 2048)
         looser = select(normalised, x, "contrast", 0.0, shape=probe.shape)
-        assert by.loc["threshold", "0", x]["n_neurons"] == len(looser)
-        assert by.loc["threshold", "0", x]["jaccard"] == overlap(looser, own[x]).jaccard
-        empty = by.loc["threshold", "99", x]
+        assert by["threshold", "0", x]["n_neurons"] == len(looser)
+        assert by["threshold", "0", x]["jaccard"] == overlap(looser, own[x]).jaccard
+        empty = by["threshold", "99", x]
         assert (empty["n_neurons"], empty["langspec_f1"], empty["selectivity"]) == (0, 0, 0)
-        assert by.loc["rule", "top", x]["n_neurons"] == len(own[x])
+        assert by["rule", "top", x]["n_neurons"] == len(own[x])
         # Windows are equally long, so a mean over tokens is a constant times the sum.
-        assert by.loc["reduction", "mean", x]["jaccard"] == 1
-        assert by.loc["mask value", "mean", x]["digest"] == own[x].digest()
-        assert by.loc["mask value", "mean", x]["en_loss"] != reference["en_loss"]
+        assert by["reduction", "mean", x]["jaccard"] == 1
+        assert by["mask value", "mean", x]["digest"] == own[x].digest()
+        assert by["mask value", "mean", x]["en_loss"] != reference["en_loss"]
         losses = probe.losses(own[x])[x] - probe.losses()[x]
         assert reference[f"{x}_loss"] == pytest.approx(float(losses.double().mean()))
     # Under the uniform rule gate and up each carry half of the intermediate neuron's relevance.
@@ -310,14 +315,17 @@ def test_shipped_rows_are_what_this_code_selects(tmp_path: Path) -> None:
     now = choices.provenance_of_inputs(default)
     assert {name: made[name] for name in now} == now
     own = choices.default_sets(made, default.shape)
-    shipped: Any = tables["choices"].set_index(["choice", "value", "mask_language"])
+    keys, table = ["choice", "value", "mask_language"], tables["choices"]
+    shipped = dict(
+        zip(table[keys].itertuples(index=False, name=None), table.to_dict("records"), strict=True)
+    )
     for variant in (
         Variant("n_samples", "30", {"n_samples": 30}),
         Variant("n_samples", "100", {"n_samples": 100}),
         Variant("window", "16", {"window": 16}),
     ):
         for x, neurons in choices.sets_under(default, variant).items():
-            row = shipped.loc[variant.choice, variant.value, x]
+            row = shipped[variant.choice, variant.value, x]
             assert row["n_neurons"] == len(neurons)
             assert row["digest"] == neurons.digest()
             assert row["jaccard"] == pytest.approx(choices.compared(neurons, own[x])[0], abs=1e-6)
@@ -327,8 +335,8 @@ def test_shipped_losses_are_what_this_code_measures(tmp_path: Path) -> None:
     tables, made = choices.read(FOLDER)
     probe = Probe(TESTBED, Store(tmp_path))
     neurons = choices.default_sets(made, probe.shape)["vi"]
-    row: Any = tables["choices"].query("choice == 'site' and value == 'intermediate'")
-    row = row.set_index("mask_language").loc["vi"]
+    rows = tables["choices"].query("choice == 'site' and value == 'intermediate'")
+    row = rows.set_index("mask_language").loc["vi"]
     assert row["digest"] == neurons.digest()
     after, before = probe.losses(neurons), probe.losses()
     for x in TESTBED.languages:

@@ -360,7 +360,7 @@ def test_dots_lie_in_their_rows_with_their_ranges():
     points = [np.asarray(c.get_offsets()) for c in second.collections]
     assert points[0][0].tolist() == pytest.approx([0.5, -0.17])  # en above zh in a row
     assert points[1][0].tolist() == pytest.approx([0.7, 0.17])
-    assert not np.asarray(second.lines[0].get_xdata())[0] and not first.lines
+    assert np.asarray(second.lines[0].get_xdata())[0] == 0 and not first.lines
     legend = [t.get_text() for t in figure.legends[0].get_texts()]
     assert legend == ["en", "zh", "random"]
     assert [t.get_text() for t in figures.dot_ranges({"b": plain}).legends[0].get_texts()] == [
