@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,7 +59,7 @@ def test_contrast_is_against_the_largest_other() -> None:
 def test_agreement_is_spearmans_with_intervals() -> None:
     found = made(0.05)
     table = criteria.agreement(scored(found), found, reference="noise", n_boot=60)
-    row = table.set_index(["criterion", "language", "truth"])
+    row: Any = table.set_index(["criterion", "language", "truth"])
     noise, truth = scored(found)["noise"]["zh"], found.selectivity("zh").value
     expected = spearmanr(noise.flatten(), truth.flatten()).statistic
     assert row.loc[("noise", "zh", "selectivity"), "rho"] == pytest.approx(expected)
@@ -100,9 +102,8 @@ def test_effects_are_as_reliable_as_their_noise_allows() -> None:
 
 def test_precision_of_a_perfect_and_of_a_useless_criterion() -> None:
     found = made()
-    table = criteria.precision(scored(found), found, [2, 4]).set_index(
-        ["criterion", "language", "budget"]
-    )
+    table: Any = criteria.precision(scored(found), found, [2, 4])
+    table = table.set_index(["criterion", "language", "budget"])
     for x in LANGUAGES:
         assert table.loc[("perfect", x, 4), "significant"] == 1
         assert table.loc[("perfect", x, 4), "among_top"] == 1
