@@ -97,7 +97,7 @@ def mean_magnitude(pipeline: Pipeline, rules: str = "attnlrp") -> dict[str, Tens
         "reduction": s.reduction,
         "rules": rules,
         "batch_size": s.batch_size,
-        "code": source_digest("criteria", "attribution", "kernels", "models"),
+        "code": source_digest("attribution", "kernels", "models"),
     }
     found = pipeline.store.tensors("magnitude", key, compute)
     return {x: found[x] for x in s.languages}
@@ -124,7 +124,7 @@ def act_prob_90p(pipeline: Pipeline) -> dict[str, Tensor]:
         "model": models.fingerprint(pipeline.model),
         "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
         "batch_size": s.batch_size,
-        "code": source_digest("criteria", "baselines", "kernels", "models"),
+        "code": source_digest("baselines", "kernels", "models"),
     }
     found = pipeline.store.tensors("act_prob", key, compute)
     return {x: found[x] for x in s.languages}
@@ -467,7 +467,8 @@ def set_effects(
 
     found: dict[Any, dict[Any, float]] = {}
     if known is not None and len(known) and set(known["key"]) == {key}:
-        found = known.set_index("digest")[columns].to_dict("index")
+        for row in known.to_dict("records"):
+            found[str(row["digest"])] = {name: float(row[name]) for name in columns}
     start: dict[str, Tensor] = {}
     rows = []
     for neurons in tqdm(sets, desc="masking sets", unit="set"):
@@ -603,7 +604,7 @@ class GoldStandard:
     Attributes
     ----------
     necessity : the effects of all single ablations.
-    greedy : language -> neurons in the order of `greedy_order`.
+    greedy : language -> neurons in the order of `greedy_order`; empty where there was no search.
     sets : effects of whole sets that are known already, for `damage`.
     """
 
@@ -669,6 +670,8 @@ def gold_standard(
         write_table(pd.DataFrame(rows, columns=columns), greedy)
     found = Necessity.load(effects)
     found.require_source(source)
+    if not greedy.is_file():
+        return GoldStandard(found, {}, pd.read_csv(sets) if sets.is_file() else None)
     table = pd.read_csv(greedy)
     if set(table["key"]) != {key}:
         raise ValueError(f"{greedy} belongs to another model or to other texts; recompute it")

@@ -405,7 +405,8 @@ orders = {
 }
 for x in settings.languages:
     orders["single effects", x, -1] = criteria.order(necessity.selectivity(x, value).value)
-    orders["greedy search", x, -1] = gold.greedy[x]
+    if x in gold.greedy:
+        orders["greedy search", x, -1] = gold.greedy[x]
     for number, neurons in criteria.random_orders(pipeline.model, settings.random_seeds).items():
         orders["random order", x, number] = neurons
 damage = criteria.damage(

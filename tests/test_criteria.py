@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,19 @@ import pytest
 import torch
 from conftest import make_tiny_llama
 from scipy.stats import spearmanr
+from test_pipeline import folder, settings_in
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from crane_core import criteria, evaluation, models, necessity
+from crane_core import baselines, criteria, evaluation, models, necessity
+from crane_core.attribution import neuron_relevance
 from crane_core.masking import masked
 from crane_core.necessity import Estimate, Necessity
+from crane_core.pipeline import Pipeline
 from crane_core.runs import Store
 from crane_core.selection import NeuronSet
+
+__all__ = ["folder"]  # a fixture: the model, corpora and tasks made up in test_pipeline
 
 SIZE = (3, 48)
 LANGUAGES = ("en", "zh", "vi")
@@ -102,9 +108,8 @@ def test_effects_are_as_reliable_as_their_noise_allows() -> None:
 
 def test_precision_of_a_perfect_and_of_a_useless_criterion() -> None:
     found = made()
-    table: Any = criteria.precision(scored(found), found, [2, 4]).set_index(
-        ["criterion", "language", "budget"]
-    )
+    table: Any = criteria.precision(scored(found), found, [2, 4])
+    table = table.set_index(["criterion", "language", "budget"])
     for x in LANGUAGES:
         assert table.loc[("perfect", x, 4), "significant"] == 1
         assert table.loc[("perfect", x, 4), "among_top"] == 1
@@ -216,3 +221,57 @@ def test_a_neuron_set_is_the_neurons_of_the_order(llama: LlamaForCausalLM) -> No
     assert found.pairs() == [(0, 0), (1, 1), (2, 47)]
     assert isinstance(found, NeuronSet) and found.shape == models.shape(llama)
     assert necessity.FOLDS == 8
+
+
+# ---------------------------------------------------------------------------- on a whole pipeline
+
+
+@pytest.fixture(scope="module")
+def made_up(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(settings_in(folder), Store(tmp_path_factory.mktemp("store")))
+
+
+def test_the_criteria_are_those_of_the_methods(made_up: Pipeline) -> None:
+    scores = criteria.criteria(made_up)
+    assert len(scores) == 2 * 6 + 1
+    for score in scores.values():
+        assert {x: tuple(v.shape) for x, v in score.items()} == dict.fromkeys(LANGUAGES, (2, 48))
+    kurtosis: Any = made_up.normalised()
+    assert torch.equal(scores["kurtosis (logit)"]["zh"], kurtosis["zh"])
+    counts, n = made_up.activation_counts()
+    matched = baselines.lape_matched(counts, n, {"vi": 7})["vi"]
+    assert matched.mask().flatten()[criteria.order(scores["LAPE"]["vi"])[:7]].all()
+    batches = [(w, torch.ones_like(w)) for w in made_up.windows["en"].split(16)]
+    bars = baselines.activation_quantiles(made_up.model, batches)
+    over, tokens = baselines.activation_counts(made_up.model, batches, bars)
+    chosen = baselines.act_prob_90p({"en": over}, {"en": tokens}, counts={"en": 9})["en"]
+    assert chosen.mask().flatten()[criteria.order(scores["Act Prob 90p"]["en"])[:9]].all()
+    for name, rules in (("mean |relevance|", "attnlrp"), ("gradient × activation", "gradient")):
+        relevance = neuron_relevance(made_up.model, made_up.windows["zh"], rules=rules)
+        torch.testing.assert_close(
+            scores[name]["zh"].float(), relevance.abs().mean(0), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_the_gold_standard_is_measured_saved_and_read(made_up: Pipeline, tmp_path: Path) -> None:
+    texts, others = criteria.held_out(made_up, 8, 4)
+    assert {x: tuple(w.shape) for x, w in texts.items()} == dict.fromkeys(LANGUAGES, (8, 6))
+    assert {x: len(w) for x, w in others.items()} == dict.fromkeys(LANGUAGES, 4)
+    with pytest.raises(FileNotFoundError):
+        criteria.gold_standard(made_up, texts, tmp_path)
+    found = criteria.gold_standard(
+        made_up, texts, tmp_path, recompute=True, n_greedy=4, shortlist=6, steps=(2, 4)
+    )
+    assert found.necessity.values == ["zero", "mean"]
+    assert {x: len(o) for x, o in found.greedy.items()} == dict.fromkeys(LANGUAGES, 4)
+    read = criteria.gold_standard(made_up, texts, tmp_path, n_greedy=4)
+    assert read.sets is None
+    for x in LANGUAGES:
+        assert torch.equal(read.greedy[x], found.greedy[x])
+        again, first = read.necessity.selectivity(x), found.necessity.selectivity(x)
+        assert torch.equal(again.value, first.value)
+    fewer = {x: w[:7] for x, w in texts.items()}
+    with pytest.raises(ValueError, match="n_texts: 8 there, 7 here"):
+        criteria.gold_standard(made_up, fewer, tmp_path, n_greedy=4)
+    with pytest.raises(ValueError, match="other texts"):
+        criteria.gold_standard(made_up, texts, tmp_path, n_greedy=3)

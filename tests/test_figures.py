@@ -335,16 +335,20 @@ def test_dots_and_budget_curves_show_every_row_and_curve() -> None:
         table, "rank correlation", order=["b", "a", "c"], names={"en": "English"},
         markers={"necessity": {"en": 0.8}}, marker_label="limit",
     )  # fmt: skip
+    left: Any
+    right: Any
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["b", "a", "c"]
     assert [t.get_text() for t in right.get_legend().get_texts()] == ["English", "zh", "limit"]
     dots = next(line for line in left.lines if line.get_label() == "English")
     assert dots.get_xdata().tolist() == pytest.approx([0.1, 0.0, 0.2])
 
-    panels: dict[str, Any] = {"English": {"CRANE": ([8, 16], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])}}
+    panels: dict[str, dict[str, Any]] = {
+        "English": {"CRANE": ([8, 16], [0.1, 0.5], [0.0, 0.4], [0.2, 0.6])}
+    }
     panels["English"]["else"] = ([8, 16], [0.0, -0.5])
     figure = figures.budget_curves(panels, "nats", highlighted=["CRANE"], scale="symlog")
-    axes = figure.axes[0]
+    axes: Any = figure.axes[0]
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["CRANE", "other criteria"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["8", "16"]
     assert axes.get_ylim()[0] < -0.5 and axes.get_ylim()[1] > 0.6

@@ -62,8 +62,8 @@ def test_effects_are_those_of_masking(
         ).mean(1)
         torch.testing.assert_close(untouched, expected, rtol=tolerance, atol=0)
         for j, neuron in enumerate(neurons):
-            values: tuple[Any, ...] = (0.0, other)
-            for v, value in enumerate(values):
+            constants: tuple[float | Tensor, ...] = (0.0, other)
+            for v, value in enumerate(constants):
                 expected = plainly(model, windows, layer, neuron, value)
                 torch.testing.assert_close(found[v, j], expected, rtol=tolerance, atol=0)
                 assert not torch.allclose(found[v, j], untouched, rtol=1e-4, atol=0)
