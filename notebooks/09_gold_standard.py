@@ -137,23 +137,28 @@ display(
         },
     )
 )
-clouds = {}
+clouds, inside, reach = {}, {}, 15
 for x in necessity.languages:
-    own = necessity.necessity(x, value).value.flatten()
-    clouds[x] = (1000 * (own - necessity.selectivity(x, value).value.flatten()), 1000 * own)
+    own = 1000 * necessity.necessity(x, value).value.flatten().numpy()
+    clouds[x] = (own - 1000 * necessity.selectivity(x, value).value.flatten().numpy(), own)
+    far = np.abs(clouds[x]).max(0) > reach
+    inside[x] = [np.where(far, np.nan, axis) for axis in clouds[x]]
 display(
     figures.show(
         figures.scatter(
-            clouds,
+            inside,
             "largest increase of another language's loss (millinats per token)",
             "increase of this language's loss",
-            {x: f"{names[x]}: effects of single ablations" for x in names},
+            {
+                x: f"{names[x]} ({int(np.isnan(a).sum())} beyond ±{reach} left out)"
+                for x, (a, _) in inside.items()
+            },
             log=False,
         ),
         alt="Each neuron's effect on one language against its largest effect on another. "
         + " ".join(
             f"{names[x]}: rank correlation "
-            f"{pd.Series(np.asarray(a)).corr(pd.Series(np.asarray(b)), method='spearman'):.2f}."
+            f"{pd.Series(a).corr(pd.Series(b), method='spearman'):.2f}."
             for x, (a, b) in clouds.items()
         ),
     )
