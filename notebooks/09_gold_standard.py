@@ -137,23 +137,28 @@ display(
         },
     )
 )
-clouds = {}
+clouds, inside, reach = {}, {}, 15
 for x in necessity.languages:
-    own = necessity.necessity(x, value).value.flatten()
-    clouds[x] = (1000 * (own - necessity.selectivity(x, value).value.flatten()), 1000 * own)
+    own = 1000 * necessity.necessity(x, value).value.flatten().numpy()
+    clouds[x] = (own - 1000 * necessity.selectivity(x, value).value.flatten().numpy(), own)
+    far = np.abs(clouds[x]).max(0) > reach
+    inside[x] = [np.where(far, np.nan, axis) for axis in clouds[x]]
 display(
     figures.show(
         figures.scatter(
-            clouds,
+            inside,
             "largest increase of another language's loss (millinats per token)",
             "increase of this language's loss",
-            {x: f"{names[x]}: effects of single ablations" for x in names},
+            {
+                x: f"{names[x]} ({int(np.isnan(a).sum())} beyond ±{reach} left out)"
+                for x, (a, _) in inside.items()
+            },
             log=False,
         ),
         alt="Each neuron's effect on one language against its largest effect on another. "
         + " ".join(
             f"{names[x]}: rank correlation "
-            f"{pd.Series(np.asarray(a)).corr(pd.Series(np.asarray(b)), method='spearman'):.2f}."
+            f"{pd.Series(a).corr(pd.Series(b), method='spearman'):.2f}."
             for x, (a, b) in clouds.items()
         ),
     )
@@ -393,7 +398,7 @@ display(
 #
 # - **random order**, the floor: one order per seed, the same neurons for all languages;
 # - **single effects**, the reference: neurons in the order of their measured selectivity;
-# - **greedy search**, the best ceiling we know: built up from the most selective single neurons,
+# - **greedy search**, meant as a ceiling: built up from the most selective single neurons,
 #   taking in each round those that add most to the set's own selectivity as it then is (many per
 #   round, from a shortlist, on a quarter of the texts, so a better set may well exist).
 
@@ -460,6 +465,14 @@ for column, error, label in (
 # %% tags=["hide-input"]
 ranked = criteria.ranking(at_zero, found, damage, budget)
 write_table(ranked, results / "criteria_ranking.csv")
+beaten = [
+    f"{names[x]} ({', '.join(ahead_of)})"
+    for x, own in damage[damage["budget"] == budget].groupby("language", sort=False)
+    if len(top := own[own["criterion"] == "greedy search"])
+    and (
+        ahead_of := own[own["difference"] > float(top["difference"].iloc[0])]["criterion"].to_list()
+    )
+]
 frame = damage[damage["budget"] == budget].groupby(["criterion", "language"])
 frame = frame[["own", "other", "difference"]].mean().unstack("language")
 frame = frame.sort_values(("difference", settings.languages[0]), ascending=False)
@@ -507,7 +520,14 @@ display(
             if "greedy search" in mean
             else ""
         )
-        + f", of random orders {mean['random order']:+.3f}."
+        + f", of random orders {mean['random order']:+.3f}. "
+        + (
+            "The greedy search is no ceiling: at this size it is beaten in "
+            + "; ".join(beaten)
+            + ". Neurons that do little alone and much together are not on its shortlist."
+            if beaten
+            else "No criterion beats the greedy search."
+        )
     )
 )
 
@@ -572,8 +592,8 @@ display(
             if all(r < 0.9 for _, r in last.values())
             else "There is no one answer for all kinds of sets"
         )
-        + f"; the order of sets by their sums and by their effects is much the same or not: rank "
-        f"correlation {rho:.2f} over {int(enough.sum())} sets."
+        + ". The rank correlation between sums and effects over the "
+        f"{int(enough.sum())} sets whose sum is above five millinats is {rho:.2f}."
     )
 )
 
