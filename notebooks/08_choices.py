@@ -764,7 +764,8 @@ display(
 #
 # ```{exercise-start} When the mean is not the sum
 # :label: exercise-mean
-# ``` Let a neuron's relevance for each token be drawn from a normal distribution, independently.
+# ```
+# Let a neuron's relevance for each token be drawn from a normal distribution, independently.
 # What is the kurtosis of the sum over a window's tokens, and of the mean, when all windows have 64
 # tokens? And when half of them have 16 and half 112 tokens? Calculate first, then simulate.
 # ```{exercise-end}
