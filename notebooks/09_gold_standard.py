@@ -249,8 +249,9 @@ if "mean" in necessity.values:
 # Every method that ranks neurons for a language is here reduced to its ranking, before any
 # threshold. CRANE's normalised kurtosis for three objectives, the mean of |relevance|, activation
 # times the *plain* gradient (the first-order estimate of what zeroing does, without LRP's rules),
-# Act Prob 90p {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and as a
-# *contrast*, the language's score less the largest of another's; LAPE compares languages by itself.
+# Act Prob 90p {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and
+# as a *contrast*, the language's score less the largest of another's; LAPE compares languages by
+# itself.
 # To add one, put it into the dictionary: a name, and for each language a tensor (layers, neurons)
 # that is higher for a neuron more likely to be specific.
 
