@@ -23,21 +23,31 @@ from crane_core.selection import NeuronSet, SelectionWarning, Shape
 Batch = tuple[Tensor, Tensor]
 
 
-def _visit(
-    model: PreTrainedModel, batches: Iterable[Batch], visit: Callable[[int, Tensor], None]
+def visit_neurons(
+    model: PreTrainedModel,
+    batches: Iterable[Batch],
+    visit: Callable[[int, Tensor], None],
+    intermediate: bool = False,
 ) -> int:
-    """Call `visit(layer, activations (tokens, neurons))` for every layer and batch.
+    """Call `visit(layer, values (tokens, neurons))` for every layer and batch.
 
-    Padding is left out. Returns the number of tokens; raises ValueError if there are none.
+    The values are outputs of `act_fn`, which LAPE counts, or, with `intermediate`, inputs of
+    `down_proj`, which a mask replaces. Padding is left out. Returns the number of tokens; raises
+    ValueError if there are none.
     """
     real = torch.empty(0, dtype=torch.bool)
 
-    def hook(layer: int) -> Callable[[object, object, Tensor], None]:
+    def after(layer: int) -> Callable[[object, object, Tensor], None]:
         return lambda _module, _inputs, output: visit(layer, output[real])
+
+    def before(layer: int) -> Callable[[object, tuple[Tensor, ...]], None]:
+        return lambda _module, inputs: visit(layer, inputs[0][real])
 
     tokens = 0
     handles = [
-        site.act_fn.register_forward_hook(hook(layer))
+        site.down_proj.register_forward_pre_hook(before(layer))
+        if intermediate
+        else site.act_fn.register_forward_hook(after(layer))
         for layer, site in enumerate(mlp_sites(model))
     ]
     try:
@@ -86,7 +96,7 @@ def activation_counts(
     def visit(layer: int, activations: Tensor) -> None:
         counts[layer] += (activations > bars[layer]).sum(dim=0)
 
-    tokens = _visit(model, batches, visit)
+    tokens = visit_neurons(model, batches, visit)
     return counts.cpu(), tokens
 
 
@@ -110,7 +120,7 @@ def activation_quantiles(
         value = activations.float().kthvalue(math.ceil(n * quantile), dim=0).values.double()
         sums[layer] = sums.get(layer, torch.zeros_like(value)) + n * value
 
-    tokens = _visit(model, batches, visit)
+    tokens = visit_neurons(model, batches, visit)
     return torch.stack([sums[layer] for layer in sorted(sums)]).cpu() / tokens
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -160,38 +160,21 @@ def neuron_values(model: PreTrainedModel, batches: Iterable[Tensor]) -> dict[str
 
     Returns {"mean", "p10", "p90"}: float32 (layers, neurons). Raises ValueError without tokens.
     """
-    sites = models.mlp_sites(model)
-    sums: list[dict[str, Tensor]] = [{} for _ in sites]
+    sums: dict[str, dict[int, Tensor]] = {"mean": {}, "p10": {}, "p90": {}}
 
-    def hook(layer: int) -> Any:
-        def visit(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            values = args[0].flatten(0, 1).float()
-            n = len(values)
-            found = {"mean": values.mean(dim=0)} | {
-                f"p{100 * q:.0f}": values.kthvalue(math.ceil(n * q), dim=0).values
-                for q in (0.1, 0.9)
-            }
-            for name, value in found.items():
-                sums[layer][name] = sums[layer].get(name, 0.0) + n * value.double().cpu()
+    def visit(layer: int, values: Tensor) -> None:
+        values, n = values.float(), len(values)
+        found = {"mean": values.mean(dim=0)} | {
+            f"p{100 * q:.0f}": values.kthvalue(math.ceil(n * q), dim=0).values for q in (0.1, 0.9)
+        }
+        for name, value in found.items():
+            sums[name][layer] = sums[name].get(layer, 0.0) + n * value.double().cpu()
 
-        return visit
-
-    handles = [
-        site.down_proj.register_forward_pre_hook(hook(layer)) for layer, site in enumerate(sites)
-    ]
-    tokens = 0
-    try:
-        for ids in batches:
-            tokens += ids.numel()
-            with torch.no_grad():
-                model.base_model(input_ids=ids.to(model.device), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not tokens:
-        raise ValueError("no tokens to take activations from: the corpus is empty")
+    pairs = ((ids, torch.ones_like(ids)) for ids in batches)
+    tokens = baselines.visit_neurons(model, pairs, visit, intermediate=True)
     return {
-        name: torch.stack([layer[name] for layer in sums]).div(tokens).float() for name in sums[0]
+        name: torch.stack([by_layer[layer] for layer in sorted(by_layer)]).div(tokens).float()
+        for name, by_layer in sums.items()
     }
 
 
@@ -201,9 +184,8 @@ class Probe(Pipeline):
     Three tasks instead of six, because LangSpec-F1 of Table 1 needs no more.
     """
 
-    @cached_property
-    def _task_names(self) -> list[str]:
-        return [name for x, name in TABLES["paper"].items() if x in self.settings.languages]
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        super().__init__(dataclasses.replace(settings, task_tables=("paper",)), store)
 
     @cached_property
     def values(self) -> dict[str, Tensor]:

@@ -108,6 +108,7 @@ def langspec_f1_interval(
     how: str = "max",
     relative: bool = False,
     clusters: Mapping[str, Sequence[str]] | None = None,
+    floor: Mapping[str, float] | None = None,
 ) -> Interval:
     """Percentile interval of LangSpec-F1 from the outcomes of single items, by paired bootstrap.
 
@@ -126,6 +127,7 @@ def langspec_f1_interval(
     seed : of the resampling; the same seed gives the same interval.
     clusters : language -> each item's cluster, across languages where a name recurs. Default: every
         item is on its own.
+    floor : language -> mean score from which every mean is counted. Default: 0.
 
     Raises ValueError as `langspec_f1` does, for outcomes that do not pair up, for no items, and for
     clusters that are not one per item.
@@ -133,19 +135,22 @@ def langspec_f1_interval(
     _check_languages(original, masked, target)
     _check_options(epsilon, how)
     languages = list(original)
-    rng = np.random.default_rng(seed)
+    floors = np.array([(floor or {}).get(x, 0.0) for x in languages])
     pairs = {x: _paired(original[x], masked[x], x) for x in languages}
-    before, after = _resampled_means(pairs, clusters, n_boot, level, rng)
-    f1 = _equations(before, after, languages.index(target), epsilon, how, relative)[2]
-    estimate = langspec_f1(
-        {x: pair[:, 0].mean() for x, pair in pairs.items()},
-        {x: pair[:, 1].mean() for x, pair in pairs.items()},
-        target,
-        epsilon,
-        how,
-        relative,
-    ).f1
-    return _percentiles(estimate, f1, level)
+    rng = np.random.default_rng(seed)
+    resampled = _resampled_means(pairs, clusters, n_boot, level, rng)
+    estimate, f1 = (
+        _equations(
+            np.maximum(before - floors, 0.0),
+            np.maximum(after - floors, 0.0),
+            languages.index(target),
+            epsilon,
+            how,
+            relative,
+        )[2]
+        for before, after in (np.array([p.mean(axis=0) for p in pairs.values()]).T, resampled)
+    )
+    return _percentiles(float(estimate), f1, level)
 
 
 def drop_interval(

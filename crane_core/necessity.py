@@ -31,6 +31,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from crane_core import models
+from crane_core.baselines import visit_neurons
 from crane_core.kernels import fast_linear
 from crane_core.runs import Store, atomic_path, source_digest
 
@@ -236,30 +237,18 @@ def mean_activations(
 
     Raises ValueError if there are no texts.
     """
-    sums = torch.zeros(models.shape(model)["intermediate"], dtype=torch.float64)
-    tokens = 0
-
-    def add(layer: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            sums[layer] += args[0].flatten(0, -2).double().sum(0).cpu()
-
-        return hook
-
-    handles = [
-        site.down_proj.register_forward_pre_hook(add(layer))
-        for layer, site in enumerate(models.mlp_sites(model))
-    ]
-    try:
-        with fast_linear():
-            for windows in texts.values():
-                for part in windows.split(batch_size):
-                    model.base_model(input_ids=part.to(model.device), use_cache=False)
-                    tokens += part.numel()
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not tokens:
+    if not texts:
         raise ValueError("no texts to take mean activations on")
+    sums = torch.zeros(models.shape(model)["intermediate"], dtype=torch.float64)
+
+    def add(layer: int, values: Tensor) -> None:
+        sums[layer] += values.double().sum(0).cpu()
+
+    parts = (part for windows in texts.values() for part in windows.split(batch_size))
+    with fast_linear():
+        tokens = visit_neurons(
+            model, ((part, torch.ones_like(part)) for part in parts), add, intermediate=True
+        )
     return (sums / tokens).float()
 
 

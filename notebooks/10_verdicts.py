@@ -70,14 +70,15 @@ scored = {
     "3": evaluated["3"].scored(TABLES["paper"]),
     "4": judged["4"].scored(),
 }
+tables = {number: found.table() for number, found in scored.items()}
 verdicts = {}
-for number, found in scored.items():
+for number, table in tables.items():
     if number in evaluated:
         items, tasks, value = evaluated[number].items(), TABLES["paper"], "correct"
     else:
         items, tasks = judged[number].items(), {x: f"open_{x}" for x in settings.languages}
         value = "score"
-    verdicts[number] = readouts.verdicts(items, found.table(), tasks, value=value)
+    verdicts[number] = readouts.verdicts(items, table, tasks, value=value)
 parallel = {
     kind: readouts.verdicts(
         evaluated["1"].items(), evaluated["1"].table(TABLES[kind]), TABLES[kind]
@@ -100,7 +101,7 @@ parallel = {
 # about Llama-2-7B, as a claim that holds there confirms nothing about it.
 
 # %% tags=["hide-input"]
-ours = on_testbed(Ours(scored, verdicts, parallel, names))
+ours = on_testbed(Ours(scored, tables, verdicts, parallel, names))
 claims = audit.claims_table()
 rows = []
 for claim in claims.to_dict("records"):

@@ -41,6 +41,7 @@ def made(own: dict[str, float], other: dict[str, float]) -> Ours:
     found = readouts.verdicts(items, scored.table(50), {x: x for x in LANGUAGES})
     return Ours(
         dict.fromkeys("1234", scored),
+        dict.fromkeys("1234", scored.table()),
         dict.fromkeys("1234", found),
         {"knowledge": found, "reading": found},
         NAMES,

@@ -19,12 +19,9 @@ from crane_core.metrics import (
     Interval,
     LangSpecF1,
     _check_languages,
-    _check_options,
     _equations,
-    _paired,
-    _percentiles,
-    _resampled_means,
     langspec_f1,
+    langspec_f1_interval,
 )
 
 if TYPE_CHECKING:
@@ -95,20 +92,16 @@ def floor_corrected_interval(
     as scores are.
     """
     _check_languages(original, masked, target)
-    _check_options(epsilon, how)
-    languages = list(original)
-    _check_floor(floor, languages)
-    rng = np.random.default_rng(seed)
-    pairs = {x: _paired(original[x], masked[x], x) for x in languages}
-    floors = np.array([floor[x] for x in languages])
-    before, after = (
-        np.maximum(means - floors, 0.0)
-        for means in _resampled_means(pairs, clusters, n_boot, level, rng)
+    _check_floor(floor, list(original))
+    interval = langspec_f1_interval(
+        original, masked, target, n_boot, level, seed, epsilon, how, relative, clusters, floor
     )
-    f1 = _equations(before, after, languages.index(target), epsilon, how, relative)[2]
-    means = [{x: float(pair[:, i].mean()) for x, pair in pairs.items()} for i in (0, 1)]
-    estimate = floor_corrected(means[0], means[1], target, floor, epsilon, how, relative).f1
-    return _percentiles(estimate, f1, level)
+    before, after = (
+        {x: float(np.asarray(outcomes).mean()) for x, outcomes in given.items()}
+        for given in (original, masked)
+    )
+    floor_corrected(before, after, target, floor)  # refuses a target that has nothing to lose
+    return interval
 
 
 def variants(tables: Mapping[str, Published]) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -29,19 +28,16 @@ BASELINES = ("LAPE matched", "Random")
 class Ours:
     """Our outcomes: `{"1": …, "2": …, "3": …, "4": …}` as in the paper, 3 being the chat model's.
 
-    `verdicts` are `readouts.verdicts` of the same tables, `parallel` those of the same task in
-    every language (name of the task -> verdicts), `names` language -> name.
+    `tables` are what `Scored.table` makes of them, `verdicts` what `readouts.verdicts` does,
+    `parallel` those of the same task in every language (name of the task -> verdicts), `names`
+    language -> name.
     """
 
     scored: Mapping[str, Scored]
+    tables: Mapping[str, pd.DataFrame]
     verdicts: Mapping[str, pd.DataFrame]
     parallel: Mapping[str, pd.DataFrame]
     names: Mapping[str, str]
-
-    @cached_property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables, as `Scored.table` makes them."""
-        return {number: scored.table() for number, scored in self.scored.items()}
 
     @property
     def languages(self) -> list[str]:
