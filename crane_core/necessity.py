@@ -464,7 +464,7 @@ def measure(
     set_to: Mapping[str, Tensor],
     source: Mapping[str, Any],
     store: Store | None = None,
-    batch_size: int = 16,
+    batch_size: int = 64,
 ) -> Necessity:
     """Ablate every intermediate neuron, one at a time, and measure every language's loss.
 
