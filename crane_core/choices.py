@@ -394,7 +394,7 @@ def random_floor(default: Probe, n_boot: int = 200) -> pd.DataFrame:
 # --- other statistics than kurtosis ---------------------------------------------------------------
 
 
-def statistic_values(default: Probe) -> dict[str, dict[str, dict[str, Tensor]]]:
+def statistic_values(default: Pipeline) -> dict[str, dict[str, dict[str, Tensor]]]:
     """Every statistic of every language: `{"all"|"even"|"odd": {language: {name: (layers, n)}}}`.
 
     All of them in one pass over the texts: over all windows, and over every other one.
@@ -756,7 +756,7 @@ def compute(
     return tables, provenance(default)
 
 
-def provenance_of_inputs(default: Probe) -> dict[str, Any]:
+def provenance_of_inputs(default: Pipeline) -> dict[str, Any]:
     """What the tables depend on that is no code: the model, the texts and the tasks."""
     s = default.settings
     return {
@@ -765,6 +765,13 @@ def provenance_of_inputs(default: Probe) -> dict[str, Any]:
         "perplexity_corpus": corpora.fingerprint(s.perplexity_corpus, s.languages),
         "tasks": evaluation.fingerprint(default._task_names, s.tasks),
     }
+
+
+def differing_inputs(pipeline: Pipeline, made_with: Mapping[str, Any]) -> list[str]:
+    """Which inputs of shipped tables are not those of a run: names of `provenance_of_inputs`."""
+    now = provenance_of_inputs(pipeline)
+    now["tasks"] = {n: digest for n, digest in now["tasks"].items() if n in made_with["tasks"]}
+    return [name for name, value in now.items() if made_with[name] != value]
 
 
 def provenance(default: Probe) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from crane_core import baselines, corpora, evaluation, models
+from crane_core import baselines, choices, corpora, evaluation, models, statistics
 from crane_core.attribution import neuron_relevance
 from crane_core.kernels import fast_linear
 from crane_core.masking import masked
@@ -68,12 +68,11 @@ def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:
     return found
 
 
-def mean_magnitude(pipeline: Pipeline, rules: str = "attnlrp") -> dict[str, Tensor]:
-    """Mean |relevance| of every neuron over the samples that kurtosis is taken on, in logits.
+def gradient_x_activation(pipeline: Pipeline) -> dict[str, Tensor]:
+    """Mean |activation × plain gradient| of every neuron, without any LRP rule, in logits.
 
-    `rules` as in `neuron_relevance`: "gradient" makes it activation × plain gradient. Relevance is
-    that of the settings (objective, score, reduction), summed over a text's tokens before its
-    magnitude is taken. {language: float64 (layers, neurons)}.
+    What `statistics`' mean |relevance| is under AttnLRP's rules, on the same samples, with the same
+    objective and reduction. {language: float64 (layers, neurons)}.
     """
     s = pipeline.settings
 
@@ -82,11 +81,11 @@ def mean_magnitude(pipeline: Pipeline, rules: str = "attnlrp") -> dict[str, Tens
         for x, windows in pipeline.windows.items():
             total = torch.zeros(pipeline.shape["intermediate"], dtype=torch.float64)
             batches = windows.split(s.batch_size)
-            for ids in tqdm(batches, desc=f"|relevance|, {x}, {rules}", unit="batch"):
-                relevance = neuron_relevance(
-                    pipeline.model, ids, None, s.objective, rules=rules, reduction=s.reduction
+            for ids in tqdm(batches, desc=f"gradient × activation, {x}", unit="batch"):
+                product = neuron_relevance(
+                    pipeline.model, ids, None, s.objective, rules="gradient", reduction=s.reduction
                 )
-                total += relevance.double().abs().sum(0)
+                total += product.double().abs().sum(0).cpu()
             sums[x] = total / len(windows)
         return sums
 
@@ -95,11 +94,10 @@ def mean_magnitude(pipeline: Pipeline, rules: str = "attnlrp") -> dict[str, Tens
         "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
         "objective": s.objective,
         "reduction": s.reduction,
-        "rules": rules,
         "batch_size": s.batch_size,
         "code": source_digest("attribution", "kernels", "models"),
     }
-    found = pipeline.store.tensors("magnitude", key, compute)
+    found = pipeline.store.tensors("gradient_x_activation", key, compute)
     return {x: found[x] for x in s.languages}
 
 
@@ -145,9 +143,9 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
     """The criteria compared in the book, by name, intermediate neurons only.
 
     - "kurtosis (…)": CRANE's, normalised as the settings say, for each objective;
-    - "mean |relevance|" and "gradient × activation": `mean_magnitude` under AttnLRP's rules and
-      under the plain gradient, of the settings' objective;
-    - "Act Prob 90p" and "LAPE".
+    - the other `statistics` of the relevance of the settings' objective: those of shape normalised
+      likewise, those of size, which has one unit in all layers, as they are;
+    - "gradient × activation", "Act Prob 90p" and "LAPE".
 
     Each but LAPE, which compares languages already, is there alone and as a contrast, its own score
     less the largest of another language's.
@@ -159,8 +157,15 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
         kurtosis = {x: k for x, k in of.kurtosis().items() if isinstance(k, Tensor)}
         how = pipeline.settings.normalisation
         scores[f"kurtosis ({OBJECTIVES.get(objective, objective)})"] = normalise(kurtosis, how)
-    scores["mean |relevance|"] = mean_magnitude(pipeline)
-    scores["gradient × activation"] = mean_magnitude(pipeline, "gradient")
+    values = choices.statistic_values(pipeline)["all"]
+    for name, statistic in statistics.STATISTICS.items():
+        if name == "kurtosis":
+            continue
+        found = {x: statistic.sign * values[x][name] for x in pipeline.settings.languages}
+        if statistic.kind == "shape":
+            found = {x: normalise(v, pipeline.settings.normalisation) for x, v in found.items()}
+        scores[statistic.label] = found
+    scores["gradient × activation"] = gradient_x_activation(pipeline)
     scores["Act Prob 90p"] = act_prob_90p(pipeline)
     return {**with_contrasts(scores), "LAPE": lape(pipeline)}
 
@@ -622,8 +627,8 @@ def gold_standard(
     folder: str | Path,
     recompute: bool = False,
     n_greedy: int = 32,
-    shortlist: int = 160,
-    steps: Sequence[int] = (16, 32, 64, 128),
+    shortlist: int = 256,
+    steps: Sequence[int] = (16, 32, 64, 128, 256),
 ) -> GoldStandard:
     """Read the shipped effects of single ablations, or measure them (`recompute`) and save them.
 
@@ -634,7 +639,8 @@ def gold_standard(
     texts : what effects are measured on, `held_out`'s first.
     folder : where `FILES` are read from, or written to.
     n_greedy, shortlist, steps : the greedy search runs on the first `n_greedy` texts, over the
-        `shortlist` neurons that are most selective alone, up to the sizes `steps`.
+        `shortlist` neurons that are most selective alone and as many that come first by the
+        contrast of mean |relevance|, up to the sizes `steps`.
 
     Raises FileNotFoundError if there are no files, and ValueError if they belong to another model
     or to other texts.
@@ -662,8 +668,11 @@ def gold_standard(
         measured.save(effects)
         measured = Necessity.load(effects)  # so that reading and measuring give the same
         rows = []
+        values = choices.statistic_values(pipeline)["all"]
+        magnitude = contrasted({x: values[x]["mean_abs"] for x in s.languages})
         for x in s.languages:
-            listed = order(measured.selectivity(x).value)[:shortlist]
+            firsts = [order(v)[:shortlist] for v in (measured.selectivity(x).value, magnitude[x])]
+            listed = torch.cat(firsts).unique()
             taken = greedy_order(pipeline.model, few, x, listed, steps).tolist()
             rows += [(x, i, *divmod(n, size[1]), key) for i, n in enumerate(taken)]
         columns = ["language", "place", "layer", "neuron", "key"]

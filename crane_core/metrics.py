@@ -141,16 +141,55 @@ def langspec_f1_interval(
     resampled = _resampled_means(pairs, clusters, n_boot, level, rng)
     estimate, f1 = (
         _equations(
-            np.maximum(before - floors, 0.0),
-            np.maximum(after - floors, 0.0),
+            np.maximum(means[..., 0] - floors, 0.0),
+            np.maximum(means[..., 1] - floors, 0.0),
             languages.index(target),
             epsilon,
             how,
             relative,
         )[2]
-        for before, after in (np.array([p.mean(axis=0) for p in pairs.values()]).T, resampled)
+        for means in (_means(pairs), resampled)
     )
     return _percentiles(float(estimate), f1, level)
+
+
+def langspec_f1_difference(
+    first: tuple[Mapping[str, ArrayLike], Mapping[str, ArrayLike]],
+    second: tuple[Mapping[str, ArrayLike], Mapping[str, ArrayLike]],
+    target: str,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    clusters: Mapping[str, Sequence[str]] | None = None,
+) -> Interval:
+    """LangSpec-F1 of `second` less that of `first`, with a percentile interval by paired bootstrap.
+
+    Parameters
+    ----------
+    first, second : (original, masked) outcomes as in `langspec_f1_interval`, all four on the same
+        items in the same order, which are drawn again together.
+    target, n_boot, level, seed, clusters : as there.
+
+    Raises ValueError as `langspec_f1_interval` does.
+    """
+    for original, masked in (first, second):
+        _check_languages(original, masked, target)
+    languages = list(first[0])
+    groups = {
+        x: np.hstack([_paired(original[x], masked[x], x) for original, masked in (first, second)])
+        for x in languages
+    }
+    rng = np.random.default_rng(seed)
+    difference = []
+    for means in (_means(groups), _resampled_means(groups, clusters, n_boot, level, rng)):
+        a, b = (
+            _equations(
+                means[..., i], means[..., i + 1], languages.index(target), EPSILON, "max", False
+            )[2]
+            for i in (0, 2)
+        )
+        difference.append(b - a)
+    return _percentiles(float(difference[0]), difference[1], level)
 
 
 def drop_interval(
@@ -169,8 +208,9 @@ def drop_interval(
     pairs = _paired(original, masked, name)
     together = None if clusters is None else {name: clusters}
     rng = np.random.default_rng(seed)
-    before, after = _resampled_means({name: pairs}, together, n_boot, level, rng)
-    return _percentiles(float(pairs[:, 0].mean() - pairs[:, 1].mean()), before - after, level)
+    means = _resampled_means({name: pairs}, together, n_boot, level, rng)
+    drops = means[..., 0] - means[..., 1]
+    return _percentiles(float(pairs[:, 0].mean() - pairs[:, 1].mean()), drops, level)
 
 
 def mean_interval(
@@ -235,19 +275,24 @@ def _paired(original: ArrayLike, masked: ArrayLike, language: str) -> Array:
     return pairs
 
 
+def _means(groups: Mapping[str, Array]) -> Array:
+    """Means of outcomes (items, k) per language, (languages, k)."""
+    return np.array([own.mean(axis=0) for own in groups.values()])
+
+
 def _resampled_means(
-    pairs: Mapping[str, Array],
+    groups: Mapping[str, Array],
     clusters: Mapping[str, Sequence[str]] | None,
     n_boot: int,
     level: float,
     rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """Means of `n_boot` resamples of paired outcomes, (n_boot, languages) before and after."""
+) -> Array:
+    """Means of `n_boot` resamples of outcomes (items, k) per language, (n_boot, languages, k)."""
     if n_boot < 1:
         raise ValueError(f"n_boot is {n_boot}: expected at least 1 resample")
     _check_level(level)
     names: list[object] = []
-    for language, own in pairs.items():
+    for language, own in groups.items():
         labels = range(len(own)) if clusters is None else clusters[language]
         if len(labels) != len(own):
             raise ValueError(
@@ -257,23 +302,24 @@ def _resampled_means(
         names += [(language, label) if clusters is None else label for label in labels]
     index = {name: i for i, name in enumerate(dict.fromkeys(names))}
     cluster = np.array([index[name] for name in names])
-    column = np.repeat(np.arange(len(pairs)), [len(own) for own in pairs.values()])
-    # Per cluster and language: summed outcomes before and after, and items.
-    sums = np.zeros((len(index), len(pairs), 3))
-    values = np.concatenate(list(pairs.values()))
+    column = np.repeat(np.arange(len(groups)), [len(own) for own in groups.values()])
+    # Per cluster and language: summed outcomes, and items.
+    values = np.concatenate(list(groups.values()))
+    sums = np.zeros((len(index), len(groups), values.shape[1] + 1))
     np.add.at(sums, (cluster, column), np.column_stack([values, np.ones(len(values))]))
     # Drawing how often each distinct cluster occurs is the same as drawing clusters, and
     # right-or-wrong outcomes have few distinct ones. Clusters that span the same languages with as
     # many items are drawn among themselves, which keeps every language's number of items.
     distinct, counts = np.unique(sums.reshape(len(index), -1), axis=0, return_counts=True)
-    distinct = distinct.reshape(len(distinct), len(pairs), 3)
-    kinds = np.unique(distinct[..., 2], axis=0, return_inverse=True)[1].reshape(-1)
-    total = np.zeros((n_boot, len(pairs), 3))
+    distinct = distinct.reshape(len(distinct), *sums.shape[1:])
+    kinds = np.unique(distinct[..., -1], axis=0, return_inverse=True)[1].reshape(-1)
+    total = np.zeros((n_boot, *sums.shape[1:]))
     for kind in range(kinds.max() + 1):
         own, share = distinct[kinds == kind], counts[kinds == kind]
         draws = rng.multinomial(share.sum(), share / share.sum(), size=n_boot)
         total += np.tensordot(draws, own, axes=1)
-    return total[..., 0] / total[..., 2], total[..., 1] / total[..., 2]
+    resampled: Array = total[..., :-1] / total[..., -1:]
+    return resampled
 
 
 def _percentiles(estimate: float, resampled: Array, level: float) -> Interval:

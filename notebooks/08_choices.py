@@ -75,8 +75,7 @@ for name, frame in tables.items():
     write_table(frame, results / f"{'choices_sweep' if name == 'choices' else name}.csv")
 
 # %% tags=["hide-input"]
-inputs = choices.provenance_of_inputs(probe)
-differing = [name for name, value in inputs.items() if made_with[name] != value]
+differing = choices.differing_inputs(probe, made_with)
 if differing:
     message = (
         "**These results are not those of your run.** They were made with another "

@@ -247,11 +247,12 @@ if "mean" in necessity.values:
 # ## The criteria
 #
 # Every method that ranks neurons for a language is here reduced to its ranking, before any
-# threshold. CRANE's normalised kurtosis for three objectives, the mean of |relevance|, activation
-# times the *plain* gradient (the first-order estimate of what zeroing does, without LRP's rules),
-# Act Prob 90p {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and
-# as a *contrast*, the language's score less the largest of another's; LAPE compares languages by
-# itself.
+# threshold. CRANE's normalised kurtosis for three objectives, the other statistics of
+# [notebook 08](08_choices) on the same relevance, activation times the *plain* gradient (the
+# first-order estimate of what zeroing does, without LRP's rules), Act Prob 90p
+# {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and as a
+# *contrast*, the language's score less the largest of another's; LAPE compares languages by itself.
+#
 # To add one, put it into the dictionary: a name, and for each language a tensor (layers, neurons)
 # that is higher for a neuron more likely to be specific.
 
@@ -399,9 +400,10 @@ display(
 #
 # - **random order**, the floor: one order per seed, the same neurons for all languages;
 # - **single effects**, the reference: neurons in the order of their measured selectivity;
-# - **greedy search**, meant as a ceiling: built up from the most selective single neurons,
-#   taking in each round those that add most to the set's own selectivity as it then is (many per
-#   round, from a shortlist, on a quarter of the texts, so a better set may well exist).
+# - **greedy search**, the best known set: built up in rounds from a shortlist (the neurons most
+#   selective alone, and the first by the contrast of mean |relevance|), taking in each round those
+#   that add most to the set's own selectivity as it then is. Many are taken per round, on a quarter
+#   of the texts, so a better set may well exist.
 
 # %%
 orders = {
@@ -525,7 +527,7 @@ display(
         + (
             "The greedy search is no ceiling: at this size it is beaten in "
             + "; ".join(beaten)
-            + ". Neurons that do little alone and much together are not on its shortlist."
+            + ". It takes many neurons at a time, and judges them on few texts."
             if beaten
             else "No criterion beats the greedy search."
         )

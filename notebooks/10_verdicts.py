@@ -39,6 +39,7 @@ judge = "rubric"  # who grades answers: rubric (testbed only) or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
 judge_prompt = None  # file with the judge's instructions; None: those of crane_core.judging
+choices_data = "data/testbed"  # folder with the shipped results of the sweep over choices
 run_dir = "runs/testbed"  # where results are written
 
 # %% tags=["hide-input"]
@@ -47,8 +48,8 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import audit, figures, readouts
-from crane_core.audit.testbed import Ours, on_testbed
+from crane_core import audit, choices, figures, readouts
+from crane_core.audit.testbed import Ours, on_testbed, threshold_robust
 from crane_core.pipeline import TABLES, Pipeline, Settings
 from crane_core.runs import write_table
 
@@ -101,7 +102,13 @@ parallel = {
 # about Llama-2-7B, as a claim that holds there confirms nothing about it.
 
 # %% tags=["hide-input"]
-ours = on_testbed(Ours(scored, tables, verdicts, parallel, names))
+swept, made_with = choices.read(choices_data)
+more = {}
+if not choices.differing_inputs(base, made_with):
+    more["threshold-robust"] = threshold_robust(
+        swept["choices"].query("choice == 'threshold'"), names
+    )
+ours = on_testbed(Ours(scored, tables, verdicts, parallel, names), more)
 claims = audit.claims_table()
 rows = []
 for claim in claims.to_dict("records"):

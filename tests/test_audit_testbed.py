@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from crane_core import audit, readouts
-from crane_core.audit.testbed import NOT_TESTED, Ours, on_testbed
+from crane_core.audit.testbed import NOT_TESTED, Ours, on_testbed, threshold_robust
 from crane_core.outcomes import Intervention, Scored, stacked
 from crane_core.selection import NeuronSet
 
@@ -104,6 +104,30 @@ def test_every_claim_has_a_check_here_or_says_that_it_has_none(
     assert set(perfect) <= claims
     assert claims - set(perfect) == {"threshold-robust"}  # needs masks at several thresholds
     assert perfect["bold-is-best"].verdict == NOT_TESTED
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ({"en": ["larger", "larger"], "vi": ["open", "open"]}, "holds"),
+        ({"en": ["larger", "larger"], "vi": ["open", "larger"]}, "cannot tell"),
+        ({"en": ["larger", "smaller"], "vi": ["open", "open"]}, "does not"),
+    ],
+)
+def test_robust_means_the_same_outcome_at_every_threshold(
+    verdicts: dict[str, list[str]], expected: str
+) -> None:
+    swept = pd.DataFrame(
+        [
+            (value, x, 10, 0.25, verdict)
+            for x, found in verdicts.items()
+            for value, verdict in zip(["1", "2.5"], found, strict=True)
+        ],
+        columns=["value", "mask_language", "n_neurons", "langspec_f1", "verdict"],
+    )
+    found = threshold_robust(swept, NAMES)
+    assert found.verdict == expected
+    assert "2 thresholds from 1 to 2.5" in found.evidence
 
 
 def test_evidence_carries_its_intervals(perfect: dict[str, audit.Verdict]) -> None:

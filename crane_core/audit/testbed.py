@@ -303,6 +303,32 @@ def _metric_is_selective(ours: Ours) -> Verdict:
     return Verdict(HOLDS if worst < best else FAILS, text)
 
 
+def threshold_robust(swept: pd.DataFrame, names: Mapping[str, str]) -> Verdict:
+    """Whether CRANE's masks have the same outcome at every threshold, for each language.
+
+    `swept`: one row per threshold and masked language, as in `choices.csv`; its `verdict` says
+    whether the mask hit its own language's held-out loss more than any other's ("larger"), less
+    than some other's ("smaller"), or neither clearly ("open").
+    """
+    told, same, opposite = [], True, False
+    for x, own in swept.groupby("mask_language", sort=False):
+        found = own["verdict"].value_counts()
+        same &= len(found) == 1
+        opposite |= {"larger", "smaller"} <= set(found.index)
+        told.append(
+            f"{names.get(str(x), str(x))}: hit most at {found.get('larger', 0)} thresholds, less "
+            f"than another language at {found.get('smaller', 0)}, open at {found.get('open', 0)}, "
+            f"with {own['n_neurons'].min()} to {own['n_neurons'].max()} neurons and LangSpec-F1 "
+            f"{own['langspec_f1'].min():.3f} to {own['langspec_f1'].max():.3f}"
+        )
+    thresholds = pd.to_numeric(swept["value"])
+    text = (
+        f"{thresholds.nunique()} thresholds from {thresholds.min():g} to {thresholds.max():g} "
+        f"([notebook 08](08_choices)). {'; '.join(told)}."
+    )
+    return Verdict(FAILS if opposite else HOLDS if same else UNKNOWN, text)
+
+
 def _printed_only(ours: Ours) -> Verdict:
     return Verdict(NOT_TESTED, "About the paper's printed numbers alone.")
 
