@@ -240,6 +240,40 @@ class NeuronSet:
             raise ValueError(f"{path} holds no neuron set: write one with NeuronSet.save")
         return cls(masks, json.loads(metadata["shape"]))
 
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the set as plain JSON, replacing the file in one step.
+
+        `{"shape": {site: [layers, width]}, "neurons": {site: [[layer, neuron], ...]}}`.
+        """
+        about = {
+            "shape": {site: list(size) for site, size in self._shape.items()},
+            "neurons": {site: self.pairs(site) for site in self.sites},
+        }
+        text = json.dumps(about) + "\n"
+        _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> NeuronSet:
+        """Read a set in the format of `to_json`.
+
+        Raises FileNotFoundError, or ValueError if the file is no JSON, lacks a part, or names a
+        neuron outside its shape.
+        """
+        _require_file(path)
+        try:
+            about = json.loads(Path(path).read_text(encoding="utf-8"))
+            shape, neurons = dict(about["shape"]), dict(about["neurons"])
+            masks = {
+                site: cls.from_pairs(pairs, shape, site).mask(site)
+                for site, pairs in neurons.items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{path} holds no neuron set; expected {{"shape": {{"intermediate": [layers, '
+                f'width]}}, "neurons": {{"intermediate": [[layer, neuron], ...]}}}} ({error!r})'
+            ) from error
+        return cls(masks, shape)
+
     @overload
     @classmethod
     def from_lape_file(

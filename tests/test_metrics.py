@@ -10,6 +10,7 @@ from crane_core.metrics import (
     accuracy_interval,
     drop_interval,
     langspec_f1,
+    langspec_f1_difference,
     langspec_f1_interval,
 )
 
@@ -232,3 +233,18 @@ def test_wrong_outcomes():
     for outcomes_ in ([], [0.5], [[1]]):
         with pytest.raises(ValueError, match="0 or 1"):
             accuracy_interval(outcomes_)
+
+
+def test_differences_are_paired():
+    rng = np.random.default_rng(0)
+    before = {x: (rng.random(400) < 0.8).astype(float) for x in ("en", "zh")}
+    after = {x: before[x] * (rng.random(400) < keep) for x, keep in (("en", 0.5), ("zh", 0.9))}
+    worse = {**after, "en": after["en"] * (rng.random(400) < 0.9)}
+    same = langspec_f1_difference((before, after), (before, after), "en", 200)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    found = langspec_f1_difference((before, after), (before, worse), "en", 500)
+    first, second = (langspec_f1_interval(before, m, "en", 500) for m in (after, worse))
+    assert found.estimate == pytest.approx(second.estimate - first.estimate)
+    assert 0 < found.low < found.estimate < found.high
+    # What the two have in common cancels: the interval is shorter than that of independent runs.
+    assert found.high - found.low < np.hypot(first.high - first.low, second.high - second.low)

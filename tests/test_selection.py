@@ -1,6 +1,7 @@
 """Neuron sets, normalisation within layers and the selection rules (paper §3.3)."""
 
 import copy
+import json
 import os
 from pathlib import Path
 
@@ -162,6 +163,34 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert NeuronSet.load(path) == old
     assert os.listdir(tmp_path) == [path.name]
+
+
+@settings(max_examples=10, deadline=None)
+@given(neuron_pairs)
+def test_json_round_trip(tmp_path_factory, pairs):
+    path = tmp_path_factory.mktemp("sets") / "set.json"
+    neurons = NeuronSet.from_pairs(pairs, SHAPE) | NeuronSet.from_pairs([(1, 3)], SHAPE, "down")
+    neurons.to_json(path)
+    assert NeuronSet.from_json(path) == neurons
+    assert json.loads(path.read_text())["neurons"]["down"] == [[1, 3]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no json",
+        "[]",
+        '{"shape": {"intermediate": [3, 6]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[3, 0]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"gate": [[0, 0]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [0, 1]}}',
+    ],
+)
+def test_json_that_is_no_neuron_set(tmp_path, text):
+    path = tmp_path / "set.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="holds no neuron set; expected"):
+        NeuronSet.from_json(path)
 
 
 def test_lape_files_round_trip(tmp_path):

@@ -1,45 +1,157 @@
-"""Command line: `python -m crane_core.runs book --profile testbed -p n_samples 200`."""
+"""The `crane` command: run notebooks, build the book, plan, look at and compare runs."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crane_core.runs.book import build_book
-from crane_core.runs.execution import DEFAULT_PROFILE, Project, RunError
+from crane_core.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
+from crane_core.runs.store import Store
+
+if TYPE_CHECKING:
+    from crane_core.pipeline import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status (1 after an error, which is printed)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m crane_core.runs", description="Run the notebooks and build the book."
-    )
-    parser.add_argument("command", choices=["run", "book"], help="execute; or execute and build")
-    parser.add_argument("--profile", default=DEFAULT_PROFILE, help="a file of notebooks/profiles/")
-    parser.add_argument("--notebook", help="run this notebook only, by number or name")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="override a parameter; results go to runs/<profile>-<hash>/",
-    )
+    parser = argparse.ArgumentParser(prog="crane", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, about: str, run: Callable[[argparse.Namespace], None]) -> None:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(run=run)
+        if name == "compare":
+            added.add_argument("runs", nargs=2, metavar="RUN", help="a folder of runs/, or a path")
+            added.add_argument("--out", type=Path, help="write the table here as CSV")
+            return
+        added.add_argument("--profile", default=DEFAULT_PROFILE, help="in notebooks/profiles/")
+        added.add_argument(
+            "-p",
+            "--parameter",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="override a parameter; results go to runs/<profile>-<hash>/",
+        )
+        if name in ("run", "book"):
+            added.add_argument("--notebook", help="this one only, by number or name")
+        if name == "plan":
+            added.add_argument("--gpu", help="such as H100; without it, this machine")
+            added.add_argument(
+                "--prices",
+                nargs=2,
+                type=float,
+                default=(2.5, 10.0),
+                metavar=("IN", "OUT"),
+                help="the judge's, in dollars per million tokens (default: GPT-4o's in 2025)",
+            )
+
+    command("run", "execute the notebooks that are not up to date", _execute)
+    command("book", "execute the notebooks and build the book", _execute)
+    command("plan", "what a run will take: work, time, memory, calls to the judge", _plan)
+    command("status", "what of a run is done, and what the store keeps of it", _status)
+    command("compare", "two runs' results with intervals of the difference", _compare)
     options = parser.parse_args(arguments)
     try:
-        project = Project()
-        run = project.run(options.profile, dict(options.parameter))
-        run.execute([project.find(options.notebook)] if options.notebook else None)
-        if options.command == "book":
-            build_book(run)
-    except (RunError, ValueError, TypeError, FileNotFoundError) as error:
+        options.run(options)
+    except (RunError, ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(options: argparse.Namespace) -> Run:
+    return Project().run(options.profile, dict(options.parameter))
+
+
+def settings_of(run: Run) -> Settings:
+    """A run's parameters as the pipeline's settings."""
+    from crane_core.pipeline import Settings
+
+    defaults = {name: p.default for name, p in run.project.parameters.items()}
+    return Settings.of({**defaults, **run.values})
+
+
+def _execute(options: argparse.Namespace) -> None:
+    run = _run(options)
+    run.execute([run.project.find(options.notebook)] if options.notebook else None)
+    if options.command == "book":
+        build_book(run)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from crane_core.plan import plan
+
+    run = _run(options)
+    kept = [record for record in Store().records() if record.get("run") == run.name]
+    print(f"run: {run.name}")
+    print(plan(settings_of(run), options.gpu, None, tuple(options.prices), kept))
+
+
+def _status(options: argparse.Namespace) -> None:
+    run = _run(options)
+    print(f"run {run.name}: {os.path.relpath(run.directory)}")
+    for notebook in run.notebooks:
+        executed, failed = run.executed(notebook), run.failed(notebook)
+        state = (
+            "up to date"
+            if run.is_current(notebook)
+            else f"failed, see {os.path.relpath(failed)}"
+            if failed.is_file()
+            else "out of date"
+            if executed.is_file()
+            else "to do"
+        )
+        print(f"  {notebook.name:24} {state}")
+    stages: dict[str, list[tuple[int, float]]] = {}
+    for record in Store().records():
+        if record.get("run") == run.name:
+            stages.setdefault(record["stage"], []).append((record["bytes"], record["seconds"]))
+    print("kept in the store by this run" + (":" if stages else ": nothing yet"))
+    for stage, found in sorted(stages.items()):
+        size, seconds = (sum(column) for column in zip(*found, strict=True))
+        print(f"  {stage:24} {len(found):>6,} artefacts {size / 2**20:>9.1f} MiB {seconds:>9.0f} s")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from crane_core.compare import compare, shown
+    from crane_core.runs.files import write_table
+
+    folders = [_folder(name) for name in options.runs]
+    tasks = [_tasks(folder) for folder in folders]
+    first, second = (folder / "results" for folder in folders)
+    table = compare(first, second, (tasks[0], tasks[1]))
+    if options.out:
+        write_table(table, options.out)
+    print(shown(table))
+
+
+def _folder(name: str) -> Path:
+    project = Project()
+    for folder in (Path(name), project.runs / name):
+        if (folder / "parameters.yaml").is_file():
+            return folder
+    known = sorted(path.parent.name for path in project.runs.glob("*/parameters.yaml"))
+    raise FileNotFoundError(f"no run {name!r}; there are {', '.join(known) or 'none'}")
+
+
+def _tasks(folder: Path) -> dict[str, str]:
+    """The tasks that stood for the languages in a run's Tables 1 and 3."""
+    import yaml
+
+    from crane_core.pipeline import Settings, task_tables
+
+    said = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    return dict(task_tables(Settings.of(said["values"]))["paper"])
 
 
 if __name__ == "__main__":

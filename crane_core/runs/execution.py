@@ -110,6 +110,7 @@ class Project:
         of the wrong type. Nothing is executed or written.
         """
         values = load_profile(self.root / "notebooks" / "profiles", profile)
+        chosen = values.pop("notebooks", None)
         known = self.parameters
         for name in (*values, *(overrides or {})):
             if name == RUN_DIR:
@@ -124,17 +125,22 @@ class Project:
         for name, text in (overrides or {}).items():
             refuse_secret(name, text)
             changed[name] = known[name].parse(text)
-        return Run(self, profile, {**values, **changed}, changed)
+        notebooks = self.notebooks if chosen is None else [self.find(str(n)) for n in chosen]
+        return Run(self, profile, {**values, **changed}, changed, tuple(notebooks))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A profile with overrides: what the notebooks receive, and the directory they fill."""
+    """A profile with overrides: what the notebooks receive, and the directory they fill.
+
+    `notebooks` are those that the profile asks for, under `notebooks: [01, 02]`; all by default.
+    """
 
     project: Project
     profile: str
     values: dict[str, Any]
     overrides: dict[str, Any] = field(default_factory=dict)
+    notebooks: tuple[Notebook, ...] = ()
 
     @property
     def name(self) -> str:
@@ -160,6 +166,10 @@ class Run:
     def executed(self, notebook: Notebook) -> Path:
         """Return the path of the executed notebook."""
         return self.directory / "notebooks" / f"{notebook.name}.ipynb"
+
+    def failed(self, notebook: Notebook) -> Path:
+        """Return the path of the notebook as far as it ran, if it failed."""
+        return self.executed(notebook).with_name(f"{notebook.name}.failed.ipynb")
 
     def received(self, notebook: Notebook) -> dict[str, Any]:
         """Return the values a notebook is given: those it declares, and its run's directory."""
@@ -197,7 +207,7 @@ class Run:
         Raises RunError when a notebook fails, naming notebook and cell, or when another process is
         at work on the same run.
         """
-        chosen = list(self.project.notebooks if notebooks is None else notebooks)
+        chosen = list(self.notebooks if notebooks is None else notebooks)
         with self.lock():
             remove_leftovers(self.project.runs)
             self._prune()
@@ -254,7 +264,7 @@ class Run:
         from papermill import PapermillExecutionError, execute_notebook
 
         target = self.executed(notebook)
-        failed = target.with_name(f"{notebook.name}.failed.ipynb")
+        failed = self.failed(notebook)
         target.parent.mkdir(parents=True, exist_ok=True)
         # What the last execution wrote goes first: a notebook that no longer writes a file must
         # not leave the old one behind.
@@ -267,7 +277,7 @@ class Run:
         # Named here: the runner's own bar is not meant by TQDM_DISABLE, which is for the kernels.
         bar = {"desc": notebook.name, "disable": False}
         try:
-            with tempfile.TemporaryDirectory() as scratch, _environment(scratch):
+            with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self.name):
                 executed = execute_notebook(
                     notebook.read(),
                     failed,
@@ -325,11 +335,10 @@ class Run:
         start = notebook.source.find(source)
         line = f", line {notebook.source.count(chr(10), 0, start) + 1}" if start >= 0 else ""
         shown = "\n".join(f"    | {text}" for text in source.splitlines()[:4])
-        partial = self.executed(notebook).with_name(f"{notebook.name}.failed.ipynb")
         return (
             f"notebook {notebook.name} failed in cell {index + 1} of {len(cells)} "
             f"(notebooks/{notebook.path.name}{line}):\n{shown}\n  {reason}\n"
-            f"  as far as it ran: {partial.relative_to(self.project.root).as_posix()}"
+            f"  as far as it ran: {self.failed(notebook).relative_to(self.project.root).as_posix()}"
         )
 
 
@@ -396,9 +405,13 @@ def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _environment(scratch: str) -> Iterator[None]:
+def _environment(scratch: str, run: str) -> Iterator[None]:
     """Set the environment that kernels inherit, and put the old one back."""
-    changed: dict[str, str | None] = {**_KERNEL_ENVIRONMENT, "IPYTHONDIR": scratch}
+    changed: dict[str, str | None] = {
+        **_KERNEL_ENVIRONMENT,
+        "IPYTHONDIR": scratch,
+        "CRANE_RUN": run,  # what the store notes beside an artefact
+    }
     changed["JUPYTER_PATH"] = None
     saved = {name: os.environ.get(name) for name in changed}
     # A profile may be meant to go to the hub: what the caller set on purpose stays.
