@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,12 @@ def results(
     return folder
 
 
+def indexed(table: pd.DataFrame) -> dict[tuple[str, ...], dict[str, Any]]:
+    keys = ["table", "method", "mask_language", "value"]
+    rows = table.to_dict("records")
+    return {tuple(str(row[key]) for key in keys): {**row} for row in rows}  # type: ignore[dict-item]
+
+
 def test_a_run_against_itself(tmp_path: Path) -> None:
     folder = results(tmp_path / "a", 0.5)
     table = compare(folder, folder, BOTH, n_boot=100)
@@ -56,28 +63,26 @@ def test_a_run_against_itself(tmp_path: Path) -> None:
 
 def test_what_differs_is_found(tmp_path: Path) -> None:
     a, b = results(tmp_path / "a", 0.5), results(tmp_path / "b", 0.9)
-    table = compare(a, b, BOTH, n_boot=300).set_index(["table", "method", "mask_language", "value"])
-    f1 = table.loc["1", "CRANE", "en", "langspec_f1"]
+    table = indexed(compare(a, b, BOTH, n_boot=300))
+    f1 = table["1", "CRANE", "en", "langspec_f1"]
     assert f1["paired"] and f1["high"] < 0 and f1["first"] > f1["second"]
     assert (f1["n_first"], f1["n_second"]) == (50, 90)
-    own = table.loc["1", "CRANE", "en", "en"]
+    own = table["1", "CRANE", "en", "en"]
     assert own["low"] > 0 and own["difference"] == pytest.approx(own["second"] - own["first"])
-    assert table.loc["1", "Org", "", "en"]["difference"] == 0
-    assert table.loc["1", "CRANE", "en", "zh"]["difference"] == 0
+    assert table["1", "Org", "", "en"]["difference"] == 0
+    assert table["1", "CRANE", "en", "zh"]["difference"] == 0
     said = shown(compare(a, b, BOTH, n_boot=300))
     assert "Table 1 (the same items, paired)" in said and "neurons 50 -> 90  *" in said
 
 
 def test_other_items_are_not_paired(tmp_path: Path) -> None:
     a, b = results(tmp_path / "a", 0.5), results(tmp_path / "b", 0.6, prefix="other-")
-    table = compare(a, b, BOTH, n_boot=200).set_index(["table", "method", "mask_language", "value"])
-    paired = compare(a, results(tmp_path / "c", 0.6), BOTH, n_boot=200)
-    paired = paired.set_index(table.index.names)
+    other = indexed(compare(a, b, BOTH, n_boot=200))
+    same = indexed(compare(a, results(tmp_path / "c", 0.6), BOTH, n_boot=200))
+    assert not any(row["paired"] for row in other.values())
     row = ("1", "CRANE", "en", "en")
-    assert not table["paired"].any()
-    assert table.loc[row, "difference"] == pytest.approx(paired.loc[row, "difference"])
-    width, narrow = (t.loc[row, "high"] - t.loc[row, "low"] for t in (table, paired))
-    assert width > narrow
+    assert other[row]["difference"] == pytest.approx(same[row]["difference"])
+    assert other[row]["high"] - other[row]["low"] > same[row]["high"] - same[row]["low"]
 
 
 def test_tables_that_one_run_lacks_are_left_out(tmp_path: Path) -> None:
