@@ -313,9 +313,10 @@ class _Tap:
     def watch(self, key: tuple[str, int], activation: Tensor, factor: Tensor) -> None:
         """Score factor x gradient of `activation`, and let the graph start here if none has yet."""
         factor = factor.detach()  # sharing storage only: a hook holding its own tensor is a leak
-        if not activation.requires_grad:
-            activation.requires_grad_()
-            self._leaves.append(activation)
+        if not activation.requires_grad or key[1] == 0:
+            # Layer 0 in any case: a hook that lets embeddings require gradients stays on a model
+            # whose gradient checkpointing was ever on.
+            self._leaves.append(activation.requires_grad_())
 
         def on_gradient(gradient: Tensor) -> None:
             dtype = torch.promote_types(gradient.dtype, torch.float32)

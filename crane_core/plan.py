@@ -289,10 +289,10 @@ def find_device(gpu: str | None, results: Path | None = None) -> Device:
         slowest = min(measured, key=lambda name: measured[name])
         return Device(f"a CPU like {slowest}", measured[slowest], "measured there")
     for name, flops in measured.items():
-        if _same(wanted, name):
+        if same_device(wanted, name):
             return Device(name, flops, "measured")
     for name, peak in sorted(PEAKS.items(), key=lambda entry: -len(entry[0])):
-        if _same(name, wanted):
+        if same_device(name, wanted):
             return Device(name, peak * 1e12 * EFFICIENCY, f"estimated, {EFFICIENCY:.0%} of peak")
     raise ValueError(
         f"unknown device {gpu!r}: neither measured ({', '.join(measured) or 'nothing was'}) nor "
@@ -300,8 +300,8 @@ def find_device(gpu: str | None, results: Path | None = None) -> Device:
     )
 
 
-def _same(name: str, device: str) -> bool:
-    """Whether a short name is a word, or words, of a device's full name."""
+def same_device(name: str, device: str) -> bool:
+    """Say whether a short name is a word, or words, of a device's full name."""
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", device, re.IGNORECASE) is not None
 
 

@@ -509,3 +509,16 @@ def test_model_without_gated_mlp(tiny_llama: LlamaForCausalLM, tiny_batch: Batch
     tiny_llama.model.layers[2].mlp = nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 32))
     with pytest.raises(ValueError, match=r"layer 2 \(Sequential\) is not gated"):
         neuron_relevance(tiny_llama, *tiny_batch)
+
+
+@pytest.mark.parametrize("site", ["intermediate", "projections"])
+def test_embeddings_that_require_gradients_change_nothing(
+    tiny_llama: LlamaForCausalLM, tiny_batch: tuple[Tensor, Tensor], site: str
+) -> None:
+    expected = neuron_relevance(tiny_llama, *tiny_batch, site=site)
+    tiny_llama.enable_input_require_grads()  # as transformers does for gradient checkpointing
+    found = neuron_relevance(tiny_llama, *tiny_batch, site=site)
+    if isinstance(expected, Tensor):
+        expected, found = {"intermediate": expected}, {"intermediate": found}  # type: ignore[dict-item]
+    for name in expected:
+        assert torch.equal(found[name], expected[name])
