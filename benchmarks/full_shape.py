@@ -28,7 +28,7 @@ from transformers import LlamaForCausalLM
 
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
-from crane_core.plan import PEAKS, same_device
+from crane_core.plan import GPUS, same_device
 from crane_core.rehearsal import config
 
 
@@ -116,7 +116,9 @@ def main() -> None:
     if cuda:
         about["processor"] = torch.cuda.get_device_name()
         about["cuda"] = torch.version.cuda
-        peak = next((p for name, p in PEAKS.items() if same_device(name, about["processor"])), None)
+        peak = next(
+            (p for name, (p, _) in GPUS.items() if same_device(name, about["processor"])), None
+        )
     result = {
         "machine": about,
         "model": {"layers": args.layers, "hidden_size": args.width, "dtype": args.dtype},

@@ -22,17 +22,18 @@ from crane_core import models
 from crane_core.judging import PROMPT, LLMJudge
 from crane_core.pipeline import Settings
 
-#: Peak dense matrix throughput in bfloat16, from the makers' data sheets, in 10^12 operations/s.
-PEAKS = {
-    "A100": 312.0,
-    "H100": 989.0,
-    "H200": 989.0,
-    "L40S": 362.0,
-    "L4": 121.0,
-    "A10": 125.0,
-    "RTX 4090": 165.0,
-    "RTX 3090": 71.0,
-    "V100": 125.0,
+#: Name -> peak dense matrix throughput in bfloat16 (float16 for the V100), in 10^12 operations/s,
+#: and memory in GiB, from the makers' data sheets.
+GPUS = {
+    "RTX 3090": (71.0, 24),
+    "RTX 4090": (165.0, 24),
+    "V100": (125.0, 32),
+    "A10": (125.0, 24),
+    "L4": (121.0, 24),
+    "L40S": (362.0, 48),
+    "A100": (312.0, 80),
+    "H100": (989.0, 80),
+    "H200": (989.0, 141),
 }
 #: Share of the peak that we expect where nothing was measured: for passes over whole texts, and for
 #: generation, which reads all weights for every token.
@@ -157,7 +158,7 @@ def plan(
     Parameters
     ----------
     settings : the run's.
-    gpu : name of a device in `PEAKS`, or of a machine that was measured; None: this machine's.
+    gpu : name of a device in `GPUS`, or of a machine that was measured; None: this machine's.
     results : folder of `benchmarks/`' result files.
     prices : of the judge, dollars per million tokens sent and received.
     kept : manifests of what the store holds for this run.
@@ -266,7 +267,7 @@ def _config(model: str, offline: bool) -> Any:
 def find_device(gpu: str | None, results: Path | None = None) -> Device:
     """What `gpu`, or this machine, does per second.
 
-    Raises ValueError for a name that is neither in `PEAKS` nor measured.
+    Raises ValueError for a name that is neither in `GPUS` nor measured.
     """
     results = results or Path(__file__).resolve().parent.parent / "benchmarks" / "results"
     wanted = gpu
@@ -291,12 +292,12 @@ def find_device(gpu: str | None, results: Path | None = None) -> Device:
     for name, flops in measured.items():
         if same_device(wanted, name):
             return Device(name, flops, "measured")
-    for name, peak in sorted(PEAKS.items(), key=lambda entry: -len(entry[0])):
+    for name, (peak, _) in GPUS.items():
         if same_device(name, wanted):
             return Device(name, peak * 1e12 * EFFICIENCY, f"estimated, {EFFICIENCY:.0%} of peak")
     raise ValueError(
         f"unknown device {gpu!r}: neither measured ({', '.join(measured) or 'nothing was'}) nor "
-        f"known ({', '.join(PEAKS)})"
+        f"known ({', '.join(GPUS)})"
     )
 
 

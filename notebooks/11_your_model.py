@@ -1,0 +1,214 @@
+# %% [markdown]
+# # Run it on your model
+#
+# **After this notebook you can** plan a run on a model of your own before it costs anything, start
+# it, leave it and come back to it, compare it with another, and take neurons and masked models from
+# here into other tools.
+#
+# **It assumes** the method ([at a glance](../book/method)) and that you have rerun a notebook
+# ([how to](../book/rerun)). **It takes** half a minute to run and a quarter of an hour to read.
+#
+# Everything in this book runs under a *profile*, a file of parameters. The testbed's is the
+# default; `hub` is for any decoder on the Hugging Face hub, `paper` is Llama-2-7B with MMLU, C-Eval
+# and Belebele. The notebooks are the same.
+
+# %% tags=["parameters"]
+model = "data/testbed/base"  # folder or Hugging Face name of the model
+gpus = ["RTX 3090", "RTX 4090", "A100", "H100"]  # devices that a run is planned for
+run_dir = "runs/testbed"  # where results are written
+
+# %%
+import json
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from transformers import AutoModelForCausalLM
+
+from crane_core import figures, models
+from crane_core.masking import bake, masked
+from crane_core.plan import GPUS, plan
+from crane_core.runs import Project, write_table
+from crane_core.runs.__main__ import settings_of
+from crane_core.selection import NeuronSet
+
+results = Path(run_dir) / "results"
+
+# %% [markdown]
+# ## From nothing to Table 1
+#
+# On the machine with the GPU, with Python 3.11 or newer:
+#
+# ```bash
+# git clone <this repository> && cd crane
+# make setup                                # an environment in .venv; then: source .venv/bin/activate
+# export HF_TOKEN=...                       # for gated weights such as Llama 2
+# export OPENAI_API_KEY=...                 # for the judge of open-ended answers
+# crane plan --profile hub -p model Qwen/Qwen3-0.6B-Base --gpu "RTX 4090"
+# crane run  --profile hub -p model Qwen/Qwen3-0.6B-Base --notebook 04
+# crane status --profile hub -p model Qwen/Qwen3-0.6B-Base
+# ```
+#
+# `make setup` installs PyTorch as your package index has it; for a build for another version of
+# CUDA, install that into `.venv` afterwards. Notebook [04](04_table1) writes `table1.csv` into the
+# run's `results/`. Weights, Wikipedia and the benchmarks are fetched once, then
+# kept. Without a way to the hub, give folders: `model` a checkpoint, `corpus` a folder with
+# `<language>.txt`, `.jsonl` or `.parquet`, `benchmark_data` a copy of the benchmarks' datasets.
+#
+# Which models: those whose MLPs are gated, of the families below. Another family needs an entry in
+# `models.FAMILIES`, a few lines that say where its MLPs and norms are; the error message says so.
+
+# %% tags=["hide-input"]
+display(Markdown("Families: " + ", ".join(f"`{name}`" for name in sorted(models.FAMILIES)) + "."))
+
+# %% [markdown]
+# ## What it takes
+#
+# `crane plan` counts the work from the parameters and divides it by what the device does per
+# second: *measured* where `benchmarks/results/` has a file from that machine, otherwise *estimated*
+# from its peak. Here is the paper's own setting. Memory is that of the weights and of one batch's
+# activations; vLLM, which generates the open-ended answers, takes a share of its own beside it.
+
+# %% tags=["hide-input"]
+paper = settings_of(Project().run("paper"))
+rows = []
+for gpu in gpus:
+    planned = plan(paper, gpu)
+    need = sum(planned.memory().values())
+    by_stage = {stage.name: planned.seconds(stage) / 3600 for stage in planned.stages}
+    rows.append(
+        {
+            "device": gpu,
+            "memory (GiB)": GPUS[gpu][1],
+            "fits": "yes" if need < GPUS[gpu][1] else "no",
+            "relevance": by_stage["relevance"],
+            "benchmarks": sum(h for name, h in by_stage.items() if "benchmarks" in name),
+            "open questions": sum(h for name, h in by_stage.items() if "open" in name),
+            "in all": sum(by_stage.values()),
+            "speed": planned.device.source,
+        }
+    )
+hours = pd.DataFrame(rows)
+write_table(hours, results / "plan_paper.csv")
+display(
+    figures.table(
+        hours,
+        f"Hours for Tables 1 to 4 of {paper.model} (needs {need:.0f} GiB besides vLLM), by device",
+        {name: "{:.1f}" for name in ("relevance", "benchmarks", "open questions", "in all")},
+    )
+)
+
+# %% [markdown]
+# The whole plan for the last of them, as `crane plan --profile paper` prints it:
+
+# %% tags=["hide-input"]
+print(planned)
+
+# %% [markdown]
+# Most of it is the benchmarks, because each is run under every mask. `task_limit` takes that many
+# items per benchmark, evenly spread, and `random_seeds` sets the number of random masks.
+#
+# ## Before you spend it
+#
+# `make rehearse` runs every stage of `paper` on your machine in minutes, without the hub: a model
+# with random weights and Llama-2-7B's configuration cut to a few layers, a tokenizer with its
+# special tokens, benchmarks in the hub's format, a judge at a local address. What passes there
+# fails later only for reasons outside of this project.
+#
+# ## While it runs
+#
+# - **Stop it whenever you like.** Finished work is in the store under what it depends on; relevance
+#   is saved as it goes, so that a killed run loses less than a minute, and ends with the same bytes
+#   as one that was never stopped. `crane status` says what is there.
+# - **Out of memory**: the batch is halved and the run goes on; the artefact's manifest notes it.
+# - **Several GPUs**: `accelerate launch --num_processes 4 -m crane_core.streams --profile paper`
+#   computes relevance on all of them; start the notebooks when it has ended. Answers are generated
+#   on several GPUs with `tensor_parallel_size`.
+# - **Two runs at once** can share the store: what one computes the other waits for.
+#
+# ## Afterwards: two runs side by side
+#
+# `crane compare testbed testbed-1f2e3d4c` sets every score and LangSpec-F1 of two runs beside each
+# other, with the interval of the difference: paired, where both runs have the same items.
+#
+# ## Neurons and masked models in other tools
+#
+# A set of neurons is a file: safetensors, plain JSON, or LAPE's format (`.neuron.pth`, read here
+# without running any code in it). A masked model is a checkpoint like any other.
+
+# %%
+network, tokenizer = models.load(model)
+shape = models.shape(network)
+path = results / "neurons_en.safetensors"
+neurons = NeuronSet.load(path) if path.is_file() else NeuronSet.from_pairs([(0, 1)], shape)
+ids = torch.tensor([tokenizer("The river is long.")["input_ids"]])
+with tempfile.TemporaryDirectory() as scratch:
+    as_json, as_lape = Path(scratch, "en.json"), Path(scratch, "en.neuron.pth")
+    neurons.to_json(as_json)
+    neurons.to_lape_file(as_lape)
+    back = [NeuronSet.from_json(as_json), NeuronSet.from_lape_file(as_lape, 0, shape=shape)]
+    first = json.loads(as_json.read_text())["neurons"]["intermediate"][:5]
+    checkpoint = bake(network, neurons, Path(scratch, "without-en"), tokenizer)
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(checkpoint)(ids).logits
+        untouched = network(ids).logits
+        with masked(network, neurons):
+            expected = network(ids).logits
+display(
+    Markdown(
+        f"{len(neurons)} neurons, the first {first} (layer, neuron). "
+        f"Through JSON and LAPE's format and back: {'equal' if back == [neurons] * 2 else 'not'}. "
+        f"The checkpoint, loaded by transformers alone, differs from the masked model by "
+        f"{float((plain - expected).abs().max()):.1e} in any logit and from the untouched one by "
+        f"{float((plain - untouched).abs().max()):.2f}."
+    )
+)
+
+# %% [markdown]
+# The same folder is all that other tools need:
+#
+# ```bash
+# lm_eval --model hf --model_args pretrained=without-en --tasks belebele_eng_Latn --num_fewshot 5
+# vllm serve without-en
+# ```
+#
+# ## Exercise
+#
+# ```{exercise-start} A cheaper paper
+# :label: exercise-cheaper-paper
+# ```
+# Which parameters bring the paper's setting down to one working day on the slowest device of the
+# table, and what do you lose by each?
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} exercise-cheaper-paper
+# :class: dropdown
+# ```
+
+# %%
+import dataclasses
+
+cheaper = {
+    "as it is": {},
+    "500 items per benchmark": {"task_limit": 500},
+    "and without examples": {"task_limit": 500, "num_fewshot": 0},
+    "and 256 tokens per answer": {"task_limit": 500, "num_fewshot": 0, "max_new_tokens": 256},
+}
+rows = []
+for name, changes in cheaper.items():
+    changed = plan(dataclasses.replace(paper, **changes), gpus[0])
+    hours_ = sum(changed.seconds(stage) for stage in changed.stages) / 3600
+    rows.append({"setting": name, "hours": hours_})
+display(figures.table(pd.DataFrame(rows), f"Hours on the {gpus[0]}", {"hours": "{:.1f}"}))
+
+# %% [markdown]
+# Fewer items widen the intervals: where a mask changes a fifth of 500 answers, the drop's standard
+# error is two points, as much as many of the paper's drops. Without examples a base model may fall to
+# chance, where nothing can drop any more ([notebook 07](07_audit)). Shorter answers cost little:
+# most end long before, and the count of the plan is an upper bound.
+#
+# ```{solution-end}
+# ```
