@@ -43,7 +43,7 @@ results = Path(run_dir) / "results"
 #
 # ```bash
 # git clone <this repository> && cd crane
-# make setup                                # an environment in .venv; then: source .venv/bin/activate
+# make setup && source .venv/bin/activate   # an environment with everything in .venv
 # export HF_TOKEN=...                       # for gated weights such as Llama 2
 # export OPENAI_API_KEY=...                 # for the judge of open-ended answers
 # crane plan --profile hub -p model Qwen/Qwen3-0.6B-Base --gpu "RTX 4090"
@@ -96,7 +96,7 @@ display(
     figures.table(
         hours,
         f"Hours for Tables 1 to 4 of {paper.model} (needs {need:.0f} GiB besides vLLM), by device",
-        {name: "{:.1f}" for name in ("relevance", "benchmarks", "open questions", "in all")},
+        dict.fromkeys(("relevance", "benchmarks", "open questions", "in all"), "{:.1f}"),
     )
 )
 
@@ -206,8 +206,8 @@ display(figures.table(pd.DataFrame(rows), f"Hours on the {gpus[0]}", {"hours": "
 
 # %% [markdown]
 # Fewer items widen the intervals: where a mask changes a fifth of 500 answers, the drop's standard
-# error is two points, as much as many of the paper's drops. Without examples a base model may fall to
-# chance, where nothing can drop any more ([notebook 07](07_audit)). Shorter answers cost little:
+# error is two points, as much as many of the paper's drops. Without examples a base model may fall
+# to chance, where nothing can drop any more ([notebook 07](07_audit)). Shorter answers cost little:
 # most end long before, and the count of the plan is an upper bound.
 #
 # ```{solution-end}
