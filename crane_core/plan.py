@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from crane_core import models
 from crane_core.judging import PROMPT, LLMJudge
-from crane_core.pipeline import Settings
+from crane_core.pipeline import TABLES_OF, Settings
 
 #: Name -> peak dense matrix throughput in bfloat16 (float16 for the V100), in 10^12 operations/s,
 #: and memory in GiB, from the makers' data sheets.
@@ -200,7 +200,7 @@ def _stages(s: Settings) -> list[Stage]:
         ),
     ]
     for name, runs, tables in (
-        ("base", masks + projections, s.task_tables),
+        ("base", masks + projections, s.task_tables or tuple(TABLES_OF[s.benchmarks])),
         ("chat", masks, ("paper",)),
     ):
         items, tokens = _items(s, tables)
@@ -224,12 +224,10 @@ def _stages(s: Settings) -> list[Stage]:
 
 def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
     """Items of the tables' tasks, each once, and the tokens in them."""
-    from crane_core.pipeline import task_tables
-
     names = {
         name
         for table in tables
-        for language, name in task_tables(s)[table].items()
+        for language, name in TABLES_OF[s.benchmarks][table].items()
         if language in s.languages
     }
     if s.benchmarks == "testbed":

@@ -148,10 +148,10 @@ def _tasks(folder: Path) -> dict[str, str]:
     """The tasks that stood for the languages in a run's Tables 1 and 3."""
     import yaml
 
-    from crane_core.pipeline import Settings, task_tables
+    from crane_core.pipeline import TABLES_OF, Settings
 
     said = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
-    return dict(task_tables(Settings.of(said["values"]))["paper"])
+    return TABLES_OF[Settings.of(said["values"]).benchmarks]["paper"]
 
 
 if __name__ == "__main__":
