@@ -3,6 +3,7 @@
 PROFILE  ?= testbed
 PARAMS   ?=
 NOTEBOOK ?=
+REHEARSAL ?=
 
 # The first Python that is new enough; 3.11 is the one constraints.txt was written with.
 PYTHON   ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -31,7 +32,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-vllm lint testbed clean
+.PHONY: help setup book test test-vllm lint rehearse testbed clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -54,10 +55,11 @@ $(EDITABLE): pyproject.toml $(INSTALLED)
 	@touch $@
 
 book: setup ## run the notebooks that changed and build the book
-	$(BIN)/python -m crane_core.runs book --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") $(PARAMS)
+	$(BIN)/crane book --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") $(PARAMS)
 
 test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors
-	$(BIN)/python -m crane_core.runs book --profile smoke
+	$(BIN)/crane book --profile smoke
+	$(BIN)/crane rehearse
 	$(BIN)/python -m pytest
 
 # From a package index torchvision, torchaudio and torchcodec are CUDA builds, which break transformers
@@ -76,6 +78,9 @@ lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+rehearse: setup ## every stage of the paper's setting on a made-up model (REHEARSAL="--layers 4")
+	$(BIN)/crane rehearse $(REHEARSAL)
 
 testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
 	$(BIN)/python -m crane_core.testbed train

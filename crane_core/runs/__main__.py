@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
@@ -28,6 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "compare":
             added.add_argument("runs", nargs=2, metavar="RUN", help="a folder of runs/, or a path")
             added.add_argument("--out", type=Path, help="write the table here as CSV")
+            return
+        if name == "rehearse":
+            added.add_argument("--layers", type=int, default=2, help="decoder layers (Llama: 32)")
+            added.add_argument("--width", type=int, default=256, help="hidden size (Llama: 4096)")
+            added.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+            added.add_argument("--dtype", default="float32", help="float32 or bfloat16")
             return
         added.add_argument("--profile", default=DEFAULT_PROFILE, help="in notebooks/profiles/")
         added.add_argument(
@@ -56,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     command("book", "execute the notebooks and build the book", _execute)
     command("plan", "what a run will take: work, time, memory, calls to the judge", _plan)
     command("status", "what of a run is done, and what the store keeps of it", _status)
+    command("rehearse", "every stage of the paper's setting on a made-up model, offline", _rehearse)
     command("compare", "two runs' results with intervals of the difference", _compare)
     options = parser.parse_args(arguments)
     try:
@@ -120,6 +128,28 @@ def _status(options: argparse.Namespace) -> None:
     for stage, found in sorted(stages.items()):
         size, seconds = (sum(column) for column in zip(*found, strict=True))
         print(f"  {stage:24} {len(found):>6,} artefacts {size / 2**20:>9.1f} MiB {seconds:>9.0f} s")
+
+
+def _rehearse(options: argparse.Namespace) -> None:
+    from crane_core.rehearsal import build, judge_server
+
+    project = Project()
+    made = build(project.runs / "rehearsal-models", options.layers, options.width, options.dtype)
+    folder = made.relative_to(project.root)
+    with judge_server() as address:
+        values = {
+            "model": f"{folder}/base",
+            "chat_model": f"{folder}/chat",
+            "benchmark_data": f"{folder}/benchmarks",
+            "judge_endpoint": address,
+            "device": options.device,
+            "dtype": options.dtype,
+        }
+        run = project.run("rehearsal")
+        run = dataclasses.replace(run, values={**run.values, **values})
+        os.environ.setdefault("OPENAI_API_KEY", "rehearsal")
+        run.execute()
+    print(f"rehearsed: {os.path.relpath(run.directory / 'results')}")
 
 
 def _compare(options: argparse.Namespace) -> None:
