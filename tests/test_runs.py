@@ -448,6 +448,26 @@ def test_kernel_is_this_python_whatever_jupyter_finds(
     assert os.environ["MPLBACKEND"] == "nonsense"
 
 
+def test_a_profile_decides_whether_the_hub_may_be_reached(tmp_path: Path) -> None:
+    source = (
+        '# %% tags=["parameters"]\noffline = True  # stay offline\n'
+        'run_dir = "runs/testbed"  # where results go\n\n# %%\n'
+        "import os\nprint(os.environ['HF_HUB_OFFLINE'], os.environ['CRANE_RUN'])\n"
+    )
+    project = make_project(tmp_path / "book", n01_one=source, n02_two=source)
+    profiles = project.root / "notebooks" / "profiles"
+    (profiles / "testbed.yaml").write_text("")
+    (profiles / "hub.yaml").write_text("offline: false\nnotebooks: ['02']\n")
+    for name, said, executed in (("testbed", "1 testbed", 2), ("hub", "0 hub", 1)):
+        run = project.run(name)
+        assert [notebook.name for notebook in run.notebooks][-1] == "02_two"
+        assert run.execute(progress=False) == executed
+        assert said in run.executed(project.find("02")).read_text()
+    (profiles / "hub.yaml").write_text("notebooks: ['17']\n")
+    with pytest.raises(ValueError, match="no single notebook is called '17'"):
+        project.run("hub")
+
+
 FAILING = TWO + "\n# %%\ntotal = 0\nprint(total / 0)\n\n# %%\nprint('never')\n"
 DYING = TWO + "\n# %%\nimport os\nos.kill(os.getpid(), 9)\n"
 

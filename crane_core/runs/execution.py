@@ -277,7 +277,7 @@ class Run:
         # Named here: the runner's own bar is not meant by TQDM_DISABLE, which is for the kernels.
         bar = {"desc": notebook.name, "disable": False}
         try:
-            with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self.name):
+            with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self):
                 executed = execute_notebook(
                     notebook.read(),
                     failed,
@@ -405,17 +405,17 @@ def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _environment(scratch: str, run: str) -> Iterator[None]:
+def _environment(scratch: str, run: Run) -> Iterator[None]:
     """Set the environment that kernels inherit, and put the old one back."""
     changed: dict[str, str | None] = {
         **_KERNEL_ENVIRONMENT,
         "IPYTHONDIR": scratch,
-        "CRANE_RUN": run,  # what the store notes beside an artefact
+        "CRANE_RUN": run.name,  # what the store notes beside an artefact
     }
     changed["JUPYTER_PATH"] = None
     saved = {name: os.environ.get(name) for name in changed}
-    # A profile may be meant to go to the hub: what the caller set on purpose stays.
-    _set_environment({n: saved[n] or v if "OFFLINE" in n else v for n, v in changed.items()})
+    offline = "0" if run.values.get("offline") is False else "1"
+    _set_environment({n: offline if "OFFLINE" in n else v for n, v in changed.items()})
     try:
         yield
     finally:
