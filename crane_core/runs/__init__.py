@@ -1,6 +1,6 @@
 """Runs of the book: profiles and parameters, stored artefacts, notebooks through papermill, pages.
 
-    python -m crane_core.runs book --profile testbed [--notebook 02] [-p n_samples 200]
+    crane book --profile testbed [--notebook 02] [-p n_samples 200]
 
 A *profile* is a flat YAML file of papermill parameters in `notebooks/profiles/`. A *run* is a
 profile plus overrides, and owns a directory: `runs/<profile>/`, or `runs/<profile>-<hash>/` when
