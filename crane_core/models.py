@@ -44,7 +44,6 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
-    "float64": torch.float64,
 }
 
 
@@ -476,7 +475,7 @@ def load(
     Parameters
     ----------
     path : a folder with a checkpoint, or a name on the Hugging Face hub.
-    dtype : "float32", "bfloat16", "float16" (on a GPU) or "float64".
+    dtype : "float32", "bfloat16", or, on a GPU, "float16".
     device : where the weights go: "cpu", "cuda", "cuda:<number>", or "auto", a GPU if there is one.
     local_files_only : whether to stay offline (then a hub name is looked for in the local cache).
 

@@ -155,12 +155,12 @@ def test_equals_lxt(lxt_reference: dict[str, Tensor], family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_the_rules_written_out(family: str) -> None:
     """Against AttnLRP on a decoder written from scratch, which must be the same decoder first."""
-    model: Any = make_tiny(family).double()
+    model: Any = make_tiny(family)
     alone = samples()
     with torch.no_grad():
         for ids in alone:
             written_out = rules_reference.forward(model, ids)[0]
-            assert deviation(model(input_ids=ids[None]).logits[0], written_out) < 1e-6
+            assert deviation(model(input_ids=ids[None]).logits[0], written_out) < 1e-5
     worst = 0.0
     for side in ("left", "right"):
         for objective in OBJECTIVES:
@@ -171,19 +171,19 @@ def test_equals_the_rules_written_out(family: str) -> None:
                 worst = max(worst, deviation(neurons[i], expected[i][0]))
                 worst = max(worst, deviation(tokens[i, real], expected[i][1]))
     print(f"\n{family}: differs from the rules written out by at most {worst:.1e}", end=" ")
-    assert worst < 1e-6
+    assert worst < 1e-5
 
 
 def test_the_reference_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rule for soft caps, and without that for one kind of norm, it is not the same."""
-    model, ids = make_tiny("gemma2").double(), samples()[0]
+    model, ids = make_tiny("gemma2"), samples()[0]
     expected, _ = rules_reference.relevance(model, ids, "next_token")
     monkeypatch.setattr(
         "crane_core.attribution._SoftCaps.__torch_function__",
         lambda self, func, types, args=(), kwargs=None: func(*args, **(kwargs or {})),
     )
     assert deviation(neuron_relevance(model, ids[None])[0], expected) > 1e-2
-    qwen = make_tiny("qwen3").double()
+    qwen = make_tiny("qwen3")
     expected, _ = rules_reference.relevance(qwen, ids, "next_token")
     monkeypatch.setitem(models.FAMILIES, "qwen3", models.Family())
     assert deviation(neuron_relevance(qwen, ids[None])[0], expected) > 1e-3
@@ -277,7 +277,7 @@ def test_bfloat16_is_close(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nan_is_named(family: str) -> None:
-    model = make_tiny(family)
+    model = make_tiny(family, tie_word_embeddings=False)  # or all logits would hold a NaN
     ids, mask = padded("right")
     ids[ids == 60] = 59
     ids[2, 3] = 60
@@ -287,9 +287,8 @@ def test_nan_is_named(family: str) -> None:
         neuron_relevance(model, ids, mask)
     with pytest.raises(ValueError, match="in layer 0, sample 2 of the batch, is not finite"):
         baselines.activation_counts(model, [(ids, mask)])
-    weight: Any = models.mlp_sites(make_tiny(family))[1].down_proj.weight
     model = make_tiny(family)
-    weight = models.mlp_sites(model)[1].down_proj.weight
+    weight = models.mlp_sites(model)[1].down_proj.get_parameter("weight")
     with torch.no_grad():
         weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="is nan in layer 0, sample 0"):
