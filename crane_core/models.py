@@ -336,10 +336,10 @@ def torch_device(device: str) -> torch.device:
             f"device is {device!r}, but PyTorch finds no CUDA GPU here (this build is "
             f"{torch.__version__}); use device 'cpu' or 'auto', or install PyTorch with CUDA"
         )
-    if (found.index or 0) >= max(1, torch.cuda.device_count()):
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device is {device!r}, but there are {torch.cuda.device_count()} CUDA GPUs, counted "
-            "from 0"
+            f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA GPU(s), "
+            "counted from 0"
         )
     return found
 
@@ -410,6 +410,9 @@ def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFo
         problem = f"no model {path!r}: it is no folder here, and the hub did not give it ({error})"
     return FileNotFoundError(problem)
 
+
+#: One of these holds a tokenizer's vocabulary.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 #: What transformers raises for files that are missing, damaged or not what they should be.
 _UNREADABLE = (
@@ -503,6 +506,11 @@ def load(
             raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
         if not any(folder.glob("*.safetensors")):
             raise FileNotFoundError(f"{folder} holds no weights: there is no .safetensors file")
+        if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            raise FileNotFoundError(
+                f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}; copy "
+                "the files of the tokenizer the model was trained with"
+            )
 
     token = os.environ.get("HF_TOKEN") or False
     config = read_config(path, local_files_only, token)
@@ -516,6 +524,7 @@ def load(
                 str(path),
                 dtype=torch_dtype,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **attention,
                 **options,
@@ -530,6 +539,13 @@ def load(
         raise ValueError(
             f"the checkpoint {str(path)!r} lacks weights: "
             + ", ".join(sorted(loading["missing_keys"]))
+        )
+    if loading["mismatched_keys"]:
+        name, found, expected = min(loading["mismatched_keys"])
+        raise ValueError(
+            f"the weights of {str(path)!r} are not those of its config.json: {name} has shape "
+            f"{tuple(found)}, expected {tuple(expected)} "
+            f"({len(loading['mismatched_keys'])} such weight(s))"
         )
     if tokenizer.pad_token_id is None:  # or lm-eval would add a token that has no embedding
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
