@@ -158,8 +158,9 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 
     Bound to this model's instances, no class is touched: the identity rule on all RMS norms, on the
     gate's activation function and on soft caps, the uniform rule on the gate-times-up product and
-    on both products of attention, from lxt where lxt has them. The forward pass gives bit for bit what it gives outside. Inside,
-    activation x gradient of any activation is its relevance, in units of the output differentiated.
+    on both products of attention, from lxt where lxt has them. The forward pass gives bit for bit
+    what it gives outside. Inside, activation x gradient of any activation is its relevance, in
+    units of the output differentiated.
 
     For the length of the block the model is in evaluation mode and its parameters need no gradient.
     On exit, by an error too, forwards, attention implementation, training modes and gradient flags
@@ -193,8 +194,8 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     implementation = decoder.config._attn_implementation
     if models.caps_attention(decoder.config) and implementation not in ("eager", "sdpa"):
         raise ValueError(
-            f"attention implementation {implementation!r} soft-caps scores inside its kernel, where "
-            "no rule can be bound; load the model with attn_implementation='eager', as "
+            f"attention implementation {implementation!r} soft-caps scores inside its kernel, "
+            "where no rule can be bound; load the model with attn_implementation='eager', as "
             "crane_core.models.load does"
         )
     with ExitStack() as undo:

@@ -134,4 +134,4 @@ def stream_shares(model: PreTrainedModel, input_ids: Tensor, rules: str = "attnl
     trace = _traced(model, input_ids, rules)
     gradients = torch.autograd.grad(trace.explained.sum(), trace.stream)
     sums = [_relevance(*pair) for pair in zip(trace.stream, gradients, strict=True)]
-    return torch.stack(sums, dim=1) / trace.explained.detach().double()[:, None]
+    return (torch.stack(sums, dim=1) / trace.explained.detach().double()[:, None]).cpu()

@@ -86,7 +86,7 @@ def mean_magnitude(pipeline: Pipeline, rules: str = "attnlrp") -> dict[str, Tens
                 relevance = neuron_relevance(
                     pipeline.model, ids, None, s.objective, rules=rules, reduction=s.reduction
                 )
-                total += relevance.double().abs().sum(0)
+                total += relevance.double().abs().sum(0).cpu()
             sums[x] = total / len(windows)
         return sums
 

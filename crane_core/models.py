@@ -49,7 +49,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Family:
-    """Where one model family keeps what CRANE needs; every entry is a module path unless it says so.
+    """Where one model family keeps what CRANE needs, as module paths.
 
     Attributes
     ----------
@@ -164,9 +164,7 @@ def _submodule(parent: nn.Module, path: str, model: PreTrainedModel) -> nn.Modul
 
 def decoder(model: PreTrainedModel) -> PreTrainedModel:
     """The part of the model that text passes through; holds the decoder blocks."""
-    return cast(
-        PreTrainedModel, _submodule(model, family(model).layers.rpartition(".")[0], model)
-    )
+    return cast(PreTrainedModel, _submodule(model, family(model).layers.rpartition(".")[0], model))
 
 
 def _blocks(model: PreTrainedModel) -> list[nn.Module]:

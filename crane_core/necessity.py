@@ -92,7 +92,9 @@ class _Cache:
         site = models.mlp_sites(model)[layer]
         self.weight = site.down_proj.get_parameter("weight")
         output_norm = models.family(model).mlp_output_norm
-        self.output_norm = output_norm and self.blocks[layer].get_submodule(output_norm)
+        self.output_norm = (
+            None if output_norm is None else self.blocks[layer].get_submodule(output_norm)
+        )
         self.after = self.blocks[layer + 1 :]
         self.targets = texts[:, 1:]
         self.arguments: list[dict[str, Any]] = [{} for _ in self.after]

@@ -6,14 +6,14 @@ input as constant, the uniform rule gives each factor of a product half. Of a mo
 configuration and its weights are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -129,7 +129,5 @@ def relevance(model: Any, ids: Tensor, objective: str) -> tuple[Tensor, Tensor]:
         scores = logits if objective == "next_token" else logits.log_softmax(-1)
         explained = scores[:-1].gather(1, ids[1:, None]).sum()
     gradients = torch.autograd.grad(explained, [*inner, embedded])
-    products = [
-        (x * g).detach() for x, g in zip([*inner, embedded], gradients, strict=True)
-    ]
+    products = [(x * g).detach() for x, g in zip([*inner, embedded], gradients, strict=True)]
     return torch.stack([p.sum(0) for p in products[:-1]]), products[-1].sum(-1)

@@ -419,6 +419,11 @@ def test_options_score_as_under_hflm(
     assert len(counted) == trees
 
 
+def test_a_text_without_context_needs_something_before_it() -> None:
+    with pytest.raises(ValueError, match="neither a beginning- nor an end-of-sequence token"):
+        evaluation.SharedContextLM(make_tiny("qwen2"), make_tokenizer(pad_token="w0"))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_perplexity(family: str) -> None:
     model, ids = make_tiny(family), padded("right")[0].clamp(min=3)
@@ -442,10 +447,9 @@ def test_activations(family: str) -> None:
         with torch.no_grad():
             for ids in samples():
                 model(input_ids=ids[None])
-        handle.remove()
-        gate = torch.cat([x[0] for x in read]) @ site.gate_proj.get_parameter("weight").T
-        bias = site.gate_proj.bias
-        expected[layer] = 2 * (gate + (0 if bias is None else bias) > 0).sum(0)
+            handle.remove()
+            gate = site.gate_proj(torch.cat([x[0] for x in read]))
+        expected[layer] = 2 * (gate > 0).sum(0)
     assert tokens == 2 * sum(len(ids) for ids in samples())
     # A pre-activation within rounding of zero may fall on either side.
     assert (counts - expected).abs().sum() <= 2

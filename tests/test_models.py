@@ -234,7 +234,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, bfloat16: bool = True) -> 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 0)
     assert models.torch_device("auto") == models.torch_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="'cuda', but PyTorch finds no CUDA GPU .* 'cpu' or 'auto'"):
+    with pytest.raises(
+        ValueError, match=r"'cuda', but PyTorch finds no CUDA GPU .* 'cpu' or 'auto'"
+    ):
         models.torch_device("cuda")
     gpus(monkeypatch, 2)
     assert models.torch_device("auto") == torch.device("cuda")
@@ -267,9 +269,7 @@ def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(models, "load", loading)
     store = Store(tmp_path)
     short = Pipeline(Settings(dtype="bfloat16", device="auto", offline=False), store)
-    assert given == [
-        ("data/testbed/base", "bfloat16", "auto", {"local_files_only": False})
-    ]
+    assert given == [("data/testbed/base", "bfloat16", "auto", {"local_files_only": False})]
     assert short.model.dtype == torch.bfloat16
     # What is stored for one type is not taken for another's.
     key = Pipeline(Settings(), store)._attribution_key("en")
@@ -309,9 +309,15 @@ def test_vocabularies() -> None:
     assert models.vocabulary_difference(base, chat) == ""
     assert "lacks 1 token(s), such as '<|user|>'" in models.vocabulary_difference(chat, base)
     for other, message in (
-        (words("a", "b", "c", "d"), "3 and 4 tokens: the other has besides 1 token(s), such as 'd'"),
+        (
+            words("a", "b", "c", "d"),
+            "3 and 4 tokens: the other has besides 1 token(s), such as 'd'",
+        ),
         (words("a", "c", "b"), "numbers otherwise 2 token(s), such as 'b'"),
-        (words("a", "b", "x"), "lacks 1 token(s), such as 'c', has besides 1 token(s), such as 'x'"),
+        (
+            words("a", "b", "x"),
+            "lacks 1 token(s), such as 'c', has besides 1 token(s), such as 'x'",
+        ),
     ):
         assert message in models.vocabulary_difference(base, other)
 
