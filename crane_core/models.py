@@ -438,17 +438,28 @@ def _reading(path: str, what: str, local_files_only: bool) -> Iterator[None]:
         raise ValueError(f"{where} cannot be read, its {what}: {error}") from error
 
 
-def read_config(
-    path: str | os.PathLike[str], local_files_only: bool = True, token: str | bool = False
-) -> PreTrainedConfig:
+def _token() -> str | bool:
+    """The hub's token: that of the environment, never one that a login stored on this machine."""
+    return os.environ.get("HF_TOKEN") or False
+
+
+def read_config(path: str | os.PathLike[str], local_files_only: bool = True) -> PreTrainedConfig:
     """The configuration of a model that CRANE can work with, before any weights are fetched.
 
-    Raises FileNotFoundError if there is no such model or the hub does not give it, and ValueError
-    for a configuration that is damaged or no decoder's, an unknown family, and quantised weights.
+    Of a folder with `SHA256SUMS` every file listed there is verified first. Raises
+    FileNotFoundError if there is no such model, a file of it is missing, or the hub does not give
+    it, and ValueError for files that are altered, a configuration that is damaged or no decoder's,
+    an unknown family, and quantised weights.
     """
+    folder = Path(path)
+    if folder.is_dir():
+        if (folder / CHECKSUMS).is_file():
+            verify_checksums(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
     with _reading(str(path), "config.json", local_files_only):
         config = AutoConfig.from_pretrained(
-            str(path), local_files_only=local_files_only, token=token
+            str(path), local_files_only=local_files_only, token=_token()
         )
     _adapter(config.model_type)
     quantisation = getattr(config, "quantization_config", None)
@@ -496,12 +507,9 @@ def load(
     """
     target = torch_device(device)
     torch_dtype = _torch_dtype(dtype, target)
+    config = read_config(path, local_files_only)
     folder = Path(path)
     if folder.is_dir():
-        if (folder / CHECKSUMS).is_file():
-            verify_checksums(folder)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
         if not any(folder.glob("*.safetensors")):
             raise FileNotFoundError(f"{folder} holds no weights: there is no .safetensors file")
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -510,9 +518,7 @@ def load(
                 "the files of the tokenizer the model was trained with"
             )
 
-    token = os.environ.get("HF_TOKEN") or False
-    config = read_config(path, local_files_only, token)
-    options: dict[str, Any] = {"local_files_only": local_files_only, "token": token}
+    options: dict[str, Any] = {"local_files_only": local_files_only, "token": _token()}
     attention = {"attn_implementation": "eager"} if caps_attention(config) else {}
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
