@@ -399,6 +399,8 @@ def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFo
             f"no model {path!r}: it is no folder here, and not in the local hub cache; {allow}, "
             "or give the folder of a checkpoint"
         )
+        if not _because_of(error, LocalEntryNotFoundError):  # such as a file the cache lacks
+            problem += f" ({error})"
     elif _because_of(error, LocalEntryNotFoundError) or _because_of(error, ConnectionError):
         problem = (
             f"no model {path!r}: it is no folder here, not in the local hub cache, and the hub "
