@@ -17,8 +17,8 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import MethodType, ModuleType
 from typing import Any, Literal, overload
 from weakref import WeakSet
@@ -26,6 +26,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -94,9 +95,42 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+class _SoftCaps(TorchFunctionMode):
+    """The identity rule on `torch.tanh`, of which soft caps c * tanh(x / c) are made.
+
+    lxt has no rule for them. As an element-wise non-linearity of one input they pass all relevance
+    on (Eq. 9 of AttnLRP), as activation functions do.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.tanh:
+            return lxt.identity_rule_implicit(torch.tanh, *args)
+        return func(*args, **(kwargs or {}))
+
+
+def _soft_capped_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    with _SoftCaps():
+        return type(self).forward(self, *args, **kwargs)
+
+
+def _gemma_norm(self: Any, x: Tensor) -> Tensor:
+    """What Gemma's norms divide by, under the identity rule, as lxt has it for Gemma 3."""
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps).detach()
+
+
+#: kind of RMS norm -> the method to replace, and its replacement.
+_NORM_RULES: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "llama": ("forward", lxt.rms_norm_forward),
+    "gemma": ("_norm", _gemma_norm),
+}
+
+
 def _eager_attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The eager attention of the module's own family, which transformers registers nowhere."""
-    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
+    with _SoftCaps() if kwargs.get("softcap") else nullcontext():
+        return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
 def _attention(implementation: str) -> str:
@@ -122,10 +156,11 @@ def _attention(implementation: str) -> str:
 def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """Make gradients through `model` obey AttnLRP's rules inside a `with` block.
 
-    Bound to this model's instances, no class is touched: the identity rule on RMS norms and on the
-    gate's activation function, the uniform rule on the gate-times-up product and on both products
-    of attention, all from lxt. The forward pass gives bit for bit what it gives outside. Inside,
-    activation x gradient of any activation is its relevance, in units of the output differentiated.
+    Bound to this model's instances, no class is touched: the identity rule on all RMS norms, on the
+    gate's activation function and on soft caps, the uniform rule on the gate-times-up product and
+    on both products of attention, from lxt where lxt has them. The forward pass gives bit for bit
+    what it gives outside. Inside, activation x gradient of any activation is its relevance, in
+    units of the output differentiated.
 
     For the length of the block the model is in evaluation mode and its parameters need no gradient.
     On exit, by an error too, forwards, attention implementation, training modes and gradient flags
@@ -133,32 +168,45 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     model uses by itself. Entering twice does nothing the second time.
 
     Raises ValueError for an unknown family, a model without gated MLPs, a model whose modules have
-    been patched already, and an attention implementation transformers can't exchange.
+    been patched already, an attention implementation transformers can't exchange, and one that
+    soft-caps inside a kernel.
     """
     if model in _active:
         yield model
         return
-    rules: list[tuple[nn.Module, Callable[..., Tensor]]] = [
-        (norm, lxt.rms_norm_forward) for norm in models.norms(model)
+    method, norm_rule = _NORM_RULES[models.family(model).norm_kind]
+    rules: list[tuple[nn.Module, str, Callable[..., Any]]] = [
+        (norm, method, norm_rule) for norm in models.norms(model)
     ]
-    rules += [(site.mlp, lxt.gated_mlp_forward) for site in models.mlp_sites(model)]
-    for module, _ in rules:
-        if "forward" in vars(module) or type(module).forward.__module__.startswith("lxt."):
+    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in models.mlp_sites(model)]
+    if models.caps_logits(model):
+        rules.append((model, "forward", _soft_capped_forward))
+    for module, method, _ in rules:
+        if {"forward", method} & vars(module).keys() or getattr(
+            type(module), method
+        ).__module__.startswith("lxt."):
             raise ValueError(
                 f"the forward of this model's {type(module).__name__} is patched already (by lxt's "
                 "monkey_patch or an accelerate hook); load the model anew, on one device, in a "
                 "process where lxt's monkey_patch has not been called"
             )
-    implementation = model.config._attn_implementation
+    decoder = models.decoder(model)
+    implementation = decoder.config._attn_implementation
+    if models.caps_attention(decoder.config) and implementation not in ("eager", "sdpa"):
+        raise ValueError(
+            f"attention implementation {implementation!r} soft-caps scores inside its kernel, "
+            "where no rule can be bound; load the model with attn_implementation='eager', as "
+            "crane_core.models.load does"
+        )
     with ExitStack() as undo:
         undo.enter_context(_frozen(model))
-        for module, rule in rules:
-            module.forward = MethodType(rule, module)
-            undo.callback(delattr, module, "forward")
+        for module, method, rule in rules:
+            setattr(module, method, MethodType(rule, module))
+            undo.callback(delattr, module, method)
         name = _attention(implementation)
-        undo.callback(model.set_attn_implementation, implementation)
-        model.set_attn_implementation(name)
-        if model.config._attn_implementation != name:
+        undo.callback(decoder.set_attn_implementation, implementation)
+        decoder.set_attn_implementation(name)
+        if decoder.config._attn_implementation != name:
             raise ValueError(
                 f"transformers cannot exchange the attention of a {type(model).__name__}, "
                 "so AttnLRP's attention rule cannot be bound to it"

@@ -33,15 +33,25 @@ def visit_neurons(
 
     The values are outputs of `act_fn`, which LAPE counts, or, with `intermediate`, inputs of
     `down_proj`, which a mask replaces. Padding is left out. Returns the number of tokens; raises
-    ValueError if there are none.
+    ValueError if there are none, or for a value that is not finite (which layer and sample).
     """
     real = torch.empty(0, dtype=torch.bool)
 
+    def checked(layer: int, values: Tensor) -> None:
+        bad = (~values.isfinite()).any(-1) & real
+        if bad.any():  # NaN > 0 is false: it would be counted as a neuron at rest
+            sample = int(bad.any(1).nonzero()[0])
+            raise ValueError(
+                f"an activation in layer {layer}, sample {sample} of the batch, is not finite; "
+                "check the weights and that sample's text, and use bfloat16 or float32"
+            )
+        visit(layer, values[real])
+
     def after(layer: int) -> Callable[[object, object, Tensor], None]:
-        return lambda _module, _inputs, output: visit(layer, output[real])
+        return lambda _module, _inputs, output: checked(layer, output)
 
     def before(layer: int) -> Callable[[object, tuple[Tensor, ...]], None]:
-        return lambda _module, inputs: visit(layer, inputs[0][real])
+        return lambda _module, inputs: checked(layer, inputs[0])
 
     tokens = 0
     handles = [

@@ -50,8 +50,7 @@ def _traced(model: PreTrainedModel, input_ids: Tensor, rules: str) -> _Trace:
 
         return hook
 
-    norms = models.norms(model)
-    watched = {*norms, *(site.mlp for site in models.mlp_sites(model))}
+    watched = {*models.norms(model), *(site.mlp for site in models.mlp_sites(model))}
     names = {module: name for name, module in model.named_modules()}
     with attnlrp(model) if rules == "attnlrp" else nullcontext(), ExitStack() as hooks:
         for module, name in names.items():
@@ -61,7 +60,8 @@ def _traced(model: PreTrainedModel, input_ids: Tensor, rules: str) -> _Trace:
         start = model.get_input_embeddings()(ids).detach().requires_grad_()
         logits = model(inputs_embeds=start, use_cache=False).logits
     explained = logits[:, :-1].gather(-1, ids[:, 1:, None])[..., 0].sum(1)
-    return _Trace(seen, [seen[names[norm]][0] for norm in norms], start, logits, explained)
+    stream = [seen[names[norm]][0] for norm in models.stream_norms(model)]
+    return _Trace(seen, stream, start, logits, explained)
 
 
 def _steps(
@@ -83,6 +83,9 @@ def _steps(
     for position, (before, after) in enumerate(pairwise(trace.stream)):
         part = "attention" if position % 2 == 0 else "MLP"
         yield f"residual stream, across {part}", 1.0, [before], after
+    if models.caps_logits(model):
+        head = next(n for n, module in modules.items() if module is model.get_output_embeddings())
+        yield "soft cap of the logits", 1.0, [trace.seen[head][1]], trace.logits
     yield "whole model: logits to embeddings", 1.0, [trace.start], trace.logits
 
 
@@ -131,4 +134,4 @@ def stream_shares(model: PreTrainedModel, input_ids: Tensor, rules: str = "attnl
     trace = _traced(model, input_ids, rules)
     gradients = torch.autograd.grad(trace.explained.sum(), trace.stream)
     sums = [_relevance(*pair) for pair in zip(trace.stream, gradients, strict=True)]
-    return torch.stack(sums, dim=1) / trace.explained.detach().double()[:, None]
+    return (torch.stack(sums, dim=1) / trace.explained.detach().double()[:, None]).cpu()

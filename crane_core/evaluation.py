@@ -331,6 +331,11 @@ class SharedContextLM(HFLM):
             super().__init__(
                 pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=16, **kwargs
             )
+        if self.prefix_token_id is None:
+            raise ValueError(
+                "the tokenizer has neither a beginning- nor an end-of-sequence token, one of which "
+                "opens a text without context in lm-eval; set eos_token in tokenizer_config.json"
+            )
         self.packed = packed
         self.batch_tokens = batch_tokens
         self.row_tokens = row_tokens

@@ -3,49 +3,108 @@
 A neuron belongs to the MLP of a decoder layer. What differs between model families is only where
 those MLPs and the normalisation layers hang in the module tree, so a family is a handful of module
 paths in `FAMILIES`, and the rest of the library never asks which model it is given.
+
+What families vary beyond that is read off the model itself: the activation function is the MLP's
+`act_fn`, biases are the projections', soft caps and sliding windows are in the configuration.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
+from huggingface_hub import is_offline_mode
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 CHECKSUMS = "SHA256SUMS"
+#: What a model can be loaded in. float16 is for GPUs only.
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where one model family keeps what CRANE needs; every entry is a module path.
+    """Where one model family keeps what CRANE needs, as module paths.
 
     Attributes
     ----------
     layers : the list of decoder blocks, seen from the model.
     mlp : the gated MLP, seen from a block.
-    norms : the RMS normalisations, seen from a block.
+    norms : all RMS normalisations of a block, in the order in which they are run.
+    stream_norms : those of them that read the residual stream, before attention and before the MLP.
+    mlp_output_norm : the one between the MLP and the residual stream, if there is one.
     final_norm : the normalisation after the last block, seen from the model.
+    norm_kind : "llama", weight * x / rms in the class's `forward`, or "gemma", (1 + weight) * x /
+        rms with the division in the class's `_norm`.
     linear_head : whether the logits are the output embedding applied to the last hidden state and
-        nothing else (no soft cap, no scale). Then single logits can be had without all the others.
+        nothing else. Then single logits can be had without all the others. `family` says False for
+        a model that has a soft cap on its logits, whatever stands here.
     """
 
     layers: str = "model.layers"
     mlp: str = "mlp"
     norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    stream_norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
+    mlp_output_norm: str | None = None
     final_norm: str = "model.norm"
+    norm_kind: Literal["llama", "gemma"] = "llama"
     linear_head: bool = True
 
 
-#: One adapter per family, by `config.model_type`.
-FAMILIES: dict[str, Family] = {"llama": Family()}
+_QUERY_KEY_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_GEMMA2 = Family(
+    norms=(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+    stream_norms=("input_layernorm", "pre_feedforward_layernorm"),
+    mlp_output_norm="post_feedforward_layernorm",
+    norm_kind="gemma",
+)
+_GEMMA3 = replace(_GEMMA2, norms=(_GEMMA2.norms[0], *_QUERY_KEY_NORMS, *_GEMMA2.norms[1:]))
+
+#: One adapter per family, by `config.model_type`. "gemma3" is the checkpoint with a vision tower,
+#: which text never passes through; "gemma3_text" is the one without.
+FAMILIES: dict[str, Family] = {
+    "llama": Family(),
+    "mistral": Family(),
+    "qwen2": Family(),
+    "qwen3": Family(
+        norms=("input_layernorm", *_QUERY_KEY_NORMS, "post_attention_layernorm"),
+    ),
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA3,
+    "gemma3": replace(
+        _GEMMA3, layers="model.language_model.layers", final_norm="model.language_model.norm"
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +118,7 @@ class GatedMLP:
     act_fn: nn.Module
 
 
-def family(model: PreTrainedModel) -> Family:
-    """The adapter of `model`'s family.
-
-    Raises ValueError, saying which adapter to write and where, if the family is unknown.
-    """
-    model_type = model.config.model_type
+def _adapter(model_type: str) -> Family:
     if model_type not in FAMILIES:
         raise ValueError(
             f"no adapter for the model family {model_type!r} "
@@ -75,6 +129,29 @@ def family(model: PreTrainedModel) -> Family:
     return FAMILIES[model_type]
 
 
+def family(model: PreTrainedModel) -> Family:
+    """The adapter of `model`'s family.
+
+    Raises ValueError, saying which adapter to write and where, if the family is unknown.
+    """
+    found = _adapter(model.config.model_type)
+    return replace(found, linear_head=False) if caps_logits(model) else found
+
+
+def caps_logits(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are c * tanh(x / c) of what its output embedding gives."""
+    return getattr(model.config, "final_logit_softcapping", None) is not None
+
+
+def caps_attention(config: PreTrainedConfig) -> bool:
+    """Whether attention scores are soft-capped, which of transformers' kernels few can do.
+
+    Eager attention does it. Scaled dot product attention leaves it out without a word, which is
+    another model; so `load` chooses eager attention then.
+    """
+    return getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+
+
 def _submodule(parent: nn.Module, path: str, model: PreTrainedModel) -> nn.Module:
     try:
         return parent.get_submodule(path)
@@ -83,6 +160,11 @@ def _submodule(parent: nn.Module, path: str, model: PreTrainedModel) -> nn.Modul
             f"a {type(parent).__name__} of this {model.config.model_type!r} model has no module "
             f"{path!r}: the family's adapter in crane_core/models.py does not describe it ({error})"
         ) from error
+
+
+def decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of the model that text passes through; holds the decoder blocks."""
+    return cast(PreTrainedModel, _submodule(model, family(model).layers.rpartition(".")[0], model))
 
 
 def _blocks(model: PreTrainedModel) -> list[nn.Module]:
@@ -114,9 +196,36 @@ def mlp_sites(model: PreTrainedModel) -> list[GatedMLP]:
 
 def norms(model: PreTrainedModel) -> list[nn.Module]:
     """Every RMS normalisation of the model, in the order in which they are run."""
-    of = family(model)
-    inner = [_submodule(block, path, model) for block in _blocks(model) for path in of.norms]
-    return [*inner, _submodule(model, of.final_norm, model)]
+    return _norms(model, family(model).norms)
+
+
+def stream_norms(model: PreTrainedModel) -> list[nn.Module]:
+    """The RMS normalisations that read the residual stream, in the order in which they are run.
+
+    Each layer has two, before attention and before the MLP; the final norm is the last.
+    """
+    return _norms(model, family(model).stream_norms)
+
+
+def _norms(model: PreTrainedModel, paths: Sequence[str]) -> list[nn.Module]:
+    inner = [_submodule(block, path, model) for block in _blocks(model) for path in paths]
+    return [*inner, _submodule(model, family(model).final_norm, model)]
+
+
+def _plain_weight(projection: nn.Module) -> torch.Tensor:
+    """The weight matrix (outputs, inputs) of a projection; ValueError if it is packed."""
+    weight = getattr(projection, "weight", None)
+    size = tuple(getattr(projection, name, None) for name in ("out_features", "in_features"))
+    if (
+        not isinstance(weight, torch.Tensor)
+        or weight.dim() != 2
+        or (None not in size and tuple(weight.shape) != size)
+    ):
+        raise ValueError(
+            f"a projection of the MLPs is a {type(projection).__name__} with packed (quantised) "
+            f"weights, whose rows and columns cannot be told apart and masked; {_UNQUANTISED}"
+        )
+    return weight
 
 
 def shape(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
@@ -124,11 +233,14 @@ def shape(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
 
     "intermediate" is what `down_proj` reads; "gate", "up" and "down" are what the three projections
     put out. "intermediate", "gate" and "up" are as wide as the MLP, "down" as the residual stream.
+
+    Raises ValueError as `mlp_sites` does, for packed (quantised) weights and for layers of
+    different widths.
     """
     sites = mlp_sites(model)
 
     def width(projections: Sequence[nn.Module], dimension: int, name: str) -> tuple[int, int]:
-        widths = {int(p.get_parameter("weight").shape[dimension]) for p in projections}
+        widths = {int(_plain_weight(p).shape[dimension]) for p in projections}
         if len(widths) != 1:
             raise ValueError(
                 f"the layers' MLPs differ in width at {name!r} ({sorted(widths)}); "
@@ -194,6 +306,178 @@ def verify_checksums(folder: str | os.PathLike[str]) -> None:
             )
 
 
+# --- loading --------------------------------------------------------------------------------------
+
+_UNQUANTISED = (
+    "load the unquantised checkpoint instead (dtype 'bfloat16' takes half the memory of 'float32')"
+)
+
+
+def torch_device(device: str) -> torch.device:
+    """The device of that name: "cpu", "cuda", "cuda:<number>", or "auto", a GPU if there is one.
+
+    Raises ValueError for another name and for a GPU that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"unknown device {device!r}; use 'cpu', 'cuda', 'cuda:<number>' or 'auto' (a GPU if "
+            "there is one)"
+        )
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {device!r}, but PyTorch finds no CUDA GPU here (this build is "
+            f"{torch.__version__}); use device 'cpu' or 'auto', or install PyTorch with CUDA"
+        )
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA GPU(s), "
+            "counted from 0"
+        )
+    return found
+
+
+def _torch_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The type of that name, if the device can compute in it; ValueError if not."""
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; use {', '.join(map(repr, DTYPES))}")
+    if dtype == "float16" and device.type == "cpu":
+        raise ValueError(
+            "dtype is 'float16', in which a CPU is slow and activations can overflow; use "
+            "'float32' or 'bfloat16' on a CPU"
+        )
+    if (
+        dtype == "bfloat16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise ValueError(
+            f"dtype is 'bfloat16', which {torch.cuda.get_device_name(device)} cannot compute in; "
+            "use 'float32', or 'float16' if its range is enough for the model"
+        )
+    return DTYPES[dtype]
+
+
+def _because_of(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error is of that kind or was raised because of one."""
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFoundError:
+    """Why a model that is no folder could not be had from the hub or its cache, and what to do."""
+    token = "HF_TOKEN" in os.environ
+    if _because_of(error, GatedRepoError):
+        problem = f"{path!r} is gated on the hub, and " + (
+            "the token in HF_TOKEN has no access to it: accept its terms on its page with the "
+            "account that the token belongs to"
+            if token
+            else "there is no token: accept its terms on its page, then set the environment "
+            "variable HF_TOKEN to a token of that account"
+        )
+    elif _because_of(error, RepositoryNotFoundError):
+        problem = (
+            f"no model {path!r}: it is no folder here, and the hub has none of that name that "
+            + ("the token in HF_TOKEN may see" if token else "can be seen without a token")
+            + "; check the spelling (owner/name), or set HF_TOKEN for a private one"
+        )
+    elif local_files_only or is_offline_mode():
+        allow = (
+            "set offline to False (local_files_only=False) to download it"
+            if local_files_only
+            else "unset the environment variable HF_HUB_OFFLINE to download it"
+        )
+        problem = (
+            f"no model {path!r}: it is no folder here, and not in the local hub cache; {allow}, "
+            "or give the folder of a checkpoint"
+        )
+        if not _because_of(error, LocalEntryNotFoundError):  # such as a file the cache lacks
+            problem += f" ({error})"
+    elif _because_of(error, LocalEntryNotFoundError) or _because_of(error, ConnectionError):
+        problem = (
+            f"no model {path!r}: it is no folder here, not in the local hub cache, and the hub "
+            "cannot be reached; check the network, or give the folder of a checkpoint"
+        )
+    else:
+        problem = f"no model {path!r}: it is no folder here, and the hub did not give it ({error})"
+    return FileNotFoundError(problem)
+
+
+#: One of these holds a tokenizer's vocabulary.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+#: What transformers raises for files that are missing, damaged or not what they should be.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+@contextmanager
+def _reading(path: str, what: str, local_files_only: bool) -> Iterator[None]:
+    """One clear error for what transformers raises while it reads `what` of a model."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        of_the_hub = isinstance(error, OSError) or _because_of(error, OSError)
+        if not Path(path).is_dir() and of_the_hub:
+            raise _not_found(path, error, local_files_only) from error
+        where = f"the checkpoint in {path}" if Path(path).is_dir() else f"the model {path!r}"
+        raise ValueError(f"{where} cannot be read, its {what}: {error}") from error
+
+
+def _token() -> str | bool:
+    """The hub's token: that of the environment, never one that a login stored on this machine."""
+    return os.environ.get("HF_TOKEN") or False
+
+
+def read_config(path: str | os.PathLike[str], local_files_only: bool = True) -> PreTrainedConfig:
+    """The configuration of a model that CRANE can work with, before any weights are fetched.
+
+    Of a folder with `SHA256SUMS` every file listed there is verified first. Raises
+    FileNotFoundError if there is no such model, a file of it is missing, or the hub does not give
+    it, and ValueError for files that are altered, a configuration that is damaged or no decoder's,
+    an unknown family, and quantised weights.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        if (folder / CHECKSUMS).is_file():
+            verify_checksums(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
+    with _reading(str(path), "config.json", local_files_only):
+        config = AutoConfig.from_pretrained(
+            str(path), local_files_only=local_files_only, token=_token()
+        )
+    _adapter(config.model_type)
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is not None:
+        method = (
+            quantisation.get("quant_method")
+            if isinstance(quantisation, dict)
+            else getattr(quantisation, "quant_method", None)
+        )
+        raise ValueError(
+            f"the weights of {str(path)!r} are quantised ({method or 'unknown method'}): single "
+            f"columns of packed weights cannot be masked; {_UNQUANTISED}"
+        )
+    return config
+
+
 def load(
     path: str | os.PathLike[str],
     dtype: str = "float32",
@@ -205,46 +489,54 @@ def load(
     Parameters
     ----------
     path : a folder with a checkpoint, or a name on the Hugging Face hub.
-    dtype : name of a torch floating-point type.
-    device : where the weights go.
+    dtype : "float32", "bfloat16", or, on a GPU, "float16".
+    device : where the weights go: "cpu", "cuda", "cuda:<number>", or "auto", a GPU if there is one.
     local_files_only : whether to stay offline (then a hub name is looked for in the local cache).
 
     Returns
     -------
-    The model in evaluation mode, and the tokenizer.
+    The model in evaluation mode, and the tokenizer. A tokenizer without a padding token pads with
+    its end-of-sequence token, which changes nothing because padding is masked everywhere; one
+    without a beginning-of-sequence token (Qwen's) begins no text with one.
 
     Only safetensors are read. If the folder holds `SHA256SUMS`, every file it lists is verified
-    first. Raises FileNotFoundError if there is no such checkpoint or a file of it is missing, and
-    ValueError if its content is truncated, altered or incomplete, or the type is unknown.
+    first. The hub is given the token in the environment variable HF_TOKEN and no other.
+
+    Raises FileNotFoundError if there is no such checkpoint, a file of it is missing, or the hub
+    does not give it (which of these, and what to do), and ValueError if its content is truncated,
+    altered, incomplete, quantised or of an unknown family, and for a type or device that is unknown
+    or not to be had here.
     """
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
-        raise ValueError(f"unknown dtype {dtype!r}; use 'float32', 'bfloat16' or 'float16'")
+    target = torch_device(device)
+    torch_dtype = _torch_dtype(dtype, target)
+    config = read_config(path, local_files_only)
     folder = Path(path)
     if folder.is_dir():
-        if (folder / CHECKSUMS).is_file():
-            verify_checksums(folder)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
         if not any(folder.glob("*.safetensors")):
             raise FileNotFoundError(f"{folder} holds no weights: there is no .safetensors file")
+        if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+            raise FileNotFoundError(
+                f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}; copy "
+                "the files of the tokenizer the model was trained with"
+            )
 
-    options: dict[str, Any] = {"local_files_only": local_files_only}
+    options: dict[str, Any] = {"local_files_only": local_files_only, "token": _token()}
+    attention = {"attn_implementation": "eager"} if caps_attention(config) else {}
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=torch_dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        if folder.is_dir():
-            raise ValueError(f"the checkpoint in {folder} cannot be read: {error}") from error
-        raise FileNotFoundError(
-            f"no model {str(path)!r}: it is no folder here, and "
-            + ("not in the local hub cache" if local_files_only else "the hub did not give it")
-            + f" ({error})"
-        ) from error
+        with _reading(str(path), "weights", local_files_only):
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                str(path),
+                dtype=torch_dtype,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **attention,
+                **options,
+            )
+        with _reading(str(path), "tokenizer", local_files_only):
+            tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
@@ -254,4 +546,39 @@ def load(
             f"the checkpoint {str(path)!r} lacks weights: "
             + ", ".join(sorted(loading["missing_keys"]))
         )
-    return model.to(device).eval(), tokenizer
+    if loading["mismatched_keys"]:
+        name, found, expected = min(loading["mismatched_keys"])
+        raise ValueError(
+            f"the weights of {str(path)!r} are not those of its config.json: {name} has shape "
+            f"{tuple(found)}, expected {tuple(expected)} "
+            f"({len(loading['mismatched_keys'])} such weight(s))"
+        )
+    if tokenizer.pad_token_id is None:  # or lm-eval would add a token that has no embedding
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return model.to(target).eval(), tokenizer
+
+
+def vocabulary_difference(
+    tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase
+) -> str:
+    """How `other`'s vocabulary differs from `tokenizer`'s, in words; "" if it does not.
+
+    Tokens that `other` adds to a vocabulary otherwise the same (the marks of a chat template) are
+    no difference: no text that `tokenizer` encodes is encoded otherwise for them.
+    """
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    added = other.get_added_vocab()
+    kinds = {
+        "lacks": [token for token in ours if token not in theirs],
+        "has besides": [token for token in theirs if token not in ours and token not in added],
+        "numbers otherwise": [
+            token for token, number in ours.items() if theirs.get(token, number) != number
+        ],
+    }
+    differences = [
+        f"{kind} {len(tokens)} token(s), such as {min(tokens, key=str)!r}"
+        for kind, tokens in kinds.items()
+        if tokens
+    ]
+    sizes = f"{len(ours)} and {len(theirs)} tokens: the other "
+    return sizes + ", ".join(differences) if differences else ""

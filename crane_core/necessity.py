@@ -3,9 +3,10 @@
 Every intermediate neuron is set to a constant, alone, and the mean next-token loss of held-out text
 is measured again: its *necessity* for a language is the increase, in nats per token. Nothing is
 approximated, and little is computed twice. Setting neuron i of layer l to v changes the output of
-that layer's block by (v - a_i[t]) * W_down[:, i] at token t and nothing before it, so only the
-blocks after l are run, from the residual stream that the untouched model had there, for many
-(neuron, text) pairs at a time. For the last layer that leaves the final norm and the head.
+that layer's MLP by (v - a_i[t]) * W_down[:, i] at token t and nothing before it, so only what
+follows is run (a norm, where the family has one there, and the blocks after l), from what the
+untouched model had there, for many (neuron, text) pairs at a time. For the last layer that leaves
+the final norm and the head.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ class _Cache:
     """What the untouched model computes on some texts, as far as single ablations need it.
 
     `stream` is the residual stream after block `layer`, (texts, tokens - 1, hidden), `activations`
-    what its `down_proj` reads, (texts, tokens - 1, neurons). The last token of a text predicts
-    nothing and is left out.
+    what its `down_proj` reads, (texts, tokens - 1, neurons). Where a norm stands between the MLP
+    and the stream, `residual` and `output` are the stream before the MLP and what `down_proj` puts
+    out, shaped as `stream`. The last token of a text predicts nothing and is left out.
     """
 
     def __init__(self, model: PreTrainedModel, texts: Tensor, layer: int, batch_size: int) -> None:
@@ -89,11 +91,17 @@ class _Cache:
         self.head: nn.Module = model.get_output_embeddings()
         site = models.mlp_sites(model)[layer]
         self.weight = site.down_proj.get_parameter("weight")
+        output_norm = models.family(model).mlp_output_norm
+        self.output_norm = (
+            None if output_norm is None else self.blocks[layer].get_submodule(output_norm)
+        )
         self.after = self.blocks[layer + 1 :]
         self.targets = texts[:, 1:]
         self.arguments: list[dict[str, Any]] = [{} for _ in self.after]
         streams: list[Tensor] = []
         activations: list[Tensor] = []
+        residuals: list[Tensor] = []
+        outputs: list[Tensor] = []
 
         def keep_arguments(i: int) -> Callable[..., None]:
             def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -107,6 +115,12 @@ class _Cache:
         def keep_activations(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             activations.append(args[0])
 
+        def keep_residual(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            residuals.append(args[0])
+
+        def keep_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            outputs.append(output)
+
         handles = [
             self.blocks[layer].register_forward_hook(keep_stream),
             site.down_proj.register_forward_pre_hook(keep_activations),
@@ -115,15 +129,31 @@ class _Cache:
             block.register_forward_pre_hook(keep_arguments(i), with_kwargs=True)
             for i, block in enumerate(self.after)
         ]
+        if self.output_norm is not None:
+            before_mlp = models.stream_norms(model)[2 * layer + 1]
+            handles += [
+                before_mlp.register_forward_pre_hook(keep_residual),
+                site.down_proj.register_forward_hook(keep_output),
+            ]
         try:
             for part in texts[:, :-1].split(batch_size):
                 model.base_model(input_ids=part, use_cache=False)
             self.stream, self.activations = torch.cat(streams), torch.cat(activations)
+            if self.output_norm is not None:
+                self.residual, self.output = torch.cat(residuals), torch.cat(outputs)
             # Positions are the same in every text: the arguments of one serve any number of them.
             model.base_model(input_ids=texts[:1, :-1], use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
+
+    def changed(self, here: slice, change: Tensor, ways: Tensor) -> Tensor:
+        """The stream after the layer, (group, texts, tokens - 1, hidden), had its MLP put out
+        `change` (group, texts, tokens - 1) times `ways` (group, 1, 1, hidden) more."""
+        if self.output_norm is None:
+            return torch.addcmul(self.stream[here], change[..., None], ways)
+        output = torch.addcmul(self.output[here], change[..., None], ways)
+        return self.residual[here] + self.output_norm(output)
 
     def losses(self, stream: Tensor, targets: Tensor) -> Tensor:
         """Mean next-token loss of each text, float64 (texts,), from the stream after the layer."""
@@ -213,7 +243,7 @@ def single_effects(
                 group = pairs[first : first + together]
                 change = torch.stack([set_to[v, i] - read[..., i] for v, i in group])
                 ways = directions[[i for _, i in group]][:, None, None]
-                changed = torch.addcmul(stream, change[..., None], ways)
+                changed = cache.changed(here, change, ways)
                 losses = cache.losses(changed.flatten(0, 1), targets.repeat(len(group), 1)).view(
                     len(group), -1
                 )

@@ -43,6 +43,9 @@ class Settings:
     """What a run of the method depends on; the notebooks' parameters of the same names."""
 
     model: str = "data/testbed/base"
+    dtype: str = "float32"
+    device: str = "cpu"
+    offline: bool = True
     languages: Sequence[str] = ("en", "zh", "vi")
     corpus: str = "data/testbed/corpus/attribution"
     perplexity_corpus: str = "data/testbed/corpus/perplexity"
@@ -98,7 +101,9 @@ class Pipeline:
         for folder in (settings.corpus, settings.perplexity_corpus):
             for language in settings.languages:
                 corpora.corpus_file(folder, language)
-        self.model, self.tokenizer = models.load(settings.model)
+        self.model, self.tokenizer = models.load(
+            settings.model, settings.dtype, settings.device, local_files_only=settings.offline
+        )
         self.shape = models.shape(self.model)
 
     @cached_property
@@ -297,7 +302,7 @@ class Pipeline:
 
         Raises RuntimeError if a mask that is not empty changes nothing: it is not at work.
         """
-        ids = torch.cat([w[:1] for w in self.perplexity_windows.values()])
+        ids = torch.cat([w[:1] for w in self.perplexity_windows.values()]).to(self.model.device)
         before = self.model(input_ids=ids, use_cache=False).logits
         with self._under(neurons):
             after = self.model(input_ids=ids, use_cache=False).logits
@@ -386,7 +391,8 @@ class Pipeline:
 
         `tables` are those whose tasks it is evaluated on.
 
-        Raises ValueError if its MLPs have another shape, so that no neuron corresponds.
+        Raises ValueError if its MLPs have another shape, so that no neuron corresponds, and if its
+        vocabulary is another one, so that it was not trained from this model.
         """
         settings = dataclasses.replace(self.settings, model=model, chat=True, task_tables=tables)
         other = Pipeline(settings, self.store)
@@ -395,6 +401,11 @@ class Pipeline:
                 f"neurons of {self.settings.model} cannot be transferred to {model}: the (layers, "
                 f"neurons) of the sites are {self.shape} there and {other.shape} here; give a base "
                 "model and a chat model trained from it"
+            )
+        if difference := models.vocabulary_difference(self.tokenizer, other.tokenizer):
+            raise ValueError(
+                f"{model} has another vocabulary than {self.settings.model} ({difference}); give a "
+                "base model and a chat model trained from it, each with its own tokenizer"
             )
         return other
 
@@ -437,7 +448,7 @@ class Pipeline:
         if s.engine == "vllm":
             from .vllm_engine import VLLMEngine
 
-            return VLLMEngine(s.model, decoding)
+            return VLLMEngine(s.model, decoding, s.dtype, local_files_only=s.offline)
         raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
 
     @cached_property

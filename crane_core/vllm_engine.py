@@ -13,13 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 
 from crane_core import models
 from crane_core.generation import (
@@ -135,23 +134,6 @@ class MaskingExtension:
         return len(hooks)
 
 
-def _config(path: str, local_files_only: bool) -> Any:
-    folder = Path(path)
-    if folder.is_dir():
-        if (folder / models.CHECKSUMS).is_file():
-            models.verify_checksums(folder)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=local_files_only)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"no model {path!r}: it is no folder here, and "
-            + ("not in the local hub cache" if local_files_only else "the hub did not give it")
-            + f" ({error})"
-        ) from error
-
-
 class VLLMEngine:
     """Answers by vLLM; the interface is that of `crane_core.generation.HuggingFaceEngine`.
 
@@ -203,7 +185,7 @@ class VLLMEngine:
                 "answers alike",
                 name="vllm",
             )
-        config = _config(name, local_files_only).get_text_config()
+        config = models.read_config(name, local_files_only).get_text_config()
         self.context = context_length(self.decoding, config.max_position_embeddings)
         try:
             configured = GenerationConfig.from_pretrained(name, local_files_only=local_files_only)

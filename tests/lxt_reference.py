@@ -14,10 +14,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from conftest import make_tiny_llama
+from conftest import make_tiny, make_tiny_llama
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers.models.llama import modeling_llama
 
 CASES: dict[str, dict[str, object]] = {
     "plain": {"seed": 0},
@@ -29,6 +28,9 @@ CASES: dict[str, dict[str, object]] = {
         "attn_implementation": "eager",
     },
 }
+#: Families lxt has; "gemma3" is the same classes beside a vision tower.
+FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3"}
+FAMILIES["gemma3"] = "gemma3"
 LENGTHS = (12, 7, 10, 3)
 
 
@@ -45,7 +47,7 @@ def objective_of(logits: Tensor, ids: Tensor, name: str) -> Tensor:
 
 
 def patch() -> None:
-    """lxt's own class-wide patch for Llama, with what it takes to run beside transformers 5."""
+    """lxt's own class-wide patches, with what it takes to run beside transformers 5."""
     spec = importlib.util.find_spec("lxt")
     assert spec is not None and spec.submodule_search_locations is not None
     registry: Any = ModuleType("lxt.efficient.models")
@@ -53,14 +55,16 @@ def patch() -> None:
     registry.get_default_map = None
     sys.modules["lxt.efficient.models"] = registry
     core = importlib.import_module("lxt.efficient.core")
-    llama = importlib.import_module("lxt.efficient.models.llama")
-    core.monkey_patch(modeling_llama, llama.attnLRP)
 
     class Functions(dict):  # lxt puts a dict where transformers 5 wants this method
         def get_interface(self, name: str, default: object) -> object:
             return self.get(name, default)
 
-    modeling_llama.ALL_ATTENTION_FUNCTIONS = Functions(modeling_llama.ALL_ATTENTION_FUNCTIONS)
+    for name in sorted(set(FAMILIES.values())):
+        modeling: Any = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        rules = importlib.import_module(f"lxt.efficient.models.{name}").attnLRP
+        core.monkey_patch(modeling, rules)
+        modeling.ALL_ATTENTION_FUNCTIONS = Functions(modeling.ALL_ATTENTION_FUNCTIONS)
 
 
 def relevance(model: Any, ids: Tensor, objective: str) -> dict[str, Tensor]:
@@ -72,7 +76,7 @@ def relevance(model: Any, ids: Tensor, objective: str) -> dict[str, Tensor]:
         kept[key] = tensor
 
     handles = []
-    mlps = [layer.mlp for layer in model.model.layers]
+    mlps = [layer.mlp for layer in getattr(model.model, "language_model", model.model).layers]
     for i, mlp in enumerate(mlps):
         handles.append(
             mlp.down_proj.register_forward_pre_hook(
@@ -111,8 +115,9 @@ def relevance(model: Any, ids: Tensor, objective: str) -> dict[str, Tensor]:
 def main(out: str) -> None:
     patch()
     tensors = {}
-    for case, options in CASES.items():
-        model = make_tiny_llama(**options)  # type: ignore[arg-type]
+    cases: dict[str, Any] = {c: make_tiny_llama(**o) for c, o in CASES.items()}  # type: ignore[arg-type]
+    cases |= {family: make_tiny(family) for family in FAMILIES}
+    for case, model in cases.items():
         for objective in ("next_token", "next_token_logprob", "last_max"):
             for number, ids in enumerate(samples()):
                 for key, value in relevance(model, ids, objective).items():

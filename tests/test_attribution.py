@@ -1,9 +1,7 @@
 import copy
 import gc
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,6 @@ from conftest import make_tiny_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxt_reference import CASES, samples
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
@@ -46,15 +43,6 @@ def padded(ids: list[Tensor], side: str = "right") -> Batch:
 
 
 # --- against lxt itself -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lxt_reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """Scores from lxt's own monkey-patched classes, one sample at a time, from another process."""
-    out = tmp_path_factory.mktemp("lxt") / "reference.safetensors"
-    script = Path(__file__).parent / "lxt_reference.py"
-    subprocess.run([sys.executable, str(script), str(out)], check=True)
-    return load_file(out)
 
 
 @pytest.mark.parametrize("case", CASES)

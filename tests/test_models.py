@@ -1,11 +1,20 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import make_tiny_llama
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -19,6 +28,8 @@ from transformers import (
 
 from crane_core import models
 from crane_core.masking import masked
+from crane_core.pipeline import Pipeline, Settings
+from crane_core.runs import Store
 from crane_core.selection import NeuronSet
 
 Make = Callable[..., LlamaForCausalLM]
@@ -106,8 +117,223 @@ def test_no_such_model(tmp_path: Path, checkpoint: Path) -> None:
         models.load("nobody/no-such-model")
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         models.load(tmp_path)
-    with pytest.raises(ValueError, match="unknown dtype 'float33'"):
-        models.load(checkpoint, dtype="float33")
+    with pytest.raises(FileNotFoundError, match=r"set offline to False .* or give the folder"):
+        models.load("./no/such/folder")
+    (checkpoint / "tokenizer.json").unlink()
+    (checkpoint / models.CHECKSUMS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer: expected one of tokenizer\.json"):
+        models.load(checkpoint)
+
+
+# --- the hub ------------------------------------------------------------------------------------
+
+TOKEN = "hf_secret"
+ANSWER: Any = SimpleNamespace(headers={}, request=None)
+HUB_ERRORS: dict[str, tuple[Exception, bool, str]] = {
+    "gated": (
+        GatedRepoError("403", response=ANSWER),
+        False,
+        "'some/model' is gated on the hub, and there is no token: .* HF_TOKEN",
+    ),
+    "gated, with a token": (
+        GatedRepoError("403", response=ANSWER),
+        True,
+        "is gated on the hub, and the token in HF_TOKEN has no access",
+    ),
+    "missing": (
+        RepositoryNotFoundError("404", response=ANSWER),
+        False,
+        "the hub has none of that name that can be seen without a token; check the spelling",
+    ),
+    "missing, with a token": (
+        RepositoryNotFoundError("404", response=ANSWER),
+        True,
+        "none of that name that the token in HF_TOKEN may see",
+    ),
+    "no network": (LocalEntryNotFoundError("no connection"), False, "the hub cannot be reached"),
+    "offline": (OfflineModeIsEnabled("offline"), False, "the hub cannot be reached"),
+    "server error": (
+        HfHubHTTPError("500 Internal Server Error", response=ANSWER),
+        False,
+        "(?s)the hub did not give it .*500 Internal",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HUB_ERRORS)
+def test_the_hub_refuses(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What huggingface_hub raises in each case, through transformers' own handling of it."""
+    error, with_token, message = HUB_ERRORS[case]
+    given: list[Any] = []
+
+    def download(*args: Any, **kwargs: Any) -> str:
+        given.append((kwargs["token"], kwargs["local_files_only"]))
+        raise error
+
+    for module in ("transformers.utils.hub", "crane_core.models"):
+        monkeypatch.setattr(f"{module}.is_offline_mode", lambda: False)
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", download)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if with_token:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(FileNotFoundError, match=message) as raised:
+        models.load("some/model", local_files_only=False)
+    assert TOKEN not in str(raised.value)
+    # A token stored by a login on this machine is not used.
+    assert given[0] == (TOKEN if with_token else False, False)
+
+
+def test_offline_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("transformers.utils.hub", "crane_core.models"):
+        monkeypatch.setattr(f"{module}.is_offline_mode", lambda: True)
+    with pytest.raises(FileNotFoundError, match="unset the environment variable HF_HUB_OFFLINE"):
+        models.load("nobody/no-such-model", local_files_only=False)
+
+
+# --- checkpoints CRANE cannot work with ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("{", r"cannot be read, its config\.json: .*not a valid JSON"),
+        ("[1]", r"its config\.json: .*`model_type`"),
+        ({"num_hidden_layers": "three"}, r"its config\.json: .*'num_hidden_layers' expected int"),
+        ({"num_attention_heads": 5, "head_dim": None}, "not a multiple of the number of attention"),
+        ({"model_type": "nonesuch"}, "model type `nonesuch`"),
+        ({"model_type": "bert"}, r"no adapter for the model family 'bert'.*crane_core/models\.py"),
+        ({"intermediate_size": 52}, r"down_proj\.weight has shape \(32, 48\), expected \(32, 52\)"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            r"are quantised \(gptq\): single columns .* unquantised checkpoint instead",
+        ),
+    ],
+)
+def test_config_of_the_wrong_kind(
+    checkpoint: Path, changes: dict[str, Any] | str, message: str
+) -> None:
+    file = checkpoint / "config.json"
+    if isinstance(changes, dict):
+        changes = json.dumps(json.loads(file.read_text()) | changes)
+    file.write_text(changes)
+    (checkpoint / models.CHECKSUMS).unlink()
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        models.load(checkpoint)
+
+
+# --- dtype and device ---------------------------------------------------------------------------
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int, bfloat16: bool = True) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 0)
+    assert models.torch_device("auto") == models.torch_device("cpu") == torch.device("cpu")
+    with pytest.raises(
+        ValueError, match=r"'cuda', but PyTorch finds no CUDA GPU .* 'cpu' or 'auto'"
+    ):
+        models.torch_device("cuda")
+    gpus(monkeypatch, 2)
+    assert models.torch_device("auto") == torch.device("cuda")
+    assert models.torch_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"'cuda:2', but PyTorch finds 2 CUDA GPU\(s\), counted"):
+        models.torch_device("cuda:2")
+    for name in ("gpu", "mps", "", "meta"):
+        with pytest.raises(ValueError, match=f"unknown device {name!r}; use 'cpu', 'cuda'"):
+            models.torch_device(name)
+
+
+def test_dtypes(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("float33", "int8", "Tensor"):
+        with pytest.raises(ValueError, match=f"unknown dtype {name!r}; use 'float32', 'bfloat16'"):
+            models.load(checkpoint, dtype=name)
+    with pytest.raises(ValueError, match=r"'float16', .* use 'float32' or 'bfloat16' on a CPU"):
+        models.load(checkpoint, dtype="float16")
+    gpus(monkeypatch, 1, bfloat16=False)
+    with pytest.raises(ValueError, match="'bfloat16', which Old GPU cannot compute in"):
+        models.load(checkpoint, dtype="bfloat16", device="cuda")
+
+
+def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    load, given = models.load, []
+
+    def loading(path: str, *args: Any, **kwargs: Any) -> Any:
+        given.append((path, *args, kwargs))
+        return load(path, *args, **kwargs)
+
+    monkeypatch.setattr(models, "load", loading)
+    store = Store(tmp_path)
+    short = Pipeline(Settings(dtype="bfloat16", device="auto", offline=False), store)
+    assert given == [("data/testbed/base", "bfloat16", "auto", {"local_files_only": False})]
+    assert short.model.dtype == torch.bfloat16
+    # What is stored for one type is not taken for another's.
+    key = Pipeline(Settings(), store)._attribution_key("en")
+    assert key != short._attribution_key("en")
+
+
+# --- tokenizers ---------------------------------------------------------------------------------
+
+
+def words(*names: str, **special: Any) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token=names[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+@pytest.mark.parametrize(
+    ("special", "padding"),
+    [
+        ({"eos_token": "w2", "unk_token": "w0"}, "w2"),
+        ({"unk_token": "w0"}, "w0"),
+        ({"eos_token": "w2", "pad_token": "w5"}, "w5"),
+    ],
+)
+def test_tokenizer_without_padding(checkpoint: Path, special: dict[str, str], padding: str) -> None:
+    words(*(f"w{i}" for i in range(64)), **special).save_pretrained(checkpoint)
+    models.write_checksums(checkpoint)
+    _, tokenizer = models.load(checkpoint)
+    assert tokenizer.pad_token == padding
+    assert len(tokenizer) == 64
+    assert tokenizer.bos_token_id is None
+
+
+def test_vocabularies() -> None:
+    base = words("a", "b", "c")
+    assert models.vocabulary_difference(base, words("a", "b", "c", eos_token="c")) == ""
+    chat = words("a", "b", "c")
+    chat.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
+    assert models.vocabulary_difference(base, chat) == ""
+    assert "lacks 1 token(s), such as '<|user|>'" in models.vocabulary_difference(chat, base)
+    for other, message in (
+        (
+            words("a", "b", "c", "d"),
+            "3 and 4 tokens: the other has besides 1 token(s), such as 'd'",
+        ),
+        (words("a", "c", "b"), "numbers otherwise 2 token(s), such as 'b'"),
+        (
+            words("a", "b", "x"),
+            "lacks 1 token(s), such as 'c', has besides 1 token(s), such as 'x'",
+        ),
+    ):
+        assert message in models.vocabulary_difference(base, other)
+
+
+def test_a_chat_model_with_another_vocabulary(tmp_path: Path) -> None:
+    base = Pipeline(Settings(), Store(tmp_path / "store"))
+    folder = shutil.copytree("data/testbed/chat", tmp_path / "chat")
+    (folder / models.CHECKSUMS).unlink(missing_ok=True)
+    tokenizer = (folder / "tokenizer.json").read_text("utf-8")
+    content = json.loads(tokenizer)
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[300:302]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    with pytest.raises(ValueError, match=r"another vocabulary .* numbers otherwise 2 token\(s\)"):
+        base.on_chat(str(folder))
 
 
 def test_bad_checksum_line(checkpoint: Path) -> None:
@@ -142,7 +368,7 @@ def test_unknown_family() -> None:
     config = GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1)
     with pytest.raises(ValueError) as error:
         models.mlp_sites(GPT2LMHeadModel(config))
-    for part in ("'gpt2'", "known: llama", "FAMILIES['gpt2']", "crane_core/models.py"):
+    for part in ("'gpt2'", "known: gemma2", "FAMILIES['gpt2']", "crane_core/models.py"):
         assert part in str(error.value)
 
 
