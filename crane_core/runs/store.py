@@ -245,18 +245,18 @@ class Store:
         content: Callable[[], bytes],
         wait: bool = True,
     ) -> bool:
-        sidecar = self._file(stage, key, "json")
-        if _intact(sidecar):
+        sidecar, path = self._file(stage, key, "json"), self._file(stage, key, extension)
+        if _intact(sidecar, path):
             return True
         with _locked(sidecar, wait) as locked:
             if not locked:
                 return False
-            if not _intact(sidecar, warn=True):  # else another process was faster
-                self._make(stage, key, extension, content)
+            if not _intact(sidecar, path, warn=True):  # else another process was faster
+                self._make(stage, key, path, content)
         return True
 
     def _make(
-        self, stage: str, key: Mapping[str, Any], extension: str, content: Callable[[], bytes]
+        self, stage: str, key: Mapping[str, Any], path: Path, content: Callable[[], bytes]
     ) -> None:
         making, started, clock = _Making(), datetime.now(UTC), time.monotonic()
         self._making.append(making)
@@ -264,7 +264,6 @@ class Store:
             data = content()
         finally:
             self._making.pop()
-        path, sidecar = (self._file(stage, key, ending) for ending in (extension, "json"))
         if not (self.root / "store.json").exists():
             self._write_format()
         write_bytes(path, data)
@@ -284,7 +283,8 @@ class Store:
                 "machine": machine(),
             },
         }
-        write_text(sidecar, json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True))
+        text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
+        write_text(self._file(stage, key, "json"), text)
         self.scratch(stage, key).unlink(missing_ok=True)
 
     def _write_format(self) -> None:
@@ -331,27 +331,32 @@ def _read(sidecar: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     wanted = {"stage", "key", "file", "sha256"}
-    return manifest if isinstance(manifest, dict) and wanted <= manifest.keys() else None
+    if not (isinstance(manifest, dict) and wanted <= manifest.keys()):
+        return None
+    # A file beside the manifest, never one elsewhere.
+    return manifest if manifest["file"] == Path(str(manifest["file"])).name else None
 
 
-def _intact(sidecar: Path, warn: bool = False) -> dict[str, Any] | None:
-    """Return the manifest of an artefact that is as it was written; None, or a warning, if not."""
+def _intact(
+    sidecar: Path, path: Path | None = None, warn: bool = False
+) -> dict[str, Any] | None:
+    """Return the manifest of an artefact that is as it was written; None if it is not.
+
+    `path` is where the artefact has to be; None takes the manifest's word.
+    """
     manifest = _read(sidecar)
-    if manifest is None:
-        # Several kinds of files may stand beside a manifest that cannot be read.
-        damaged = sidecar.exists()
-        name = sidecar.stem
-    else:
+    if path is None and manifest is not None:
         path = sidecar.with_name(manifest["file"])
-        name, damaged = path.name, path.exists()
-        try:
-            if file_sha256(path) == manifest["sha256"]:
-                return manifest
-        except FileNotFoundError:
-            damaged = False
-    if warn and damaged:
+    if path is None or not (path.exists() and sidecar.exists()):
+        return None
+    try:
+        if manifest and manifest["file"] == path.name and manifest["sha256"] == file_sha256(path):
+            return manifest
+    except FileNotFoundError:  # deleted just now
+        return None
+    if warn:
         warnings.warn(
-            f"stored artefact {sidecar.parent.name}/{name} was truncated or altered; "
+            f"stored artefact {path.parent.name}/{path.name} was truncated or altered; "
             "computing it again",
             stacklevel=5,
         )
