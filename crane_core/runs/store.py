@@ -337,9 +337,7 @@ def _read(sidecar: Path) -> dict[str, Any] | None:
     return manifest if manifest["file"] == Path(str(manifest["file"])).name else None
 
 
-def _intact(
-    sidecar: Path, path: Path | None = None, warn: bool = False
-) -> dict[str, Any] | None:
+def _intact(sidecar: Path, path: Path | None = None, warn: bool = False) -> dict[str, Any] | None:
     """Return the manifest of an artefact that is as it was written; None if it is not.
 
     `path` is where the artefact has to be; None takes the manifest's word.
