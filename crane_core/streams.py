@@ -19,6 +19,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,7 +58,7 @@ def plan(n_samples: int, batch_size: int) -> list[range]:
     batches = -(-n_samples // batch_size)
     pieces = min(PIECES, batches)
     bounds = [i * batches // pieces for i in range(pieces + 1)]
-    return [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(bounds)]
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ class _Collection:
         """Store the pieces; those that other processes are at are left out unless `wait`."""
         for number in order:
             if self.store.keep_tensors(
-                PIECE_STAGE, self.piece_key(number), lambda n=number: self.compute(n), wait
+                PIECE_STAGE, self.piece_key(number), partial(self.compute, number), wait
             ):
                 self.count(number, len(self.pieces[number]))
 
@@ -302,7 +304,7 @@ class _Collection:
         total: dict[str, StreamingMoments] = {}
         for number in range(len(self.pieces)):
             key = self.piece_key(number)
-            state = self.store.tensors(PIECE_STAGE, key, lambda n=number: self.compute(n))
+            state = self.store.tensors(PIECE_STAGE, key, partial(self.compute, number))
             for site, stream in _moments(state).items():
                 total.setdefault(site, StreamingMoments(stream.shape)).merge(stream)
             made = (self.store.manifest(PIECE_STAGE, key) or {}).get("made", {})

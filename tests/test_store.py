@@ -202,16 +202,18 @@ def test_a_full_disk_is_one_clear_error_and_costs_nothing(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 def test_a_library_that_finds_the_disk_full_is_understood(tmp_path: Path) -> None:
-    with pytest.raises(DiskFullError, match=r"report\.txt could not be written"):
-        with atomic_path(tmp_path / "report.txt") as path:
-            path.symlink_to("/dev/full")
-            path.write_text("x")
+    with (
+        pytest.raises(DiskFullError, match=r"report\.txt could not be written"),
+        atomic_path(tmp_path / "report.txt") as path,
+    ):
+        path.symlink_to("/dev/full")
+        path.write_text("x")
     with pytest.raises(DiskFullError), atomic_path(tmp_path / "t.safetensors"):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
     assert not everything(tmp_path)
-    with pytest.raises(PermissionError):  # anything else stays what it is
-        with atomic_path(tmp_path / "report.txt"):
-            raise PermissionError(errno.EACCES, "denied")
+    # Anything else stays what it is.
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "report.txt"):
+        raise PermissionError(errno.EACCES, "denied")
     write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
 
 

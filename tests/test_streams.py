@@ -11,13 +11,25 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from collecting import KEY, SIZE, checksum, collected, processes, relevance, windows, work
+from collecting import (
+    KEY,
+    SIZE,
+    begun,
+    checksum,
+    collected,
+    processes,
+    relevance,
+    windows,
+    work,
+)
 from torch import Tensor
+from tqdm import tqdm
 
 from crane_core import baselines, streams
 from crane_core.moments import StreamingMoments
@@ -73,7 +85,7 @@ def test_pieces_have_the_moments_of_one_stream(tmp_path: Path, size: tuple[int, 
     torch.testing.assert_close(found.kurtosis(), stream.kurtosis(), rtol=1e-12, atol=0)
     torch.testing.assert_close(found.mean(), stream.mean(), rtol=1e-12, atol=1e-15)
     # The pieces are gone, and nothing is computed twice.
-    assert not [path for path in tmp_path.glob(f"{PIECE_STAGE}/*")]
+    assert not list(tmp_path.glob(f"{PIECE_STAGE}/*"))
     counting = Counting()
     again = collected(tmp_path, size, counting)
     assert counting.calls == 0
@@ -158,13 +170,12 @@ def test_no_room_for_a_checkpoint_is_a_clear_error(
 
 def test_the_bar_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars: list[Any] = []
-    real = streams.tqdm
 
     def bar(*args: Any, **kwargs: Any) -> Any:
-        bars.append(real(*args, **{**kwargs, "disable": False}))
+        bars.append(tqdm(*args, **{**kwargs, "disable": False}))
         return bars[-1]
 
-    monkeypatch.setattr(streams, "tqdm", bar)
+    monkeypatch.setattr("crane_core.streams.tqdm", bar)
     with pytest.raises(KeyboardInterrupt):
         collected(tmp_path, function=Counting(20))
     collected(tmp_path)
@@ -189,6 +200,10 @@ def test_time_spent_before_an_interruption_counts(tmp_path: Path) -> None:
 # --- killed processes -----------------------------------------------------------------------------
 
 
+def reached(root: Path, batches: int) -> bool:
+    return len(begun(root)) >= batches
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -209,7 +224,7 @@ def test_a_killed_run_loses_one_batch_and_ends_bit_identical(
     for moment in kills:
         process = processes.Process(target=work, args=(tmp_path, 0.02))
         process.start()
-        until(lambda moment=moment: len(begun(tmp_path)) >= moment)
+        until(partial(reached, tmp_path, moment))
         kill(process)
     work(tmp_path, 0)
     assert checksum(tmp_path / "store") == reference
@@ -255,7 +270,7 @@ def test_processes_share_the_work_and_change_no_bit(
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_living_take_over_from_the_dead(tmp_path: Path, reference: str, victim: int) -> None:
     workers = start(tmp_path, 2, 0.02)
-    until(lambda: len(begun(tmp_path)) >= 14)
+    until(partial(reached, tmp_path, 14))
     kill(workers.pop(victim))
     join(workers)
     assert checksum(tmp_path / "store") == reference
@@ -266,7 +281,7 @@ def test_killed_and_resumed_with_another_number_of_processes(
     tmp_path: Path, reference: str
 ) -> None:
     workers = start(tmp_path, 3, 0.02)
-    until(lambda: len(begun(tmp_path)) >= 20)
+    until(partial(reached, tmp_path, 20))
     for worker in workers:
         kill(worker)
     join(start(tmp_path, 2))
@@ -371,7 +386,7 @@ def test_a_resumed_piece_knows_what_did_not_fit(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return short(ids)
 
-    many = ({"model": "tiny", "n": 1}, lambda: windows().repeat(40, 1), (1600, 8))  # 6 a piece
+    many = ({"model": "tiny", "n": 1}, lambda: windows().repeat(12, 1), (600, 8))  # 2 or 3 a piece
     with pytest.warns(UserWarning, match="out of memory"), pytest.raises(KeyboardInterrupt):
         collect(Store(tmp_path), *many, stopped)
     with warnings.catch_warnings():
