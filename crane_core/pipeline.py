@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import baselines, corpora, evaluation, generation, models
+from . import baselines, corpora, evaluation, generation, models, streams
 from .attribution import neuron_relevance
 from .judging import PROMPT, Judge, LLMJudge, fidelity
 from .masking import masked
@@ -72,6 +72,7 @@ class Settings:
     max_new_tokens: int = 96
     repetition_penalty: float = 1.1
     context: int | None = None
+    tensor_parallel_size: int = 1
     judge: str = "rubric"
     judge_model: str = "gpt-4o"
     judge_endpoint: str | None = None
@@ -105,6 +106,7 @@ class Pipeline:
             settings.model, settings.dtype, settings.device, local_files_only=settings.offline
         )
         self.shape = models.shape(self.model)
+        self._memory = streams.Memory()
 
     @cached_property
     def _model_key(self) -> str:
@@ -138,38 +140,22 @@ class Pipeline:
     def moments(self, language: str, site: str = "intermediate") -> dict[str, StreamingMoments]:
         """Moments of every neuron's relevance over one language's samples, by site.
 
-        For `projections` the sites are `gate`, `up` and `down`.
+        For `projections` the sites are `gate`, `up` and `down`. Processes that run this at the same
+        time on one store share the work; see `streams.collect`.
         """
         s = self.settings
-        sites = ("gate", "up", "down") if site == "projections" else (site,)
 
-        def compute() -> dict[str, Tensor]:
-            streams: dict[str, StreamingMoments] = {}
-            batches = tqdm(
-                self._batches(language),
-                total=-(-s.n_samples // s.batch_size),
-                desc=f"relevance, {language}, {site}",
-                unit="batch",
+        def relevance(ids: Tensor) -> dict[str, Tensor]:
+            found = neuron_relevance(
+                self.model,
+                ids,
+                torch.ones_like(ids),
+                s.objective,
+                site,
+                score=s.score,
+                reduction=s.reduction,
             )
-            for ids, mask in batches:
-                found = neuron_relevance(
-                    self.model,
-                    ids,
-                    mask,
-                    s.objective,
-                    site,
-                    score=s.score,
-                    reduction=s.reduction,
-                )
-                by_site = {site: found} if isinstance(found, Tensor) else found
-                for name, relevance in by_site.items():
-                    stream = streams.setdefault(name, StreamingMoments(relevance.shape[1:]))
-                    stream.update(relevance)
-            return {
-                f"{name}.{part}": tensor
-                for name, stream in streams.items()
-                for part, tensor in stream.state().items()
-            }
+            return {site: found} if isinstance(found, Tensor) else found
 
         key = {
             **self._attribution_key(language),
@@ -177,15 +163,19 @@ class Pipeline:
             "score": s.score,
             "reduction": s.reduction,
             "site": site,
-            "code": source_digest("attribution", "kernels", "models", "moments", "corpora"),
+            "code": source_digest(
+                "attribution", "kernels", "models", "moments", "corpora", "streams"
+            ),
         }
-        state = self.store.tensors("moments", key, compute)
-        return {
-            name: StreamingMoments.from_state(
-                {k.split(".", 1)[1]: v for k, v in state.items() if k.startswith(f"{name}.")}
-            )
-            for name in sites
-        }
+        return streams.collect(
+            self.store,
+            key,
+            lambda: self.windows[language],
+            (s.n_samples, s.batch_size),
+            relevance,
+            memory=self._memory,
+            desc=f"relevance, {language}, {site}",
+        )
 
     def kurtosis(self, site: str = "intermediate") -> dict[str, Scores]:
         """Kurtosis (Eq. 2) of each neuron per language: `{language: (layers, neurons)}`.
@@ -226,8 +216,16 @@ class Pipeline:
         for language in self.settings.languages:
 
             def compute(language: str = language) -> dict[str, Tensor]:
-                counts, tokens = baselines.activation_counts(self.model, self._batches(language))
-                return {"over_zero": counts, "n": torch.tensor(tokens)}
+                def count(ids: Tensor) -> tuple[Tensor, int]:
+                    return baselines.activation_counts(self.model, [(ids, torch.ones_like(ids))])
+
+                found = [
+                    part
+                    for ids, _ in self._batches(language)
+                    for part in self._memory.run(count, ids, self.store.note)
+                ]
+                counts = torch.stack([counts for counts, _ in found]).sum(0)
+                return {"over_zero": counts, "n": torch.tensor(sum(n for _, n in found))}
 
             key = {
                 **self._attribution_key(language),
@@ -448,7 +446,13 @@ class Pipeline:
         if s.engine == "vllm":
             from .vllm_engine import VLLMEngine
 
-            return VLLMEngine(s.model, decoding, s.dtype, local_files_only=s.offline)
+            return VLLMEngine(
+                s.model,
+                decoding,
+                s.dtype,
+                local_files_only=s.offline,
+                tensor_parallel_size=s.tensor_parallel_size,
+            )
         raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
 
     @cached_property

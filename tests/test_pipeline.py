@@ -20,11 +20,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_tiny_llama
+from manifests import content
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from crane_core import baselines, evaluation, metrics, pipeline
+from crane_core import baselines, evaluation, metrics, pipeline, streams
 from crane_core.outcomes import Evaluated, Intervention
 from crane_core.pipeline import TABLES, Pipeline, Settings
 from crane_core.runs import Store
@@ -124,11 +125,11 @@ def filled(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stor
 
 
 def files(store: Store) -> dict[str, str]:
-    """Digest of every file in the store, by name."""
+    """Digest of every finished file in the store, by name."""
     return {
-        path.relative_to(store.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(store.root).as_posix(): hashlib.sha256(content(path)).hexdigest()
         for path in store.root.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent.name != streams.PIECE_STAGE
     }
 
 
@@ -221,6 +222,9 @@ class _Asked(Exception):
 
 class _KeyStore(Store):
     """Says which artefact is asked for and computes nothing."""
+
+    def has(self, stage: str, key: Mapping[str, Any]) -> bool:
+        raise _Asked(stage, json.dumps(key, sort_keys=True))
 
     def tensors(
         self, stage: str, key: Mapping[str, Any], compute: Callable[[], Any]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from manifests import content
 
 from crane_core.runs import Project, RunError, Store, atomic_path, source_digest
 from crane_core.runs.__main__ import main
@@ -77,7 +78,7 @@ def project(tmp_path: Path) -> Project:
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): content(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -114,7 +115,7 @@ def test_store_recomputes_what_was_damaged(tmp_path: Path, damage: str) -> None:
     store = Store(tmp_path)
     store.tensors("kurtosis", {"n": 1}, lambda: {"a": torch.ones(64)})
     (file,) = tmp_path.rglob("*.safetensors")
-    (sidecar,) = tmp_path.rglob("*.json")
+    (sidecar,) = tmp_path.glob("kurtosis/*.json")
     good = tree(tmp_path)
     if damage == "truncate":
         file.write_bytes(file.read_bytes()[:-20])

@@ -14,20 +14,23 @@ killed at any moment and started again ends with the files of one that was never
 
 from crane_core.runs.book import build_book
 from crane_core.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
-from crane_core.runs.files import atomic_path, write_table
+from crane_core.runs.files import DiskFullError, atomic_path, write_table
 from crane_core.runs.parameters import Notebook, Parameter
 from crane_core.runs.sources import ROOT, source_digest
-from crane_core.runs.store import Store
+from crane_core.runs.store import Record, Store, StoreFormatError
 
 __all__ = [
     "DEFAULT_PROFILE",
     "ROOT",
+    "DiskFullError",
     "Notebook",
     "Parameter",
     "Project",
+    "Record",
     "Run",
     "RunError",
     "Store",
+    "StoreFormatError",
     "atomic_path",
     "build_book",
     "source_digest",

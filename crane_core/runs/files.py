@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +16,61 @@ if TYPE_CHECKING:
     import pandas
 
 
+class DiskFullError(OSError):
+    """No room for a file; what was there before is untouched."""
+
+
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn "no space left" while writing `path` (`needed` bytes) into a DiskFullError.
+
+    Libraries that write by themselves may report it under another type, with the system's words.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        words = ("No space left on device", "Disk quota exceeded")
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and not any(
+            text in str(error) for text in words
+        ):
+            raise
+        folder = next(folder for folder in path.parents if folder.is_dir())
+        free = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
+        size = "" if needed is None else f" needs {needed / 2**20:.1f} MiB and"
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"no room on the disk: {path.name}{size} could not be written to {folder} ({free}, or "
+            "your quota there is used up). Nothing stored before is lost and nothing is left half "
+            "written: make room and start the same command again, it goes on from here",
+        ) from error
+
+
+@contextmanager
+def atomic_path(path: Path | str, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends without error.
 
     The temporary name carries the process id, so that two processes never write the same file and
     `remove_leftovers` can tell the files of a killed process from those of a living one.
+
+    Raises DiskFullError if there is no room; `needed` is the size in bytes for its message.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with full_disk_explained(path, needed):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data`, completely or not at all."""
+    with atomic_path(path, len(data)) as temporary:
+        temporary.write_bytes(data)
 
 
 def remove_leftovers(directory: Path) -> None:
