@@ -341,9 +341,9 @@ class Pipeline:
     @cached_property
     def _harness(self) -> benchmarks.Harness | None:
         """lm-eval's own benchmarks, if the settings ask for them."""
-        s = self.settings
+        s, names = self.settings, self._task_names
         if s.benchmarks == "harness":
-            return benchmarks.load(self._task_names, s.num_fewshot, s.task_limit, s.benchmark_data)
+            return benchmarks.load(names, s.num_fewshot, s.task_limit, s.benchmark_data)
         if s.num_fewshot:
             raise ValueError(
                 f"num_fewshot is {s.num_fewshot}, but the testbed's tasks have no examples to "
