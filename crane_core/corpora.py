@@ -36,6 +36,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub import DatasetCard
 from huggingface_hub.utils import httpx
@@ -358,7 +359,7 @@ def hub_error(name: str, error: Exception, advice: str) -> Exception:
             f"{name}: there is no such dataset or revision, or it is private; check the name, or "
             f"{login} ({error})"
         )
-    if isinstance(error, DatasetsError | ValueError | RuntimeError):
+    if isinstance(error, DatasetsError | EmptyDatasetError | ValueError | RuntimeError):
         return ValueError(f"{name}: {error}")
     return ConnectionError(
         f"{name}: the hub did not answer, and it is not kept here; {advice} ({error})"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import hub_data
@@ -318,7 +318,7 @@ def test_data_that_cannot_be_fetched(
 
 def test_no_network_and_nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConnectionError, match="hub did not answer.*run once with network"):
+    with pytest.raises(ConnectionError, match=r"hub did not answer.*run once with network"):
         benchmarks.load(["belebele_vie_Latn"])
 
 
@@ -442,8 +442,9 @@ def test_tables_of_a_pipeline(settings: Settings, tmp_path: Path) -> None:
 class FakeVLLM:
     """lm-eval's `vllm` class as seen from here, on Hugging Face's model."""
 
-    made: list[dict[str, Any]] = []
+    made: ClassVar[list[dict[str, Any]]] = []
     stopped = 0
+    last: Any = None
 
     def __init__(self, pretrained: str, dtype: str, max_model_len: int, **options: Any) -> None:
         self.made.append({"dtype": dtype, "max_model_len": max_model_len, **options})
@@ -453,8 +454,6 @@ class FakeVLLM:
         self.path = Path(pretrained)
         FakeVLLM.last = self
         self.model = self.llm_engine = self.engine_core = self
-
-    last: Any = None
 
     def shutdown(self) -> None:
         FakeVLLM.stopped += 1
