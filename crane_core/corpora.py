@@ -39,7 +39,7 @@ import torch
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub import DatasetCard
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # whichever it uses
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -158,9 +158,9 @@ def _documents(path: Path, text_column: str) -> Iterator[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
+        at = error.object[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path} is not valid UTF-8 (byte {error.start}, line {line}); save it as UTF-8"
+            f"{path} is not valid UTF-8 (byte {error.start}, line {at}); save it as UTF-8"
         ) from error
     # Only "\n" ends a document: str.splitlines would also cut at U+2028 and the like.
     lines = text.split("\n")

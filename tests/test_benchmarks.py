@@ -389,9 +389,13 @@ def test_items_are_kept_by_model_mask_and_task(
     assert set(tables[0]["task"]) == {"belebele_eng_Latn", "belebele_vie_Latn"}
     assert not np.allclose(tables[0]["margin"], tables[1]["margin"])
 
-    calls = []
-    real = evaluation.evaluate
-    monkeypatch.setattr(evaluation, "evaluate", lambda *a: calls.append(a) or real(*a))
+    calls, real = [], evaluation.evaluate
+
+    def counted(*arguments: Any) -> pd.DataFrame:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluation, "evaluate", counted)
     again = Pipeline(settings, store)
     for neurons_, table in zip((None, neurons), tables, strict=True):
         pd.testing.assert_frame_equal(again.items(neurons_), table)
