@@ -27,12 +27,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from . import baselines, corpora, evaluation, models, readouts, statistics
+from . import baselines, evaluation, models, readouts, statistics
 from .attribution import neuron_relevance
 from .masking import masked
 from .moments import StreamingMoments
 from .outcomes import Evaluated, Intervention, Outcome
-from .pipeline import TABLES, Pipeline, Settings
+from .pipeline import Pipeline, Settings
 from .runs import Store, source_digest, write_table
 from .runs.files import write_text
 from .selection import NeuronSet, SelectionWarning, normalise, overlap, select
@@ -226,7 +226,7 @@ class Probe(Pipeline):
         key = {**self._items_key(neurons), "value": value, "texts": texts}
         s = self.settings
         held_out = {
-            "corpus": corpora.fingerprint(s.perplexity_corpus, s.languages),
+            "corpus": self.perplexity_corpus.fingerprint(s.languages),
             "n": s.n_perplexity,
             "window": s.window,
             "seed": s.seed,
@@ -286,7 +286,7 @@ def compared(a: NeuronSet, b: NeuronSet) -> tuple[float, float]:
     return found.jaccard, found.expected_within_layers / either if either else float("nan")
 
 
-def _outcome_rows(evaluated: Evaluated, n_boot: int) -> pd.DataFrame:
+def _outcome_rows(evaluated: Evaluated, tasks: Mapping[str, str], n_boot: int) -> pd.DataFrame:
     """Per method and language: LangSpec-F1 with interval, accuracies, losses and selectivity.
 
     `<x>_loss` is the rise of the held-out loss in nats per token, `selectivity` that of the masked
@@ -294,7 +294,7 @@ def _outcome_rows(evaluated: Evaluated, n_boot: int) -> pd.DataFrame:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an empty set is a result here
-        table = evaluated.table(TABLES["paper"], n_boot).iloc[1:]
+        table = evaluated.table(tasks, n_boot).iloc[1:]
     x = list(evaluated.languages)
     losses = readouts.loss_changes(evaluated.perplexities(), x)
     losses = losses.rename(
@@ -349,7 +349,7 @@ def sweep(
                     "jaccard_chance": chance,
                 }
             )
-    found = _outcome_rows(default.scored(rows, values, "variants"), n_boot)
+    found = _outcome_rows(default.scored(rows, values, "variants"), default.tables["paper"], n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -386,7 +386,9 @@ def random_floor(default: Probe, n_boot: int = 200) -> pd.DataFrame:
             drawn = baselines.random_matched(NeuronSet({"intermediate": even}, default.shape), seed)
             for x in languages:
                 add("share", share, x, drawn, seed)
-    found = _outcome_rows(default.scored(rows, desc="random masks"), n_boot)
+    found = _outcome_rows(
+        default.scored(rows, desc="random masks"), default.tables["paper"], n_boot
+    )
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -533,7 +535,7 @@ def compare_statistics(default: Probe, n_boot: int = 2000) -> pd.DataFrame:
                         "repeat_chance": repeat_chance,
                     }
                 )
-    found = _outcome_rows(default.scored(rows, desc="statistics"), n_boot)
+    found = _outcome_rows(default.scored(rows, desc="statistics"), default.tables["paper"], n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -758,12 +760,12 @@ def compute(
 
 def provenance_of_inputs(default: Pipeline) -> dict[str, Any]:
     """What the tables depend on that is no code: the model, the texts and the tasks."""
-    s = default.settings
+    languages = default.settings.languages
     return {
         "model": models.fingerprint(default.model),
-        "corpus": corpora.fingerprint(s.corpus, s.languages),
-        "perplexity_corpus": corpora.fingerprint(s.perplexity_corpus, s.languages),
-        "tasks": evaluation.fingerprint(default._task_names, s.tasks),
+        "corpus": default.corpus.fingerprint(languages),
+        "perplexity_corpus": default.perplexity_corpus.fingerprint(languages),
+        "tasks": default.task_fingerprint,
     }
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from crane_core import baselines, choices, corpora, evaluation, models, statistics
+from crane_core import baselines, choices, evaluation, models, statistics
 from crane_core.attribution import neuron_relevance
 from crane_core.kernels import fast_linear
 from crane_core.masking import masked
@@ -593,8 +593,8 @@ def held_out(pipeline: Pipeline, n_ranking: int, n_damage: int) -> tuple[Texts, 
     """
     s = pipeline.settings
     total = n_ranking + GAP + n_damage
-    windows = corpora.read_windows(
-        pipeline.tokenizer, s.perplexity_corpus, s.languages, total, s.window, s.seed
+    windows = pipeline.perplexity_corpus.windows(
+        pipeline.tokenizer, s.languages, total, s.window, s.seed
     )
     return (
         {x: w[:n_ranking] for x, w in windows.items()},
@@ -648,7 +648,7 @@ def gold_standard(
     s, folder = pipeline.settings, Path(folder)
     source = {
         "model": models.fingerprint(pipeline.model),
-        "texts": corpora.fingerprint(s.perplexity_corpus, s.languages),
+        "texts": pipeline.perplexity_corpus.fingerprint(s.languages),
         "n_texts": len(texts[s.languages[0]]),
         "window": s.window,
         "seed": s.seed,
@@ -657,7 +657,7 @@ def gold_standard(
     key = effects_key(pipeline.model, few)
     effects, greedy, sets = (folder / name for name in FILES)
     if recompute:
-        mean_of = corpora.fingerprint(s.corpus, s.languages)
+        mean_of = pipeline.corpus.fingerprint(s.languages)
         about = {**source, "mean_over": mean_of, "mean_n_samples": s.n_samples}
         size = pipeline.shape["intermediate"]
         set_to = {

@@ -18,7 +18,8 @@ import logging
 import re
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in 
 #: Where their YAML files and items are.
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "testbed" / "tasks"
 OPTIONS = 4
+#: Requests tokenised and laid out at a time.
+_PORTION = 16384
 #: Positions whose vocabulary logits exist at one time in `perplexity`.
 _LOGIT_ROWS = 1024
 
@@ -217,6 +220,7 @@ class Packed:
     max_length: int
     longest: int
     tokens: int
+    truncated: int  # requests that are longer than the model allows and lost their beginning
 
 
 class _Row:
@@ -260,8 +264,13 @@ class _Row:
         return self
 
 
-def _rows(sequences: Sequence[tuple[list[int], list[int]]], row_tokens: int) -> list[_Row]:
-    """Prefix trees for `(inputs, targets)`, cut where little would be shared or a row gets long."""
+def _rows(
+    sequences: Sequence[tuple[list[int], list[int]]], row_tokens: int, first: int = 0
+) -> list[_Row]:
+    """Prefix trees for `(inputs, targets)`, cut where little would be shared or a row gets long.
+
+    Requests are numbered from `first`.
+    """
     row = _Row()
     rows = [row]
     for request in sorted(range(len(sequences)), key=lambda index: sequences[index][0]):
@@ -272,7 +281,7 @@ def _rows(sequences: Sequence[tuple[list[int], list[int]]], row_tokens: int) -> 
             row.finish()
             row = _Row()
             rows.append(row)
-        row.add(inputs, targets, request)
+        row.add(inputs, targets, first + request)
     row.finish()
     return rows
 
@@ -369,8 +378,36 @@ class SharedContextLM(HFLM):
 
         Raises ValueError for a continuation that is empty or longer than the model allows.
         """
+        rows: list[_Row] = []
+        longest = truncated = 0
+        # In portions: the encodings of a whole few-shot benchmark would fill gigabytes.
+        for first in range(0, len(pairs), _PORTION):
+            portion = pairs[first : first + _PORTION]
+            sequences, cut = self._sequences(portion)
+            longest = max(longest, *(len(inputs) for inputs, _ in sequences))
+            truncated += cut
+            rows += _rows(sequences, self.row_tokens, first)
+        rows.sort(key=lambda row: -len(row.ids))
+        batches, start = [], 0
+        while start < len(rows):
+            size = max(1, self.batch_tokens // len(rows[start].ids))
+            batches.append(_batch(rows[start : start + size]))
+            start += size
+        return Packed(
+            pairs=tuple(pairs),
+            batches=tuple(batches),
+            max_length=self.max_length,
+            longest=longest,
+            tokens=sum(len(row.ids) for row in rows),
+            truncated=truncated,
+        )
+
+    def _sequences(
+        self, pairs: Sequence[tuple[str, str]]
+    ) -> tuple[list[tuple[list[int], list[int]]], int]:
+        """What the model reads and what it is to predict, per pair, and how many were too long."""
         self._encode_in_bulk(pairs)
-        sequences = []
+        sequences, truncated = [], 0
         for context, continuation in pairs:
             if context:
                 prompt, targets = self._encode_pair(context, continuation)
@@ -384,22 +421,11 @@ class SharedContextLM(HFLM):
                     f"continuation {continuation!r} has {len(targets)} tokens after "
                     f"{context[-40:]!r}; expected 1 to {self.max_length}"
                 )
-            inputs = (prompt + targets)[-(self.max_length + 1) : -1]
-            sequences.append((inputs, targets))
+            text = prompt + targets
+            truncated += len(text) > self.max_length + 1
+            sequences.append((text[-(self.max_length + 1) : -1], targets))
         self._encodings.clear()
-        rows = sorted(_rows(sequences, self.row_tokens), key=lambda row: -len(row.ids))
-        batches, start = [], 0
-        while start < len(rows):
-            size = max(1, self.batch_tokens // len(rows[start].ids))
-            batches.append(_batch(rows[start : start + size]))
-            start += size
-        return Packed(
-            pairs=tuple(pairs),
-            batches=tuple(batches),
-            max_length=self.max_length,
-            longest=max(len(inputs) for inputs, _ in sequences),
-            tokens=sum(len(row.ids) for row in rows),
-        )
+        return sequences, truncated
 
     def _encode_in_bulk(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Encode what `_encode_pair` will ask for in one call, much faster than one by one."""
@@ -456,6 +482,47 @@ class SharedContextLM(HFLM):
 
 
 @dataclass(frozen=True)
+class Item:
+    """One question with its options, whatever task it comes from.
+
+    `task` is what a table names; `subtask` the part of it that lm-eval runs, such as one subject.
+    `cluster` is what the item shares its outcome's luck with. `lettered`: the prompt lists the
+    options and asks for the letter of one, "A" to "D".
+    """
+
+    task: str
+    subtask: str
+    language: str
+    id: str
+    relation: str
+    answer: int
+    cluster: str
+    options: tuple[str, ...]
+    text: str
+    lettered: bool = False
+
+
+#: The item of a document: from the name of the lm-eval task, the document's place among those that
+#: are evaluated, and the document.
+Describe = Callable[[str, ConfigurableTask, int, Mapping[str, Any]], Item]
+
+
+def testbed_item(name: str, task: ConfigurableTask, index: int, doc: Mapping[str, Any]) -> Item:
+    """The item of one of the testbed's documents (`load_tasks`)."""
+    return Item(
+        task=name,
+        subtask=name,
+        language=(task.config.metadata or {}).get("language", ""),
+        id=doc["id"],
+        relation=doc["relation"],
+        answer=doc["answer"],
+        cluster=_cluster(doc),
+        options=tuple(doc["options"]),
+        text=f"{doc['passage']} {doc['question']}",
+    )
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Tasks tokenised and batched for one tokenizer; made by `prepare`, used by `evaluate`.
 
@@ -467,36 +534,60 @@ class Prepared:
     tasks: Tasks
     requests: tuple[Instance, ...]
     packed: Packed
-    items: pd.DataFrame  # task, language, id, relation, answer: one row per item
+    described: tuple[Item, ...]
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """One row per item: task, subtask, language, id, relation, answer, cluster."""
+        columns = ["task", "subtask", "language", "id", "relation", "answer", "cluster"]
+        rows = [[getattr(item, name) for name in columns] for item in self.described]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def prepare(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Tasks | None = None,
+    describe: Describe = testbed_item,
+    row_tokens: int = 256,
 ) -> Prepared:
     """Build the requests of `tasks` (default: all six) with lm-eval and pack them, once.
 
-    `model` gives the maximum length only. Raises as `load_tasks` and `SharedContextLM.pack` do, and
-    ValueError without tasks.
+    `model` gives the maximum length only; prompts that exceed it lose their beginning, as in
+    lm-eval, and a warning says how many. `describe` makes items of documents, `row_tokens` is
+    `SharedContextLM`'s: longer rows share long few-shot prompts among more items.
+
+    Raises as `load_tasks` and `SharedContextLM.pack` do, and ValueError without tasks and for an
+    item that has not `OPTIONS` options.
     """
     tasks = load_tasks() if tasks is None else tasks
     if not tasks:
         raise ValueError("no tasks to evaluate; expected at least one from load_tasks")
     requests: list[Instance] = []
-    rows = []
+    described = []
     for name, task in tasks.items():
         with _quiet():
             task.build_all_requests()
         requests += task.instances
-        language = (task.config.metadata or {}).get("language", "")
-        docs = [request.doc for request in task.instances[::OPTIONS]]
-        rows += [
-            (name, language, doc["id"], doc["relation"], doc["answer"], _cluster(doc))
-            for doc in docs
-        ]
-    columns = ["task", "language", "id", "relation", "answer", "cluster"]
-    items = pd.DataFrame(rows, columns=columns)
-    packed = SharedContextLM(model, tokenizer).pack([request.args for request in requests])
-    return Prepared(tokenizer, tasks, tuple(requests), packed, items)
+        for index, start in enumerate(range(0, len(task.instances), OPTIONS)):
+            own = task.instances[start : start + OPTIONS]
+            same = len({request.doc_id for request in own}) == 1
+            if not same or [request.idx for request in own] != list(range(OPTIONS)):
+                raise ValueError(
+                    f"task {name!r}, item {own[0].doc_id}: expected {OPTIONS} options per item; "
+                    "tasks with other numbers cannot be evaluated"
+                )
+            described.append(describe(name, task, index, own[0].doc))
+    lm = SharedContextLM(model, tokenizer, row_tokens=row_tokens)
+    packed = lm.pack([request.args for request in requests])
+    if packed.truncated:
+        warnings.warn(
+            f"{packed.truncated} of {len(requests)} prompts are longer than the model's "
+            f"{packed.max_length} positions and lose their beginning; fewer few-shot examples "
+            "would fit",
+            stacklevel=2,
+        )
+    return Prepared(tokenizer, tasks, tuple(requests), packed, tuple(described))
 
 
 def _cluster(doc: Mapping[str, Any]) -> str:
@@ -515,10 +606,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """Every item's outcome under `model` as it is now, with whatever mask is on it.
 
-    One row per item: `task`, `language`, `id`, `relation`, `cluster` (items on one passage, or on
-    one fact in several languages, share it), `choice` (the option with the largest
-    summed log-probability), `answer` (the right option), `correct` (lm-eval's `acc`), `margin`
-    (the right option's log-probability minus the best other one's, in nats) and
+    One row per item: `task`, `subtask` (one of the tasks that a group such as MMLU consists of),
+    `language`, `id`, `relation`, `cluster` (items on one passage, or on one fact in several
+    languages, share it), `choice` (the option with the largest summed log-probability), `answer`
+    (the right option), `correct` (lm-eval's `acc`), `margin` (the right option's log-probability
+    minus the best other one's, in nats) and
     `logprob_0` … `logprob_3`. Given a tokenizer instead of a `Prepared`, `tasks` (default: all six)
     are prepared first; for more than one evaluation call `prepare` once.
 
@@ -535,8 +627,18 @@ def evaluate(
             f"prepared for a maximum length of {prepared.packed.max_length} tokens, but the "
             f"model's is {lm.max_length}; prepare again with this model"
         )
-    results = lm.loglikelihood(list(prepared.requests), disable_tqdm=True)
-    items = prepared.items.copy()
+    return outcomes(prepared, lm.loglikelihood(list(prepared.requests), disable_tqdm=True))
+
+
+def outcomes(prepared: Prepared, results: Sequence[tuple[float, bool]]) -> pd.DataFrame:
+    """The rows of `evaluate` from each request's log-likelihood and greedy flag.
+
+    `results` are in the order of `prepared.requests`, from whatever engine. Raises ValueError if
+    their number is another one, or for a log-probability that is not finite (which item).
+    """
+    items = prepared.items
+    if len(results) != len(prepared.requests):
+        raise ValueError(f"{len(results)} results for {len(prepared.requests)} requests")
     logprobs = torch.tensor([logprob for logprob, _ in results]).view(len(items), OPTIONS)
     broken = (~logprobs.isfinite()).any(1).nonzero().flatten().tolist()
     if broken:
@@ -546,7 +648,7 @@ def evaluate(
             "weights"
         )
     correct = []
-    for index, name in enumerate(items["task"]):
+    for index, name in enumerate(items["subtask"]):
         start = index * OPTIONS
         outcome = prepared.tasks[name].process_results(
             prepared.requests[start].doc, results[start : start + OPTIONS]
@@ -554,7 +656,7 @@ def evaluate(
         correct.append(bool(outcome["acc"]))
     answer = torch.tensor(items["answer"].to_numpy())[:, None]
     others = logprobs.scatter(1, answer, -torch.inf).amax(1)
-    items.insert(4, "choice", logprobs.argmax(1).numpy())
+    items.insert(5, "choice", logprobs.argmax(1).numpy())
     items["correct"] = correct
     items["margin"] = (logprobs.gather(1, answer)[:, 0] - others).numpy()
     for option in range(OPTIONS):
@@ -654,7 +756,8 @@ def answer_instead(
     `answer` (the right option's text), `text` (the first line generated), `text_language` and
     `category`, one of
 
-    - "gold" or "wrong option": the text names an option of the item (`named_option`);
+    - "gold" or "wrong option": the text names an option of the item (`named_option`), or begins
+      with its letter where the prompt asks for letters;
     - "same language" or "other language": it names none, and is in the task's language or not;
     - "nothing": no letters.
 
@@ -669,6 +772,7 @@ def answer_instead(
         raise ValueError(
             f"n_items and max_new_tokens must be at least 1, got {n_items} and {max_new_tokens}"
         )
+    described = prepared.described
     chosen: list[int] = []
     for rows in prepared.items.groupby("task", sort=False).indices.values():
         count = min(n_items, len(rows))
@@ -676,34 +780,41 @@ def answer_instead(
     requests = [prepared.requests[index * OPTIONS] for index in chosen]
     prompts = [request.args[0].rstrip() for request in requests]
     said = _continue(model, tokenizer, prompts, max_new_tokens, batch_size)
-    known: dict[str, set[str]] = {language: set() for language in prepared.items["language"]}
-    for language, request in zip(
-        prepared.items["language"], prepared.requests[::OPTIONS], strict=True
-    ):
-        doc = request.doc
-        known[language].update(_words(doc["passage"], doc["question"], *doc["options"]))
+    known: dict[str, set[str]] = {item.language: set() for item in described}
+    for item in described:
+        known[item.language].update(_words(item.text, *item.options))
     outcomes = []
-    for index, request, text in zip(chosen, requests, said, strict=True):
-        item = prepared.items.iloc[index]
-        options = request.doc["options"]
-        looks = _text_language(text, item["language"], known)
-        option = named_option(text, options)
+    for index, text in zip(chosen, said, strict=True):
+        item = described[index]
+        looks = _text_language(text, item.language, known)
+        option = _letter(text) if item.lettered else None
+        if option is None:
+            option = named_option(text, item.options)
         if option is not None:
-            category = "gold" if option == item["answer"] else "wrong option"
+            category = "gold" if option == item.answer else "wrong option"
         elif not looks:
             category = "nothing"
         else:
-            category = "same language" if looks == item["language"] else "other language"
+            category = "same language" if looks == item.language else "other language"
         outcomes.append(
             {
-                **{key: item[key] for key in ("task", "language", "id", "relation")},
-                "answer": options[item["answer"]],
+                "task": item.task,
+                "language": item.language,
+                "id": item.id,
+                "relation": item.relation,
+                "answer": item.options[item.answer],
                 "text": text,
                 "text_language": looks,
                 "category": category,
             }
         )
     return pd.DataFrame(outcomes)
+
+
+def _letter(text: str) -> int | None:
+    """The option that a text begins with by its letter, alone or as in "(B)", "B." or "B:"."""
+    found = re.match(r"\s*\(?([A-D])(?![^\W_])", text)
+    return "ABCD".index(found[1]) if found else None
 
 
 @_inference()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import baselines, corpora, evaluation, generation, models, streams
+from . import baselines, benchmarks, corpora, evaluation, generation, models, streams
 from .attribution import neuron_relevance
 from .judging import PROMPT, Judge, LLMJudge, fidelity
 from .masking import masked
@@ -36,6 +36,8 @@ TABLES: dict[str, dict[str, str]] = {
     "knowledge": {"en": "knowledge_en", "zh": "knowledge_zh", "vi": "knowledge_vi"},
     "reading": {"en": "reading_en", "zh": "reading_zh", "vi": "reading_vi"},
 }
+#: The tables of each value of `benchmarks`.
+TABLES_OF = {"testbed": TABLES, "harness": benchmarks.TABLES}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class Settings:
     languages: Sequence[str] = ("en", "zh", "vi")
     corpus: str = "data/testbed/corpus/attribution"
     perplexity_corpus: str = "data/testbed/corpus/perplexity"
+    text_column: str = "text"
+    max_document_tokens: int | None = None
+    deduplicate: bool = True
+    corpus_documents: int = 5000
+    benchmarks: str = "testbed"
+    num_fewshot: int | None = None
+    benchmark_backend: str = "huggingface"
+    benchmark_data: str | None = None
     tasks: str = "data/testbed/tasks"
     n_samples: int = 1000
     window: int = 64
@@ -64,7 +74,7 @@ class Settings:
     random_seeds: Sequence[int] = (0, 1, 2, 3, 4)
     n_perplexity: int = 200
     task_limit: int | None = None
-    task_tables: Sequence[str] = tuple(TABLES)
+    task_tables: Sequence[str] | None = None  # None: all tables of the benchmarks
     chat: bool = False
     questions: str = "data/questions"
     n_questions: int | None = None
@@ -99,9 +109,8 @@ class Pipeline:
                 f"languages is {list(settings.languages)}: CRANE contrasts languages, so it needs "
                 "at least two different ones"
             )
-        for folder in (settings.corpus, settings.perplexity_corpus):
-            for language in settings.languages:
-                corpora.corpus_file(folder, language)
+        for corpus in (self.corpus, self.perplexity_corpus):
+            corpus.check(settings.languages)
         self.model, self.tokenizer = models.load(
             settings.model, settings.dtype, settings.device, local_files_only=settings.offline
         )
@@ -114,13 +123,55 @@ class Pipeline:
 
     # -- Stage 1: relevance, and stage 2: its concentration ------------------------------------
 
+    def _corpus(self, part: str) -> corpora.Corpus:
+        s = self.settings
+        source = s.corpus if part == "attribution" else s.perplexity_corpus
+        split = source.startswith("hub:") or s.corpus == s.perplexity_corpus
+        return corpora.Corpus(
+            source,
+            part if split else None,
+            s.text_column,
+            s.max_document_tokens,
+            s.deduplicate,
+            s.corpus_documents,
+            s.seed,
+            self.store,
+        )
+
+    @cached_property
+    def corpus(self) -> corpora.Corpus:
+        """The texts that relevance is computed on.
+
+        Documents of a hub dataset, and of one source given for both corpora, are divided between
+        the two: none is in both.
+        """
+        return self._corpus("attribution")
+
+    @cached_property
+    def perplexity_corpus(self) -> corpora.Corpus:
+        """The texts that perplexity is measured on."""
+        return self._corpus("perplexity")
+
     @cached_property
     def windows(self) -> dict[str, Tensor]:
         """Token windows for attribution, `{language: (n_samples, window)}`."""
         s = self.settings
-        return corpora.read_windows(
-            self.tokenizer, s.corpus, s.languages, s.n_samples, s.window, s.seed
-        )
+        return self.corpus.windows(self.tokenizer, s.languages, s.n_samples, s.window, s.seed)
+
+    def token_counts(self) -> pd.DataFrame:
+        """How much text each language's corpus has, in tokens too: `corpora.token_counts`."""
+        texts = {x: self.corpus.texts(x) for x in self.settings.languages}
+        return corpora.token_counts(self.tokenizer, texts)
+
+    def provenance(self) -> dict[str, Any]:
+        """Where texts and items come from, with licences and digests, as plain JSON."""
+        languages = self.settings.languages
+        return {
+            "corpus": self.corpus.provenance(languages),
+            "perplexity_corpus": self.perplexity_corpus.provenance(languages),
+            "benchmarks": self.settings.benchmarks,
+            "tasks": self.task_fingerprint,
+        }
 
     def _batches(self, language: str) -> Iterator[tuple[Tensor, Tensor]]:
         for ids in self.windows[language].split(self.settings.batch_size):
@@ -130,7 +181,7 @@ class Pipeline:
         s = self.settings
         return {
             "model": self._model_key,
-            "corpus": corpora.fingerprint(s.corpus, [language]),
+            "corpus": self.corpus.fingerprint([language]),
             "n_samples": s.n_samples,
             "window": s.window,
             "seed": s.seed,
@@ -262,24 +313,60 @@ class Pipeline:
     # -- Stage 4: intervention -------------------------------------------------------------------
 
     @cached_property
+    def tables(self) -> dict[str, dict[str, str]]:
+        """Which task stands for each language, by table: "paper" and parallel ones.
+
+        Raises ValueError for unknown benchmarks.
+        """
+        name = self.settings.benchmarks
+        if name not in TABLES_OF:
+            raise ValueError(f"unknown benchmarks {name!r}: expected one of {list(TABLES_OF)}")
+        return TABLES_OF[name]
+
+    @cached_property
     def _task_names(self) -> list[str]:
         """The tasks of the settings' tables in the run's languages, each once."""
-        languages = self.settings.languages
+        languages, tables = self.settings.languages, self.tables
         names = []
-        for table in (TABLES[name] for name in self.settings.task_tables):
+        for kind in tables if self.settings.task_tables is None else self.settings.task_tables:
+            if kind not in tables:
+                raise ValueError(f"unknown table {kind!r}: expected one of {list(tables)}")
             for language in languages:
-                if language not in table:
+                if language not in tables[kind]:
                     raise ValueError(
-                        f"no task for language {language!r}: there are tasks for {list(table)}"
+                        f"no task for language {language!r}: there are tasks for "
+                        f"{list(tables[kind])}"
                     )
             # In the table's order, so that the order of languages does not change what is stored.
-            names += [name for language, name in table.items() if language in languages]
+            names += [name for language, name in tables[kind].items() if language in languages]
         return list(dict.fromkeys(names))
+
+    @cached_property
+    def _harness(self) -> benchmarks.Harness | None:
+        """lm-eval's own benchmarks, if the settings ask for them."""
+        s, names = self.settings, self._task_names
+        if s.benchmarks == "harness":
+            return benchmarks.load(names, s.num_fewshot, s.task_limit, s.benchmark_data)
+        if s.num_fewshot:
+            raise ValueError(
+                f"num_fewshot is {s.num_fewshot}, but the testbed's tasks have no examples to "
+                "show; leave it None, or set benchmarks to 'harness'"
+            )
+        return None
+
+    @cached_property
+    def task_fingerprint(self) -> dict[str, str]:
+        """Digests of each task's definition and items, by task (a group's parts one by one)."""
+        if self._harness is not None:
+            return self._harness.fingerprint
+        return evaluation.fingerprint(self._task_names, self.settings.tasks)
 
     @cached_property
     def prepared(self) -> evaluation.Prepared:
         """The tasks, built and tokenised once."""
         s = self.settings
+        if self._harness is not None:
+            return self._harness.prepare(self.model, self.tokenizer)
         tasks = evaluation.load_tasks(self._task_names, s.tasks, limit=s.task_limit)
         return evaluation.prepare(self.model, self.tokenizer, tasks)
 
@@ -287,8 +374,8 @@ class Pipeline:
     def perplexity_windows(self) -> dict[str, Tensor]:
         """Token windows for held-out perplexity, `{language: (n_perplexity, window)}`."""
         s = self.settings
-        return corpora.read_windows(
-            self.tokenizer, s.perplexity_corpus, s.languages, s.n_perplexity, s.window, s.seed
+        return self.perplexity_corpus.windows(
+            self.tokenizer, s.languages, s.n_perplexity, s.window, s.seed
         )
 
     def _under(self, neurons: NeuronSet | None) -> Any:
@@ -315,18 +402,30 @@ class Pipeline:
         s = self.settings
         return {
             "model": self._model_key,
-            "tasks": evaluation.fingerprint(self._task_names, s.tasks),
+            "tasks": self.task_fingerprint,
             "limit": s.task_limit,
+            "num_fewshot": s.num_fewshot,
+            "backend": s.benchmark_backend,
             "neurons": "" if neurons is None else neurons.digest(),
-            "code": source_digest("evaluation", "kernels", "masking", "models"),
+            "code": source_digest("benchmarks", "evaluation", "kernels", "masking", "models"),
         }
 
     def items(self, neurons: NeuronSet | None = None) -> pd.DataFrame:
         """Every item's outcome under a mask (None: unmasked); columns of `evaluation.evaluate`."""
 
+        backend = self.settings.benchmark_backend
+        if backend not in benchmarks.BACKENDS:
+            raise ValueError(
+                f"unknown benchmark_backend {backend!r}: expected one of {benchmarks.BACKENDS}"
+            )
+
         def compute() -> pd.DataFrame:
             if neurons is not None:
                 self.logit_change(neurons)
+            if backend == "vllm":
+                return benchmarks.evaluate_with_vllm(
+                    self.model, self.prepared, neurons, self.store.root
+                )
             with self._under(neurons):
                 return evaluation.evaluate(self.model, self.prepared)
 
@@ -362,7 +461,7 @@ class Pipeline:
 
         key = {
             "model": self._model_key,
-            "corpus": corpora.fingerprint(s.perplexity_corpus, s.languages),
+            "corpus": self.perplexity_corpus.fingerprint(s.languages),
             "n": s.n_perplexity,
             "window": s.window,
             "seed": s.seed,

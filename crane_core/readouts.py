@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import fisher_exact, spearmanr
 
-from .evaluation import OPTIONS, Prepared
+from .evaluation import Prepared
 
 Array = NDArray[np.float64]
 
@@ -363,8 +363,7 @@ def loss_changes(
 
 def option_texts(prepared: Prepared) -> dict[str, list[str]]:
     """The options of every item, by its id."""
-    docs = (request.doc for request in prepared.requests[::OPTIONS])
-    return {doc["id"]: list(doc["options"]) for doc in docs}
+    return {item.id: list(item.options) for item in prepared.described}
 
 
 def choices(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:

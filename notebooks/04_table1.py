@@ -43,7 +43,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import figures, metrics, readouts
-from crane_core.pipeline import TABLES, Pipeline, Settings
+from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 
 settings = Settings.of(globals())
@@ -124,7 +124,7 @@ evaluated = by_site["intermediate"]
 
 # %% tags=["hide-input"]
 items = {site: found.items() for site, found in by_site.items()}
-seeds = {site: found.seeds(TABLES["paper"]) for site, found in by_site.items()}
+seeds = {site: found.seeds(pipeline.tables["paper"]) for site, found in by_site.items()}
 write_table(items["intermediate"], results / "items_table1.parquet")
 write_table(items["projections"], results / "items_table1_projections.parquet")
 write_table(seeds["intermediate"], results / "table1_seeds.csv")
@@ -150,7 +150,7 @@ display(
 # from those means.
 
 # %%
-table1 = evaluated.table(TABLES["paper"])
+table1 = evaluated.table(pipeline.tables["paper"])
 write_table(table1, results / "table1.csv")
 
 
@@ -159,7 +159,7 @@ display(
     figures.table(
         readouts.shown(table1, settings.languages),
         "Table 1, ours: accuracy on "
-        + ", ".join(TABLES["paper"][x] for x in settings.languages)
+        + ", ".join(pipeline.tables["paper"][x] for x in settings.languages)
         + " and LangSpec-F1. For random masks the range is that over "
         f"{len(settings.random_seeds)} seeds, for the others the interval is a 95 % one from "
         "paired bootstrap over items",
@@ -190,7 +190,7 @@ figures.show(
     figures.fig4_heatmap(
         table1,
         settings.languages,
-        labels={x: TABLES["paper"][x] for x in settings.languages},
+        labels={x: pipeline.tables["paper"][x] for x in settings.languages},
         title="Ours, testbed: site intermediate",
     ),
     alt="Heatmap of drops in accuracy under each mask with bars of LangSpec-F1, on our testbed. "
@@ -260,7 +260,7 @@ display(
 # the numbers.
 
 # %%
-verdicts = readouts.verdicts(items["intermediate"], table1, TABLES["paper"])
+verdicts = readouts.verdicts(items["intermediate"], table1, pipeline.tables["paper"])
 write_table(verdicts, results / "table1_verdicts.csv")
 
 # %% tags=["hide-input"]
@@ -324,8 +324,9 @@ def both_sites(tables):
 
 
 parallel = {
-    kind: {site: found.table(TABLES[kind]) for site, found in by_site.items()}
-    for kind in ("knowledge", "reading")
+    kind: {site: found.table(pipeline.tables[kind]) for site, found in by_site.items()}
+    for kind in pipeline.tables
+    if kind != "paper"
 }
 for kind, tables in parallel.items():
     write_table(both_sites(tables), results / f"table1_parallel_{kind}.csv")
@@ -348,7 +349,7 @@ for kind, tables in parallel.items():
             figures.fig4_heatmap(
                 tables["intermediate"],
                 settings.languages,
-                labels={x: TABLES[kind][x] for x in settings.languages},
+                labels={x: pipeline.tables[kind][x] for x in settings.languages},
                 title=f"Drops in {kind}, the same task in every language (ours)",
                 reach=largest,
             ),
@@ -359,7 +360,7 @@ for kind, tables in parallel.items():
 
 # %% tags=["hide-input"]
 parallel_verdicts = {
-    kind: readouts.verdicts(items["intermediate"], tables["intermediate"], TABLES[kind])
+    kind: readouts.verdicts(items["intermediate"], tables["intermediate"], pipeline.tables[kind])
     for kind, tables in parallel.items()
 }
 text = []
@@ -401,7 +402,7 @@ display(Markdown(verdict))
 # of the layer write there. LAPE counts intermediate neurons and has no row here.
 
 # %%
-table1_projections = by_site["projections"].table(TABLES["paper"])
+table1_projections = by_site["projections"].table(pipeline.tables["paper"])
 write_table(table1_projections, results / "table1_projections.csv")
 
 # %% tags=["hide-input"]
@@ -431,7 +432,9 @@ display(
         "Table 1 at the site projections (ours; nothing published)",
     )
 )
-verdicts_projections = readouts.verdicts(items["projections"], table1_projections, TABLES["paper"])
+verdicts_projections = readouts.verdicts(
+    items["projections"], table1_projections, pipeline.tables["paper"]
+)
 write_table(verdicts_projections, results / "table1_projections_verdicts.csv")
 display(
     Markdown(
@@ -536,7 +539,7 @@ chosen = readouts.choices(items["intermediate"], readouts.option_texts(pipeline.
 write_table(chosen, results / "choices.csv")
 
 # %% tags=["hide-input"]
-task_language = {name: x for table in TABLES.values() for x, name in table.items()}
+task_language = {name: x for table in pipeline.tables.values() for x, name in table.items()}
 chosen["language"] = chosen["task"].map(task_language)
 numbers = ["right", "same", "lost", "gained", "position_bits", "variety"]
 rows = []

@@ -51,7 +51,7 @@ from IPython.display import Markdown, display
 
 from crane_core import figures, models, readouts
 from crane_core.outcomes import side_by_side
-from crane_core.pipeline import TABLES, Pipeline, Settings
+from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 from crane_core.selection import overlap
 
@@ -113,8 +113,8 @@ on_base = base.evaluated(interventions, losses=False)
 on_chat = chat.evaluated(interventions, losses=False)
 write_table(on_chat.items(), results / "items_table3.parquet")
 
-base_table, chat_table = (found.table(TABLES["paper"]) for found in (on_base, on_chat))
-base_seeds, chat_seeds = (found.seeds(TABLES["paper"]) for found in (on_base, on_chat))
+base_table, chat_table = (found.table(base.tables["paper"]) for found in (on_base, on_chat))
+base_seeds, chat_seeds = (found.seeds(base.tables["paper"]) for found in (on_base, on_chat))
 table3 = side_by_side(base_table, chat_table, settings.languages)
 write_table(table3, results / "table3.csv")
 write_table(side_by_side(base_seeds, chat_seeds, settings.languages), results / "table3_seeds.csv")
@@ -130,7 +130,7 @@ display(
     figures.table(
         frame,
         "Table 3, ours: accuracy on "
-        + ", ".join(TABLES["paper"][x] for x in settings.languages)
+        + ", ".join(base.tables["paper"][x] for x in settings.languages)
         + " of base and chat model under the same masks, and LangSpec-F1 of the chat model with a "
         "95 % interval (random masks: range over "
         f"{len(settings.random_seeds)} seeds). Intervals of the scores are in Figure 6 and in "
@@ -149,7 +149,7 @@ display(
 )
 
 # %% tags=["hide-input"]
-verdicts3 = readouts.verdicts(on_chat.items(), chat_table, TABLES["paper"])
+verdicts3 = readouts.verdicts(on_chat.items(), chat_table, base.tables["paper"])
 write_table(verdicts3, results / "table3_verdicts.csv")
 methods = [m for m in dict.fromkeys(verdicts3["method"]) if m != "Random"]
 lines = [f"- {readouts.summary(verdicts3, m)}" for m in methods]
@@ -185,7 +185,7 @@ def six(table, own, labels, title):
     )
 
 
-display(six(table3, settings.languages, TABLES["paper"], "Ours, testbed"))
+display(six(table3, settings.languages, base.tables["paper"], "Ours, testbed"))
 display(
     six(
         published3,
@@ -352,7 +352,7 @@ display(
 own = [row for row in chat.interventions() if row.method in found_on]
 tables = {
     ("benchmarks", "base"): chat_table,
-    ("benchmarks", "chat"): chat.evaluated(own, losses=False).table(TABLES["paper"]),
+    ("benchmarks", "chat"): chat.evaluated(own, losses=False).table(base.tables["paper"]),
     ("open-ended", "base"): table4,
     ("open-ended", "chat"): chat.judged(own).table(),
 }

@@ -50,7 +50,7 @@ from IPython.display import Markdown, display
 
 from crane_core import audit, choices, figures, readouts
 from crane_core.audit.testbed import Ours, on_testbed, threshold_robust
-from crane_core.pipeline import TABLES, Pipeline, Settings
+from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 
 settings = Settings.of(globals())
@@ -66,25 +66,26 @@ evaluated = {
 }
 judged = {"2": base.judged(interventions), "4": chat.judged(interventions)}
 scored = {
-    "1": evaluated["1"].scored(TABLES["paper"]),
+    "1": evaluated["1"].scored(base.tables["paper"]),
     "2": judged["2"].scored(),
-    "3": evaluated["3"].scored(TABLES["paper"]),
+    "3": evaluated["3"].scored(base.tables["paper"]),
     "4": judged["4"].scored(),
 }
 tables = {number: found.table() for number, found in scored.items()}
 verdicts = {}
 for number, table in tables.items():
     if number in evaluated:
-        items, tasks, value = evaluated[number].items(), TABLES["paper"], "correct"
+        items, tasks, value = evaluated[number].items(), base.tables["paper"], "correct"
     else:
         items, tasks = judged[number].items(), {x: f"open_{x}" for x in settings.languages}
         value = "score"
     verdicts[number] = readouts.verdicts(items, table, tasks, value=value)
 parallel = {
     kind: readouts.verdicts(
-        evaluated["1"].items(), evaluated["1"].table(TABLES[kind]), TABLES[kind]
+        evaluated["1"].items(), evaluated["1"].table(base.tables[kind]), base.tables[kind]
     )
-    for kind in ("knowledge", "reading")
+    for kind in base.tables
+    if kind != "paper"
 }
 
 # %% [markdown]

@@ -1,5 +1,6 @@
 """Multiple choice through lm-eval with shared contexts, free answers, perplexity."""
 
+import dataclasses
 import json
 import math
 import os
@@ -434,7 +435,7 @@ def test_lm_eval_reports_the_same(
 def test_items_table(prepared: evaluation.Prepared) -> None:
     items = evaluation.evaluate(MODEL, prepared)
     assert list(items.columns) == [
-        *("task", "language", "id", "relation", "choice", "answer", "cluster"),
+        *("task", "subtask", "language", "id", "relation", "choice", "answer", "cluster"),
         *("correct", "margin"),
         *(f"logprob_{option}" for option in range(4)),
     ]
@@ -553,14 +554,11 @@ def test_answers_are_sorted_into_kinds(
         return [text for language in ("en", "zh", "vi") for text in said[language]] * 2
 
     monkeypatch.setattr(evaluation, "_continue", speak)
-    items = prepared.items.copy()
-    for request in prepared.requests:  # the same options everywhere, the first one right
-        language = request.doc["id"].split("_")[1].split("-")[0]
-        monkeypatch.setitem(request.doc, "options", PLACES[language][:4])
-    items["answer"] = 0
-    fixed = evaluation.Prepared(
-        TOKENIZER, prepared.tasks, prepared.requests, prepared.packed, items
+    described = tuple(  # the same options everywhere, the first one right
+        dataclasses.replace(item, options=tuple(PLACES[item.language][:4]), answer=0)
+        for item in prepared.described
     )
+    fixed = dataclasses.replace(prepared, described=described)
     table = evaluation.answer_instead(MODEL, TOKENIZER, fixed, n_items=5)
     assert list(table["category"]) == kinds * 6
     assert list(table["answer"][:5]) == ["Paris"] * 5 and table["text_language"][3] == "vi"
