@@ -94,7 +94,7 @@ class Harness:
         """The item of one document; see `evaluation.Item`.
 
         Its id is the task and the row of the split. Items of Belebele share a cluster with those on
-        the same passage, in other languages too, the others with those of their subject.
+        the same passage, in other languages too; the others are each on their own.
         """
         group = self.group[name]
         place = self.places[name][index]
@@ -122,7 +122,7 @@ class Harness:
             id=f"{name}-{place:05d}",
             relation=name,
             answer=answer,
-            cluster=str(doc.get("link") or name),
+            cluster=str(doc.get("link") or f"{name}-{place:05d}"),
             options=tuple(str(option) for option in options),
             text=f"{doc.get('flores_passage', '')} {doc['question']}",
             lettered=True,
@@ -217,6 +217,12 @@ def _parts(manager: TaskManager, name: str) -> list[str]:
         return [name]
     members = manager.task_index[name].cfg["task"]
     return [part for member in members for part in _parts(manager, member)]
+
+
+def subjects(name: str) -> list[str]:
+    """The configurations of its data set on the hub that a benchmark reads, in lm-eval's order."""
+    manager = _manager(FOLDERS)
+    return [manager.task_index[part].cfg["dataset_name"] for part in _parts(manager, name)]
 
 
 def _show_examples(name: str, task: ConfigurableTask, num_fewshot: int | None) -> None:

@@ -151,7 +151,7 @@ def plan(
     gpu: str | None = None,
     results: Path | None = None,
     prices: tuple[float, float] = (2.5, 10.0),
-    kept: Iterable[Mapping[str, Any]] = (),
+    kept: Iterable[str] = (),
 ) -> Plan:
     """What a run under `settings` takes: Tables 1 to 4 with their controls.
 
@@ -161,7 +161,7 @@ def plan(
     gpu : name of a device in `GPUS`, or of a machine that was measured; None: this machine's.
     results : folder of `benchmarks/`' result files.
     prices : of the judge, dollars per million tokens sent and received.
-    kept : manifests of what the store holds for this run.
+    kept : the stage of every artefact that the store holds for this run.
 
     Raises ValueError for an unknown device, and FileNotFoundError for a model whose configuration
     cannot be had.
@@ -175,9 +175,8 @@ def plan(
     names = {"moments": "relevance", "activations": "activation counts (LAPE)"}
     names |= {"items": "benchmarks, base", "said": "open questions, base"}
     done: dict[str, int] = {}
-    for record in kept:
-        name = names.get(record["stage"])
-        if name:
+    for stage in kept:
+        if name := names.get(stage):
             done[name] = done.get(name, 0) + 1
     device = find_device(gpu, results)
     return Plan(settings, parameters, device, stages, done, prices, 60)

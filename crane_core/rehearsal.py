@@ -23,12 +23,14 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crane_core import corpora
+from crane_core.benchmarks import FLORES, subjects
 from crane_core.runs import ROOT
 
 LANGUAGES = ("en", "zh", "vi")
@@ -142,12 +144,10 @@ def build(folder: Path, layers: int = 2, width: int = 256, dtype: str = "float32
 def write_benchmarks(folder: Path) -> None:
     """MMLU, C-Eval and Belebele in the hub's layout and schema, with the testbed's items in them.
 
-    `<folder>/<repository>/<config>/<split>.parquet`, every subject with two items to test on and
-    five examples.
+    Every subject has two items to test on and five examples.
     """
-    from crane_core.benchmarks import subjects
-
     en, zh = (_items(f"knowledge_{x}") for x in ("en", "zh"))
+    mmlu, ceval = {}, {}
     for number, subject in enumerate(subjects("mmlu")):
         rows = [
             {
@@ -158,7 +158,7 @@ def write_benchmarks(folder: Path) -> None:
             }
             for item in _seven(en, number)
         ]
-        _write(folder / "cais/mmlu" / subject, {"dev": rows[:5], "test": rows[5:]})
+        mmlu[subject] = {"dev": rows[:5], "test": rows[5:]}
     for number, subject in enumerate(subjects("ceval-valid")):
         rows = [
             {
@@ -170,22 +170,28 @@ def write_benchmarks(folder: Path) -> None:
             }
             for index, item in enumerate(_seven(zh, number))
         ]
-        _write(folder / "ceval/ceval-exam" / subject, {"dev": rows[:5], "val": rows[5:]})
-    for x, code in (("en", "eng_Latn"), ("zh", "zho_Hans"), ("vi", "vie_Latn")):
-        rows = [
-            {
-                "link": f"https://example.org/{index // 2}",
-                "question_number": index % 2 + 1,
-                "flores_passage": item["passage"],
-                "question": item["question"],
-                **{f"mc_answer{i + 1}": option for i, option in enumerate(item["options"])},
-                "correct_answer_num": str(item["answer"] + 1),
-                "dialect": code,
-                "ds": "2023-05-03",
-            }
-            for index, item in enumerate(_items(f"reading_{x}")[:20])
-        ]
-        _write(folder / "facebook/belebele" / code, {"test": rows})
+        ceval[subject] = {"dev": rows[:5], "val": rows[5:]}
+    belebele = {
+        FLORES[x]: {
+            "test": [
+                {
+                    "link": f"https://example.org/{index // 2}",
+                    "question_number": index % 2 + 1,
+                    "flores_passage": item["passage"],
+                    "question": item["question"],
+                    **{f"mc_answer{i + 1}": option for i, option in enumerate(item["options"])},
+                    "correct_answer_num": str(item["answer"] + 1),
+                    "dialect": FLORES[x],
+                    "ds": "2023-05-03",
+                }
+                for index, item in enumerate(_items(f"reading_{x}")[:20])
+            ]
+        }
+        for x in LANGUAGES
+    }
+    _write(folder / "cais" / "mmlu", mmlu)
+    _write(folder / "ceval" / "ceval-exam", ceval)
+    _write(folder / "facebook" / "belebele", belebele)
 
 
 def _items(task: str) -> list[dict[str, Any]]:
@@ -197,10 +203,18 @@ def _seven(items: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     return [items[(7 * number + index) % len(items)] for index in range(7)]
 
 
-def _write(folder: Path, splits: Mapping[str, list[dict[str, Any]]]) -> None:
-    folder.mkdir(parents=True)
-    for split, rows in splits.items():
-        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet", index=False)
+def _write(folder: Path, configs: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
+    """Write a data set as the hub keeps it: a file per split, and a card that names them."""
+    card: list[dict[str, Any]] = []
+    for config, splits in configs.items():
+        files = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
+        card.append({"config_name": config, "data_files": files})
+        (folder / config).mkdir(parents=True)
+        for split, rows in splits.items():
+            path = folder / config / f"{split}-00000-of-00001.parquet"
+            pd.DataFrame(rows).to_parquet(path, index=False)
+    text = yaml.safe_dump({"configs": card}, sort_keys=False)
+    (folder / "README.md").write_text(f"---\n{text}---\nMade up for a rehearsal.\n", "utf-8")
 
 
 # -------------------------------------------------------------------------------------- the judge

@@ -25,8 +25,15 @@
 
 # %% tags=["parameters"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+dtype = "float32"  # type of the weights: float32, bfloat16 or float16
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+offline = True  # False: weights, corpora and benchmarks may come from the hub
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
+text_column = "text"  # column of JSON lines or Parquet that holds the documents
+max_document_tokens = None  # tokens a document is cut to; None: not cut
+deduplicate = True  # leave out documents that have occurred before
+corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
 tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 window = 64  # tokens per window of text
 batch_size = 50  # windows that go through the model at a time
@@ -36,6 +43,7 @@ n_checked = 100  # windows per language on which this notebook checks relevance
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +53,17 @@ from IPython.display import Markdown
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
-from crane_core import attribution, corpora, evaluation, figures, masking, models
+from crane_core import attribution, evaluation, figures, masking, models
 from crane_core.attribution import neuron_relevance, objective_values, token_relevance
 from crane_core.conservation import conservation, stream_shares
 from crane_core.moments import StreamingMoments
-from crane_core.pipeline import TABLES
+from crane_core.pipeline import TABLES, Pipeline, Settings
 from crane_core.runs import write_table
 from crane_core.selection import NeuronSet
 
-net, tokenizer = models.load(model)
-windows = corpora.read_windows(tokenizer, corpus, languages, n_checked, window, seed)
+settings = dataclasses.replace(Settings.of(globals()), n_samples=n_checked)
+pipeline = Pipeline(settings)
+net, tokenizer, windows = pipeline.model, pipeline.tokenizer, pipeline.windows
 results = Path(run_dir) / "results"
 
 # %% tags=["hide-input"]

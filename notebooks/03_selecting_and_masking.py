@@ -24,9 +24,16 @@
 
 # %% tags=["parameters"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
+dtype = "float32"  # type of the weights: float32, bfloat16 or float16
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+offline = True  # False: weights, corpora and benchmarks may come from the hub
 languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
 corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
 perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
+text_column = "text"  # column of JSON lines or Parquet that holds the documents
+max_document_tokens = None  # tokens a document is cut to; None: not cut
+deduplicate = True  # leave out documents that have occurred before
+corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
 n_samples = 1000  # windows of text per language that relevance is taken on
 window = 64  # tokens per window
 batch_size = 50  # windows that are run at once

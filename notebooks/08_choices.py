@@ -14,10 +14,21 @@
 
 # %% tags=["parameters"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
+dtype = "float32"  # type of the weights: float32, bfloat16 or float16
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+offline = True  # False: weights, corpora and benchmarks may come from the hub
 languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
 corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
 perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
+text_column = "text"  # column of JSON lines or Parquet that holds the documents
+max_document_tokens = None  # tokens a document is cut to; None: not cut
+deduplicate = True  # leave out documents that have occurred before
+corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
 tasks = "data/testbed/tasks"  # folder of lm-eval task files
+benchmarks = "testbed"  # testbed, or harness: lm-eval's MMLU, C-Eval and Belebele
+num_fewshot = None  # examples before each question; None: what the definition says
+benchmark_backend = "huggingface"  # what scores the harness's benchmarks: huggingface or vllm
+benchmark_data = None  # folder with copies of the harness's data sets; None: the hub's cache
 n_samples = 1000  # windows of text per language that relevance is taken on
 window = 64  # tokens per window
 batch_size = 50  # windows that are run at once

@@ -506,7 +506,9 @@ def test_embeddings_that_require_gradients_change_nothing(
     expected = neuron_relevance(tiny_llama, *tiny_batch, site=site)
     tiny_llama.enable_input_require_grads()  # as transformers does for gradient checkpointing
     found = neuron_relevance(tiny_llama, *tiny_batch, site=site)
-    if isinstance(expected, Tensor):
-        expected, found = {"intermediate": expected}, {"intermediate": found}  # type: ignore[dict-item]
-    for name in expected:
-        assert torch.equal(found[name], expected[name])
+    for own, other in zip(by_site(expected), by_site(found), strict=True):
+        assert torch.equal(own, other)
+
+
+def by_site(relevance: Tensor | dict[str, Tensor]) -> list[Tensor]:
+    return [relevance] if isinstance(relevance, Tensor) else list(relevance.values())
