@@ -124,7 +124,8 @@ def _adapter(model_type: str) -> Family:
             f"no adapter for the model family {model_type!r} "
             f"(known: {', '.join(sorted(FAMILIES))}). Add FAMILIES[{model_type!r}] = Family(...) "
             "in crane_core/models.py with the paths of its decoder blocks, gated MLPs and RMS "
-            "norms; CRANE needs gated MLPs (gate_proj, up_proj, down_proj)."
+            "norms, and a small model of it to SPECIFIC in tests/conftest.py, to test it. CRANE "
+            "needs gated MLPs (gate_proj, up_proj, down_proj)."
         )
     return FAMILIES[model_type]
 
