@@ -145,7 +145,7 @@ def test_waiting_is_announced_and_who_does_not_wait_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
-    worker = processes.Process(target=make, args=(tmp_path, 1.5, log))
+    worker = processes.Process(target=make, args=(tmp_path, 2.5, log))
     worker.start()
     wait_for(log)
     store = Store(tmp_path)
