@@ -193,7 +193,7 @@ def test_a_full_disk_is_one_clear_error_and_costs_nothing(
         with pytest.raises(DiskFullError) as error:
             store.tensors("kurtosis", {"n": 1}, lambda: {"a": torch.ones(2**18)})
     message = str(error.value)
-    for part in ("needs 1.0 MiB", str(tmp_path / "kurtosis"), "MiB free", "same command again"):
+    for part in ("needs 1.00 MiB", str(tmp_path / "kurtosis"), "MiB free", "same command again"):
         assert part in message
     assert everything(tmp_path) == before
     assert store.value("sizes", {"n": 1}, forbidden) == "kept"

@@ -37,8 +37,8 @@ def full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None]
         ):
             raise
         folder = next(folder for folder in path.parents if folder.is_dir())
-        free = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
-        size = "" if needed is None else f" needs {needed / 2**20:.1f} MiB and"
+        free = f"{shutil.disk_usage(folder).free / 2**20:.2f} MiB free"
+        size = "" if needed is None else f" needs {needed / 2**20:.2f} MiB and"
         raise DiskFullError(
             errno.ENOSPC,
             f"no room on the disk: {path.name}{size} could not be written to {folder} ({free}, or "
