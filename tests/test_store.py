@@ -172,6 +172,18 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("numbers/.*"))
 
 
+def test_leftovers_of_the_dead_go_and_those_of_other_machines_stay(tmp_path: Path) -> None:
+    Store(tmp_path).value("sizes", {"n": 1}, lambda: 1)
+    with atomic_path(tmp_path / "sizes" / "a.bin") as mine:
+        mine.write_bytes(b"in the making")
+        elsewhere = mine.with_name(".a.bin@another-machine.4194304.tmp")
+        dead = mine.with_name(mine.name.replace(f".{os.getpid()}.", ".4194304."))
+        for path in (elsewhere, dead):
+            path.write_bytes(b"half")
+        Store(tmp_path)
+        assert (mine.exists(), elsewhere.exists(), dead.exists()) == (True, True, False)
+
+
 # --- a full disk ----------------------------------------------------------------------------------
 
 
