@@ -266,10 +266,13 @@ class _Collection:
             _write_checkpoint(path, progress, seconds, self.memory)
             saved, kept = time.monotonic(), progress
 
-        _, batch_size = self.size
+        n_samples, batch_size = self.size
+        windows = self.windows()
+        if len(windows) != n_samples:
+            raise ValueError(f"windows gives {len(windows)} samples, but size says {n_samples}")
         try:
             for batch in self.pieces[number][progress.done :]:
-                ids = self.windows()[batch * batch_size : (batch + 1) * batch_size]
+                ids = windows[batch * batch_size : (batch + 1) * batch_size]
                 notes: list[str] = []
                 parts = self.memory.run(self._on_cpu, ids, notes.append)
                 joined = {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
@@ -344,8 +347,9 @@ def collect(
     every : seconds between checkpoints.
     desc : title of the progress bar.
 
-    Raises ValueError for a size below 1 and relevance that `StreamingMoments.update` refuses,
-    MemoryError if a single sample does not fit, DiskFullError if the store has no room.
+    Raises ValueError for a size below 1 or not that of the windows, and for relevance that
+    `StreamingMoments.update` refuses; MemoryError if a single sample does not fit; DiskFullError if
+    the store has no room.
     """
     work = _Collection(store, key, windows, size, relevance, memory or Memory(), every)
     pieces = len(work.pieces)

@@ -138,6 +138,19 @@ def test_a_table_of_judged_answers(base: Pipeline) -> None:
     assert len(spoken) == 3 * 3 and set(spoken["n"]) == {4, 8}
 
 
+def test_vllm_is_told_how_many_devices_share_the_model(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr(
+        "crane_core.vllm_engine.VLLMEngine", lambda *args, **options: given.update(options)
+    )
+    _ = Pipeline(
+        dataclasses.replace(SETTINGS, engine="vllm", tensor_parallel_size=2), store
+    )._engine
+    assert given["tensor_parallel_size"] == 2
+
+
 def test_unknown_engine_and_judge(store: Store) -> None:
     with pytest.raises(ValueError, match="unknown engine 'magic'"):
         Pipeline(dataclasses.replace(SETTINGS, engine="magic"), store).said()

@@ -145,7 +145,7 @@ def test_waiting_is_announced_and_who_does_not_wait_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
-    worker = processes.Process(target=make, args=(tmp_path, 1.5, log))
+    worker = processes.Process(target=make, args=(tmp_path, 2.5, log))
     worker.start()
     wait_for(log)
     store = Store(tmp_path)
@@ -172,6 +172,18 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("numbers/.*"))
 
 
+def test_leftovers_of_the_dead_go_and_those_of_other_machines_stay(tmp_path: Path) -> None:
+    Store(tmp_path).value("sizes", {"n": 1}, lambda: 1)
+    with atomic_path(tmp_path / "sizes" / "a.bin") as mine:
+        mine.write_bytes(b"in the making")
+        elsewhere = mine.with_name(".a.bin@another-machine.4194304.tmp")
+        dead = mine.with_name(mine.name.replace(f".{os.getpid()}.", ".4194304."))
+        for path in (elsewhere, dead):
+            path.write_bytes(b"half")
+        Store(tmp_path)
+        assert (mine.exists(), elsewhere.exists(), dead.exists()) == (True, True, False)
+
+
 # --- a full disk ----------------------------------------------------------------------------------
 
 
@@ -193,7 +205,7 @@ def test_a_full_disk_is_one_clear_error_and_costs_nothing(
         with pytest.raises(DiskFullError) as error:
             store.tensors("kurtosis", {"n": 1}, lambda: {"a": torch.ones(2**18)})
     message = str(error.value)
-    for part in ("needs 1.0 MiB", str(tmp_path / "kurtosis"), "MiB free", "same command again"):
+    for part in ("needs 1.00 MiB", str(tmp_path / "kurtosis"), "MiB free", "same command again"):
         assert part in message
     assert everything(tmp_path) == before
     assert store.value("sizes", {"n": 1}, forbidden) == "kept"

@@ -92,6 +92,12 @@ def test_pieces_have_the_moments_of_one_stream(tmp_path: Path, size: tuple[int, 
     assert torch.equal(again.kurtosis(), found.kurtosis())
 
 
+def test_windows_have_to_be_as_many_as_planned(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="windows gives 50 samples, but size says 60"):
+        collected(tmp_path, (60, 10))
+    assert not Store(tmp_path).has(STAGE, {"model": "tiny", "size": [60, 10]})
+
+
 def test_several_sites_are_kept_apart(tmp_path: Path) -> None:
     def both(ids: Tensor) -> Mapping[str, Tensor]:
         found = relevance(ids)["intermediate"]

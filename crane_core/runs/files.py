@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas
+
+
+_HOST = re.sub(r"[^\w-]", "-", platform.node())
 
 
 class DiskFullError(OSError):
@@ -37,8 +42,8 @@ def full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None]
         ):
             raise
         folder = next(folder for folder in path.parents if folder.is_dir())
-        free = f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB free"
-        size = "" if needed is None else f" needs {needed / 2**20:.1f} MiB and"
+        free = f"{shutil.disk_usage(folder).free / 2**20:.2f} MiB free"
+        size = "" if needed is None else f" needs {needed / 2**20:.2f} MiB and"
         raise DiskFullError(
             errno.ENOSPC,
             f"no room on the disk: {path.name}{size} could not be written to {folder} ({free}, or "
@@ -51,13 +56,14 @@ def full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None]
 def atomic_path(path: Path | str, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends without error.
 
-    The temporary name carries the process id, so that two processes never write the same file and
-    `remove_leftovers` can tell the files of a killed process from those of a living one.
+    The temporary name carries the machine's name and the process id, so that two processes never
+    write the same file and `remove_leftovers` can tell the files of a killed process from those of
+    a living one.
 
     Raises DiskFullError if there is no room; `needed` is the size in bytes for its message.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}@{_HOST}.{os.getpid()}.tmp")
     try:
         with full_disk_explained(path, needed):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,10 +80,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete what `atomic_path` left below `directory` in processes that no longer run."""
+    """Delete what `atomic_path` left below `directory` in processes that no longer run here."""
     for path in directory.rglob(".*.tmp"):
-        process = path.name.split(".")[-2]
-        if not (process.isdigit() and _alive(int(process))):
+        *name, process, _ = path.name.split(".")
+        host = name[-1].partition("@")[2] or _HOST
+        if host == _HOST and not (process.isdigit() and _alive(int(process))):
             path.unlink(missing_ok=True)
 
 

@@ -40,6 +40,10 @@ FORMAT, OLDEST_FORMAT = 2, 1
 RUN_NAME = "CRANE_RUN"
 
 
+#: Another process's work on an artefact is waited for so long before a word about it.
+NOTICE_SECONDS = 1.0
+
+
 class StoreFormatError(ValueError):
     """A store of another version of this package, which this one cannot read."""
 
@@ -374,7 +378,7 @@ def _locked(sidecar: Path, wait: bool) -> Iterator[bool]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=NOTICE_SECONDS if wait else 0)
         except Timeout:
             if wait:
                 name = f"{sidecar.parent.name}/{sidecar.stem}"
