@@ -26,7 +26,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -413,6 +413,7 @@ class Corpus:
     n_documents: int = 5000
     seed: int = 0
     store: Store | None = None
+    _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.part not in (None, *PARTS):
@@ -486,30 +487,27 @@ class Corpus:
     def fingerprint(self, languages: Sequence[str]) -> dict[str, str]:
         """A digest of each language's documents and of how they are read, for keys.
 
-        Read plainly, local files have the digest of `fingerprint`. Raises as `texts` does.
+        Read plainly, local files have the digest of `fingerprint`. Every language is digested once.
+        Raises as `texts` does.
         """
+        return {language: self._digest_of(language) for language in languages}
+
+    def _digest_of(self, language: str) -> str:
+        if language in self._digests:
+            return self._digests[language]
         hub = self.hub
-        options = {
-            "part": self.part,
-            "max_document_tokens": self.max_document_tokens,
-            "text_column": self.text_column,
-            "deduplicate": self.deduplicate,
-        }
-        plain = options == {
-            "part": None,
-            "max_document_tokens": None,
-            "text_column": "text",
-            "deduplicate": True,
-        }
         if hub is None:
-            digests = fingerprint(self.source, languages)
+            digest = fingerprint(self.source, [language])[language]
         else:
-            digests = {
-                x: digest_of(canonical(self._snapshot(hub, x)["documents"]), 64) for x in languages
-            }
-        if plain:
-            return digests
-        return {x: digest_of(canonical([digests[x], options]), 64) for x in languages}
+            digest = digest_of(canonical(self._snapshot(hub, language)["documents"]), 64)
+        options = {
+            name: getattr(self, name)
+            for name in ("part", "text_column", "max_document_tokens", "deduplicate")
+        }
+        if options != {name: getattr(Corpus, name) for name in options}:
+            digest = digest_of(canonical([digest, options]), 64)
+        self._digests[language] = digest
+        return digest
 
     def provenance(self, languages: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Where each language's documents come from, with licence and checksums, as plain JSON.

@@ -812,8 +812,8 @@ def answer_instead(
 
 
 def _letter(text: str) -> int | None:
-    """The option that a text begins with by its letter, alone or as in "(B)", "B." or "B:"."""
-    found = re.match(r"\s*\(?([A-D])(?![^\W_])", text)
+    """The option whose letter a text begins with: alone, or as in "(B)", "B." and "B:"."""
+    found = re.match(r"\s*\(?([A-D])\s*(?:$|[).:,;。．：，、])", text)
     return "ABCD".index(found[1]) if found else None
 
 

@@ -166,7 +166,13 @@ def test_options_are_known_by_their_text(prepared: evaluation.Prepared) -> None:
 
 @pytest.mark.parametrize(
     ("said", "category"),
-    [("B", "gold"), ("(B) of", "gold"), ("C.", "wrong option"), ("marketing 2", "gold")],
+    [
+        ("B", "gold"),
+        ("(B) of", "gold"),
+        ("C.", "wrong option"),
+        ("marketing 2", "gold"),
+        ("A market", "same language"),
+    ],
 )
 def test_a_letter_names_an_option(
     data: Path, said: str, category: str, monkeypatch: pytest.MonkeyPatch
@@ -184,9 +190,10 @@ def test_a_letter_names_an_option(
 
 
 def test_limit_is_spread_over_the_subjects_and_keeps_ids(data: Path, items: pd.DataFrame) -> None:
-    few = benchmarks.load(NAMES, 2, limit=6, data=data)
+    names = ["mmlu", "belebele_vie_Latn"]
+    few = benchmarks.load(names, 2, limit=6, data=data)
     table = evaluation.evaluate(MODEL, few.prepare(MODEL, WITH_BOS))
-    assert table.groupby("task").size().to_dict() == dict.fromkeys(NAMES, 6)
+    assert table.groupby("task").size().to_dict() == dict.fromkeys(names, 6)
     assert table.loc[table["task"] == "mmlu", "id"].tolist() == [
         *("mmlu_abstract_algebra-00000", "mmlu_abstract_algebra-00002"),
         *("mmlu_marketing-00001", "mmlu_marketing-00004"),
@@ -197,6 +204,15 @@ def test_limit_is_spread_over_the_subjects_and_keeps_ids(data: Path, items: pd.D
     for column in ("answer", "choice", "cluster"):
         assert table[column].tolist() == known[column].tolist()
     np.testing.assert_allclose(table["margin"], known["margin"], atol=1e-5)
+
+
+def test_data_are_found_by_the_definitions_own_names(
+    data: Path, harness: benchmarks.Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)  # there `facebook/belebele` is a folder, which `datasets` takes
+    found = benchmarks.load(["belebele_vie_Latn"], 2)
+    assert found.tasks["belebele_vie_Latn"].config.dataset_path == "facebook/belebele"
+    assert found.fingerprint.items() <= harness.fingerprint.items()
 
 
 def test_no_item_is_its_own_example(data: Path) -> None:
@@ -427,7 +443,11 @@ def test_tables_of_a_pipeline(settings: Settings, tmp_path: Path) -> None:
     harness = Pipeline(dataclasses.replace(settings, task_tables=None), store)
     assert list(harness.tables) == ["paper", "reading"]
     assert harness._task_names == ["mmlu", "belebele_vie_Latn", "belebele_eng_Latn"]
+    about = json.loads(json.dumps(Pipeline(settings, store).provenance()))
+    assert about["benchmarks"] == "harness"
+    assert list(about["tasks"]) == ["belebele_eng_Latn", "belebele_vie_Latn"]
     testbed = Pipeline(Settings(model=settings.model), store)
+    assert testbed.provenance()["tasks"] == evaluation.fingerprint(testbed._task_names)
     assert list(testbed.tables) == ["paper", "knowledge", "reading"]
     for changes, message in (
         ({"benchmarks": "helm"}, "unknown benchmarks 'helm': expected one of"),

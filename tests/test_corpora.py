@@ -153,6 +153,14 @@ def test_every_language_gets_the_same(folder: Path) -> None:
         corpora.read_windows(PLAIN, folder, ["en"], 5, 5, seed=0)
 
 
+def test_twenty_one_languages(tmp_path: Path) -> None:
+    codes = [f"l{number}" for number in range(21)]
+    for code in codes:
+        (tmp_path / f"{code}.txt").write_text(f"A text in {code}.", encoding="utf-8")
+    windows = corpora.read_windows(PLAIN, tmp_path, codes, 2, 6, seed=0)
+    assert list(windows) == codes and len(corpora.fingerprint(tmp_path, codes)) == 21
+
+
 def test_fingerprint_follows_the_file(folder: Path) -> None:
     before = corpora.fingerprint(folder, ["en", "zh"])
     (folder / "zh.txt").write_text("别的。\n", encoding="utf-8")
