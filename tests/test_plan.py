@@ -11,7 +11,7 @@ from test_compare import results
 
 from crane_core.pipeline import Settings
 from crane_core.plan import GPUS, find_device, plan
-from crane_core.runs import Project, Store
+from crane_core.runs import ROOT, Project, Store
 from crane_core.runs.__main__ import main, settings_of
 
 SMALL = Settings(
@@ -95,7 +95,9 @@ def test_plan_status_and_compare_on_the_command_line(
     monkeypatch.setenv("CRANE_RUN", "smoke")
     store.value("moments", {"a": 1}, lambda: [1, 2])
     monkeypatch.setattr("crane_core.runs.__main__.Store", lambda: store)
-    monkeypatch.setattr("crane_core.runs.execution.Project.runs", tmp_path / "runs")
+    for name in ("notebooks", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setattr("crane_core.runs.__main__.Project", lambda: Project(tmp_path))
     assert main(["status", "--profile", "smoke"]) == 0
     said = capsys.readouterr().out
     assert "04_table1                to do" in said and "moments" in said
