@@ -629,6 +629,7 @@ Markdown(
 
 # %%
 probe = torch.cat([windows[:1] for windows in pipeline.perplexity_windows.values()])
+probe = probe.to(pipeline.model.device)
 with torch.no_grad():
     before = pipeline.model(input_ids=probe).logits
 rows = []

@@ -412,14 +412,14 @@ for x, held_out in pipeline.perplexity_windows.items():
 @torch.no_grad()
 def next_token(prompt):
     """Logits of the next token, (vocabulary,)."""
-    ids = pipeline.tokenizer(prompt, return_tensors="pt")["input_ids"]
-    return pipeline.model(input_ids=ids, use_cache=False).logits[0, -1]
+    ids = pipeline.tokenizer(prompt, return_tensors="pt")["input_ids"].to(pipeline.model.device)
+    return pipeline.model(input_ids=ids, use_cache=False).logits[0, -1].cpu()
 
 
 @torch.no_grad()
 def goes_on(prompt, tokens=8):
     """The greedy continuation, as text."""
-    ids = pipeline.tokenizer(prompt, return_tensors="pt")["input_ids"]
+    ids = pipeline.tokenizer(prompt, return_tensors="pt")["input_ids"].to(pipeline.model.device)
     mask = torch.ones_like(ids)
     output = pipeline.model.generate(
         ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False
@@ -536,10 +536,10 @@ print(f"largest change under the mask {(during - before).abs().max():.3f}, after
 # %%
 with tempfile.TemporaryDirectory() as folder:
     baked = bake(pipeline.model, neurons, Path(folder) / "masked", pipeline.tokenizer)
-    checkpoint, _ = models.load(baked)
-    ids = pipeline.tokenizer(prompt, return_tensors="pt")["input_ids"]
+    checkpoint, _ = models.load(baked, settings.dtype, settings.device)
+    ids = pipeline.tokenizer(prompt, return_tensors="pt")["input_ids"].to(checkpoint.device)
     with torch.no_grad():
-        again = checkpoint(input_ids=ids, use_cache=False).logits[0, -1]
+        again = checkpoint(input_ids=ids, use_cache=False).logits[0, -1].cpu()
 difference = (again - during).abs().max().item()
 print(f"masked against baked checkpoint: largest difference of a logit {difference:.1g}")
 assert torch.allclose(again, during, atol=1e-5)
