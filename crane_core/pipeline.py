@@ -546,14 +546,14 @@ class Pipeline:
             from .vllm_engine import VLLMEngine
 
             # The model that is masked and explained stays on the same GPU.
-            on_gpu = self.model.device.type == "cuda"
+            share: dict[str, Any] = {"gpu_memory_utilization": 0.6}
             return VLLMEngine(
                 s.model,
                 decoding,
                 s.dtype,
                 local_files_only=s.offline,
                 tensor_parallel_size=s.tensor_parallel_size,
-                **({"gpu_memory_utilization": 0.6} if on_gpu else {}),
+                **(share if self.model.device.type == "cuda" else {}),
             )
         raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
 

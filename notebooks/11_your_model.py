@@ -123,9 +123,9 @@ print(planned)
 #   is saved as it goes, so that a killed run loses less than a minute, and ends with the same bytes
 #   as one that was never stopped. `crane status` says what is there.
 # - **Out of memory**: the batch is halved and the run goes on; the artefact's manifest notes it.
-# - **Several GPUs**: `accelerate launch --num_processes 4 -m crane_core.runs.attribute --profile paper`
-#   computes relevance on all of them; start the notebooks when it has ended. Answers are generated
-#   on several GPUs with `tensor_parallel_size`.
+# - **Several GPUs**: `accelerate launch --num_processes 4 -m crane_core.runs.attribute -h` says how
+#   relevance is computed on all of them; start the notebooks when it has ended. Answers are
+#   generated on several GPUs with `tensor_parallel_size`.
 # - **Two runs at once** can share the store: what one computes the other waits for.
 #
 # ## Afterwards: two runs side by side
