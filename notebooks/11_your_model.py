@@ -69,7 +69,8 @@ display(Markdown("Families: " + ", ".join(f"`{name}`" for name in sorted(models.
 # `crane plan` counts the work from the parameters and divides it by what the device does per
 # second: *measured* where `benchmarks/results/` has a file from that machine, otherwise *estimated*
 # from its peak. Here is the paper's own setting. Memory is that of the weights and of one batch's
-# activations; vLLM, which generates the open-ended answers, takes a share of its own beside it.
+# activations, which shrink with `batch_size`; vLLM, which generates the open-ended answers, takes a
+# share of its own beside it.
 
 # %% tags=["hide-input"]
 paper = settings_of(Project().run("paper"))
