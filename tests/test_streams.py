@@ -342,6 +342,7 @@ def allocator_error() -> RuntimeError:
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     allocator_error(),
+    RuntimeError("could not create a primitive"),  # oneDNN, under a real limit
 ]
 
 
