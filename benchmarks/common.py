@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from crane_core import corpora, models
+from crane_core.runs.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "data" / "testbed" / "base"
@@ -66,13 +67,8 @@ def texts(model: Any, tokenizer: Any, n: int, window: int) -> Tensor:
 def machine(
     threads: int, packages: Sequence[str] = ("torch", "transformers", "lxt", "scipy")
 ) -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        processor = found[1] if found else processor
     return {
-        "processor": processor,
+        "processor": processor(),
         "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "threads_used": threads,

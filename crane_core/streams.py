@@ -64,10 +64,16 @@ def plan(n_samples: int, batch_size: int) -> list[range]:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def out_of_memory(error: BaseException) -> bool:
+#: How oneDNN and C++ say that there is no memory, which accelerate does not know.
+_NO_MEMORY = ("could not create a primitive", "could not create a memory", "std::bad_alloc")
+
+
+def out_of_memory(error: Exception) -> bool:
     """Whether an error says that a smaller batch may fit, on any device."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, Exception) and should_reduce_batch_size(error)
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or should_reduce_batch_size(error)
+        or (isinstance(error, RuntimeError) and str(error).startswith(_NO_MEMORY))
     )
 
 

@@ -72,17 +72,19 @@ def test_records_tell_what_is_there(tmp_path: Path) -> None:
     store.value("sizes", {"n": 3}, lambda: "y")
     next(tmp_path.glob("sizes/*.value.json")).with_name(f"{'0' * 20}.json").write_text("{")
     records = list(store.records())
-    assert [(r.stage, r.path.suffix) for r in records] == [
+    assert [(r["stage"], r["path"].suffix) for r in records] == [
         ("items", ".parquet"),
         ("sizes", ".json"),
         ("sizes", ".json"),
     ]
-    assert {r.key["n"] for r in records} == {1, 2, 3}
-    assert all(r.bytes == r.path.stat().st_size for r in records)
-    assert all(r.seconds is not None and r.when is not None and r.run is None for r in records)
+    assert {r["key"]["n"] for r in records} == {1, 2, 3}
+    assert all(r["bytes"] == r["path"].stat().st_size for r in records)
+    assert all(
+        r["seconds"] is not None and r["when"] is not None and r["run"] is None for r in records
+    )
     store.discard("items", {"n": 2})
     store.discard("items", {"n": 4})  # never there
-    assert {r.stage for r in store.records()} == {"sizes"}
+    assert {r["stage"] for r in store.records()} == {"sizes"}
     assert not list(tmp_path.glob("items/*"))
 
 
@@ -137,7 +139,7 @@ def test_processes_neither_repeat_nor_corrupt_each_other(tmp_path: Path) -> None
     assert [worker.exitcode for worker in workers] == [0] * 4
     assert len(log.read_text().split()) == 1
     (record,) = Store(store).records()
-    names = {record.path.name, record.path.name.replace(".value", "")}
+    names = {record["path"].name, record["path"].name.replace(".value", "")}
     assert everything(store) == {"store.json", *(f"numbers/{name}" for name in names)}
 
 
@@ -249,7 +251,7 @@ def test_a_store_of_the_first_format_is_kept_and_read(tmp_path: Path) -> None:
         store = Store(tmp_path)
     assert store.tensors("moments", {"n": 1}, forbidden)["a"].tolist() == [1, 1]
     (record,) = store.records()
-    assert (record.seconds, record.when, record.notes) == (None, None, ())
+    assert (record["seconds"], record["when"], record["notes"]) == (None, None, [])
     again = Store(tmp_path)  # says it once
     again.value("sizes", {"n": 1}, lambda: 1)
     assert len(list(again.records())) == 2

@@ -199,8 +199,8 @@ def test_time_spent_before_an_interruption_counts(tmp_path: Path) -> None:
     counting = Counting()
     collected(tmp_path, function=slow)
     (record,) = Store(tmp_path).records()
-    assert record.seconds is not None
-    assert record.seconds > 50 * 0.02
+    assert record["seconds"] is not None
+    assert record["seconds"] > 50 * 0.02
 
 
 # --- killed processes -----------------------------------------------------------------------------
@@ -316,14 +316,14 @@ def test_accelerate_launch_fills_the_store_of_the_notebooks(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "relevance of 7 samples, vi, intermediate: stored" in done.stdout
     launched = list(Store(tmp_path / "launched").records())
-    assert [record.stage for record in launched] == [STAGE] * 2
-    assert {str(record.run).split("-")[0] for record in launched} == {"testbed"}
+    assert [record["stage"] for record in launched] == [STAGE] * 2
+    assert {str(record["run"]).split("-")[0] for record in launched} == {"testbed"}
 
     found = Pipeline(Settings.of(changed), Store(tmp_path / "alone"))
     for language in changed["languages"]:  # type: ignore[attr-defined]
         found.moments(language)
-    assert {r.path.name: r.path.read_bytes() for r in launched} == {
-        r.path.name: r.path.read_bytes() for r in found.store.records()
+    assert {r["path"].name: r["path"].read_bytes() for r in launched} == {
+        r["path"].name: r["path"].read_bytes() for r in found.store.records()
     }
 
 
@@ -342,6 +342,7 @@ def allocator_error() -> RuntimeError:
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     allocator_error(),
+    RuntimeError("could not create a primitive"),  # oneDNN, under a real limit
 ]
 
 
@@ -372,9 +373,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path: Path, error: Excep
     assert halved.count == 50
     torch.testing.assert_close(halved.kurtosis(), whole.kurtosis(), rtol=1e-5, atol=0)
     (record,) = Store(tmp_path / "halved").records()
-    assert record.notes == ("out of memory: at most 4 samples at once instead of 16",)
+    assert record["notes"] == ["out of memory: at most 4 samples at once instead of 16"]
     (record,) = Store(tmp_path / "whole").records()
-    assert record.notes == ()
+    assert record["notes"] == []
 
     with warnings.catch_warnings():  # the rest of the run knows
         warnings.simplefilter("error")
@@ -399,7 +400,7 @@ def test_a_resumed_piece_knows_what_did_not_fit(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         collect(Store(tmp_path), *many, short)
     (record,) = Store(tmp_path).records()
-    assert record.notes == ("out of memory: at most 4 samples at once instead of 8",)
+    assert record["notes"] == ["out of memory: at most 4 samples at once instead of 8"]
 
 
 def test_a_single_sample_that_does_not_fit_is_a_clear_error(tmp_path: Path) -> None:
@@ -435,4 +436,4 @@ def test_counts_of_activations_are_the_same_in_parts(
         parts, same = Pipeline(settings, store).activation_counts()
     assert same == n
     assert all(torch.equal(parts[x], whole[x]) for x in settings.languages)
-    assert [record.notes != () for record in store.records()] == [True, True]
+    assert [record["notes"] != [] for record in store.records()] == [True, True]

@@ -63,6 +63,7 @@ def attribute(
 
     Raises what `Project.run` and `Pipeline` raise.
     """
+    import torch
     from accelerate import PartialState
     from torch import distributed
 
@@ -71,11 +72,12 @@ def attribute(
     project = project or Project()
     run = project.run(profile, overrides)
     os.environ.setdefault(RUN_NAME, run.name)
-    device = str(run.values.get("device", "cpu"))
-    state = PartialState(cpu=not device.startswith("cuda"))
-    if state.num_processes > 1:
-        device = device.partition(":")[0]  # "cuda" is each process's own, "cuda:0" the same for all
-    settings = Settings.of({**run.values, "device": device})
+    values = {name: p.default for name, p in project.parameters.items()} | run.values
+    device = str(values.get("device", "cpu"))
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    if state.num_processes > 1 and device.startswith("cuda"):
+        device = "cuda"  # each process's own; "cuda:0" would be the same for all
+    settings = Settings.of({**values, "device": device})
     try:
         with contextlib.chdir(project.root):
             kept = Store(store) if store else Store(project.runs / "store")

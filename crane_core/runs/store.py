@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from crane_core.runs.files import (
     canonical,
@@ -48,29 +48,23 @@ class StoreFormatError(ValueError):
     """A store of another version of this package, which this one cannot read."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(TypedDict):
     """What the manifest of an artefact says about it; None where an old one says nothing.
 
-    Attributes
-    ----------
-    stage, key : what it was stored under.
-    path : the artefact.
-    bytes : its size.
-    seconds : the time it took, in all attempts and processes that had a part in it.
-    when : the moment it was stored, UTC.
-    run : name of the run (`CRANE_RUN`).
-    notes : what should be known about it, such as a batch halved for lack of memory.
+    `stage` and `key` are what it was stored under, `path` is the artefact and `bytes` its size.
+    `seconds` is the time it took, in all attempts and processes that had a part in it, `when` the
+    moment it was stored (UTC), `run` the name of the run (`CRANE_RUN`), and `notes` what should be
+    known about it, such as a batch halved for lack of memory.
     """
 
     stage: str
-    key: Mapping[str, Any]
+    key: dict[str, Any]
     path: Path
     bytes: int
     seconds: float | None
     when: datetime | None
     run: str | None
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 @dataclass
@@ -187,17 +181,17 @@ class Store:
             ended = made.get("ended")
             found.append(
                 Record(
-                    manifest["stage"],
-                    manifest["key"],
-                    path,
-                    path.stat().st_size,
-                    made.get("seconds"),
-                    datetime.fromisoformat(ended) if ended else None,
-                    made.get("run"),
-                    tuple(made.get("notes", ())),
+                    stage=manifest["stage"],
+                    key=manifest["key"],
+                    path=path,
+                    bytes=path.stat().st_size,
+                    seconds=made.get("seconds"),
+                    when=datetime.fromisoformat(ended) if ended else None,
+                    run=made.get("run"),
+                    notes=made.get("notes", []),
                 )
             )
-        yield from sorted(found, key=lambda r: (r.stage, str(r.when or ""), r.path.name))
+        yield from sorted(found, key=lambda r: (r["stage"], str(r["when"] or ""), r["path"].name))
 
     def discard(self, stage: str, key: Mapping[str, Any]) -> None:
         """Delete an artefact and its manifest, if there are any."""
