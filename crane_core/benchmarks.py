@@ -33,7 +33,6 @@ from crane_core.masking import bake
 from crane_core.selection import NeuronSet
 
 BACKENDS = ("huggingface", "vllm")
-#: The languages of Belebele that have a code of their own, and their names there (FLORES-200).
 _CODES = """
     af=afr_Latn am=amh_Ethi ar=arb_Arab as=asm_Beng az=azj_Latn bg=bul_Cyrl bm=bam_Latn
     bn=ben_Beng bo=bod_Tibt ca=cat_Latn ceb=ceb_Latn ckb=ckb_Arab cs=ces_Latn da=dan_Latn
@@ -51,6 +50,7 @@ _CODES = """
     ti=tir_Ethi tl=tgl_Latn tn=tsn_Latn tr=tur_Latn ts=tso_Latn uk=ukr_Cyrl ur=urd_Arab
     uz=uzn_Latn vi=vie_Latn wo=wol_Latn xh=xho_Latn yo=yor_Latn zh=zho_Hans zu=zul_Latn
 """
+#: The languages of Belebele that have a code of their own, and their names there (FLORES-200).
 FLORES = dict(pair.split("=") for pair in _CODES.split())
 #: The paper gives English MMLU, Chinese C-Eval and Vietnamese Belebele; further languages get
 #: Belebele in "paper", too.
