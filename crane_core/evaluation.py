@@ -44,7 +44,7 @@ TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "testbed" / "tasks"
 OPTIONS = 4
 #: Requests tokenised and laid out at a time.
-_PORTION = 16384
+_PORTION = 4096
 #: Positions whose vocabulary logits exist at one time in `perplexity`.
 _LOGIT_ROWS = 1024
 

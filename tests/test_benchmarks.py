@@ -58,11 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root: Path = tmp_path_factory.mktemp("hub")
-    manager = benchmarks._manager(benchmarks.FOLDERS)
-    subjects = [
-        manager.task_index[part].cfg["dataset_name"]
-        for part in benchmarks._parts(manager, "ceval-valid")
-    ]
+    subjects = benchmarks.subjects("ceval-valid")
     assert len(subjects) == 52
     write = hub_data.write_dataset
     configs = {name: hub_data.mmlu(name, n) for name, n in SUBJECTS.items()}
@@ -213,6 +209,18 @@ def test_data_are_found_by_the_definitions_own_names(
     found = benchmarks.load(["belebele_vie_Latn"], 2)
     assert found.tasks["belebele_vie_Latn"].config.dataset_path == "facebook/belebele"
     assert found.fingerprint.items() <= harness.fingerprint.items()
+
+
+def test_data_without_a_card_are_found_by_folder(
+    data: Path, harness: benchmarks.Harness, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(data / "cais", tmp_path / "cais") / "mmlu"
+    (copy / "README.md").unlink()
+    found = benchmarks.load(["mmlu"], 2, data=tmp_path)
+    assert found.fingerprint.items() <= harness.fingerprint.items()
+    shutil.rmtree(copy / "sociology")
+    with pytest.raises(FileNotFoundError, match="or with a folder 'sociology' of files by split"):
+        benchmarks.load(["mmlu"], data=tmp_path)
 
 
 def test_no_item_is_its_own_example(data: Path) -> None:
@@ -489,7 +497,6 @@ class FakeVLLM:
 def test_vllm_gets_a_checkpoint_with_the_mask_in_it(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmarks, "find_spec", lambda name: name)
     monkeypatch.setattr(benchmarks, "get_model", lambda name: {"vllm": FakeVLLM}[name])
     store = Store(tmp_path / "store")
     on_vllm = Pipeline(dataclasses.replace(settings, benchmark_backend="vllm"), store)
@@ -503,11 +510,8 @@ def test_vllm_gets_a_checkpoint_with_the_mask_in_it(
     assert FakeVLLM.stopped == 2
 
 
-def test_vllm_is_not_installed(
-    prepared: evaluation.Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(benchmarks, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="vLLM is not installed"):
+def test_vllm_is_not_installed(prepared: evaluation.Prepared) -> None:
+    with pytest.raises(ModuleNotFoundError, match="lm-eval cannot import vLLM"):
         benchmarks.evaluate_with_vllm(MODEL, prepared)
 
 
