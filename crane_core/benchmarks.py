@@ -239,12 +239,6 @@ def _parts(manager: TaskManager, name: str) -> list[str]:
     return [part for member in members for part in _parts(manager, member)]
 
 
-def subjects(name: str) -> list[str]:
-    """The configurations of its data set on the hub that a benchmark reads, in lm-eval's order."""
-    manager = _manager(FOLDERS)
-    return [manager.task_index[part].cfg["dataset_name"] for part in _parts(manager, name)]
-
-
 def _show_examples(name: str, task: ConfigurableTask, num_fewshot: int | None) -> None:
     """Set the number of examples, as `lm_eval.simple_evaluate` does."""
     n = task.get_config("num_fewshot") or 0 if num_fewshot is None else num_fewshot

@@ -100,7 +100,7 @@ def _plan(options: argparse.Namespace) -> None:
     from crane_core.plan import plan
 
     run = _run(options)
-    kept = [record.stage for record in Store().records() if record.run == run.name]
+    kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
     print(f"run: {run.name}")
     print(plan(settings_of(run), options.gpu, None, tuple(options.prices), kept))
 
@@ -122,12 +122,13 @@ def _status(options: argparse.Namespace) -> None:
         print(f"  {notebook.name:24} {state}")
     stages: dict[str, list[tuple[int, float]]] = {}
     for record in Store().records():
-        if record.run == run.name:
-            stages.setdefault(record.stage, []).append((record.bytes, record.seconds or 0.0))
+        if record["run"] == run.name:
+            found = (record["bytes"], record["seconds"] or 0.0)
+            stages.setdefault(record["stage"], []).append(found)
     print("kept in the store by this run" + (":" if stages else ": nothing yet"))
-    for stage, found in sorted(stages.items()):
-        size, seconds = (sum(column) for column in zip(*found, strict=True))
-        print(f"  {stage:24} {len(found):>6,} artefacts {size / 2**20:>9.1f} MiB {seconds:>9.0f} s")
+    for stage, kept in sorted(stages.items()):
+        size, seconds = (sum(column) for column in zip(*kept, strict=True))
+        print(f"  {stage:24} {len(kept):>6,} artefacts {size / 2**20:>9.1f} MiB {seconds:>9.0f} s")
 
 
 def _rehearse(options: argparse.Namespace) -> None:
