@@ -424,7 +424,7 @@ class Pipeline:
                 self.logit_change(neurons)
             if backend == "vllm":
                 return benchmarks.evaluate_with_vllm(
-                    self.model, self.prepared, neurons, self.store.root
+                    self.model, self.prepared, neurons, self.store.root, **self._vllm_options
                 )
             with self._under(neurons):
                 return evaluation.evaluate(self.model, self.prepared)
@@ -531,6 +531,13 @@ class Pipeline:
     def _prompts(self) -> list[list[int]]:
         return generation.prompts(self.tokenizer, list(self.asked["question"]), self.settings.chat)
 
+    @property
+    def _vllm_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"tensor_parallel_size": self.settings.tensor_parallel_size}
+        if self.model.device.type == "cuda":  # where the model that is masked and explained stays
+            options["gpu_memory_utilization"] = 0.6
+        return options
+
     @cached_property
     def _engine(self) -> Any:
         s = self.settings
@@ -545,15 +552,8 @@ class Pipeline:
         if s.engine == "vllm":
             from .vllm_engine import VLLMEngine
 
-            # The model that is masked and explained stays on the same GPU.
-            share: dict[str, Any] = {"gpu_memory_utilization": 0.6}
             return VLLMEngine(
-                s.model,
-                decoding,
-                s.dtype,
-                local_files_only=s.offline,
-                tensor_parallel_size=s.tensor_parallel_size,
-                **(share if self.model.device.type == "cuda" else {}),
+                s.model, decoding, s.dtype, local_files_only=s.offline, **self._vllm_options
             )
         raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
 

@@ -67,6 +67,7 @@ settings = Settings.of(globals())
 pipeline = Pipeline(settings)
 shape = pipeline.shape["intermediate"]  # (layers, neurons)
 rng = np.random.default_rng(settings.seed)
+results = Path(run_dir) / "results"
 
 # %% [markdown]
 # ## Equation 2 by hand
@@ -251,6 +252,23 @@ assert difference < 1e-9
 #
 # Now for real: relevance of all windows of a language, streamed into moments. The result is kept in
 # the store, so that the other notebooks start from it.
+#
+# The windows are cut from each language's corpus. They have equally many tokens, which is not
+# equally much text: a tokenizer splits languages unevenly.
+
+# %% tags=["hide-input"]
+tokens = pipeline.token_counts()
+write_table(tokens, results / "corpus_tokens.csv")
+figures.table(
+    tokens.rename(columns=lambda name: name.replace("_", " ")),
+    "The corpora that relevance is taken on, and how the model's tokenizer splits them",
+    {
+        **dict.fromkeys(("documents", "characters", "bytes", "tokens"), "{:,}"),
+        "tokens per document": "{:.1f}",
+        "tokens per character": "{:.2f}",
+        "tokens per byte": "{:.2f}",
+    },
+)
 
 # %%
 raw = pipeline.kurtosis()
@@ -824,7 +842,6 @@ everything = pd.concat(
     )
     for x in settings.languages
 )
-results = Path(run_dir) / "results"
 write_table(everything, results / "kurtosis.parquet")
 write_table(regions, results / "kurtosis_regions.csv")
 

@@ -47,6 +47,7 @@ answer_tokens = 12  # tokens of a free answer
 run_dir = "runs/testbed"  # where results are written
 
 # %%
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ from IPython.display import Markdown, display
 from crane_core import figures, metrics, readouts
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
+from crane_core.runs.files import write_text
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -84,6 +86,8 @@ names = {x: names.get(x, x) for x in settings.languages}
 
 # %%
 interventions = pipeline.interventions()
+provenance = json.dumps(pipeline.provenance(), ensure_ascii=False, indent=1, sort_keys=True)
+write_text(results / "provenance.json", provenance + "\n")  # texts, items, licences, checksums
 
 # %% tags=["hide-input"]
 total = int(np.prod(pipeline.shape["intermediate"]))

@@ -29,9 +29,9 @@ from transformers import AutoModelForCausalLM
 
 from crane_core import figures, models
 from crane_core.masking import bake, masked
+from crane_core.pipeline import Settings
 from crane_core.plan import GPUS, plan
 from crane_core.runs import Project, write_table
-from crane_core.runs.__main__ import settings_of
 from crane_core.selection import NeuronSet
 
 results = Path(run_dir) / "results"
@@ -73,7 +73,7 @@ display(Markdown("Families: " + ", ".join(f"`{name}`" for name in sorted(models.
 # share of its own beside it.
 
 # %% tags=["hide-input"]
-paper = settings_of(Project().run("paper"))
+paper = Settings.of(Project().run("paper").parameters)
 rows = []
 for gpu in gpus:
     planned = plan(paper, gpu)

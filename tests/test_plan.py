@@ -12,7 +12,7 @@ from test_compare import results
 from crane_core.pipeline import Settings
 from crane_core.plan import GPUS, find_device, plan
 from crane_core.runs import ROOT, Project, Store
-from crane_core.runs.__main__ import main, settings_of
+from crane_core.runs.__main__ import main
 
 SMALL = Settings(
     model="data/testbed/base",
@@ -72,7 +72,7 @@ def test_measured_devices_come_first(tmp_path: Path) -> None:
 
 
 def test_the_paper_is_planned_without_the_hub() -> None:
-    paper = settings_of(Project().run("paper"))
+    paper = Settings.of(Project().run("paper").parameters)
     planned = plan(dataclasses.replace(paper, offline=True), "H100")
     assert planned.parameters == 6738415616  # Llama-2-7B
     stages = {stage.name: stage for stage in planned.stages}

@@ -8,14 +8,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crane_core.runs.book import build_book
 from crane_core.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
 from crane_core.runs.store import Store
-
-if TYPE_CHECKING:
-    from crane_core.pipeline import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,14 +77,6 @@ def _run(options: argparse.Namespace) -> Run:
     return Project().run(options.profile, dict(options.parameter))
 
 
-def settings_of(run: Run) -> Settings:
-    """A run's parameters as the pipeline's settings."""
-    from crane_core.pipeline import Settings
-
-    defaults = {name: p.default for name, p in run.project.parameters.items()}
-    return Settings.of({**defaults, **run.values})
-
-
 def _execute(options: argparse.Namespace) -> None:
     run = _run(options)
     run.execute([run.project.find(options.notebook)] if options.notebook else None)
@@ -97,12 +85,13 @@ def _execute(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from crane_core.pipeline import Settings
     from crane_core.plan import plan
 
     run = _run(options)
     kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
     print(f"run: {run.name}")
-    print(plan(settings_of(run), options.gpu, None, tuple(options.prices), kept))
+    print(plan(Settings.of(run.parameters), options.gpu, None, tuple(options.prices), kept))
 
 
 def _status(options: argparse.Namespace) -> None:

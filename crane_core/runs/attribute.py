@@ -72,7 +72,7 @@ def attribute(
     project = project or Project()
     run = project.run(profile, overrides)
     os.environ.setdefault(RUN_NAME, run.name)
-    values = {name: p.default for name, p in project.parameters.items()} | run.values
+    values = run.parameters
     device = str(values.get("device", "cpu"))
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     if state.num_processes > 1 and device.startswith("cuda"):

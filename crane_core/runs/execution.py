@@ -155,6 +155,11 @@ class Run:
         return self.project.runs / self.name
 
     @property
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter of the notebooks: the defaults, and what the run sets."""
+        return {name: p.default for name, p in self.project.parameters.items()} | self.values
+
+    @property
     def book(self) -> Path:
         """The folder of the built pages: `_build/html`, or inside the run's directory.
 
