@@ -247,18 +247,14 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
 
 
 def _config(model: str, offline: bool) -> Any:
-    """The configuration of a model by path or name; ours for a few gated ones."""
+    """The configuration of a model by path or name; ours where the model's cannot be had."""
     known = CONFIGS / f"{model.rsplit('/', 1)[-1]}.json"
     try:
-        return AutoConfig.from_pretrained(model, local_files_only=offline)
-    except (OSError, ValueError) as error:
-        if known.is_file():
-            return AutoConfig.for_model(**json.loads(known.read_text(encoding="utf-8")))
-        raise FileNotFoundError(
-            f"the configuration of {model!r} is neither in a folder here nor in the hub's cache; "
-            "give a folder, or fetch the model first (offline: false with HF_TOKEN set if it is "
-            f"gated). {error}"
-        ) from error
+        return models.read_config(model, local_files_only=offline)
+    except FileNotFoundError:
+        if not known.is_file():
+            raise
+        return AutoConfig.for_model(**json.loads(known.read_text(encoding="utf-8")))
 
 
 def find_device(gpu: str | None, results: Path | None = None) -> Device:

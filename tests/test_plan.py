@@ -78,7 +78,7 @@ def test_the_paper_is_planned_without_the_hub() -> None:
     stages = {stage.name: stage for stage in planned.stages}
     assert stages["benchmarks, chat"].units == (1 + 3 * (3 + 5)) * (14042 + 1346 + 900)
     assert 12 < planned.memory()["weights"] < 13
-    with pytest.raises(FileNotFoundError, match="neither in a folder here nor in the hub's cache"):
+    with pytest.raises(FileNotFoundError, match="not in the local hub cache"):
         plan(dataclasses.replace(paper, model="nobody/nothing", offline=True), "H100")
 
 
