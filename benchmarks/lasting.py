@@ -33,9 +33,10 @@ from torch import Tensor
 
 from crane_core import models, streams
 from crane_core.attribution import neuron_relevance
+from crane_core.memory import Memory
 from crane_core.moments import StreamingMoments
 from crane_core.runs import Store
-from crane_core.streams import CHECKPOINT_SECONDS, PIECES, STAGE, Memory, collect
+from crane_core.streams import CHECKPOINT_SECONDS, PIECES, STAGE, collect
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(

@@ -37,6 +37,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from crane_core import models
 from crane_core.kernels import fast_linear
+from crane_core.memory import Memory
 
 #: The six tasks of the testbed, shaped like MMLU, C-Eval (knowledge) and Belebele (reading).
 TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in ("en", "zh", "vi"))
@@ -210,6 +211,25 @@ class _Batch:
     targets: Tensor  # (tokens,): the scored tokens
     owners: Tensor  # (tokens,): the request a scored token belongs to
 
+    def only(self, rows: Tensor) -> _Batch:
+        """The batch of consecutive rows."""
+        n, length = self.input_ids.shape
+        if len(rows) == n:
+            return self
+        first = int(rows[0])
+        kept = (self.nodes // length >= first) & (self.nodes // length < first + len(rows))
+        place = kept.cumsum(0) - 1
+        scored = kept[self.pick]
+        return _Batch(
+            self.input_ids[rows],
+            self.position_ids[rows],
+            self.ends[rows],
+            self.nodes[kept] - first * length,
+            place[self.pick[scored]],
+            self.targets[scored],
+            self.owners[scored],
+        )
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -324,6 +344,8 @@ class SharedContextLM(HFLM):
     packed : requests packed earlier, by this tokenizer and with this maximum length.
     batch_tokens : tokens in one forward pass, padding included, unless one row alone is longer.
     row_tokens : length up to which requests are joined in one row.
+
+    `note` is told if a batch did not fit into memory and was run in parts.
     """
 
     def __init__(
@@ -348,6 +370,7 @@ class SharedContextLM(HFLM):
         self.packed = packed
         self.batch_tokens = batch_tokens
         self.row_tokens = row_tokens
+        self.note: Callable[[str], object] = lambda text: None
 
     def tok_encode(
         self,
@@ -452,30 +475,39 @@ class SharedContextLM(HFLM):
     @_inference()
     def _score(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Log-likelihood and greedy flag per request, float32 and bool `(requests,)`."""
-        model, device = self.model, self.device
-        logprobs = torch.zeros(len(packed.pairs), device=device)
-        misses = torch.zeros(len(packed.pairs), dtype=torch.long, device=device)
+        logprobs = torch.zeros(len(packed.pairs), device=self.device)
+        misses = torch.zeros(len(packed.pairs), dtype=torch.long, device=self.device)
         for batch in packed.batches:
-            ends = batch.ends.to(device)
-            index = torch.arange(ends.shape[1], device=device)
-            sees = (index <= index[:, None]) & (index[:, None] < ends[:, None, :])
-            mask = torch.zeros(sees.shape, dtype=model.dtype, device=device)
-            mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
-            hidden = model.base_model(
-                input_ids=batch.input_ids.to(device),
-                attention_mask=mask[:, None],
-                position_ids=batch.position_ids.to(device),
-                use_cache=False,
-            ).last_hidden_state
-            logits = model.get_output_embeddings()(
-                hidden.flatten(0, 1)[batch.nodes.to(device)]
-            ).float()
-            pick, targets, owners = (
-                part.to(device) for part in (batch.pick, batch.targets, batch.owners)
-            )
-            logprobs.index_add_(0, owners, logits[pick, targets] - logits.logsumexp(-1)[pick])
-            misses.index_add_(0, owners, (logits.argmax(-1)[pick] != targets).long())
+            rows = torch.arange(len(batch.input_ids))
+            for owners, logprob, miss in Memory().run(
+                lambda part, batch=batch: self._score_batch(batch.only(part)),  # type: ignore[misc]
+                rows,
+                self.note,
+            ):
+                logprobs.index_add_(0, owners, logprob)
+                misses.index_add_(0, owners, miss)
         return logprobs, misses == 0
+
+    def _score_batch(self, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """For every scored token: its request, its log-probability, and whether another is top."""
+        model, device = self.model, self.device
+        ends = batch.ends.to(device)
+        index = torch.arange(ends.shape[1], device=device)
+        sees = (index <= index[:, None]) & (index[:, None] < ends[:, None, :])
+        mask = torch.zeros(sees.shape, dtype=model.dtype, device=device)
+        mask.masked_fill_(~sees, torch.finfo(model.dtype).min)
+        hidden = model.base_model(
+            input_ids=batch.input_ids.to(device),
+            attention_mask=mask[:, None],
+            position_ids=batch.position_ids.to(device),
+            use_cache=False,
+        ).last_hidden_state
+        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.nodes.to(device)]).float()
+        pick, targets, owners = (
+            part.to(device) for part in (batch.pick, batch.targets, batch.owners)
+        )
+        logprob = logits[pick, targets] - logits.logsumexp(-1)[pick]
+        return owners, logprob, (logits.argmax(-1)[pick] != targets).long()
 
 
 # ------------------------------------------------------------------------------- multiple choice
@@ -603,6 +635,7 @@ def evaluate(
     model: PreTrainedModel,
     prepared: Prepared | PreTrainedTokenizerBase,
     tasks: Tasks | None = None,
+    note: Callable[[str], object] = lambda text: None,
 ) -> pd.DataFrame:
     """Every item's outcome under `model` as it is now, with whatever mask is on it.
 
@@ -612,7 +645,8 @@ def evaluate(
     (the right option), `correct` (lm-eval's `acc`), `margin` (the right option's log-probability
     minus the best other one's, in nats) and
     `logprob_0` … `logprob_3`. Given a tokenizer instead of a `Prepared`, `tasks` (default: all six)
-    are prepared first; for more than one evaluation call `prepare` once.
+    are prepared first; for more than one evaluation call `prepare` once. What does not fit into
+    memory is run in smaller batches, of which `note` is told.
 
     Raises ValueError if a log-probability is not a number (which item), or if the model's maximum
     length is not the one prepared for.
@@ -622,6 +656,7 @@ def evaluate(
     elif tasks is not None:
         raise TypeError("tasks are fixed by the Prepared; give a tokenizer to evaluate others")
     lm = SharedContextLM(model, prepared.tokenizer, packed=prepared.packed)
+    lm.note = note
     if lm.max_length != prepared.packed.max_length:
         raise ValueError(
             f"prepared for a maximum length of {prepared.packed.max_length} tokens, but the "
@@ -879,12 +914,18 @@ class Perplexity(NamedTuple):
 
 
 @_inference()
-def perplexity(model: PreTrainedModel, windows: Tensor, batch_size: int = 16) -> Perplexity:
+def perplexity(
+    model: PreTrainedModel,
+    windows: Tensor,
+    batch_size: int = 16,
+    note: Callable[[str], object] = lambda text: None,
+) -> Perplexity:
     """Perplexity of token windows, int64 `(n, t)`, under `model` as it is now.
 
     `losses` is float32 `(n,)` on the CPU: the mean of a window's t - 1 next-token losses, so that
     intervals over texts can be had. Windows are equally long, so `loss` is their plain mean.
-    Vocabulary logits are float32 and made in pieces, to bound memory.
+    Vocabulary logits are float32 and made in pieces, to bound memory; what does not fit is run in
+    smaller batches, of which `note` is told.
 
     Raises ValueError if `windows` is not `(n, t)` with n >= 1 and t >= 2, holds ids outside the
     vocabulary, or if a loss is not finite (which window).
@@ -899,10 +940,14 @@ def perplexity(model: PreTrainedModel, windows: Tensor, batch_size: int = 16) ->
             f"token ids from {int(windows.min())} to {int(windows.max())} in windows, but the "
             f"model's vocabulary has {vocabulary}; were they made with another tokenizer?"
         )
+    memory = Memory()
     losses = torch.cat(
         [
-            _losses(model, batch.to(model.device)).mean(1).cpu()
+            part
             for batch in windows.split(batch_size)
+            for part in memory.run(
+                lambda ids: _losses(model, ids.to(model.device)).mean(1).cpu(), batch, note
+            )
         ]
     )
     broken = (~losses.isfinite()).nonzero().flatten().tolist()

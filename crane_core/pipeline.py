@@ -23,6 +23,7 @@ from . import baselines, benchmarks, corpora, evaluation, generation, models, st
 from .attribution import neuron_relevance
 from .judging import PROMPT, Judge, LLMJudge, fidelity
 from .masking import masked
+from .memory import Memory
 from .moments import StreamingMoments
 from .outcomes import Evaluated, Intervention, Judged
 from .runs import Store, source_digest
@@ -115,7 +116,7 @@ class Pipeline:
             settings.model, settings.dtype, settings.device, local_files_only=settings.offline
         )
         self.shape = models.shape(self.model)
-        self._memory = streams.Memory()
+        self._memory = Memory()
 
     @cached_property
     def _model_key(self) -> str:
@@ -427,7 +428,7 @@ class Pipeline:
                     self.model, self.prepared, neurons, self.store.root, **self._vllm_options
                 )
             with self._under(neurons):
-                return evaluation.evaluate(self.model, self.prepared)
+                return evaluation.evaluate(self.model, self.prepared, note=self.store.note)
 
         return self.store.table("items", self._items_key(neurons), compute)
 
@@ -455,7 +456,7 @@ class Pipeline:
         def compute() -> dict[str, Tensor]:
             with self._under(neurons):
                 return {
-                    x: evaluation.perplexity(self.model, windows).losses
+                    x: evaluation.perplexity(self.model, windows, note=self.store.note).losses
                     for x, windows in self.perplexity_windows.items()
                 }
 

@@ -657,3 +657,29 @@ def test_faster_linear_layers_are_the_same(dtype: torch.dtype, bias: bool) -> No
     assert got.dtype == dtype
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
     assert layer(inputs).requires_grad  # and nothing is left behind
+
+
+def test_out_of_memory_runs_smaller_batches(prepared: evaluation.Prepared) -> None:
+    windows = torch.randint(
+        3, MODEL.config.vocab_size, (10, 20), generator=torch.Generator().manual_seed(0)
+    )
+    expected = evaluation.evaluate(MODEL, prepared)
+    losses = evaluation.perplexity(MODEL, windows).losses
+    notes: list[str] = []
+
+    def full(module: torch.nn.Module, args: object, kwargs: dict[str, Tensor]) -> None:
+        if len(kwargs["input_ids"]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    handle = MODEL.base_model.register_forward_pre_hook(full, with_kwargs=True)
+    try:
+        with pytest.warns(UserWarning, match="out of memory with"):
+            found = evaluation.evaluate(MODEL, prepared, note=notes.append)
+            in_parts = evaluation.perplexity(MODEL, windows, note=notes.append).losses
+    finally:
+        handle.remove()
+    assert found["choice"].equals(expected["choice"])
+    columns = [f"logprob_{option}" for option in range(4)]
+    assert np.allclose(found[columns], expected[columns], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(in_parts, losses, rtol=1e-5)
+    assert notes and all("out of memory: at most" in note for note in notes)

@@ -32,10 +32,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crane_core import baselines, streams
+from crane_core.memory import Memory
 from crane_core.moments import StreamingMoments
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import ROOT, DiskFullError, Store
-from crane_core.streams import PIECE_STAGE, STAGE, Memory, collect, plan
+from crane_core.streams import PIECE_STAGE, STAGE, collect, plan
 
 
 @pytest.fixture(scope="module")
