@@ -37,6 +37,7 @@ LANGUAGES = ("en", "zh", "vi")
 TESTBED = ROOT / "data" / "testbed"
 CONFIG = ROOT / "data" / "configs" / "Llama-2-7b-hf.json"
 PORT = 8765
+SPECIAL = ("<unk>", "<s>", "</s>")
 
 #: Llama 2's chat format.
 CHAT_TEMPLATE = (
@@ -76,10 +77,32 @@ def tokenizer() -> PreTrainedTokenizerFast:
     Byte-fallback BPE with `▁` for spaces, `<unk>`, `<s>` and `</s>` as tokens 0 to 2, a beginning
     of sequence before every text, and no padding token.
     """
-    model = Tokenizer(BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    model.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    learnt = Tokenizer(BPE())
+    learnt.normalizer = normalizer
+    texts = (
+        word
+        for x in LANGUAGES
+        for text in corpora.read_texts(TESTBED / "corpus" / "attribution", x)[:1000]
+        for word in text.split(" ")  # BPE does not merge over words' ends
     )
+    trainer = BpeTrainer(vocab_size=4000, max_token_length=12, show_progress=False)
+    learnt.train_from_iterator(texts, trainer)
+    found = json.loads(learnt.to_str())["model"]
+    # Bytes are ordinary tokens, which the trainer cannot be told.
+    first = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocabulary = dict.fromkeys([*first, *sorted(found["vocab"], key=found["vocab"].get)])
+    model = Tokenizer(
+        BPE(
+            {token: number for number, token in enumerate(vocabulary)},
+            [tuple(pair) for pair in found["merges"]],
+            unk_token="<unk>",
+            byte_fallback=True,
+            fuse_unk=True,
+        )
+    )
+    model.normalizer = normalizer
+    model.add_special_tokens(list(SPECIAL))
     model.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -88,20 +111,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
             decoders.Strip(" ", 1, 0),
         ]
     )
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = BpeTrainer(
-        vocab_size=4000,
-        special_tokens=["<unk>", "<s>", "</s>", *bytes_],
-        max_token_length=12,
-        show_progress=False,
-    )
-    texts = (
-        word
-        for x in LANGUAGES
-        for text in corpora.read_texts(TESTBED / "corpus" / "attribution", x)[:1000]
-        for word in text.split(" ")  # BPE does not merge over words' ends
-    )
-    model.train_from_iterator(texts, trainer)
     model.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
     )
