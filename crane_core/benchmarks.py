@@ -65,7 +65,7 @@ FOLDERS = tuple(
     Path(lm_eval.tasks.__file__).parent / name for name in ("mmlu/default", "ceval", "belebele")
 )
 #: Length up to which items that open with the same examples are computed together.
-_ROW_TOKENS = 2048
+ROW_TOKENS = 2048
 
 
 @cache
@@ -131,7 +131,7 @@ class Harness:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> evaluation.Prepared:
         """`evaluation.prepare` of all tasks; raises what it raises."""
-        return evaluation.prepare(model, tokenizer, self.tasks, self.item, _ROW_TOKENS)
+        return evaluation.prepare(model, tokenizer, self.tasks, self.item, ROW_TOKENS)
 
 
 def load(

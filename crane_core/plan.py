@@ -19,6 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from crane_core import models
+from crane_core.benchmarks import ROW_TOKENS
 from crane_core.judging import PROMPT, LLMJudge
 from crane_core.pipeline import TABLES_OF, Settings
 
@@ -54,11 +55,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "data" / "configs"
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of work: how many units, what a unit is, and the tokens that pass through."""
+    """One kind of work: how many samples, windows, items or answers, and the tokens in them."""
 
     name: str
     units: int
-    unit: str
     tokens: int
     cost: float = 1.0
     generated: bool = False
@@ -112,37 +112,35 @@ class Plan:
         return answers, answers * per_call, answers * LLMJudge.max_tokens
 
     def __str__(self) -> str:
+        s, device = self.settings, self.device
         lines = [
-            f"model: {self.settings.model}, {self.parameters / 1e9:.3g} billion parameters, "
-            f"{self.settings.dtype}",
-            f"device: {self.device.name}, {self.device.flops / 1e12:.3g} Tflop/s "
-            f"({self.device.source})",
+            f"model   {s.model}, {self.parameters / 1e9:.3g} billion parameters, {s.dtype}",
+            f"device  {device.name}, {device.flops / 1e12:.3g} Tflop/s ({device.source})",
             "",
-            f"{'stage':34} {'to do':>9} {'kept':>6}  {'tokens':>12}  time",
+            f"{'stage':26} {'units':>9} {'tokens':>13}  time",
         ]
-        for stage in self.stages:
-            lines.append(
-                f"{stage.name:34} {stage.units:>9,} {self.done.get(stage.name, 0):>6,}  "
-                f"{stage.tokens:>12,}  {_duration(self.seconds(stage))}  ({stage.unit})"
-            )
+        lines += [
+            f"{stage.name:26} {stage.units:>9,} {stage.tokens:>13,}  "
+            f"{_duration(self.seconds(stage))}"
+            + (f", {kept:,} results kept" if (kept := self.done.get(stage.name)) else "")
+            for stage in self.stages
+        ]
         total = sum(self.seconds(stage) for stage in self.stages)
-        lines += ["", f"time in all, from nothing: {_duration(total)} ({self.device.source})"]
+        lines += ["", f"time    {_duration(total)} in all, from nothing ({device.source})"]
         memory = self.memory()
         lines.append(
-            f"memory on the device: {sum(memory.values()):.1f} GiB ("
+            f"memory  {sum(memory.values()):.1f} GiB on the device (estimated): "
             + ", ".join(f"{name} {size:.1f}" for name, size in memory.items())
-            + "; estimated)"
         )
-        if self.settings.judge == "llm":
-            calls, sent, received = self.calls()
-            cost = (sent * self.prices[0] + received * self.prices[1]) / 1e6
-            lines.append(
-                f"judge {self.settings.judge_model}: at most {calls:,} calls, {sent:,} tokens sent "
-                f"and {received:,} received; at most ${cost:,.0f} at ${self.prices[0]:g} and "
-                f"${self.prices[1]:g} per million tokens"
-            )
-        else:
-            lines.append(f"judge: {self.settings.judge}, no calls")
+        if s.judge != "llm":
+            return "\n".join([*lines, f"judge   {s.judge}, no calls"])
+        calls, sent, received = self.calls()
+        cost = (sent * self.prices[0] + received * self.prices[1]) / 1e6
+        lines += [
+            f"judge   {s.judge_model}, at most {calls:,} calls: {sent:,} tokens sent,",
+            f"        {received:,} received; at most ${cost:,.0f} at ${self.prices[0]:g} and "
+            f"${self.prices[1]:g} a million",
+        ]
         return "\n".join(lines)
 
 
@@ -189,12 +187,11 @@ def _stages(s: Settings) -> list[Stage]:
     masks = 1 + languages * (3 + len(s.random_seeds))
     projections = languages * (1 + len(s.random_seeds))
     stages = [
-        Stage("relevance", 2 * samples, "samples, two sites", 2 * samples * window, RELEVANCE_COST),
-        Stage("activation counts (LAPE)", samples, "samples", samples * window),
+        Stage("relevance", 2 * samples, 2 * samples * window, RELEVANCE_COST),
+        Stage("activation counts (LAPE)", samples, samples * window),
         Stage(
             "held-out perplexity",
             (masks + projections) * languages * s.n_perplexity,
-            "windows under all masks",
             (masks + projections) * languages * s.n_perplexity * window,
         ),
     ]
@@ -203,9 +200,7 @@ def _stages(s: Settings) -> list[Stage]:
         ("chat", masks, ("paper",)),
     ):
         items, tokens = _items(s, tables)
-        stages.append(
-            Stage(f"benchmarks, {name}", runs * items, "items under all masks", runs * tokens)
-        )
+        stages.append(Stage(f"benchmarks, {name}", runs * items, runs * tokens))
     asked = s.n_questions or 70
     for name in ("base", "chat"):
         answers = masks * languages * asked
@@ -213,7 +208,6 @@ def _stages(s: Settings) -> list[Stage]:
             Stage(
                 f"open questions, {name}",
                 answers,
-                "answers under all masks, at most",
                 answers * s.max_new_tokens,
                 generated=True,
             )
@@ -242,7 +236,9 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
         n, question, example = next(v for k, v in HARNESS.items() if name.startswith(k))
         n = min(n, s.task_limit or n)
         total += n
-        tokens += n * (question + (s.num_fewshot or 0) * example)
+        shown = (s.num_fewshot or 0) * example
+        together = max(1, (ROW_TOKENS - shown) // question)  # items that share the examples
+        tokens += n * question + -(-n // together) * shown
     return total, tokens
 
 

@@ -102,7 +102,9 @@ display(
 )
 
 # %% [markdown]
-# The whole plan for the last of them, as `crane plan --profile paper` prints it:
+# The whole plan for the last of them, as `crane plan --profile paper` prints it. Units are samples
+# (at both sites), windows, items and answers, under all masks; answers are counted at their full
+# length.
 
 # %% tags=["hide-input"]
 print(planned)
@@ -115,8 +117,8 @@ print(planned)
 #
 # `make rehearse` runs every stage of `paper` on your machine in minutes, without the hub: a model
 # with random weights and Llama-2-7B's configuration cut to a few layers, a tokenizer with its
-# special tokens, benchmarks in the hub's format, a judge at a local address. What passes there
-# fails later only for reasons outside of this project.
+# special tokens, benchmarks in the hub's format, a judge at a local address. What it cannot try is
+# what needs the hub, vLLM or a GPU: downloads, speed, memory.
 #
 # ## While it runs
 #

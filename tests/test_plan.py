@@ -50,7 +50,7 @@ def test_time_follows_work_and_device() -> None:
     assert slow.parameters == 2361024
     twice = plan(dataclasses.replace(SMALL, n_samples=20), "H100")
     assert twice.seconds(twice.stages[0]) == pytest.approx(2 * fast.seconds(fast.stages[0]))
-    assert "estimated" in str(fast) and "judge: rubric, no calls" in str(fast)
+    assert "estimated" in str(fast) and "judge   rubric, no calls" in str(fast)
 
 
 def test_the_judge_is_bounded() -> None:
@@ -87,7 +87,7 @@ def test_plan_status_and_compare_on_the_command_line(
 ) -> None:
     assert main(["plan", "--profile", "smoke", "--gpu", "A100"]) == 0
     said = capsys.readouterr().out
-    assert "run: smoke" in said and "relevance" in said and "judge: rubric" in said
+    assert "run: smoke" in said and "relevance" in said and "judge   rubric" in said
     assert main(["plan", "--gpu", "Z80"]) == 1
     assert "error: unknown device 'Z80'" in capsys.readouterr().err
 
