@@ -254,7 +254,8 @@ if "mean" in necessity.values:
 # ## The criteria
 #
 # Every method that ranks neurons for a language is here reduced to its ranking, before any
-# threshold. CRANE's normalised kurtosis for three objectives, the other statistics of
+# threshold. CRANE's normalised kurtosis for three objectives, and at the other site that of the
+# gate's and the up projection's outputs (zeroing either zeroes the neuron); the other statistics of
 # [notebook 08](08_choices) on the same relevance, activation times the *plain* gradient (the
 # first-order estimate of what zeroing does, without LRP's rules), Act Prob 90p
 # {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and as a
