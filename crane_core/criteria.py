@@ -142,8 +142,7 @@ def lape(pipeline: Pipeline) -> dict[str, Tensor]:
 def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) -> dict[str, Score]:
     """The criteria compared in the book, by name, intermediate neurons only.
 
-    - "kurtosis (…)": CRANE's, normalised as the settings say, for each objective, and of the
-      outputs of `gate_proj` and `up_proj`, whose zero is that of the neuron of the same index;
+    - "kurtosis (…)": CRANE's, normalised as the settings say, for each objective;
     - the other `statistics` of the relevance of the settings' objective: those of shape normalised
       likewise, those of size, which has one unit in all layers, as they are;
     - "gradient × activation", "Act Prob 90p" and "LAPE".
@@ -158,11 +157,6 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
         kurtosis = {x: k for x, k in of.kurtosis().items() if isinstance(k, Tensor)}
         how = pipeline.settings.normalisation
         scores[f"kurtosis ({OBJECTIVES.get(objective, objective)})"] = normalise(kurtosis, how)
-    projected = pipeline.normalised("projections")
-    for site in ("gate", "up"):
-        scores[f"kurtosis ({site} outputs)"] = {
-            x: found[site] for x, found in projected.items() if not isinstance(found, Tensor)
-        }
     values = choices.statistic_values(pipeline)["all"]
     for name, statistic in statistics.STATISTICS.items():
         if name == "kurtosis":

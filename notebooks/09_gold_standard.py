@@ -254,12 +254,14 @@ if "mean" in necessity.values:
 # ## The criteria
 #
 # Every method that ranks neurons for a language is here reduced to its ranking, before any
-# threshold. CRANE's normalised kurtosis for three objectives, and at the other site that of the
-# gate's and the up projection's outputs (zeroing either zeroes the neuron); the other statistics of
+# threshold. CRANE's normalised kurtosis for three objectives, the other statistics of
 # [notebook 08](08_choices) on the same relevance, activation times the *plain* gradient (the
 # first-order estimate of what zeroing does, without LRP's rules), Act Prob 90p
 # {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and as a
 # *contrast*, the language's score less the largest of another's; LAPE compares languages by itself.
+#
+# CRANE's other site needs no criterion of its own: AttnLRP's uniform rule gives the gate's and the
+# up projection's output half of their neuron's relevance each, so both have its kurtosis.
 #
 # To add one, put it into the dictionary: a name, and for each language a tensor (layers, neurons)
 # that is higher for a neuron more likely to be specific.

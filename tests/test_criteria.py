@@ -233,11 +233,16 @@ def made_up(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 def test_the_criteria_are_those_of_the_methods(made_up: Pipeline) -> None:
     scores = criteria.criteria(made_up)
-    assert len(scores) == 2 * (3 + 2 + 7 + 2) + 1
+    assert len(scores) == 2 * (3 + 7 + 2) + 1
     for score in scores.values():
         assert {x: tuple(v.shape) for x, v in score.items()} == dict.fromkeys(LANGUAGES, (2, 48))
     kurtosis: Any = made_up.normalised()
     assert torch.equal(scores["kurtosis (logit)"]["zh"], kurtosis["zh"])
+    halves: Any = made_up.kurtosis("projections")  # of the neuron's relevance, as notebook 09 says
+    for site in ("gate", "up"):
+        torch.testing.assert_close(
+            halves["zh"][site], made_up.kurtosis()["zh"], rtol=1e-3, atol=1e-3, equal_nan=True
+        )
     counts, n = made_up.activation_counts()
     matched = baselines.lape_matched(counts, n, {"vi": 7})["vi"]
     assert matched.mask().flatten()[criteria.order(scores["LAPE"]["vi"])[:7]].all()
