@@ -138,7 +138,7 @@ def test_one_row_per_item(items: pd.DataFrame) -> None:
     mmlu = items[items["task"] == "mmlu"]
     sizes = {f"mmlu_{name}": n for name, n in SUBJECTS.items()}
     assert mmlu["subtask"].value_counts().to_dict() == sizes
-    assert (mmlu["cluster"] == mmlu["subtask"]).all()
+    assert mmlu["cluster"].is_unique and (mmlu["cluster"] == mmlu["id"]).all()
     assert items["id"].is_unique and "mmlu_marketing-00004" in set(items["id"])
     # Two questions on each passage, which is the same one in every language.
     by_language = items[items["task"].str.startswith("belebele")].groupby("task")["cluster"]
@@ -415,9 +415,9 @@ def test_items_are_kept_by_model_mask_and_task(
 
     calls, real = [], evaluation.evaluate
 
-    def counted(*arguments: Any) -> pd.DataFrame:
+    def counted(*arguments: Any, **options: Any) -> pd.DataFrame:
         calls.append(arguments)
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(evaluation, "evaluate", counted)
     again = Pipeline(settings, store)
@@ -506,7 +506,8 @@ def test_vllm_gets_a_checkpoint_with_the_mask_in_it(
         table, expected = on_vllm.items(mask), on_hf.items(mask)
         assert not FakeVLLM.last.path.exists() and FakeVLLM.last.path.is_relative_to(store.root)
         pd.testing.assert_frame_equal(table, expected, rtol=1e-5, atol=1e-5)
-    assert FakeVLLM.made == [{"dtype": "float32", "max_model_len": 2048}] * 2
+    made = {"dtype": "float32", "max_model_len": 2048, "tensor_parallel_size": 1}
+    assert FakeVLLM.made == [made] * 2
     assert FakeVLLM.stopped == 2
 
 

@@ -113,4 +113,4 @@ def test_make_passes_profile_parameters_and_notebook_on() -> None:
     shown = subprocess.run(
         [*command, "PARAMS=-p n_samples 200"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert 'runs book --profile "smoke" --notebook "02" -p n_samples 200' in shown
+    assert 'crane book --profile "smoke" --notebook "02" -p n_samples 200' in shown

@@ -324,7 +324,7 @@ def threshold_robust(swept: pd.DataFrame, names: Mapping[str, str]) -> Verdict:
     thresholds = pd.to_numeric(swept["value"])
     text = (
         f"{thresholds.nunique()} thresholds from {thresholds.min():g} to {thresholds.max():g} "
-        f"([notebook 08](08_choices)). {'; '.join(told)}."
+        f"(notebook 08). {'; '.join(told)}."
     )
     return Verdict(FAILS if opposite else HOLDS if same else UNKNOWN, text)
 
