@@ -267,14 +267,12 @@ class _Judge(BaseHTTPRequestHandler):
 def judge_server(port: int = PORT) -> Iterator[str]:
     """A judge at a local address, yielded, while the block lasts.
 
-    Raises OSError if the port is taken.
+    The port is always the same, so that nothing is computed again, unless it is taken.
     """
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), _Judge)
-    except OSError as error:
-        raise OSError(
-            f"the rehearsal's judge needs port {port}, which another program uses: stop that one"
-        ) from error
+    except OSError:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _Judge)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
