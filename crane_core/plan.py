@@ -128,10 +128,8 @@ class Plan:
         total = sum(self.seconds(stage) for stage in self.stages)
         lines += ["", f"time    {_duration(total)} in all, from nothing ({device.source})"]
         memory = self.memory()
-        lines.append(
-            f"memory  {sum(memory.values()):.1f} GiB on the device (estimated): "
-            + ", ".join(f"{name} {size:.1f}" for name, size in memory.items())
-        )
+        lines.append(f"memory  {sum(memory.values()):.1f} GiB on the device (estimated):")
+        lines.append("        " + ", ".join(f"{name} {size:.1f}" for name, size in memory.items()))
         if s.judge != "llm":
             return "\n".join([*lines, f"judge   {s.judge}, no calls"])
         calls, sent, received = self.calls()

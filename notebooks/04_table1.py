@@ -11,7 +11,7 @@
 # **It covers** §3.4, §3.5, §4.2, §4.3 and §5.2 of the paper {cite:p}`le2026crane`, Table 1 and
 # Figure 4.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
 device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one

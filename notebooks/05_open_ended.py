@@ -9,7 +9,7 @@
 # the testbed, and half an hour to read. **It covers** §4.3, §4.4 and §5.3 of the paper
 # {cite:p}`le2026crane` and Table 2.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
 device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one

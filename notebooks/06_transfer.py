@@ -9,7 +9,7 @@
 # ([notebook 05](05_open_ended)). **It takes** about three minutes on the testbed, and half an hour
 # to read. **It covers** §5.4 of the paper {cite:p}`le2026crane`, Tables 3 and 4, Figures 5 and 6.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
 chat_model = "data/testbed/chat"  # folder or name of the chat model tuned from it
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16

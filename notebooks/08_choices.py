@@ -12,7 +12,7 @@
 # read. **It covers** what §3.2 to §3.4 and §4.3 of the paper {cite:p}`le2026crane` leave open, as
 # listed in the chapter on [interpretation choices](../book/choices).
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
 device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one

@@ -12,7 +12,7 @@
 # §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model *needs* a neuron, which
 # the paper tests on whole sets only.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
 device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one

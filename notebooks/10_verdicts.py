@@ -8,7 +8,7 @@
 # published ones ([notebook 07](07_audit)). **It takes** some seconds, since everything was computed
 # there, and ten minutes to read.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
 chat_model = "data/testbed/chat"  # folder or name of the chat model tuned from it
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
