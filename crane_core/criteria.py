@@ -27,7 +27,13 @@ from crane_core import baselines, choices, evaluation, models, statistics
 from crane_core.attribution import neuron_relevance
 from crane_core.kernels import fast_linear
 from crane_core.masking import masked
-from crane_core.necessity import Necessity, mean_activations, measure, single_effects
+from crane_core.necessity import (
+    Necessity,
+    mean_activations,
+    measure,
+    single_effects,
+    tensor_digest,
+)
 from crane_core.pipeline import Pipeline
 from crane_core.runs import Store, source_digest, write_table
 from crane_core.selection import NeuronSet, margins, normalise
@@ -91,7 +97,7 @@ def gradient_x_activation(pipeline: Pipeline) -> dict[str, Tensor]:
 
     key = {
         "model": models.fingerprint(pipeline.model),
-        "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
+        "texts": {x: tensor_digest(windows) for x, windows in pipeline.windows.items()},
         "objective": s.objective,
         "reduction": s.reduction,
         "batch_size": s.batch_size,
@@ -120,7 +126,7 @@ def act_prob_90p(pipeline: Pipeline) -> dict[str, Tensor]:
 
     key = {
         "model": models.fingerprint(pipeline.model),
-        "texts": {x: _digest(windows) for x, windows in pipeline.windows.items()},
+        "texts": {x: tensor_digest(windows) for x, windows in pipeline.windows.items()},
         "batch_size": s.batch_size,
         "code": source_digest("baselines", "kernels", "models"),
     }
@@ -168,10 +174,6 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
     scores["gradient × activation"] = gradient_x_activation(pipeline)
     scores["Act Prob 90p"] = act_prob_90p(pipeline)
     return {**with_contrasts(scores), "LAPE": lape(pipeline)}
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:20]
 
 
 # --------------------------------------------------------------------- against single ablations
@@ -493,7 +495,7 @@ def set_effects(
 
 def effects_key(model: PreTrainedModel, texts: Mapping[str, Tensor]) -> str:
     """What `set_effects` depend on besides the set, as a short digest: model and texts."""
-    parts = [models.fingerprint(model), *(f"{x} {_digest(texts[x])}" for x in texts)]
+    parts = [models.fingerprint(model), *(f"{x} {tensor_digest(texts[x])}" for x in texts)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 

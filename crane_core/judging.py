@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 from tqdm import tqdm
 
+from crane_core.languages import NAMES
 from crane_core.runs.files import canonical, digest_of
 from crane_core.runs.parameters import refuse_secret
 from crane_core.runs.sources import ROOT
@@ -92,7 +93,6 @@ Reply with one JSON object and nothing around it:
 """
 
 _PLACEHOLDER = re.compile(r"\{([^{}\"'\n]*)\}")  # JSON in a prompt has quotes within its braces
-_LANGUAGE_NAMES = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
 
 
 def _check_prompt(prompt: str) -> None:
@@ -114,7 +114,7 @@ def _fill(prompt: str, question: str, answer: str, language: str) -> str:
     values = {
         "question": json.dumps(question, ensure_ascii=False),
         "answer": json.dumps(answer, ensure_ascii=False),
-        "language": _LANGUAGE_NAMES.get(language, language),
+        "language": NAMES.get(language, language),
     }
     return _PLACEHOLDER.sub(lambda match: values[match[1]], prompt)
 
@@ -263,7 +263,7 @@ class _Cache:
 #: How often an answer is sent in all when replies cannot be read; each time with the next seed.
 ASKS = 3
 _OPENAI = "https://api.openai.com/v1"
-_BYTES_PER_TOKEN = 3
+BYTES_PER_TOKEN = 3
 #: What endpoints answer with HTTP 400 because of one answer, not of the request as such.
 _ABOUT_ONE_ANSWER = re.compile(
     "content_filter|content_policy_violation|context_length_exceeded|maximum context length"
@@ -382,7 +382,7 @@ class LLMJudge:
         return Estimate(
             calls=len(left),
             cached=len(known),
-            prompt_tokens=sum(math.ceil(length / _BYTES_PER_TOKEN) for length in lengths),
+            prompt_tokens=sum(math.ceil(length / BYTES_PER_TOKEN) for length in lengths),
             completion_tokens=len(left) * self.max_tokens,
         )
 

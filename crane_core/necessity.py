@@ -558,17 +558,18 @@ def measure(
 
         own = {
             **key,
-            "texts": _digest(windows),
+            "texts": tensor_digest(windows),
             "layer": layer,
             "neurons": [chosen.start, chosen.stop],
-            "constants": _digest(constants[layer, chosen.start : chosen.stop]),
+            "constants": tensor_digest(constants[layer, chosen.start : chosen.stop]),
         }
         piece = store.tensors("necessity", own, compute)["increase"]
         increases[x][number, layer, chosen.start : chosen.stop] = piece
     return summarise(increases, set_to, source)
 
 
-def _digest(tensor: Tensor) -> str:
+def tensor_digest(tensor: Tensor) -> str:
+    """20 hexadecimal digits of the SHA-256 of a tensor's values, for the keys of a store."""
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:20]
 
 

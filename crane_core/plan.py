@@ -13,14 +13,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from crane_core import models
 from crane_core.benchmarks import ROW_TOKENS
-from crane_core.judging import PROMPT, LLMJudge
+from crane_core.generation import read_questions
+from crane_core.judging import BYTES_PER_TOKEN, PROMPT, LLMJudge
 from crane_core.pipeline import TABLES_OF, Settings
 
 #: Name -> peak dense matrix throughput in bfloat16 (float16 for the V100), in 10^12 operations/s,
@@ -48,7 +48,8 @@ HARNESS = {
     "ceval-valid": (1346, 130, 130),
     "belebele": (900, 330, 330),
 }
-OPTIONS = 4
+#: Tokens of an item of the testbed's tasks, and of an open question: more than there are.
+TESTBED_TOKENS = QUESTION_TOKENS = 60
 #: Where a gated model's configuration cannot be had offline: ours, for planning and rehearsing.
 CONFIGS = Path(__file__).resolve().parent.parent / "data" / "configs"
 
@@ -78,12 +79,12 @@ class Plan:
     """Stages, sizes and times of a run; `str()` gives the text that `crane plan` prints."""
 
     settings: Settings
+    config: PreTrainedConfig
     parameters: int
     device: Device
     stages: tuple[Stage, ...]
     done: Mapping[str, int]
     prices: tuple[float, float]
-    questions_tokens: int
 
     def seconds(self, stage: Stage) -> float:
         """Expected time of a stage: two operations per parameter and token, forward."""
@@ -93,9 +94,8 @@ class Plan:
     def memory(self) -> dict[str, float]:
         """GiB on the device: weights, and what the backward pass of one batch keeps (estimated)."""
         s = self.settings
-        config = _config(s.model, True)
         size = 4 if s.dtype == "float32" else 2
-        text = config.get_text_config()
+        text = self.config.get_text_config()
         # Per token and layer: residual stream, norms, queries, keys, values, attention's output and
         # its product (some ten times the hidden size); gate, up, their product and activation.
         kept = 10 * text.hidden_size + 4 * text.intermediate_size
@@ -108,7 +108,8 @@ class Plan:
     def calls(self) -> tuple[int, int, int]:
         """Judge: calls at most, tokens sent, tokens received at most."""
         answers = sum(stage.units for stage in self.stages if stage.generated)
-        per_call = len(PROMPT.encode()) // 3 + self.settings.max_new_tokens + self.questions_tokens
+        prompt = len(PROMPT.encode()) // BYTES_PER_TOKEN
+        per_call = prompt + QUESTION_TOKENS + self.settings.max_new_tokens
         return answers, answers * per_call, answers * LLMJudge.max_tokens
 
     def __str__(self) -> str:
@@ -175,7 +176,7 @@ def plan(
         if name := names.get(stage):
             done[name] = done.get(name, 0) + 1
     device = find_device(gpu, results)
-    return Plan(settings, parameters, device, stages, done, prices, 60)
+    return Plan(settings, config, parameters, device, stages, done, prices)
 
 
 def _stages(s: Settings) -> list[Stage]:
@@ -199,9 +200,10 @@ def _stages(s: Settings) -> list[Stage]:
     ):
         items, tokens = _items(s, tables)
         stages.append(Stage(f"benchmarks, {name}", runs * items, runs * tokens))
-    asked = s.n_questions or 70
+    questions = read_questions(s.questions, s.languages).values()
+    asked = sum(min(len(own), s.n_questions or len(own)) for own in questions)
     for name in ("base", "chat"):
-        answers = masks * languages * asked
+        answers = masks * asked
         stages.append(
             Stage(
                 f"open questions, {name}",
@@ -228,7 +230,7 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
             if path.is_file()
         ]
         n = sum(min(count, s.task_limit or count) for count in counts)
-        return n, n * 60
+        return n, n * TESTBED_TOKENS
     total = tokens = 0
     for name in names:
         n, question, example = next(v for k, v in HARNESS.items() if name.startswith(k))
@@ -240,7 +242,7 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
     return total, tokens
 
 
-def _config(model: str, offline: bool) -> Any:
+def _config(model: str, offline: bool) -> PreTrainedConfig:
     """The configuration of a model by path or name; ours where the model's cannot be had."""
     known = CONFIGS / f"{model.rsplit('/', 1)[-1]}.json"
     try:
@@ -248,7 +250,8 @@ def _config(model: str, offline: bool) -> Any:
     except FileNotFoundError:
         if not known.is_file():
             raise
-        return AutoConfig.for_model(**json.loads(known.read_text(encoding="utf-8")))
+        config: PreTrainedConfig = AutoConfig.for_model(**json.loads(known.read_text("utf-8")))
+        return config
 
 
 def find_device(gpu: str | None, results: Path | None = None) -> Device:

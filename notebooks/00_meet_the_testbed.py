@@ -62,6 +62,7 @@ from IPython.display import HTML, Markdown
 from scipy import stats
 
 from crane_core import evaluation, figures, metrics
+from crane_core.languages import NAMES
 from crane_core.pipeline import TABLES, Pipeline, Settings
 from crane_core.runs import write_table
 from crane_core.testbed import gate, text, world
@@ -86,10 +87,8 @@ figures.show(
     "tasks evaluated, and the damage summed up as LangSpec-F1.",
 )
 
+
 # %% tags=["hide-input"]
-NAMES = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-
-
 def named(language):
     """A language's name, where we know one."""
     return NAMES.get(language, language)

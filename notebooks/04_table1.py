@@ -55,6 +55,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import figures, metrics, readouts
+from crane_core.languages import language_names
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 from crane_core.runs.files import write_text
@@ -62,8 +63,7 @@ from crane_core.runs.files import write_text
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-names = {x: names.get(x, x) for x in settings.languages}
+names = language_names(settings.languages)
 
 
 # %% [markdown]

@@ -58,6 +58,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import figures, generation, judging, metrics, readouts
+from crane_core.languages import language_names
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 from crane_core.testbed.rubric import SUBSCORES
@@ -65,8 +66,7 @@ from crane_core.testbed.rubric import SUBSCORES
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-names = {x: names.get(x, x) for x in settings.languages}
+names = language_names(settings.languages)
 interventions = pipeline.interventions()
 
 # %% [markdown]

@@ -62,6 +62,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import figures, models, readouts
+from crane_core.languages import language_names
 from crane_core.outcomes import side_by_side
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
@@ -71,8 +72,7 @@ settings = Settings.of(globals())
 base = Pipeline(settings)
 chat = base.on_chat(chat_model)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-names = {x: names.get(x, x) for x in settings.languages}
+names = language_names(settings.languages)
 interventions = base.interventions()
 
 # %% [markdown]

@@ -29,11 +29,11 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import audit, figures
+from crane_core.languages import NAMES as names
 from crane_core.runs import write_table
 
 tables = audit.published(published)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
 
 
 def points(value, digits=1):

@@ -55,6 +55,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import choices, figures
+from crane_core.languages import language_names
 from crane_core.pipeline import Settings
 from crane_core.runs import write_table
 from crane_core.statistics import STATISTICS
@@ -62,8 +63,7 @@ from crane_core.statistics import STATISTICS
 settings = Settings.of(globals())
 probe = choices.Probe(settings)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-names = {x: names.get(x, x) for x in settings.languages}
+names = language_names(settings.languages)
 
 # %% [markdown]
 # ## Where the numbers come from

@@ -48,14 +48,14 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import criteria, figures
+from crane_core.languages import language_names
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-names = {x: names.get(x, x) for x in settings.languages}
+names = language_names(settings.languages)
 layers, width = pipeline.shape["intermediate"]
 
 # %% [markdown]

@@ -62,6 +62,7 @@ from IPython.display import Markdown, display
 
 from crane_core import audit, choices, figures, readouts
 from crane_core.audit.testbed import Ours, on_testbed, threshold_robust
+from crane_core.languages import language_names
 from crane_core.pipeline import Pipeline, Settings
 from crane_core.runs import write_table
 
@@ -69,8 +70,7 @@ settings = Settings.of(globals())
 base = Pipeline(settings)
 chat = base.on_chat(chat_model)
 results = Path(run_dir) / "results"
-names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
-names = {x: names.get(x, x) for x in settings.languages}
+names = language_names(settings.languages)
 interventions = base.interventions()
 evaluated = {
     "1": base.evaluated(interventions, losses=False),

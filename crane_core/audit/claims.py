@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..languages import NAMES
 from .floors import even_damage
 from .noise import CANNOT, CERTAIN, between, noise_table
 from .tables import (
@@ -31,7 +32,6 @@ from .tables import (
 HOLDS, FAILS, UNKNOWN = "holds", "does not", "cannot tell"
 #: Neurons in LAPE's released sets for Llama-2-7B, of 352,256.
 LAPE_RELEASED = {"en": 95, "zh": 583, "vi": 836}
-NAMES = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
 
 
 @dataclass(frozen=True)
