@@ -214,26 +214,16 @@ class Probe(Pipeline):
 
         def items() -> pd.DataFrame:
             with masked(self.model, neurons, constant):
-                return evaluation.evaluate(self.model, self.prepared)
+                return evaluation.evaluate(self.model, self.prepared, note=self.store.note)
 
         def losses() -> dict[str, Tensor]:
             with masked(self.model, neurons, constant):
-                return {
-                    x: evaluation.perplexity(self.model, windows).losses
-                    for x, windows in self.perplexity_windows.items()
-                }
+                return self._losses_now()
 
-        key = {**self._items_key(neurons), "value": value, "texts": texts}
-        s = self.settings
-        held_out = {
-            "corpus": self.perplexity_corpus.fingerprint(s.languages),
-            "n": s.n_perplexity,
-            "window": s.window,
-            "seed": s.seed,
-        }
+        to = {"value": value, "texts": texts}
         return (
-            self.store.table("items", key, items),
-            self.store.tensors("losses", {**key, **held_out}, losses),
+            self.store.table("items", {**self._items_key(neurons), **to}, items),
+            self.store.tensors("losses", {**self._losses_key(neurons), **to}, losses),
         )
 
     def scored(

@@ -449,18 +449,9 @@ class Pipeline:
         key = {**self._items_key(neurons), "n_items": n_items, "max_new_tokens": max_new_tokens}
         return self.store.table("answers", key, compute)
 
-    def losses(self, neurons: NeuronSet | None = None) -> dict[str, Tensor]:
-        """Mean next-token loss of each held-out window under a mask: `{language: (windows,)}`."""
+    def _losses_key(self, neurons: NeuronSet | None) -> dict[str, Any]:
         s = self.settings
-
-        def compute() -> dict[str, Tensor]:
-            with self._under(neurons):
-                return {
-                    x: evaluation.perplexity(self.model, windows, note=self.store.note).losses
-                    for x, windows in self.perplexity_windows.items()
-                }
-
-        key = {
+        return {
             "model": self._model_key,
             "corpus": self.perplexity_corpus.fingerprint(s.languages),
             "n": s.n_perplexity,
@@ -469,7 +460,22 @@ class Pipeline:
             "neurons": "" if neurons is None else neurons.digest(),
             "code": source_digest("evaluation", "kernels", "masking", "models", "corpora"),
         }
-        return self.store.tensors("losses", key, compute)
+
+    def _losses_now(self) -> dict[str, Tensor]:
+        """`losses` of the model as it is now, with whatever mask is on it."""
+        return {
+            x: evaluation.perplexity(self.model, windows, note=self.store.note).losses
+            for x, windows in self.perplexity_windows.items()
+        }
+
+    def losses(self, neurons: NeuronSet | None = None) -> dict[str, Tensor]:
+        """Mean next-token loss of each held-out window under a mask: `{language: (windows,)}`."""
+
+        def compute() -> dict[str, Tensor]:
+            with self._under(neurons):
+                return self._losses_now()
+
+        return self.store.tensors("losses", self._losses_key(neurons), compute)
 
     def evaluated(self, interventions: Iterable[Intervention], losses: bool = True) -> Evaluated:
         """Items, and held-out losses if asked for, unmasked and under every intervention."""
