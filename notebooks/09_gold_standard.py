@@ -7,10 +7,10 @@
 # its members.
 #
 # **It assumes** relevance and kurtosis ([01](01_relevance), [02](02_kurtosis)) and masking
-# ([03](03_selecting_and_masking)). **It takes** about a minute on the testbed, because the effects
-# of all single ablations are shipped and read, and half an hour to read. **It covers** §3.1 and
-# §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model *needs* a neuron, which
-# the paper tests on whole sets only.
+# ([03](03_selecting_and_masking)). **It takes** two or three minutes on the testbed, because the
+# effects of all single ablations are shipped and read, and half an hour to read. **It covers** §3.1
+# and §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model *needs* a neuron,
+# which the paper tests on whole sets only.
 
 # %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # folder or Hugging Face name of the model
