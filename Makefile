@@ -83,7 +83,7 @@ rehearse: setup ## every stage of the paper's setting on a made-up model (REHEAR
 	$(BIN)/crane rehearse $(REHEARSAL)
 
 testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
-	$(BIN)/python -m crane_core.testbed train
+	$(BIN)/python -m crane_lab.cli.testbed train
 
 clean: ## remove runs, the built book and caches (not .venv, .venv-vllm)
 	rm -rf _build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from crane_core import corpora, models
-from crane_core.runs.machine import processor
+from crane_core import models
+from crane_lab.store.machine import processor
+from crane_lab.texts import corpora
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "data" / "testbed" / "base"

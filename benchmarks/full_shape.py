@@ -28,8 +28,8 @@ from transformers import LlamaForCausalLM
 
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
-from crane_core.plan import GPUS, same_device
-from crane_core.rehearsal import config
+from crane_lab.cli.plan import GPUS, same_device
+from crane_lab.cli.rehearsal import config
 
 
 def forward(model: Any, batches: list[Tensor]) -> None:

@@ -26,9 +26,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from crane_core import models
-from crane_core.generation import Decoding, HuggingFaceEngine, prompts
 from crane_core.selection import NeuronSet
-from crane_core.vllm_engine import VLLMEngine
+from crane_lab.engines.generation import Decoding, HuggingFaceEngine, prompts
+from crane_lab.engines.vllm_engine import VLLMEngine
 
 TASKS = ROOT / "data" / "testbed" / "tasks"
 

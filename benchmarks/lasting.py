@@ -31,12 +31,13 @@ import torch
 from common import describe, load_model, machine, parser, texts, write
 from torch import Tensor
 
-from crane_core import models, streams
+from crane_core import models
 from crane_core.attribution import neuron_relevance
-from crane_core.memory import Memory
 from crane_core.moments import StreamingMoments
-from crane_core.runs import Store
-from crane_core.streams import CHECKPOINT_SECONDS, PIECES, STAGE, collect
+from crane_lab.memory import Memory
+from crane_lab.stages import streams
+from crane_lab.stages.streams import CHECKPOINT_SECONDS, PIECES, STAGE, collect
+from crane_lab.store import Store
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(

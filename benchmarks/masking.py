@@ -20,9 +20,9 @@ from common import describe, load_model, machine, parser, texts, write
 from tqdm import tqdm
 
 from crane_core import models
-from crane_core.evaluation import evaluate, load_tasks, perplexity, prepare
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
+from crane_lab.engines.evaluation import evaluate, load_tasks, perplexity, prepare
 
 TARGETS = {"zero": 1.03}
 

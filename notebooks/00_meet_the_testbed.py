@@ -61,11 +61,14 @@ import torch
 from IPython.display import HTML, Markdown
 from scipy import stats
 
-from crane_core import evaluation, figures, metrics
-from crane_core.languages import NAMES
-from crane_core.pipeline import TABLES, Pipeline, Settings
-from crane_core.runs import write_table
-from crane_core.testbed import gate, text, world
+from crane_core import metrics
+from crane_lab.engines import evaluation
+from crane_lab.pipeline import TABLES, Pipeline, Settings
+from crane_lab.show import figures
+from crane_lab.store import write_table
+from crane_lab.study import gate
+from crane_lab.testbed import text, world
+from crane_lab.texts.languages import NAMES
 
 pipeline = Pipeline(Settings.of(globals()))
 tokenizer = pipeline.tokenizer

@@ -53,13 +53,15 @@ from IPython.display import Markdown
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
-from crane_core import attribution, evaluation, figures, masking, models
+from crane_core import attribution, masking, models
 from crane_core.attribution import neuron_relevance, objective_values, token_relevance
-from crane_core.conservation import conservation, stream_shares
 from crane_core.moments import StreamingMoments
-from crane_core.pipeline import TABLES, Pipeline, Settings
-from crane_core.runs import write_table
 from crane_core.selection import NeuronSet
+from crane_lab.engines import evaluation
+from crane_lab.pipeline import TABLES, Pipeline, Settings
+from crane_lab.show import figures
+from crane_lab.store import write_table
+from crane_lab.study.conservation import conservation, stream_shares
 
 settings = dataclasses.replace(Settings.of(globals()), n_samples=n_checked)
 pipeline = Pipeline(settings)

@@ -56,12 +56,12 @@ import torch
 from IPython.display import Markdown, display
 from scipy import stats
 
-from crane_core import figures
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
 from crane_core.selection import NORMALISATIONS, margins, normalise, overlap, select
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures
+from crane_lab.store import write_table
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)

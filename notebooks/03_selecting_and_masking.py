@@ -61,11 +61,12 @@ import torch
 from IPython.display import Markdown, display
 from scipy.stats import hypergeom
 
-from crane_core import baselines, figures, models
+from crane_core import baselines, models
 from crane_core.masking import bake, masked
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
 from crane_core.selection import NeuronSet, overlap, select
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures
+from crane_lab.store import write_table
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)

@@ -54,11 +54,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import figures, metrics, readouts
-from crane_core.languages import language_names
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
-from crane_core.runs.files import write_text
+from crane_core import metrics
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures, readouts
+from crane_lab.store import write_table
+from crane_lab.store.files import write_text
+from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)

@@ -48,7 +48,7 @@ tensor_parallel_size = 1  # GPUs that vLLM divides the model among
 judge = "rubric"  # who grades answers: rubric (testbed only) or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
-judge_prompt = None  # file with the judge's instructions; None: those of crane_core.judging
+judge_prompt = None  # file with the judge's instructions; None: those of crane_lab.engines.judging
 run_dir = "runs/testbed"  # where results are written
 
 # %%
@@ -57,11 +57,13 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import figures, generation, judging, metrics, readouts
-from crane_core.languages import language_names
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
-from crane_core.testbed.rubric import SUBSCORES
+from crane_core import metrics
+from crane_lab.engines import generation, judging
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures, readouts
+from crane_lab.store import write_table
+from crane_lab.testbed.rubric import SUBSCORES
+from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)

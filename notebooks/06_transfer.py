@@ -51,7 +51,7 @@ tensor_parallel_size = 1  # GPUs that vLLM divides the model among
 judge = "rubric"  # who grades answers: rubric (testbed only) or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
-judge_prompt = None  # file with the judge's instructions; None: those of crane_core.judging
+judge_prompt = None  # file with the judge's instructions; None: those of crane_lab.engines.judging
 run_dir = "runs/testbed"  # where results are written
 
 # %%
@@ -61,12 +61,13 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import figures, models, readouts
-from crane_core.languages import language_names
-from crane_core.outcomes import side_by_side
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
+from crane_core import models
 from crane_core.selection import overlap
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures, readouts
+from crane_lab.stages.outcomes import side_by_side
+from crane_lab.store import write_table
+from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 base = Pipeline(settings)

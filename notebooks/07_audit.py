@@ -28,9 +28,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import audit, figures
-from crane_core.languages import NAMES as names
-from crane_core.runs import write_table
+from crane_lab import audit
+from crane_lab.show import figures
+from crane_lab.store import write_table
+from crane_lab.texts.languages import NAMES as names
 
 tables = audit.published(published)
 results = Path(run_dir) / "results"

@@ -54,11 +54,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import choices, figures
-from crane_core.languages import language_names
-from crane_core.pipeline import Settings
-from crane_core.runs import write_table
-from crane_core.statistics import STATISTICS
+from crane_core.concentration import STATISTICS
+from crane_lab.pipeline import Settings
+from crane_lab.show import figures
+from crane_lab.store import write_table
+from crane_lab.study import choices
+from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 probe = choices.Probe(settings)
@@ -493,7 +494,7 @@ show_choice("mask value")
 # ## Kurtosis or something else
 #
 # The paper's limitations call kurtosis only one possible statistic. Here are others on the same
-# relevance of the same windows, all collected in one pass (`crane_core.statistics`;
+# relevance of the same windows, all collected in one pass (`crane_core.concentration`;
 # [choice](choice-statistic)). Statistics of *shape* know no scale, like kurtosis; those of *size*
 # say how much relevance there is.
 

@@ -47,10 +47,11 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import criteria, figures
-from crane_core.languages import language_names
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures
+from crane_lab.store import write_table
+from crane_lab.study import criteria
+from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -80,8 +81,8 @@ layers, width = pipeline.shape["intermediate"]
 # Nothing is approximated. An ablation in layer $l$ changes that layer's output by
 # $(v - a_i)\,W_\text{down}[:, i]$ and leaves everything before it as it was, so only the layers
 # after $l$ are run again, from the stored residual stream, for many pairs of neuron and text at a
-# time (`crane_core.necessity`; the tests hold it against masking one neuron and running the whole
-# model).
+# time (`crane_lab.study.necessity`; the tests hold it against masking one neuron and running the
+# whole model).
 #
 # Three bodies of text, none of them seen in training, share no document: criteria are computed on
 # the attribution corpus, single effects are measured on the first windows of the

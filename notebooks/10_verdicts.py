@@ -50,7 +50,7 @@ tensor_parallel_size = 1  # GPUs that vLLM divides the model among
 judge = "rubric"  # who grades answers: rubric (testbed only) or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
-judge_prompt = None  # file with the judge's instructions; None: those of crane_core.judging
+judge_prompt = None  # file with the judge's instructions; None: those of crane_lab.engines.judging
 choices_data = "data/testbed"  # folder with the shipped results of the sweep over choices
 run_dir = "runs/testbed"  # where results are written
 
@@ -60,11 +60,13 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import audit, choices, figures, readouts
-from crane_core.audit.testbed import Ours, on_testbed, threshold_robust
-from crane_core.languages import language_names
-from crane_core.pipeline import Pipeline, Settings
-from crane_core.runs import write_table
+from crane_lab import audit
+from crane_lab.audit.ours import Ours, on_testbed, threshold_robust
+from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.show import figures, readouts
+from crane_lab.store import write_table
+from crane_lab.study import choices
+from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 base = Pipeline(settings)

@@ -27,12 +27,14 @@ import torch
 from IPython.display import Markdown, display
 from transformers import AutoModelForCausalLM
 
-from crane_core import figures, models
+from crane_core import models
 from crane_core.masking import bake, masked
-from crane_core.pipeline import Settings
-from crane_core.plan import GPUS, plan
-from crane_core.runs import Project, write_table
 from crane_core.selection import NeuronSet
+from crane_lab.cli.plan import GPUS, plan
+from crane_lab.pipeline import Settings
+from crane_lab.runs import Project
+from crane_lab.show import figures
+from crane_lab.store import write_table
 
 results = Path(run_dir) / "results"
 
@@ -126,7 +128,7 @@ print(planned)
 #   is saved as it goes, so that a killed run loses less than a minute, and ends with the same bytes
 #   as one that was never stopped. `crane status` says what is there.
 # - **Out of memory**: the batch is halved and the run goes on; the artefact's manifest notes it.
-# - **Several GPUs**: `accelerate launch --num_processes 4 -m crane_core.runs.attribute -h` says how
+# - **Several GPUs**: `accelerate launch --num_processes 4 -m crane_lab.cli.attribute -h` says how
 #   relevance is computed on all of them; start the notebooks when it has ended. Answers are
 #   generated on several GPUs with `tensor_parallel_size`.
 # - **Two runs at once** can share the store: what one computes the other waits for.

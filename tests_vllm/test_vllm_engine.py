@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from crane_core import models
-from crane_core.generation import STOP, Answer, Decoding, HuggingFaceEngine, prompts
 from crane_core.masking import bake
 from crane_core.selection import NeuronSet
-from crane_core.vllm_engine import VLLMEngine
+from crane_lab.engines.generation import STOP, Answer, Decoding, HuggingFaceEngine, prompts
+from crane_lab.engines.vllm_engine import VLLMEngine
 
 # vLLM's worker has the other core.
 torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""What runs, measures and shows the method of crane_core."""

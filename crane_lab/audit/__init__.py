@@ -1,0 +1,115 @@
+"""What the paper's printed numbers support: an audit of its tables and claims.
+
+`tables` recomputes them and applies the paper's definition, `grim` asks whether they are possible
+means, `noise` bounds what the choice of questions could do, `floors` counts scores from their floor
+and shows how LangSpec-F1 behaves, `claims` holds the text against the tables, and `drawing` has the
+figures. Everything here is computed from `data/published/`.
+"""
+
+from crane_lab.audit.claims import (
+    CHECKS,
+    LAPE_RELEASED,
+    Claim,
+    Evidence,
+    Verdict,
+    claims_table,
+    read_claims,
+    tally,
+)
+from crane_lab.audit.floors import (
+    even_damage,
+    floor_corrected,
+    floor_corrected_interval,
+    leaders,
+    null_f1,
+    variants,
+)
+from crane_lab.audit.grim import (
+    fitting_sizes,
+    grim,
+    grim_summary,
+    grim_table,
+    hypotheses,
+    possible_share,
+    recompute_from_counts,
+    seeds_coincidence,
+    unreachable,
+)
+from crane_lab.audit.noise import (
+    NoiseBounds,
+    between,
+    chance_table,
+    closeness,
+    extreme_pairings,
+    f1_intervals,
+    noise_bounds,
+    noise_table,
+    squares,
+)
+from crane_lab.audit.tables import (
+    LANGUAGES,
+    Published,
+    bold,
+    bold_cells,
+    definition,
+    f1_bounds,
+    largest_f1,
+    published,
+    recompute,
+)
+from crane_lab.show.audit_figures import (
+    even_damage_curves,
+    iso_f1,
+    noise_ranges,
+    null_curves,
+    recomputed,
+)
+
+__all__ = [
+    "CHECKS",
+    "LANGUAGES",
+    "LAPE_RELEASED",
+    "Claim",
+    "Evidence",
+    "NoiseBounds",
+    "Published",
+    "Verdict",
+    "between",
+    "bold",
+    "bold_cells",
+    "chance_table",
+    "claims_table",
+    "closeness",
+    "definition",
+    "even_damage",
+    "even_damage_curves",
+    "extreme_pairings",
+    "f1_bounds",
+    "f1_intervals",
+    "fitting_sizes",
+    "floor_corrected",
+    "floor_corrected_interval",
+    "grim",
+    "grim_summary",
+    "grim_table",
+    "hypotheses",
+    "iso_f1",
+    "largest_f1",
+    "leaders",
+    "noise_bounds",
+    "noise_ranges",
+    "noise_table",
+    "null_curves",
+    "null_f1",
+    "possible_share",
+    "published",
+    "read_claims",
+    "recompute",
+    "recompute_from_counts",
+    "recomputed",
+    "seeds_coincidence",
+    "squares",
+    "tally",
+    "unreachable",
+    "variants",
+]

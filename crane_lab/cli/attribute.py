@@ -1,0 +1,96 @@
+"""Attribution of a profile by any number of processes, before its notebooks are run.
+
+    accelerate launch --num_processes 4 -m crane_lab.cli.attribute --profile paper
+
+Every process takes pieces of each language's relevance (`crane_lab.stages.streams`) on a GPU of its
+own and puts them into the same store, where the notebooks find the moments. Killed and started
+again, with as many processes or fewer, it goes on where it stopped. On CPUs `--multi_gpu` makes accelerate
+start more than one process, GPUs or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+
+from crane_lab.runs.execution import DEFAULT_PROFILE, Project, RunError
+from crane_lab.store.artefacts import RUN_NAME, Store
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status (1 after an error, which is printed)."""
+    parser = argparse.ArgumentParser(
+        prog="accelerate launch -m crane_lab.cli.attribute",
+        description="Compute the relevance of all languages, in any number of processes.",
+    )
+    parser.add_argument("--profile", default=DEFAULT_PROFILE, help="a file of notebooks/profiles/")
+    parser.add_argument("--site", default="intermediate", help="or projections")
+    parser.add_argument("--store", help="a folder; default: that of the notebooks")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="override a parameter, as for the notebooks",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        attribute(options.profile, dict(options.parameter), options.site, options.store)
+    except (RunError, ValueError, TypeError, OSError, MemoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def attribute(
+    profile: str = DEFAULT_PROFILE,
+    overrides: dict[str, str] | None = None,
+    site: str = "intermediate",
+    store: str | None = None,
+    project: Project | None = None,
+) -> None:
+    """Store the moments of every language under a profile, as one of the processes started.
+
+    The process group is gloo's on CPUs and nccl's on GPUs. Only ranks and devices are taken from
+    it: work is shared through the store, so a process that dies leaves no other waiting.
+
+    Raises what `Project.run` and `Pipeline` raise.
+    """
+    import torch
+    from accelerate import PartialState
+    from torch import distributed
+
+    from crane_lab.pipeline import Pipeline, Settings
+
+    project = project or Project()
+    run = project.run(profile, overrides)
+    os.environ.setdefault(RUN_NAME, run.name)
+    values = run.parameters
+    device = str(values.get("device", "cpu"))
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    if state.num_processes > 1 and device.startswith("cuda"):
+        device = "cuda"  # each process's own; "cuda:0" would be the same for all
+    settings = Settings.of({**values, "device": device})
+    try:
+        with contextlib.chdir(project.root):
+            kept = Store(store) if store else Store(project.runs / "store")
+            pipeline = Pipeline(settings, kept)
+            for language in settings.languages:
+                moments = pipeline.moments(language, site)
+                if state.is_main_process:
+                    n = next(iter(moments.values())).count
+                    print(f"{run.name}: relevance of {n} samples, {language}, {site}: stored")
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

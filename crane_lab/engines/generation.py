@@ -1,0 +1,444 @@
+"""Open-ended answers of a model, masked or not (§4.3-4.4): questions, prompts, greedy decoding.
+
+One interface, two engines. `HuggingFaceEngine` runs `generate` of transformers, and
+`crane_lab.engines.vllm_engine.VLLMEngine` runs vLLM. Both take token ids, so a prompt is tokenised
+once and alike, and both mask neurons without loading the model again. In float32 they answer alike,
+token for token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from crane_core.kernels import fast_linear
+from crane_core.masking import masked
+from crane_core.selection import NeuronSet
+
+#: Where a base model's answer ends: it would go on with a question of its own. These are the stop
+#: strings of LAPE (Tang et al., 2024), whose question-and-answer frame `prompts` uses.
+STOP = ("\nQ:", "\nA:")
+
+Prompts = Sequence[Sequence[int]]
+
+
+# ------------------------------------------------------------------------------------- questions
+
+
+def question_file(folder: str | Path, language: str) -> Path:
+    """The path of one language's questions, `<folder>/<language>.txt`.
+
+    Raises FileNotFoundError if the folder or the file does not exist, listing the languages that
+    do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"question folder {folder} does not exist; expected one <language>.txt per language, "
+            "with one question per line"
+        )
+    path = folder / f"{language}.txt"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
+        raise FileNotFoundError(
+            f"no questions for language {language!r}: {path} does not exist (available: {known})"
+        )
+    return path
+
+
+def _read(path: Path) -> list[str]:
+    content = path.read_bytes()
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise ValueError(
+            f"{path} begins with a byte order mark, which would become part of the first question; "
+            "save it as UTF-8 without BOM"
+        )
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not valid UTF-8 (byte {error.start}, line {line}); save it as UTF-8"
+        ) from error
+    if not text.strip():
+        raise ValueError(f"{path} is empty; expected one question per line")
+    # Only "\n" ends a question: str.splitlines would also cut at U+2028 and the like.
+    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    blank = [number for number, line in enumerate(lines, 1) if not line]
+    if blank:
+        raise ValueError(
+            f"{path} has {len(blank)} blank line(s), the first is line {blank[0]} of {len(lines)}; "
+            "expected a question on every line, because the n-th line of every language is the "
+            "n-th question: remove the line, or put the question there"
+        )
+    return lines
+
+
+def read_questions(folder: str | Path, languages: Sequence[str]) -> dict[str, list[str]]:
+    """Parallel questions, `{language: [question, ...]}`, from `<folder>/<language>.txt`.
+
+    One question per line; the n-th line of every file is the n-th question. LAPE's released files
+    are read as they are.
+
+    Raises FileNotFoundError as `question_file` does, and ValueError for a file that is empty, not
+    UTF-8, or has a byte order mark or a blank line, and for languages that differ in the number of
+    questions.
+    """
+    if isinstance(languages, str) or not languages:
+        raise ValueError(f"expected a list of language codes such as ['en', 'zh']; got {languages}")
+    questions = {language: _read(question_file(folder, language)) for language in languages}
+    counts = {language: len(lines) for language, lines in questions.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"the languages in {folder} have different numbers of questions ("
+            + ", ".join(f"{language}: {n}" for language, n in counts.items())
+            + "); expected parallel files, where the n-th line is the n-th question: add the "
+            "missing lines"
+        )
+    return questions
+
+
+def questions_fingerprint(folder: str | Path, languages: Sequence[str]) -> str:
+    """SHA-256 over the languages' question files, for the keys of what is computed from them.
+
+    Raises FileNotFoundError as `question_file` does.
+    """
+    digests = {
+        language: hashlib.sha256(question_file(folder, language).read_bytes()).hexdigest()
+        for language in languages
+    }
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------- prompts
+
+
+def prompts(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], chat: bool
+) -> list[list[int]]:
+    """Token ids of one prompt per question.
+
+    Parameters
+    ----------
+    questions : plain questions.
+    chat : False for a base model, which gets the frame "Q: <question>\\nA:" as the tokenizer
+        encodes any text; decode with `stop=STOP` then. True for a chat model: its own template
+        around the question as the user's only message, open for the model's answer.
+
+    A prompt begins with the beginning-of-sequence token exactly once if the tokenizer begins plain
+    text with it, whether or not the template writes it, too.
+
+    Raises ValueError if `chat` is True and the tokenizer has no chat template.
+    """
+    if not questions:
+        return []
+    if not chat:
+        framed = [f"Q: {question}\nA:" for question in questions]
+        return [list(ids) for ids in tokenizer(framed, verbose=False)["input_ids"]]
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template; expected that of a "
+            "chat model: load the tokenizer saved with the chat model, set "
+            "tokenizer.chat_template, or pass chat=False for a base model"
+        )
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
+        for question in questions
+    ]
+    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    opens = bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
+    prompted = []
+    for ids in found:
+        start = 0
+        while bos is not None and ids[start : start + 1] == [bos]:
+            start += 1
+        prompted.append([bos] * int(opens or start > 0) + list(ids[start:]))
+    return prompted
+
+
+# -------------------------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is decoded; always greedily.
+
+    Attributes
+    ----------
+    max_new_tokens : tokens of an answer at most, the one that ends it included.
+    repetition_penalty : divides positive and multiplies negative logits of every token that the
+        prompt or the answer holds already; 1 is none.
+    context : tokens of prompt and answer together at most; None for all positions of the model. An
+        answer that reaches it is cut there.
+    stop : strings that end an answer and are cut off it.
+
+    Raises ValueError for a count below 1, a penalty that is not positive and an empty stop string,
+    and TypeError for stop strings in one string.
+    """
+
+    max_new_tokens: int = 96
+    repetition_penalty: float = 1.1
+    context: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not self.repetition_penalty > 0:
+            raise ValueError(
+                f"repetition_penalty must be positive (1 is none), got {self.repetition_penalty}"
+            )
+        if self.context is not None and self.context < 2:
+            raise ValueError(
+                f"context must hold at least a token of the prompt and one of the answer, "
+                f"got {self.context}"
+            )
+        stop: Any = self.stop
+        if isinstance(stop, str):
+            raise TypeError(f"stop must be a tuple of strings, got the string {stop!r}")
+        if not all(stop):
+            raise ValueError("stop holds an empty string, which would end every answer at once")
+        object.__setattr__(self, "stop", tuple(stop))  # a list is as good
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes
+    ----------
+    text : without special tokens, without a stop string and what follows it, without surrounding
+        white space.
+    tokens : all generated ids, with the end-of-sequence token or those of the stop string.
+    finish : "stop" for an answer that the model ended, "length" for one that was cut off.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: str
+
+
+def context_length(decoding: Decoding, positions: int) -> int:
+    """The context in tokens for a model with that many positions.
+
+    Raises ValueError if more are asked for.
+    """
+    if decoding.context is None:
+        return positions
+    if decoding.context > positions:
+        raise ValueError(
+            f"a context of {decoding.context} tokens exceeds the model's {positions} positions; "
+            f"set context to {positions} or less, or to None"
+        )
+    return decoding.context
+
+
+def room(prompts: Prompts, decoding: Decoding, context: int) -> list[int]:
+    """How many tokens each answer may have: `max_new_tokens`, or what is left of the context.
+
+    Raises ValueError for a prompt without tokens or one that leaves no room in the context.
+    """
+    if empty := [index for index, ids in enumerate(prompts) if not len(ids)]:
+        raise ValueError(f"prompt {empty[0]} has no tokens; make prompts with `prompts`")
+    if long := [index for index, ids in enumerate(prompts) if len(ids) >= context]:
+        raise ValueError(
+            f"prompt {long[0]} has {len(prompts[long[0]])} tokens, which leaves no room for an "
+            f"answer in a context of {context} tokens ({len(long)} of {len(prompts)} prompts are "
+            "too long); shorten the question or raise the context, if the model has the positions"
+        )
+    return [min(decoding.max_new_tokens, context - len(ids)) for ids in prompts]
+
+
+def end_tokens(configured: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a sequence: the checkpoint's and the tokenizer's."""
+    ids = configured.eos_token_id
+    found = set(ids if isinstance(ids, list) else [ids]) | {tokenizer.eos_token_id}
+    return sorted(token for token in found if token is not None)
+
+
+def answer(
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Sequence[int],
+    ends: Sequence[int],
+    stop: Sequence[str],
+) -> Answer:
+    """The answer that generated `tokens` spell; both engines read theirs here."""
+    text = tokenizer.decode(list(tokens), skip_special_tokens=True)
+    cuts = [place for string in stop if (place := text.find(string)) >= 0]
+    ended = bool(cuts) or (len(tokens) > 0 and tokens[-1] in ends)
+    text = text[: min(cuts, default=len(text))].strip()
+    return Answer(text, tuple(int(token) for token in tokens), "stop" if ended else "length")
+
+
+# ------------------------------------------------------------------------------------ the engine
+
+
+class _Stop(StoppingCriteria):
+    """Ends each row on its own, and keeps how many tokens it had by then.
+
+    One criterion for all reasons. transformers' own search for stop strings looks at the prompt,
+    too, and costs more than a step of a small model; here only a row whose newest token could
+    complete a stop string (`suspects`) is read.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Tensor,
+        stop: tuple[str, ...],
+        suspects: Tensor | None,
+        start: int,
+        limits: Tensor,
+    ):
+        self.tokenizer, self.stop, self.suspects = tokenizer, stop, suspects
+        self.ends, self.start, self.limits = ends, start, limits
+        self.lengths = torch.zeros_like(limits)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        new = input_ids.shape[1] - self.start
+        last = input_ids[:, -1]
+        over = (self.lengths > 0) | (self.limits <= new) | torch.isin(last, self.ends)
+        if self.suspects is not None:
+            for row in (self.suspects[last] & ~over).nonzero()[:, 0].tolist():
+                text = self.tokenizer.decode(input_ids[row, self.start :], skip_special_tokens=True)
+                over[row] = any(string in text for string in self.stop)
+        self.lengths = torch.where(over & (self.lengths == 0), new, self.lengths)
+        return over
+
+
+class HuggingFaceEngine:
+    """Answers by `generate` of transformers, in batches padded on the left.
+
+    Parameters
+    ----------
+    model, tokenizer : as `crane_core.models.load` returns them.
+    decoding : see `Decoding`.
+    batch_size : prompts that are decoded together; the result does not depend on it.
+    progress : whether to show a progress bar.
+
+    Raises ValueError for a context longer than the model's positions and a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding | None = None,
+        batch_size: int = 70,
+        progress: bool = True,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.model, self.tokenizer = model, tokenizer
+        self.decoding = decoding or Decoding()
+        self.batch_size = batch_size
+        self._hidden: dict[str, Any] = {} if progress else {"disable": True}
+        config = model.config.get_text_config()
+        self.context = context_length(self.decoding, config.max_position_embeddings)
+        self._ends = end_tokens(model.generation_config, tokenizer)
+        self._suspects = self._completing(config.vocab_size) if self.decoding.stop else None
+
+    def _completing(self, vocabulary: int) -> Tensor:
+        """Which tokens can complete a stop string, bool (vocabulary,): those with its last sign."""
+        signs = {string[-1] for string in self.decoding.stop}
+        if any(not sign.isascii() or sign.isspace() for sign in signs):
+            return torch.ones(vocabulary, dtype=torch.bool)  # a token alone need not show them
+        texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        found = torch.zeros(max(vocabulary, len(texts)), dtype=torch.bool)
+        found[: len(texts)] = torch.tensor([not signs.isdisjoint(text) for text in texts])
+        return found
+
+    def generate(self, prompts: Prompts, neurons: NeuronSet | None = None) -> list[Answer]:
+        """One answer per prompt (token ids), in their order, with `neurons` zeroed if given.
+
+        The model is left as it was. Raises ValueError for a prompt that leaves no room in the
+        context and for a set made for another model's shape.
+        """
+        limits = room(prompts, self.decoding, self.context)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        batches = [
+            order[start : start + self.batch_size]
+            for start in range(0, len(order), self.batch_size)
+        ]
+        tokens: list[list[int]] = [[] for _ in prompts]
+        with (
+            masked(self.model, neurons) if neurons is not None else nullcontext(),
+            self._settings() as settings,
+            # Given only where it hides the bar: a value would override the TQDM_DISABLE that
+            # keeps bars out of executed notebooks.
+            tqdm(total=len(prompts), desc="answers", unit="answer", **self._hidden) as bar,
+        ):
+            for batch in batches:
+                rows = self._batch(
+                    [prompts[index] for index in batch],
+                    [limits[index] for index in batch],
+                    settings,
+                )
+                for index, row in zip(batch, rows, strict=True):
+                    tokens[index] = row
+                bar.update(len(batch))
+        return [answer(self.tokenizer, row, self._ends, self.decoding.stop) for row in tokens]
+
+    @contextmanager
+    def _settings(self) -> Iterator[GenerationConfig]:
+        """Settings that hold alone: `generate` fills gaps from the model's own otherwise."""
+        kept = self.model.generation_config
+        settings = GenerationConfig(
+            do_sample=False, repetition_penalty=float(self.decoding.repetition_penalty)
+        )
+        self.model.generation_config = settings
+        try:
+            with (
+                torch.no_grad(),
+                fast_linear() if self.model.device.type == "cpu" else nullcontext(),
+            ):
+                yield settings
+        finally:
+            self.model.generation_config = kept
+
+    def _batch(
+        self, prompts: Prompts, limits: Sequence[int], settings: GenerationConfig
+    ) -> list[list[int]]:
+        device = self.model.device
+        width = max(len(ids) for ids in prompts)
+        # Padded with the row's own first token: the repetition penalty counts the whole row, and
+        # so counts nothing that the prompt does not hold.
+        padded = [[ids[0]] * (width - len(ids)) + list(ids) for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        suspects = None if self._suspects is None else self._suspects.to(device)
+        stop = _Stop(
+            self.tokenizer,
+            torch.tensor(self._ends, dtype=torch.long, device=device),
+            self.decoding.stop,
+            suspects,
+            width,
+            torch.tensor(limits, device=device),
+        )
+        settings.max_new_tokens = max(limits)
+        output = self.model.generate(
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            generation_config=settings,
+            stopping_criteria=StoppingCriteriaList([stop]),
+        )
+        new = output[:, width:].tolist()
+        return [row[:length] for row, length in zip(new, stop.lengths.tolist(), strict=True)]

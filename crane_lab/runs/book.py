@@ -1,0 +1,187 @@
+"""The pages: staging the sources of the book and building them with Jupyter Book."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
+from crane_lab.runs.parameters import load_profile
+from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
+from crane_lab.store.sources import packages_digest, source_digest
+
+
+def build_book(run: Run) -> Path:
+    """Build the pages of a run from its executed notebooks and return their folder.
+
+    The sources are staged (chapters, executed notebooks, parameter reference), built by Jupyter
+    Book with warnings as errors, and the finished pages replace the old ones. When nothing that is
+    staged has changed, the pages are left as they are. A notebook of the table of contents that
+    this run has not executed gets a page that says so, so that links to it hold.
+
+    Raises RunError with the builder's output when there is any warning, or when another process is
+    at work on the run.
+    """
+    with run.lock():
+        return _build(run)
+
+
+def _build(run: Run) -> Path:
+    output = run.book
+    base = output.parent
+    source = base / "src"
+    stamp = base / "book.sha256"
+    _stage(run, source)
+    digest = digest_of(
+        canonical([_tree(source), source_digest("crane_lab.runs.book"), packages_digest()]), 64
+    )
+    if output.is_dir() and stamp.is_file() and stamp.read_text() == digest:
+        print(f"book: up to date, {_shown(output)}")
+        return output
+    # Always from nothing: Sphinx's incremental builds forget the warnings of unchanged pages.
+    scratch = base / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", str(source), "-q"]
+    command += ["-W", "-n", "--keep-going", "--path-output", str(scratch)]
+    built = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    if built.returncode != 0:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise RunError(f"the book did not build without warnings:\n{_said(built.stdout, source)}")
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(output, ignore_errors=True)
+    os.replace(scratch / "_build" / "html", output)
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_text(stamp, digest)
+    print(f"book: built, {_shown(output)}")
+    return output
+
+
+def _said(output: str, source: Path) -> str:
+    """Return the builder's warnings without its colours and banners, files named from the root."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output).replace(f"{source}/", "")
+    banners = ("Running ", "Source Folder", "Config Path", "Output Path", "=====", "Building your")
+    return "\n".join(line for line in text.splitlines() if line and not line.startswith(banners))
+
+
+def _shown(folder: Path) -> str:
+    page = folder / "index.html"
+    return os.path.relpath(page)
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def toc_entries(toc: Any) -> Iterator[str]:
+    """Yield every `file` and `root` of a Jupyter Book table of contents."""
+    if isinstance(toc, dict):
+        for key, value in toc.items():
+            if key in ("file", "root"):
+                yield str(value)
+            else:
+                yield from toc_entries(value)
+    elif isinstance(toc, list):
+        for item in toc:
+            yield from toc_entries(item)
+
+
+def _stage(run: Run, target: Path) -> None:
+    """Fill `target` with the sources of the book: same layout as the repository."""
+    root = run.project.root
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(root / "book", target / "book")
+    # Jupyter Book takes style sheets from `_static` beside the configuration.
+    static = target / "book" / "_static"
+    if static.is_dir():
+        shutil.move(static, target / "_static")
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    if run.name != DEFAULT_PROFILE:
+        config["sphinx"]["config"]["html_theme_options"]["announcement"] = (
+            f"Built from run “{run.name}”, not from the default profile: "
+            "see the parameter reference for its values."
+        )
+    (target / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
+    (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
+
+    listed = set(toc_entries(toc))
+    missing = [nb.name for nb in run.project.notebooks if f"notebooks/{nb.name}" not in listed]
+    if missing:
+        raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")
+    (target / "notebooks").mkdir()
+    for entry in sorted(name for name in listed if name.startswith("notebooks/")):
+        executed = run.directory / f"{entry}.ipynb"
+        if executed.is_file():
+            shutil.copyfile(executed, target / f"{entry}.ipynb")
+        else:
+            number = Path(entry).name.split("_")[0]
+            (target / f"{entry}.md").write_text(
+                f"# Notebook {number}: not run\n\nThis run of the book did not execute "
+                f"`{entry}.py`. `make book NOTEBOOK={number}` does.\n",
+                "utf-8",
+            )
+
+
+def parameter_reference(run: Run) -> str:
+    """Return the book's page of all parameters, as MyST text, from the notebooks themselves."""
+    profiles = sorted((run.project.root / "notebooks" / "profiles").glob("*.yaml"))
+    lines = [
+        "# Parameters",
+        "",
+        "Every parameter that a notebook declares, read from the notebooks when this book was "
+        f"built. This run has the values of profile `{run.profile}`"
+        + (", with overrides; " if run.overrides else "; ")
+        + "where they differ from the default, the value is given as *here*. Values are YAML: "
+        "`null` is Python's `None`.",
+        "",
+    ]
+    for parameter in sorted(run.project.parameters.values(), key=lambda p: p.name):
+        if parameter.name == RUN_DIR:
+            continue
+        value = run.values.get(parameter.name, parameter.default)
+        used = ", ".join(
+            f"[{name.split('_')[0]}](../notebooks/{name})" for name in parameter.notebooks
+        )
+        facts = [f"default {_code(parameter.default)}"]
+        if parameter.type_name:
+            facts.insert(0, parameter.type_name)
+        if value != parameter.default:
+            marked = " (override)" if parameter.name in run.overrides else ""
+            facts.append(f"here {_code(value)}{marked}")
+        facts.append(f"in notebook{'s' * (len(parameter.notebooks) > 1)} {used}")
+        lines += [f"`{parameter.name}`", f": {parameter.help}", "", f"  {'; '.join(facts)}", ""]
+    lines += ["## Profiles", "", "What each profile sets; everything else keeps its default.", ""]
+    for path in profiles:
+        values = load_profile(path.parent, path.stem)
+        shown = "\n".join(
+            f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()
+        )
+        lines += [f"### `{path.stem}`", "", "```yaml", shown or "# only defaults", "```", ""]
+    return "\n".join(lines)
+
+
+def _code(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"`{text}`" if value != "" else '`""`'

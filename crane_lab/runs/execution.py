@@ -1,0 +1,473 @@
+"""A run: a profile with overrides, the notebooks executed under it, and its directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from crane_lab.runs.parameters import Notebook, Parameter, load_profile
+from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
+from crane_lab.store.secrets import refuse_secret
+from crane_lab.store.sources import ROOT, modules_behind, packages_digest, source_digest
+
+if TYPE_CHECKING:
+    import nbformat
+
+DEFAULT_PROFILE = "testbed"
+
+# Set by the runner in every notebook that declares it; not a choice of the reader.
+RUN_DIR = "run_dir"
+
+# What an executed notebook must not depend on: the user's Jupyter, IPython and matplotlib set-up,
+# the network, hash randomisation, and progress bars that print timings into the pages.
+_KERNEL_ENVIRONMENT = {
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    # tqdm.auto, which libraries import, asks for a widget package that pages cannot show anyway.
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+class RunError(RuntimeError):
+    """A notebook failed, the book did not build, or another process is writing the same run."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a book's sources are, and where its runs go."""
+
+    root: Path = ROOT
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs; git-ignored."""
+        return self.root / "runs"
+
+    @cached_property
+    def notebooks(self) -> list[Notebook]:
+        """The notebooks in the order of their numbers."""
+        return [Notebook(path) for path in sorted((self.root / "notebooks").glob("[0-9]*.py"))]
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """Every parameter that a notebook declares, by name.
+
+        One name has one default wherever it appears (ValueError otherwise), so that a reader can
+        change it in one place.
+        """
+        found: dict[str, Parameter] = {}
+        for notebook in self.notebooks:
+            for name, new in notebook.parameters.items():
+                old = found.setdefault(name, new)
+                if old is new:
+                    continue
+                if (old.default, old.type_name) != (new.default, new.type_name):
+                    raise ValueError(
+                        f"parameter {name} is {old.default!r} in {old.notebooks[0]} and "
+                        f"{new.default!r} in {notebook.name}; give it one default or two names"
+                    )
+                found[name] = Parameter(
+                    name, old.default, old.help, old.type_name, (*old.notebooks, notebook.name)
+                )
+        return found
+
+    def find(self, number: str) -> Notebook:
+        """Return the notebook called `number` or starting with it (`02`); ValueError if none."""
+        hits = [nb for nb in self.notebooks if nb.name == number or nb.name.startswith(number)]
+        if len(hits) == 1 and number:
+            return hits[0]
+        names = ", ".join(nb.name for nb in self.notebooks) or "none"
+        raise ValueError(f"no single notebook is called {number!r}; notebooks: {names}")
+
+    def run(
+        self, profile: str = DEFAULT_PROFILE, overrides: Mapping[str, str] | None = None
+    ) -> Run:
+        """Return the run of a profile with overrides (texts, as on the command line).
+
+        Raises ValueError for an unknown profile or parameter, or a secret; TypeError for a value
+        of the wrong type. Nothing is executed or written.
+        """
+        values = load_profile(self.root / "notebooks" / "profiles", profile)
+        chosen = values.pop("notebooks", None)
+        known = self.parameters
+        for name in (*values, *(overrides or {})):
+            if name == RUN_DIR:
+                raise ValueError(f"{RUN_DIR} is set by the runner, from the profile's name")
+            if name not in known:
+                raise ValueError(
+                    f"unknown parameter {name!r}: no notebook declares it; parameters: "
+                    f"{', '.join(sorted(set(known) - {RUN_DIR}))}"
+                )
+        values = {name: known[name].check(value) for name, value in values.items()}
+        changed = {}
+        for name, text in (overrides or {}).items():
+            refuse_secret(name, text)
+            changed[name] = known[name].parse(text)
+        notebooks = self.notebooks if chosen is None else [self.find(str(n)) for n in chosen]
+        return Run(self, profile, {**values, **changed}, changed, tuple(notebooks))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A profile with overrides: what the notebooks receive, and the directory they fill.
+
+    `notebooks` are those that the profile asks for, under `notebooks: [01, 02]`; all by default.
+    """
+
+    project: Project
+    profile: str
+    values: dict[str, Any]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    notebooks: tuple[Notebook, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The profile's name, with a hash of the overrides when there are any."""
+        if not self.overrides:
+            return self.profile
+        return f"{self.profile}-{digest_of(canonical(self.overrides), 8)}"
+
+    @property
+    def directory(self) -> Path:
+        """`runs/<name>`."""
+        return self.project.runs / self.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter of the notebooks: the defaults, and what the run sets."""
+        return {name: p.default for name, p in self.project.parameters.items()} | self.values
+
+    @property
+    def book(self) -> Path:
+        """The folder of the built pages: `_build/html`, or inside the run's directory.
+
+        Only the default run builds into `_build`, so that a trial never replaces the book.
+        """
+        base = self.project.root if self.name == DEFAULT_PROFILE else self.directory
+        return base / "_build" / "html"
+
+    def executed(self, notebook: Notebook) -> Path:
+        """Return the path of the executed notebook."""
+        return self.directory / "notebooks" / f"{notebook.name}.ipynb"
+
+    def failed(self, notebook: Notebook) -> Path:
+        """Return the path of the notebook as far as it ran, if it failed."""
+        return self.executed(notebook).with_name(f"{notebook.name}.failed.ipynb")
+
+    def received(self, notebook: Notebook) -> dict[str, Any]:
+        """Return the values a notebook is given: those it declares, and its run's directory."""
+        values = {**self.values, RUN_DIR: self.directory.relative_to(self.project.root).as_posix()}
+        return {name: values[name] for name in notebook.parameters if name in values}
+
+    def digest(self, notebook: Notebook) -> str:
+        """Return a digest over everything the executed notebook depends on."""
+        received = self.received(notebook)
+        return digest_of(
+            canonical(
+                {
+                    "source": notebook.source,
+                    "parameters": received,
+                    "modules": source_digest(*modules_behind(notebook.source)),
+                    "data": _data_digest(self.project.root),
+                    "paths": _outside_paths(self.project.root, received.values()),
+                    "packages": packages_digest(),
+                }
+            ),
+            32,
+        )
+
+    def is_current(self, notebook: Notebook) -> bool:
+        """Say whether the executed notebook and the results it wrote still hold."""
+        record = _record(self.executed(notebook))
+        return record.get("digest") == self.digest(notebook) and all(
+            path.is_file() and file_sha256(path) == checksum
+            for path, checksum in self._results(record)
+        )
+
+    def execute(self, notebooks: Iterable[Notebook] | None = None, *, progress: bool = True) -> int:
+        """Execute the notebooks that are not current (all by default); return how many were.
+
+        Raises RunError when a notebook fails, naming notebook and cell, or when another process is
+        at work on the same run.
+        """
+        chosen = list(self.notebooks if notebooks is None else notebooks)
+        with self.lock():
+            remove_leftovers(self.project.runs)
+            self._prune()
+            text = {"profile": self.profile, "overrides": self.overrides, "values": self.values}
+            write_text(
+                self.directory / "parameters.yaml",
+                yaml.safe_dump(text, allow_unicode=True, sort_keys=True),
+            )
+            count = 0
+            for number, notebook in enumerate(chosen, 1):
+                current = self.is_current(notebook)
+                state = "up to date" if current else "running"
+                print(f"[{number}/{len(chosen)}] {notebook.name}: {state}", flush=True)
+                if not current:
+                    self._execute(notebook, progress)
+                    count += 1
+        return count
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; RunError if another one does."""
+        from filelock import FileLock, Timeout
+
+        self.project.runs.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.project.runs / f".{self.name}.lock", timeout=0):
+                yield
+        except Timeout:
+            raise RunError(
+                f"another process is at work on run {self.name}; wait until it has ended"
+            ) from None
+
+    def _prune(self) -> None:
+        """Delete executed notebooks that no longer have a source, and those that failed."""
+        kept = {notebook.name for notebook in self.project.notebooks}
+        for path in (self.directory / "notebooks").glob("*.ipynb"):
+            if path.stem not in kept:
+                path.unlink()
+
+    def _results(self, record: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        folder = self.directory / "results"
+        return [(folder / name, checksum) for name, checksum in record.get("results", {}).items()]
+
+    def _result_times(self) -> dict[str, tuple[int, int]]:
+        folder = self.directory / "results"
+        return {
+            path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.stat().st_size)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
+
+    def _execute(self, notebook: Notebook, progress: bool) -> None:
+        import nbformat
+        from papermill import PapermillExecutionError, execute_notebook
+
+        target = self.executed(notebook)
+        failed = self.failed(notebook)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # What the last execution wrote goes first: a notebook that no longer writes a file must
+        # not leave the old one behind.
+        for path, _ in self._results(_record(target)):
+            path.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+        before = self._result_times()
+        digest = self.digest(notebook)
+        received = self.received(notebook)
+        # Named here: the runner's own bar is not meant by TQDM_DISABLE, which is for the kernels.
+        bar = {"desc": notebook.name, "disable": False}
+        try:
+            with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self):
+                executed = execute_notebook(
+                    notebook.read(),
+                    failed,
+                    parameters=received,
+                    kernel_name="python3",
+                    start_timeout=300,
+                    progress_bar=bar if progress else False,
+                    cwd=self.project.root,
+                    extra_arguments=["--IPKernelApp.log_level=40"],
+                )
+        except PapermillExecutionError as error:
+            index = error.cell_index
+            raise RunError(
+                self._failure(notebook, index, bool(received), f"{error.ename}: {error.evalue}")
+            ) from None
+        except RuntimeError as error:  # nbclient's way to say that the kernel is gone
+            index = _last_started(failed)
+            reason = f"the kernel stopped, as it does when memory runs out: {error}"
+            raise RunError(self._failure(notebook, index, bool(received), reason)) from None
+        after = self._result_times()
+        written = [name for name in after if before.get(name) != after[name]]
+        self._refuse_shared(notebook, written)
+        folder = self.directory / "results"
+        _clean(executed, self.project.root)
+        executed.metadata["crane"] = {
+            "run": self.name,
+            "digest": digest,
+            "results": {name: file_sha256(folder / name) for name in written},
+        }
+        write_text(target, nbformat.writes(executed))
+        failed.unlink(missing_ok=True)
+
+    def _refuse_shared(self, notebook: Notebook, written: list[str]) -> None:
+        for other in self.project.notebooks:
+            if other.name == notebook.name:
+                continue
+            shared = set(written) & set(_record(self.executed(other)).get("results", {}))
+            if shared:
+                raise RunError(
+                    f"notebooks {other.name} and {notebook.name} both write results/"
+                    f"{sorted(shared)[0]}; one of them has to use another name"
+                )
+
+    def _failure(self, notebook: Notebook, index: int, injected: bool, reason: str) -> str:
+        """Return the message for a failure in cell `index` of the notebook as papermill ran it."""
+        cells = notebook.read().cells
+        declared = next(
+            number
+            for number, cell in enumerate(cells)
+            if "parameters" in cell.metadata.get("tags", [])
+        )
+        if injected and index > declared:
+            index -= 1  # papermill's own cell stands behind the declared parameters
+        source = cells[index].source
+        start = notebook.source.find(source)
+        line = f", line {notebook.source.count(chr(10), 0, start) + 1}" if start >= 0 else ""
+        shown = "\n".join(f"    | {text}" for text in source.splitlines()[:4])
+        return (
+            f"notebook {notebook.name} failed in cell {index + 1} of {len(cells)} "
+            f"(notebooks/{notebook.path.name}{line}):\n{shown}\n  {reason}\n"
+            f"  as far as it ran: {self.failed(notebook).relative_to(self.project.root).as_posix()}"
+        )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return what the runner noted in an executed notebook; empty if it is missing or broken."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        record = notebook["metadata"]["crane"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _last_started(path: Path) -> int:
+    """Return the index of the last cell that began, from papermill's notes in the partial file."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    started = [
+        index
+        for index, cell in enumerate(cells)
+        if cell["metadata"].get("papermill", {}).get("start_time")
+    ]
+    return started[-1] if started else 0
+
+
+def _data_digest(root: Path) -> str:
+    """Return a digest over names and bytes of everything in `data/`."""
+    folder = root / "data"
+    return digest_of(
+        canonical(
+            {
+                path.relative_to(folder).as_posix(): _sum(
+                    path, path.stat().st_size, path.stat().st_mtime_ns
+                )
+                for path in sorted(folder.rglob("*"))
+                if path.is_file() and not path.name.startswith(".")
+            }
+        )
+    )
+
+
+@cache
+def _sum(path: Path, size: int, time: int) -> str:
+    """Return a file's checksum, read once as long as its size and time stay the same."""
+    return file_sha256(path)
+
+
+def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
+    """Return sizes and times of the files that parameters name outside `data/`.
+
+    A checkpoint of many gigabytes is not read for this; the library verifies what it loads.
+    """
+    found = {}
+    for value in values:
+        if not isinstance(value, str) or not value or len(value) > 1000:
+            continue
+        path = root / value
+        if not path.exists() or path.resolve().is_relative_to((root / "data").resolve()):
+            continue
+        if path.resolve().is_relative_to((root / "runs").resolve()):
+            continue  # the run's own directory, which every execution changes
+        files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
+        found[value] = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    return found
+
+
+@contextmanager
+def _environment(scratch: str, run: Run) -> Iterator[None]:
+    """Set the environment that kernels inherit, and put the old one back."""
+    changed: dict[str, str | None] = {
+        **_KERNEL_ENVIRONMENT,
+        "IPYTHONDIR": scratch,
+        "CRANE_RUN": run.name,  # what the store notes beside an artefact
+    }
+    changed["JUPYTER_PATH"] = None
+    saved = {name: os.environ.get(name) for name in changed}
+    offline = "0" if run.values.get("offline") is False else "1"
+    _set_environment({n: offline if "OFFLINE" in n else v for n, v in changed.items()})
+    try:
+        yield
+    finally:
+        _set_environment(saved)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _clean(notebook: nbformat.NotebookNode, root: Path) -> None:
+    """Take times, process numbers and this machine's paths out of an executed notebook."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"
+        if cell.cell_type != "code":
+            continue
+        streams: dict[str, Any] = {}
+        outputs: list[Any] = []
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output["text"] = _neutral(output["text"], root)
+                # stderr arrives in pieces whose order among the rest depends on timing
+                if output.name in streams and (
+                    output.name == "stderr" or outputs[-1] is streams[output.name]
+                ):
+                    streams[output.name]["text"] += output["text"]
+                    continue
+                streams[output.name] = output
+            else:
+                for mime, data in output.get("data", {}).items():
+                    if isinstance(data, str) and not mime.startswith("image/png"):
+                        output["data"][mime] = _neutral(data, root)
+            outputs.append(output)
+        cell["outputs"] = [o for o in outputs if o is not streams.get("stderr")]
+        if "stderr" in streams:
+            cell["outputs"].append(streams["stderr"])
+
+
+def _neutral(text: str, root: Path) -> str:
+    """Return `text` without paths of this machine, process numbers and memory addresses."""
+    # Each match begins where a word does: tried at every letter, a figure in base64 takes minutes.
+    text = re.sub(r"(?<!\S)\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
+    text = re.sub(r"(?<![^\s'\"(<>])[^\s'\"(<>]*/site-packages/", "", text)
+    text = text.replace(f"{root}/", "").replace(str(root), ".")
+    home = re.escape(str(Path.home()))
+    text = re.sub(rf"(?<![\w/.]){home}(?=/\w)", "~", text)
+    return re.sub(r"\b0x[0-9a-f]{8,}\b", "0x…", text)

@@ -1,0 +1,389 @@
+"""Artefacts kept between notebooks and runs, each under the key it depends on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from crane_lab.store.files import (
+    canonical,
+    digest_of,
+    file_sha256,
+    full_disk_explained,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
+from crane_lab.store.machine import machine, versions
+from crane_lab.store.sources import ROOT
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+
+#: Format of the files in a store, in its `store.json`, and the oldest one that can still be read.
+#: 1 had neither `store.json` nor anything in a manifest but stage, key, file and checksum.
+FORMAT, OLDEST_FORMAT = 2, 1
+
+#: The environment variable with the name of the run, for manifests.
+RUN_NAME = "CRANE_RUN"
+
+
+#: Another process's work on an artefact is waited for so long before a word about it.
+NOTICE_SECONDS = 1.0
+
+
+class StoreFormatError(ValueError):
+    """A store of another version of this package, which this one cannot read."""
+
+
+class Record(TypedDict):
+    """What the manifest of an artefact says about it; None where an old one says nothing.
+
+    `stage` and `key` are what it was stored under, `path` is the artefact and `bytes` its size.
+    `seconds` is the time it took, in all attempts and processes that had a part in it, `when` the
+    moment it was stored (UTC), `run` the name of the run (`CRANE_RUN`), and `notes` what should be
+    known about it, such as a batch halved for lack of memory.
+    """
+
+    stage: str
+    key: dict[str, Any]
+    path: Path
+    bytes: int
+    seconds: float | None
+    when: datetime | None
+    run: str | None
+    notes: list[str]
+
+
+@dataclass
+class _Making:
+    """An artefact that is being computed."""
+
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0  # spent on it before
+
+
+class Store:
+    """Artefacts kept between notebooks and runs, each under the key it depends on.
+
+    `root/<stage>/<digest>.<ext>` holds the artefact and `<digest>.json` beside it the manifest:
+    key, checksum, and when, how and where it was made. A file that is missing, truncated or altered
+    is computed again (with a warning in the last two cases). What is returned has always been read
+    back from the file, so the first run and the hundredth get the same object.
+
+    Any number of processes may use one store at a time. What one of them computes the others wait
+    for; if it dies, the next one takes over.
+
+    `key` must be JSON (strings, numbers, booleans, None, lists, dicts with string keys) and name
+    everything the artefact depends on: parameters, the model's fingerprint, `source_digest(...)`
+    of the modules that compute it. NaN is refused in a key: it is not equal to itself.
+
+    Raises StoreFormatError for a store that this version cannot read; nothing in it is touched.
+    DiskFullError is raised by what stores, if there is no room.
+    """
+
+    def __init__(self, root: Path | str = ROOT / "runs" / "store") -> None:
+        self.root = Path(root)
+        self._making: list[_Making] = []
+        if self.root.exists():
+            self._check_format()
+            remove_leftovers(self.root)
+
+    # -- kinds of artefacts ------------------------------------------------------------------------
+
+    def tensors(
+        self,
+        stage: str,
+        key: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """Return tensors by name, from a safetensors file or from `compute()`; on the CPU."""
+        from safetensors.torch import load_file
+
+        self.keep_tensors(stage, key, compute)
+        return dict(load_file(self._file(stage, key, "safetensors")))
+
+    def keep_tensors(
+        self,
+        stage: str,
+        key: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, torch.Tensor]],
+        wait: bool = True,
+    ) -> bool:
+        """Make sure that tensors are stored, from `compute()` if they are not; read nothing.
+
+        Returns False, with nothing done, if another process is at it and `wait` is False.
+        """
+        from safetensors.torch import save
+
+        def content() -> bytes:
+            # A copy of each: safetensors refuses views that share memory.
+            named = {name: tensor.detach().cpu().clone() for name, tensor in compute().items()}
+            return save({name: tensor.contiguous() for name, tensor in named.items()})
+
+        return self._keep(stage, key, "safetensors", content, wait)
+
+    def table(
+        self, stage: str, key: Mapping[str, Any], compute: Callable[[], pandas.DataFrame]
+    ) -> pandas.DataFrame:
+        """Return a DataFrame, from a parquet file or from `compute()`."""
+        import pandas
+
+        def content() -> bytes:
+            buffer = io.BytesIO()
+            compute().to_parquet(buffer)
+            return buffer.getvalue()
+
+        self._keep(stage, key, "parquet", content)
+        return pandas.read_parquet(self._file(stage, key, "parquet"))
+
+    def value(self, stage: str, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """Return a JSON value, from a file or from `compute()`; tuples come back as lists."""
+
+        def content() -> bytes:
+            return json.dumps(compute(), ensure_ascii=False, indent=1).encode()
+
+        self._keep(stage, key, "value.json", content)
+        return json.loads(self._file(stage, key, "value.json").read_text(encoding="utf-8"))
+
+    # -- about artefacts ---------------------------------------------------------------------------
+
+    def manifest(self, stage: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the manifest of an artefact, None if it is not stored whole."""
+        return _intact(self._file(stage, key, "json"))
+
+    def has(self, stage: str, key: Mapping[str, Any]) -> bool:
+        """Say whether an artefact is stored, whole and unaltered."""
+        return self.manifest(stage, key) is not None
+
+    def records(self) -> Iterator[Record]:
+        """Yield what is known about every artefact, by stage and time; checksums are not read."""
+        found = []
+        for sidecar in self.root.glob("*/*.json"):
+            manifest = _read(sidecar)
+            if not re.fullmatch(r"[0-9a-f]{20}", sidecar.stem) or manifest is None:
+                continue
+            path, made = sidecar.with_name(manifest["file"]), manifest.get("made", {})
+            if not path.is_file():
+                continue
+            ended = made.get("ended")
+            found.append(
+                Record(
+                    stage=manifest["stage"],
+                    key=manifest["key"],
+                    path=path,
+                    bytes=path.stat().st_size,
+                    seconds=made.get("seconds"),
+                    when=datetime.fromisoformat(ended) if ended else None,
+                    run=made.get("run"),
+                    notes=made.get("notes", []),
+                )
+            )
+        yield from sorted(found, key=lambda r: (r["stage"], str(r["when"] or ""), r["path"].name))
+
+    def discard(self, stage: str, key: Mapping[str, Any]) -> None:
+        """Delete an artefact and its manifest, if there are any."""
+        sidecar = self._file(stage, key, "json")
+        manifest = _read(sidecar)
+        sidecar.unlink(missing_ok=True)
+        if manifest is not None:
+            sidecar.with_name(manifest["file"]).unlink(missing_ok=True)
+
+    def scratch(self, stage: str, key: Mapping[str, Any]) -> Path:
+        """Return the path for unfinished work on an artefact; removed when that is stored.
+
+        Only for use inside the artefact's `compute`, where no other process is at it.
+        """
+        return self._file(stage, key, "part")
+
+    def note(self, text: str) -> None:
+        """Put a remark, once, into the manifest of the artefact that is being computed, if any."""
+        if self._making and text not in self._making[-1].notes:
+            self._making[-1].notes.append(text)
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count time spent before, in other processes too, to the artefact being computed."""
+        if self._making:
+            self._making[-1].seconds += seconds
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def _file(self, stage: str, key: Mapping[str, Any], extension: str) -> Path:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", stage):
+            raise ValueError(
+                f"a stage is a folder name of lower-case letters, digits, '_' and '-', "
+                f"such as 'kurtosis'; got {stage!r}"
+            )
+        try:
+            text = canonical(dict(key))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"the key of stage {stage!r} must be plain JSON without NaN "
+                f"(strings, numbers, lists, dicts): {error}"
+            ) from error
+        return self.root / stage / f"{digest_of(text, 20)}.{extension}"
+
+    def _keep(
+        self,
+        stage: str,
+        key: Mapping[str, Any],
+        extension: str,
+        content: Callable[[], bytes],
+        wait: bool = True,
+    ) -> bool:
+        sidecar, path = self._file(stage, key, "json"), self._file(stage, key, extension)
+        if _intact(sidecar, path):
+            return True
+        with _locked(sidecar, wait) as locked:
+            if not locked:
+                return False
+            if not _intact(sidecar, path, warn=True):  # else another process was faster
+                self._make(stage, key, path, content)
+        return True
+
+    def _make(
+        self, stage: str, key: Mapping[str, Any], path: Path, content: Callable[[], bytes]
+    ) -> None:
+        making, started, clock = _Making(), datetime.now(UTC), time.monotonic()
+        self._making.append(making)
+        try:
+            data = content()
+        finally:
+            self._making.pop()
+        if not (self.root / "store.json").exists():
+            self._write_format()
+        write_bytes(path, data)
+        manifest = {
+            "format": FORMAT,
+            "stage": stage,
+            "key": dict(key),
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "made": {
+                "started": started.isoformat(timespec="seconds"),
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock + making.seconds, 3),
+                "run": os.environ.get(RUN_NAME),
+                "notes": making.notes,
+                "versions": versions(),
+                "machine": machine(),
+            },
+        }
+        text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
+        write_text(self._file(stage, key, "json"), text)
+        self.scratch(stage, key).unlink(missing_ok=True)
+
+    def _write_format(self) -> None:
+        text = json.dumps({"format": FORMAT, "crane_core": versions()["crane_core"]}, indent=1)
+        write_text(self.root / "store.json", text)
+
+    def _check_format(self) -> None:
+        path = self.root / "store.json"
+        own = versions()["crane_core"]
+        if not path.exists():
+            if any(True for _ in self.root.glob("*/*.json")):
+                warnings.warn(
+                    f"the store in {self.root} is from an older crane_core (format "
+                    f"{OLDEST_FORMAT}); its artefacts are kept and read, and it has format "
+                    f"{FORMAT} from now on",
+                    stacklevel=3,
+                )
+                with suppress(OSError):  # it may be for reading only
+                    self._write_format()
+            return
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            number, writer = int(content["format"]), content.get("crane_core", "of unknown version")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreFormatError(
+                f"{path} cannot be read: expected JSON such as "
+                f'{{"format": {FORMAT}, "crane_core": "{own}"}}. If a crane_core up to {own} wrote '
+                "this store, delete that one file; otherwise move the folder aside"
+            ) from error
+        if not OLDEST_FORMAT <= number <= FORMAT:
+            age = "a newer" if number > FORMAT else "an older"
+            raise StoreFormatError(
+                f"the store in {self.root} has format {number}, of {age} crane_core ({writer}); "
+                f"this one ({own}) reads formats {OLDEST_FORMAT} to {FORMAT}. Nothing in it was "
+                f"touched: install crane_core {writer} to go on with it, or move the folder aside "
+                "to compute everything again"
+            )
+
+
+def _read(sidecar: Path) -> dict[str, Any] | None:
+    """Return a manifest, None for one that is missing or unreadable."""
+    try:
+        manifest = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    wanted = {"stage", "key", "file", "sha256"}
+    if not (isinstance(manifest, dict) and wanted <= manifest.keys()):
+        return None
+    # A file beside the manifest, never one elsewhere.
+    return manifest if manifest["file"] == Path(str(manifest["file"])).name else None
+
+
+def _intact(sidecar: Path, path: Path | None = None, warn: bool = False) -> dict[str, Any] | None:
+    """Return the manifest of an artefact that is as it was written; None if it is not.
+
+    `path` is where the artefact has to be; None takes the manifest's word.
+    """
+    manifest = _read(sidecar)
+    if path is None and manifest is not None:
+        path = sidecar.with_name(manifest["file"])
+    if path is None or not (path.exists() and sidecar.exists()):
+        return None
+    try:
+        if manifest and manifest["file"] == path.name and manifest["sha256"] == file_sha256(path):
+            return manifest
+    except FileNotFoundError:  # deleted just now
+        return None
+    if warn:
+        warnings.warn(
+            f"stored artefact {path.parent.name}/{path.name} was truncated or altered; "
+            "computing it again",
+            stacklevel=5,
+        )
+    return None
+
+
+@contextmanager
+def _locked(sidecar: Path, wait: bool) -> Iterator[bool]:
+    """Hold an artefact for this process; False if another has it and `wait` is False.
+
+    The system drops the lock of a process that dies, so a lock file that was left is harmless.
+    """
+    from filelock import FileLock, Timeout
+
+    path = sidecar.with_name(f".{sidecar.stem}.lock")
+    with full_disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=NOTICE_SECONDS if wait else 0)
+        except Timeout:
+            if wait:
+                name = f"{sidecar.parent.name}/{sidecar.stem}"
+                print(f"waiting for another process to make {name}", file=sys.stderr, flush=True)
+                lock.acquire()
+    try:
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            # While it is held: a process that waits for this file sees that it is gone, and makes
+            # a new one.
+            with suppress(OSError):
+                path.unlink()
+            lock.release()

@@ -1,0 +1,1 @@
+"""Texts of each language, and what languages are called."""

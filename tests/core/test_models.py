@@ -1,0 +1,375 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_tiny_llama
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from crane_core import models
+from crane_core.masking import masked
+from crane_core.selection import NeuronSet
+
+Make = Callable[..., LlamaForCausalLM]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with tokenizer and checksums; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    make_tiny_llama(tie_word_embeddings=True).save_pretrained(folder)
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(64)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
+    models.write_checksums(folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def test_load(checkpoint: Path) -> None:
+    model, tokenizer = models.load(checkpoint)
+    assert not model.training
+    assert model.dtype == torch.float32
+    assert models.fingerprint(model) == models.fingerprint(
+        make_tiny_llama(tie_word_embeddings=True)
+    )
+    assert len(tokenizer) == 64
+    assert models.load(str(checkpoint), dtype="bfloat16")[0].dtype == torch.bfloat16
+
+
+def test_loaded_weights_are_masked_in_place_and_the_file_is_not(checkpoint: Path) -> None:
+    """Weights that are views of one mapped file are still each its own tensor."""
+    model, _ = models.load(checkpoint)
+    weights = models.fingerprint(model)
+    with masked(model, NeuronSet.from_pairs([(0, 1)], models.shape(model))):
+        assert models.fingerprint(model) != weights
+    assert models.fingerprint(model) == weights
+    models.verify_checksums(checkpoint)
+
+
+def test_altered_weights(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is truncated or altered"):
+        models.load(checkpoint)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_truncated_weights(checkpoint: Path, checksums: bool) -> None:
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    if not checksums:
+        (checkpoint / models.CHECKSUMS).unlink()
+    message = "truncated or altered" if checksums else "cannot be read"
+    with pytest.raises(ValueError, match=message):
+        models.load(checkpoint)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_missing_weights(checkpoint: Path, checksums: bool) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    if not checksums:
+        (checkpoint / models.CHECKSUMS).unlink()
+    message = r"model\.safetensors is missing" if checksums else r"no \.safetensors file"
+    with pytest.raises(FileNotFoundError, match=message):
+        models.load(checkpoint)
+
+
+def test_incomplete_weights(checkpoint: Path) -> None:
+    """Transformers alone would make up what is missing."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    models.write_checksums(checkpoint)
+    with pytest.raises(ValueError, match=r"lacks weights: model\.layers\.1\.mlp\.up_proj\.weight"):
+        models.load(checkpoint)
+
+
+def test_no_such_model(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not in the local hub cache"):
+        models.load("nobody/no-such-model")
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        models.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"set offline to False .* or give the folder"):
+        models.load("./no/such/folder")
+    (checkpoint / "tokenizer.json").unlink()
+    (checkpoint / models.CHECKSUMS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer: expected one of tokenizer\.json"):
+        models.load(checkpoint)
+
+
+# --- the hub ------------------------------------------------------------------------------------
+
+TOKEN = "hf_secret"
+ANSWER: Any = SimpleNamespace(headers={}, request=None)
+HUB_ERRORS: dict[str, tuple[Exception, bool, str]] = {
+    "gated": (
+        GatedRepoError("403", response=ANSWER),
+        False,
+        "'some/model' is gated on the hub, and there is no token: .* HF_TOKEN",
+    ),
+    "gated, with a token": (
+        GatedRepoError("403", response=ANSWER),
+        True,
+        "is gated on the hub, and the token in HF_TOKEN has no access",
+    ),
+    "missing": (
+        RepositoryNotFoundError("404", response=ANSWER),
+        False,
+        "the hub has none of that name that can be seen without a token; check the spelling",
+    ),
+    "missing, with a token": (
+        RepositoryNotFoundError("404", response=ANSWER),
+        True,
+        "none of that name that the token in HF_TOKEN may see",
+    ),
+    "no network": (LocalEntryNotFoundError("no connection"), False, "the hub cannot be reached"),
+    "offline": (OfflineModeIsEnabled("offline"), False, "the hub cannot be reached"),
+    "server error": (
+        HfHubHTTPError("500 Internal Server Error", response=ANSWER),
+        False,
+        "(?s)the hub did not give it .*500 Internal",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HUB_ERRORS)
+def test_the_hub_refuses(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What huggingface_hub raises in each case, through transformers' own handling of it."""
+    error, with_token, message = HUB_ERRORS[case]
+    given: list[Any] = []
+
+    def download(*args: Any, **kwargs: Any) -> str:
+        given.append((kwargs["token"], kwargs["local_files_only"]))
+        raise error
+
+    for module in ("transformers.utils.hub", "crane_core.models"):
+        monkeypatch.setattr(f"{module}.is_offline_mode", lambda: False)
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", download)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if with_token:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(FileNotFoundError, match=message) as raised:
+        models.load("some/model", local_files_only=False)
+    assert TOKEN not in str(raised.value)
+    # A token stored by a login on this machine is not used.
+    assert given[0] == (TOKEN if with_token else False, False)
+
+
+def test_offline_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("transformers.utils.hub", "crane_core.models"):
+        monkeypatch.setattr(f"{module}.is_offline_mode", lambda: True)
+    with pytest.raises(FileNotFoundError, match="unset the environment variable HF_HUB_OFFLINE"):
+        models.load("nobody/no-such-model", local_files_only=False)
+
+
+# --- checkpoints CRANE cannot work with ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("{", r"cannot be read, its config\.json: .*not a valid JSON"),
+        ("[1]", r"its config\.json: .*`model_type`"),
+        ({"num_hidden_layers": "three"}, r"its config\.json: .*'num_hidden_layers' expected int"),
+        ({"num_attention_heads": 5, "head_dim": None}, "not a multiple of the number of attention"),
+        ({"model_type": "nonesuch"}, "model type `nonesuch`"),
+        ({"model_type": "bert"}, r"no adapter for the model family 'bert'.*crane_core/models\.py"),
+        ({"intermediate_size": 52}, r"down_proj\.weight has shape \(32, 48\), expected \(32, 52\)"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            r"are quantised \(gptq\): single columns .* unquantised checkpoint instead",
+        ),
+    ],
+)
+def test_config_of_the_wrong_kind(
+    checkpoint: Path, changes: dict[str, Any] | str, message: str
+) -> None:
+    file = checkpoint / "config.json"
+    if isinstance(changes, dict):
+        changes = json.dumps(json.loads(file.read_text()) | changes)
+    file.write_text(changes)
+    (checkpoint / models.CHECKSUMS).unlink()
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        models.load(checkpoint)
+
+
+# --- dtype and device ---------------------------------------------------------------------------
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int, bfloat16: bool = True) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 0)
+    assert models.torch_device("auto") == models.torch_device("cpu") == torch.device("cpu")
+    with pytest.raises(
+        ValueError, match=r"'cuda', but PyTorch finds no CUDA GPU .* 'cpu' or 'auto'"
+    ):
+        models.torch_device("cuda")
+    gpus(monkeypatch, 2)
+    assert models.torch_device("auto") == torch.device("cuda")
+    assert models.torch_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"'cuda:2', but PyTorch finds 2 CUDA GPU\(s\), counted"):
+        models.torch_device("cuda:2")
+    for name in ("gpu", "mps", "", "meta"):
+        with pytest.raises(ValueError, match=f"unknown device {name!r}; use 'cpu', 'cuda'"):
+            models.torch_device(name)
+
+
+def test_dtypes(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("float33", "int8", "Tensor"):
+        with pytest.raises(ValueError, match=f"unknown dtype {name!r}; use 'float32', 'bfloat16'"):
+            models.load(checkpoint, dtype=name)
+    with pytest.raises(ValueError, match=r"'float16', .* use 'float32' or 'bfloat16' on a CPU"):
+        models.load(checkpoint, dtype="float16")
+    gpus(monkeypatch, 1, bfloat16=False)
+    with pytest.raises(ValueError, match="'bfloat16', which Old GPU cannot compute in"):
+        models.load(checkpoint, dtype="bfloat16", device="cuda")
+
+
+# --- tokenizers ---------------------------------------------------------------------------------
+
+
+def words(*names: str, **special: Any) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token=names[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+@pytest.mark.parametrize(
+    ("special", "padding"),
+    [
+        ({"eos_token": "w2", "unk_token": "w0"}, "w2"),
+        ({"unk_token": "w0"}, "w0"),
+        ({"eos_token": "w2", "pad_token": "w5"}, "w5"),
+    ],
+)
+def test_tokenizer_without_padding(checkpoint: Path, special: dict[str, str], padding: str) -> None:
+    words(*(f"w{i}" for i in range(64)), **special).save_pretrained(checkpoint)
+    models.write_checksums(checkpoint)
+    _, tokenizer = models.load(checkpoint)
+    assert tokenizer.pad_token == padding
+    assert len(tokenizer) == 64
+    assert tokenizer.bos_token_id is None
+
+
+def test_vocabularies() -> None:
+    base = words("a", "b", "c")
+    assert models.vocabulary_difference(base, words("a", "b", "c", eos_token="c")) == ""
+    chat = words("a", "b", "c")
+    chat.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
+    assert models.vocabulary_difference(base, chat) == ""
+    assert "lacks 1 token(s), such as '<|user|>'" in models.vocabulary_difference(chat, base)
+    for other, message in (
+        (
+            words("a", "b", "c", "d"),
+            "3 and 4 tokens: the other has besides 1 token(s), such as 'd'",
+        ),
+        (words("a", "c", "b"), "numbers otherwise 2 token(s), such as 'b'"),
+        (
+            words("a", "b", "x"),
+            "lacks 1 token(s), such as 'c', has besides 1 token(s), such as 'x'",
+        ),
+    ):
+        assert message in models.vocabulary_difference(base, other)
+
+
+def test_bad_checksum_line(checkpoint: Path) -> None:
+    with (checkpoint / models.CHECKSUMS).open("a") as file:
+        file.write("nonsense\n")
+    with pytest.raises(ValueError, match="a line that is no checksum: 'nonsense'"):
+        models.load(checkpoint)
+
+
+def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n"
+    assert models.write_checksums(tmp_path).read_text() == expected
+    assert models.write_checksums(tmp_path).read_text() == expected
+
+
+def test_sites(tiny_llama: LlamaForCausalLM) -> None:
+    sites = models.mlp_sites(tiny_llama)
+    assert [site.mlp for site in sites] == [block.mlp for block in tiny_llama.model.layers]
+    assert sites[1].up_proj is tiny_llama.model.layers[1].mlp.up_proj
+    assert sites[2].act_fn is tiny_llama.model.layers[2].mlp.act_fn
+    assert models.shape(tiny_llama) == {
+        "intermediate": (3, 48),
+        "gate": (3, 48),
+        "up": (3, 48),
+        "down": (3, 32),
+    }
+    assert len(models.norms(tiny_llama)) == 7
+
+
+def test_unknown_family() -> None:
+    config = GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    with pytest.raises(ValueError) as error:
+        models.mlp_sites(GPT2LMHeadModel(config))
+    for part in ("'gpt2'", "known: gemma2", "FAMILIES['gpt2']", "crane_core/models.py"):
+        assert part in str(error.value)
+
+
+def test_no_gated_mlp(tiny_llama: LlamaForCausalLM) -> None:
+    tiny_llama.model.layers[1].mlp = nn.Linear(32, 32)
+    with pytest.raises(ValueError, match=r"layer 1 \(Linear\) is not gated: it has no gate_proj"):
+        models.shape(tiny_llama)
+
+
+def test_adapter_that_does_not_fit(
+    tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(mlp="feed_forward"))
+    with pytest.raises(ValueError, match="'llama' model has no module 'feed_forward'"):
+        models.mlp_sites(tiny_llama)
+    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(layers="model.rotary_emb"))
+    with pytest.raises(ValueError, match="no decoder layers"):
+        models.mlp_sites(tiny_llama)
+
+
+def test_layers_of_different_width(tiny_llama: LlamaForCausalLM, make_llama: Make) -> None:
+    tiny_llama.model.layers[1].mlp = make_llama(intermediate_size=40).model.layers[1].mlp
+    with pytest.raises(ValueError, match=r"differ in width at 'intermediate' \(\[40, 48\]\)"):
+        models.shape(tiny_llama)
+
+
+def test_fingerprint(make_llama: Make) -> None:
+    model: Any = make_llama()
+    first = models.fingerprint(model)
+    assert len(first) == 16
+    assert models.fingerprint(make_llama()) == first
+    assert models.fingerprint(make_llama(seed=1)) != first
+    assert models.fingerprint(make_llama().to(torch.bfloat16)) != first
+    with torch.no_grad():
+        weight = model.model.layers[0].mlp.up_proj.weight
+        weight[0, 0] = weight[0, 0].nextafter(torch.tensor(9.0))
+    assert models.fingerprint(model) != first
