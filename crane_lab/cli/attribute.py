@@ -4,8 +4,8 @@
 
 Every process takes pieces of each language's relevance (`crane_lab.stages.streams`) on a GPU of its
 own and puts them into the same store, where the notebooks find the moments. Killed and started
-again, with as many processes or fewer, it goes on where it stopped. On CPUs `--multi_gpu` makes accelerate
-start more than one process, GPUs or not.
+again, with as many processes or fewer, it goes on where it stopped. On CPUs `--multi_gpu` makes
+accelerate start more than one process, GPUs or not.
 """
 
 from __future__ import annotations

@@ -99,12 +99,8 @@ class Sources:
             name = waiting.pop()
             reached.add(name)
             waiting |= self.imports(name) - reached
-        return sorted(
-            name
-            for name in reached
-            if name in first
-            or not any(name == left or name.startswith(f"{left}.") for left in LEFT_OUT)
-        )
+        outside = tuple(f"{left}." for left in LEFT_OUT)
+        return sorted(n for n in reached if n in first or not f"{n}.".startswith(outside))
 
     def digest(self, *names: str) -> str:
         """Hex digest of the code of some modules and of all that they reach.
