@@ -284,7 +284,7 @@ def test_masked_and_baked(family: str, tmp_path: Path, monkeypatch: pytest.Monke
     baked, _ = models.load(folder)
     assert type(baked) is type(model)
     assert torch.equal(logits(baked, batch), expected)
-    monkeypatch.setattr("crane_core.masking._own_weights", lambda model, neurons: False)
+    monkeypatch.setattr("crane_core.interventions.own_weights", lambda model, neurons: False)
     with masked(model, neurons):
         assert torch.equal(logits(model, batch), expected)
     off = neurons.mask("intermediate")
