@@ -38,6 +38,8 @@ SITES: dict[str, tuple[str, ...]] = {
     "intermediate": ("intermediate",),
     "projections": ("gate", "up", "down"),
 }
+#: Every place where relevance can be read.
+POINTS = ("intermediate", "gate", "up", "down")
 RULES = ("attnlrp", "gradient")
 SCORES = ("activation_x_gradient", "weight_gradient_sum")
 REDUCTIONS = ("sum", "mean")
@@ -488,9 +490,39 @@ def neuron_relevance(
     Raises ValueError for an unknown name, a malformed batch, and relevance that is not finite.
     """
     _known("site", site, SITES)
+    found = relevance_at(
+        model,
+        input_ids,
+        attention_mask,
+        SITES[site],
+        objective,
+        rules=rules,
+        score=score,
+        reduction=reduction,
+    )
+    return found["intermediate"] if site == "intermediate" else found
+
+
+def relevance_at(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    names: Sequence[str],
+    objective: str = "next_token",
+    *,
+    rules: str = "attnlrp",
+    score: str = "activation_x_gradient",
+    reduction: str = "sum",
+) -> dict[str, Tensor]:
+    """`neuron_relevance` at any of "intermediate", "gate", "up" and "down", in one backward pass.
+
+    Parameters and errors as there. Returns name -> (samples, layers, width), float32.
+    """
+    for name in names:
+        _known("site", name, POINTS)
     _known("score", score, SCORES)
     _known("reduction", reduction, REDUCTIONS)
-    if score == "weight_gradient_sum" and site != "projections":
+    if score == "weight_gradient_sum" and "intermediate" in names:
         raise ValueError(
             "score 'weight_gradient_sum' sums a projection's weight gradient over its inputs: it "
             "scores outputs of projections only; use site='projections'"
@@ -512,25 +544,24 @@ def neuron_relevance(
     mlps = models.mlp_sites(model)
     with _ready(model, rules), ExitStack() as hooks:
         for layer, mlp in enumerate(mlps):
-            if site == "intermediate":
-                handle = mlp.down_proj.register_forward_pre_hook(watch_input(layer))
-                hooks.callback(handle.remove)
-                continue
-            for name in SITES[site]:
-                projection: nn.Module = getattr(mlp, f"{name}_proj")
-                handle = projection.register_forward_hook(watch_output(name, layer))
+            for name in names:
+                if name == "intermediate":
+                    handle = mlp.down_proj.register_forward_pre_hook(watch_input(layer))
+                else:
+                    projection: nn.Module = getattr(mlp, f"{name}_proj")
+                    handle = projection.register_forward_hook(watch_output(name, layer))
                 hooks.callback(handle.remove)
         values = OBJECTIVES[objective](_Predictions(model, ids, mask), target)
         tap.backward(values.sum())
 
     relevance = {}
-    for name in SITES[site]:
+    for name in names:
         scores = torch.stack([tap.scores[name, layer] for layer in range(len(mlps))], dim=1)
         if reduction == "mean":
             scores = scores / mask.sum(1)[:, None, None]
         check_finite(scores, name)
         relevance[name] = scores
-    return relevance["intermediate"] if site == "intermediate" else relevance
+    return relevance
 
 
 def token_relevance(

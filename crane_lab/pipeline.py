@@ -8,8 +8,7 @@ together, keyed by what they depend on, so that a second run repeats nothing tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,61 +41,6 @@ TABLES: dict[str, dict[str, str]] = {
 }
 #: The tables of each value of `benchmarks`.
 TABLES_OF = {"testbed": TABLES, "harness": benchmarks.TABLES}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run of the method depends on; the notebooks' parameters of the same names."""
-
-    model: str = "data/testbed/base"
-    dtype: str = "float32"
-    device: str = "cpu"
-    offline: bool = True
-    languages: Sequence[str] = ("en", "zh", "vi")
-    corpus: str = "data/testbed/corpus/attribution"
-    perplexity_corpus: str = "data/testbed/corpus/perplexity"
-    text_column: str = "text"
-    max_document_tokens: int | None = None
-    deduplicate: bool = True
-    corpus_documents: int = 5000
-    benchmarks: str = "testbed"
-    num_fewshot: int | None = None
-    benchmark_backend: str = "huggingface"
-    benchmark_data: str | None = None
-    tasks: str = "data/testbed/tasks"
-    n_samples: int = 1000
-    window: int = 64
-    batch_size: int = 50
-    seed: int = 0
-    objective: str = "next_token"
-    score: str = "activation_x_gradient"
-    reduction: str = "sum"
-    normalisation: str = "zscore"
-    rule: str = "contrast"
-    threshold: float = 1.0
-    budget: int | None = None
-    random_seeds: Sequence[int] = (0, 1, 2, 3, 4)
-    n_perplexity: int = 200
-    task_limit: int | None = None
-    task_tables: Sequence[str] | None = None  # None: all tables of the benchmarks
-    chat: bool = False
-    questions: str = "data/questions"
-    n_questions: int | None = None
-    engine: str = "huggingface"
-    max_new_tokens: int = 96
-    repetition_penalty: float = 1.1
-    context: int | None = None
-    tensor_parallel_size: int = 1
-    judge: str = "rubric"
-    judge_model: str = "gpt-4o"
-    judge_endpoint: str | None = None
-    judge_prompt: str | None = None
-
-    @classmethod
-    def of(cls, namespace: Mapping[str, Any]) -> Settings:
-        """The settings found in a notebook's `globals()`; what it does not set is the default."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        return cls(**{name: namespace[name] for name in names if name in namespace})
 
 
 class Pipeline:

@@ -63,7 +63,8 @@ from scipy import stats
 
 from crane_core import metrics
 from crane_lab.engines import evaluation
-from crane_lab.pipeline import TABLES, Pipeline, Settings
+from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 from crane_lab.study import gate

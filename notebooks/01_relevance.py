@@ -58,7 +58,8 @@ from crane_core.attribution import neuron_relevance, objective_values, token_rel
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet
 from crane_lab.engines import evaluation
-from crane_lab.pipeline import TABLES, Pipeline, Settings
+from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 from crane_lab.study.conservation import conservation, stream_shares

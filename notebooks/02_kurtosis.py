@@ -59,7 +59,8 @@ from scipy import stats
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NORMALISATIONS, margins, normalise, overlap, select
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 

@@ -64,7 +64,8 @@ from scipy.stats import hypergeom
 from crane_core import baselines, models
 from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet, overlap, select
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 

@@ -55,7 +55,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import metrics
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text

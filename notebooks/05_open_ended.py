@@ -59,7 +59,8 @@ from IPython.display import Markdown, display
 
 from crane_core import metrics
 from crane_lab.engines import generation, judging
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts
 from crane_lab.store import write_table
 from crane_lab.testbed.rubric import SUBSCORES

@@ -63,7 +63,8 @@ from IPython.display import Markdown, display
 
 from crane_core import models
 from crane_core.selection import overlap
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table

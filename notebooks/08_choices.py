@@ -55,7 +55,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core.concentration import STATISTICS
-from crane_lab.pipeline import Settings
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 from crane_lab.study import choices

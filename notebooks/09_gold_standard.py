@@ -47,7 +47,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 from crane_lab.study import criteria

@@ -62,7 +62,8 @@ from IPython.display import Markdown, display
 
 from crane_lab import audit
 from crane_lab.audit.ours import Ours, on_testbed, threshold_robust
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts
 from crane_lab.store import write_table
 from crane_lab.study import choices

@@ -67,7 +67,8 @@ def attribute(
     from accelerate import PartialState
     from torch import distributed
 
-    from crane_lab.pipeline import Pipeline, Settings
+    from crane_lab.pipeline import Pipeline
+    from crane_lab.settings import Settings
 
     project = project or Project()
     run = project.run(profile, overrides)

@@ -86,7 +86,7 @@ def _execute(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from crane_lab.cli.plan import plan
-    from crane_lab.pipeline import Settings
+    from crane_lab.settings import Settings
 
     run = _run(options)
     kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
@@ -168,7 +168,8 @@ def _tasks(folder: Path) -> dict[str, str]:
     """The tasks that stood for the languages in a run's Tables 1 and 3."""
     import yaml
 
-    from crane_lab.pipeline import TABLES_OF, Settings
+    from crane_lab.pipeline import TABLES_OF
+    from crane_lab.settings import Settings
 
     said = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
     return TABLES_OF[Settings.of(said["values"]).benchmarks]["paper"]

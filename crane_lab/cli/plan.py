@@ -21,7 +21,8 @@ from crane_core import models
 from crane_lab.engines.benchmarks import ROW_TOKENS
 from crane_lab.engines.generation import read_questions
 from crane_lab.engines.judging import BYTES_PER_TOKEN, PROMPT, LLMJudge
-from crane_lab.pipeline import TABLES_OF, Settings
+from crane_lab.pipeline import TABLES_OF
+from crane_lab.settings import Settings
 from crane_lab.store import ROOT
 
 #: Name -> peak dense matrix throughput in bfloat16 (float16 for the V100), in 10^12 operations/s,

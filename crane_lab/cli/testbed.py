@@ -15,7 +15,8 @@ import pandas as pd
 from crane_core.models import load, write_checksums
 from crane_lab.cli.card import card
 from crane_lab.engines.evaluation import load_tasks, prepare
-from crane_lab.pipeline import TABLES, Pipeline, Settings
+from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.settings import Settings
 from crane_lab.store import Store
 from crane_lab.store.files import write_text
 from crane_lab.study import gate

@@ -34,7 +34,8 @@ from crane_core.masking import masked
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
 from crane_lab.engines import evaluation
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import readouts
 from crane_lab.stages.outcomes import Evaluated, Intervention, Outcome
 from crane_lab.store import Store, source_digest, write_table

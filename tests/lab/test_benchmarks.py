@@ -28,7 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet
 from crane_lab.engines import benchmarks, evaluation
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import readouts
 from crane_lab.store import ROOT, Store
 

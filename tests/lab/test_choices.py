@@ -17,7 +17,7 @@ from crane_core.concentration import STATISTICS
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, overlap, select
 from crane_lab.engines import evaluation
-from crane_lab.pipeline import Settings
+from crane_lab.settings import Settings
 from crane_lab.store import ROOT, Store
 from crane_lab.study import choices
 from crane_lab.study.choices import Probe, Variant

@@ -22,7 +22,7 @@ import torch
 from conftest import make_tiny_llama
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from crane_lab.pipeline import Settings
+from crane_lab.settings import Settings
 from crane_lab.study import gate
 from crane_lab.testbed import tasks, train, world
 from crane_lab.testbed.text import Writer
