@@ -177,6 +177,8 @@ class BatchQuantiles(_OfActivations):
         """Take in one layer's activations of a batch."""
         layer, values = batch
         n = len(values)
+        if not n:
+            return
         found = values.float().kthvalue(math.ceil(n * self.quantile), dim=0).values
         self._sum[layer] += n * found.double().cpu()
         self.seen[layer] += n
@@ -333,6 +335,15 @@ class TokenSample(_OfActivations):
             for i in range(found.shape[0])
         ]
         return found
+
+
+#: name -> what a masked neuron can put out instead of zero, (layers, neurons), from the means and
+#: a sample of its activations.
+NEURON_VALUES: dict[str, Callable[[ActivationMeans, TokenSample], Tensor]] = {
+    "mean": lambda means, sample: means.mean(),
+    "p10": lambda means, sample: sample.quantiles([0.1])[0],
+    "p90": lambda means, sample: sample.quantiles([0.9])[0],
+}
 
 
 # --- one pass -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crane_core.accumulators import Reservoir
 from crane_core.moments import MIN_SAMPLES, StreamingMoments
-from crane_core.selection import margins, normalise
+from crane_core.selection import normalise
 
 
 class Collected:
@@ -282,5 +282,4 @@ def scores(
     normalised = {x: normalise(STATISTICS[name].sign * value, how) for x, value in values.items()}
     if not contrast:
         return normalised[target]
-    own, others = margins(normalised, target)
-    return own - others
+    return contrast(normalised, target)

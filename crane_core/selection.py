@@ -518,6 +518,20 @@ def margins(
     return own, others
 
 
+def contrast(scores: Mapping[str, Tensor], target: str) -> Tensor:
+    """The target's scores less the largest of the other languages', entry by entry.
+
+    `scores` : language -> tensor, all of one size. NaN where one is undefined. Raises ValueError
+    for an unknown target and for one language alone.
+    """
+    if target not in scores or len(scores) < 2:
+        raise ValueError(
+            f"a contrast for {target!r} needs its scores and those of another language; there are "
+            f"{_listed(scores)}"
+        )
+    return scores[target] - torch.stack([s for x, s in scores.items() if x != target]).amax(dim=0)
+
+
 def _by_site(normalised: Mapping[str, Scores], target: str) -> dict[str, dict[str, Tensor]]:
     """Scores as site -> language -> (layers, width), checked to agree in sites and sizes."""
     if target not in normalised:

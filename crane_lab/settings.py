@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from crane_core.accumulators import NEURON_VALUES
 from crane_core.attribution import OBJECTIVES, REDUCTIONS, SCORES, SITES
 from crane_core.concentration import STATISTICS
 from crane_core.metrics import AGGREGATES
@@ -22,7 +23,7 @@ from crane_core.models import DTYPES
 from crane_core.selection import NORMALISATIONS, RULES
 
 #: What a masked neuron can put out instead of its own value.
-MASK_VALUES = ("zero", "mean", "p10", "p90")
+MASK_VALUES = ("zero", *NEURON_VALUES)
 #: How a drop enters LangSpec-F1: as Eq. 3 has it, or as §3.1 and §3.4 word it.
 DROPS = ("absolute", "relative")
 #: What can score lm-evaluation-harness' benchmarks, and what can generate answers.

@@ -31,8 +31,8 @@ from crane_core import models
 from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet
 from crane_lab.cli.plan import GPUS, plan
-from crane_lab.settings import Settings
 from crane_lab.runs import Project
+from crane_lab.settings import Settings
 from crane_lab.show import figures
 from crane_lab.store import write_table
 

@@ -27,9 +27,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from crane_core.interventions import UNTOUCHED, Intervention, intervened
 from crane_core.kernels import fast_linear
-from crane_core.masking import masked
-from crane_core.selection import NeuronSet
 
 #: Where a base model's answer ends: it would go on with a question of its own. These are the stop
 #: strings of LAPE (Tang et al., 2024), whose question-and-answer frame `prompts` uses.
@@ -367,8 +366,8 @@ class HuggingFaceEngine:
         found[: len(texts)] = torch.tensor([not signs.isdisjoint(text) for text in texts])
         return found
 
-    def generate(self, prompts: Prompts, neurons: NeuronSet | None = None) -> list[Answer]:
-        """One answer per prompt (token ids), in their order, with `neurons` zeroed if given.
+    def generate(self, prompts: Prompts, intervention: Intervention = UNTOUCHED) -> list[Answer]:
+        """One answer per prompt (token ids), in their order, under an intervention.
 
         The model is left as it was. Raises ValueError for a prompt that leaves no room in the
         context and for a set made for another model's shape.
@@ -381,7 +380,7 @@ class HuggingFaceEngine:
         ]
         tokens: list[list[int]] = [[] for _ in prompts]
         with (
-            masked(self.model, neurons) if neurons is not None else nullcontext(),
+            intervened(self.model, intervention),
             self._settings() as settings,
             # Given only where it hides the bar: a value would override the TQDM_DISABLE that
             # keeps bars out of executed notebooks.

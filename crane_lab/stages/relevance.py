@@ -7,6 +7,7 @@ relevance, LAPE and the neurons' means come out of one forward and one backward 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -14,8 +15,10 @@ from transformers import PreTrainedModel
 from crane_core.accumulators import ActivationMeans, ActiveCounts, Reader, TokenSample, one_pass
 from crane_core.attribution import POINTS
 from crane_core.concentration import STATISTICS, Collected
-from crane_lab.settings import Settings
 from crane_lab.stages.streams import Measure
+
+if TYPE_CHECKING:  # values of settings are in the keys themselves
+    from crane_lab.settings import Settings
 
 Shape = Mapping[str, tuple[int, int]]
 

@@ -26,7 +26,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from crane_core import baselines, models
+from crane_core import models
+from crane_core.accumulators import ActiveCounts, Reader, one_pass
 from crane_core.attribution import OBJECTIVES, attnlrp, neuron_relevance, token_relevance
 from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet
@@ -62,6 +63,10 @@ def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
 def logits(model: Any, batch: Batch) -> Tensor:
     found: Tensor = model(input_ids=batch[0], attention_mask=batch[1]).logits[batch[1].bool()]
     return found
+
+
+def counts_of(model: PreTrainedModel) -> Reader:
+    return Reader("act_fn", lambda: ActiveCounts(models.shape(model)["intermediate"]))
 
 
 def some(model: PreTrainedModel, *sites: str) -> NeuronSet:
@@ -255,7 +260,7 @@ def test_nan_is_named(family: str) -> None:
     with pytest.raises(ValueError, match="is nan in layer 0, sample 2 of the batch"):
         neuron_relevance(model, ids, mask)
     with pytest.raises(ValueError, match="in layer 0, sample 2 of the batch, is not finite"):
-        baselines.activation_counts(model, [(ids, mask)])
+        one_pass(model, ids, mask, {"active": counts_of(model)})
     model = make_tiny(family)
     weight = models.mlp_sites(model)[1].down_proj.get_parameter("weight")
     with torch.no_grad():
@@ -263,7 +268,7 @@ def test_nan_is_named(family: str) -> None:
     with pytest.raises(ValueError, match="is nan in layer 0, sample 0"):
         neuron_relevance(model, ids[:2], mask[:2])
     with pytest.raises(ValueError, match=r"in layer 2, sample 0 .* is not finite"):
-        baselines.activation_quantiles(model, [(ids[:2], mask[:2])])
+        one_pass(model, ids[:2], mask[:2], {"active": counts_of(model)})
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -335,7 +340,11 @@ def test_packed_weights(family: str, tmp_path: Path) -> None:
 def test_activations(family: str) -> None:
     """LAPE's counts from padded batches are those of the plain MLPs on each text alone."""
     model = make_tiny(family)
-    counts, tokens = baselines.activation_counts(model, [padded("left"), padded("right")])
+    reader = counts_of(model)
+    found = reader.make()
+    for side in ("left", "right"):
+        found.merge(one_pass(model, *padded(side), {"active": reader})["active"])
+    counts, tokens = found.over, found.tokens
     expected = torch.zeros(models.shape(model)["intermediate"], dtype=torch.long)
     for layer, site in enumerate(models.mlp_sites(model)):
         read: list[Tensor] = []

@@ -11,8 +11,8 @@ from test_compare import results
 
 from crane_lab.cli.main import main
 from crane_lab.cli.plan import GPUS, find_device, plan
-from crane_lab.settings import Settings
 from crane_lab.runs import Project
+from crane_lab.settings import Settings
 from crane_lab.store import ROOT, Store
 
 SMALL = Settings(
