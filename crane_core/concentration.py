@@ -282,4 +282,4 @@ def scores(
     normalised = {x: normalise(STATISTICS[name].sign * value, how) for x, value in values.items()}
     if not contrast:
         return normalised[target]
-    return contrast(normalised, target)
+    return contrast_of(normalised, target)

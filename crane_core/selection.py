@@ -518,7 +518,7 @@ def margins(
     return own, others
 
 
-def contrast(scores: Mapping[str, Tensor], target: str) -> Tensor:
+def contrast_of(scores: Mapping[str, Tensor], target: str) -> Tensor:
     """The target's scores less the largest of the other languages', entry by entry.
 
     `scores` : language -> tensor, all of one size. NaN where one is undefined. Raises ValueError

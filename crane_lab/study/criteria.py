@@ -19,7 +19,7 @@ from torch import Tensor
 from crane_core import baselines, concentration
 from crane_core.accumulators import ActiveCounts, BatchQuantiles, Reader
 from crane_core.concentration import Collected
-from crane_core.selection import contrast, normalise
+from crane_core.selection import contrast_of, normalise
 from crane_lab.pipeline import Pipeline
 from crane_lab.study import choices
 from crane_lab.study.necessity import (
@@ -46,7 +46,7 @@ KINDS = ("necessity", "selectivity")
 
 def contrasted(score: Score) -> dict[str, Tensor]:
     """A language's score less the largest of the other languages', neuron by neuron."""
-    return {x: contrast(score, x) for x in score}
+    return {x: contrast_of(score, x) for x in score}
 
 
 def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:
@@ -231,7 +231,7 @@ def split_half(necessity: Necessity, value: str = "zero") -> pd.DataFrame:
         ]
         for kind in KINDS:
             a, b = (
-                (half[x] if kind == "necessity" else contrast(half, x)).flatten().numpy()
+                (half[x] if kind == "necessity" else contrast_of(half, x)).flatten().numpy()
                 for half in halves
             )
             r = float(_correlations(a[None], b[None])[0, 0])

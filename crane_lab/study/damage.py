@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from crane_core import masking, models
 from crane_core.interventions import zero
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet, contrast
+from crane_core.selection import NeuronSet, contrast_of
 from crane_lab.engines import evaluation
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.keys import model_key, weights_of
@@ -104,7 +104,7 @@ def greedy_order(
                     start.setdefault(x, float(untouched.mean()))
                     worth[places] = found[0].mean(1) - start[x]
                 gain[x] = worth
-        best = order(contrast(gain, target))[: size - len(taken)].tolist()
+        best = order(contrast_of(gain, target))[: size - len(taken)].tolist()
         taken += [rest[k] for k in best]
         kept = set(best)
         rest = [i for k, i in enumerate(rest) if k not in kept]

@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 
 from crane_core import models
 from crane_core.kernels import fast_linear
-from crane_core.selection import contrast
+from crane_core.selection import contrast_of
 from crane_lab.stages.keys import model_key
 from crane_lab.store import Store, atomic_path, source_digest
 
@@ -320,7 +320,7 @@ class Necessity:
 
     def selectivity_folds(self, language: str, value: str = "zero") -> Tensor:
         """Selectivity from each group of texts alone, (folds, layers, neurons)."""
-        return contrast(self.folds[value], self._known(language))
+        return contrast_of(self.folds[value], self._known(language))
 
     def p_values(self, language: str, kind: str, value: str = "zero") -> Tensor:
         """One-sided p-values, float64 (layers, neurons).
