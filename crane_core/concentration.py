@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crane_core.accumulators import Reservoir
 from crane_core.moments import MIN_SAMPLES, StreamingMoments
-from crane_core.selection import normalise
+from crane_core.selection import contrast_of, normalise
 
 
 class Collected:
