@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crane_core.models import mlp_sites
-from crane_core.selection import NeuronSet, SelectionWarning, Shape
+from crane_core.families import mlp_sites
+from crane_core.neurons import NeuronSet, Shape
+from crane_core.selection import SelectionWarning
 
 #: A batch: input ids and attention mask, both (samples, tokens); 1 in the mask is a real token.
 Batch = tuple[Tensor, Tensor]

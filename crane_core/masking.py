@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from crane_core import models
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 #: site -> the projection where it is found, and the dimension of its weight that counts neurons.
 _PLACES = {

@@ -31,7 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crane_lab.engines.benchmarks import FLORES, subjects
 from crane_lab.store import ROOT
-from crane_lab.texts import corpora
+from crane_lab.texts.local import read_texts
 
 LANGUAGES = ("en", "zh", "vi")
 TESTBED = ROOT / "data" / "testbed"
@@ -83,7 +83,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     texts = (
         word
         for x in LANGUAGES
-        for text in corpora.read_texts(TESTBED / "corpus" / "attribution", x)[:1000]
+        for text in read_texts(TESTBED / "corpus" / "attribution", x)[:1000]
         for word in text.split(" ")  # BPE does not merge over words' ends
     )
     trainer = BpeTrainer(vocab_size=4000, max_token_length=12, show_progress=False)

@@ -22,7 +22,7 @@ from crane_lab.study import gate
 from crane_lab.testbed import chat, tasks
 from crane_lab.testbed.train import ChatRecipe, Recipe, Trained, train, tune
 from crane_lab.testbed.world import LANGUAGES, build
-from crane_lab.texts.corpora import read_texts
+from crane_lab.texts.local import read_texts
 
 # Characters of held-out text per language: some 200,000 tokens for attribution (3,000 windows of
 # 64), 40,000 for perplexity. A Chinese token is about one character, the others about four.

@@ -28,9 +28,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
 from crane_core.masking import bake
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines import evaluation
-from crane_lab.texts.corpora import HUB_ERRORS, hub_error
+from crane_lab.texts.hub import HUB_ERRORS, hub_error
 
 BACKENDS = ("huggingface", "vllm")
 _CODES = """

@@ -29,7 +29,7 @@ from transformers import (
 
 from crane_core.kernels import fast_linear
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 #: Where a base model's answer ends: it would go on with a question of its own. These are the stop
 #: strings of LAPE (Tang et al., 2024), whose question-and-answer frame `prompts` uses.

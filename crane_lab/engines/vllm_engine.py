@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from crane_core import models
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import (
     Answer,
     Decoding,

@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
+from crane_core.families import shape
 from crane_core.masking import masked
-from crane_core.models import shape
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.evaluation import Prepared, evaluate, scores
 
 CHANCE = 0.25

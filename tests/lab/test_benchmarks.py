@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from byte_tokens import WITH_BOS
 from conftest import make_tiny_llama
 from datasets.exceptions import DatasetNotFoundError
 from lm_eval.models.huggingface import HFLM
-from test_corpora import WITH_BOS
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from crane_core.masking import bake, masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines import benchmarks, evaluation
 from crane_lab.pipeline import Pipeline, Settings
 from crane_lab.show import readouts

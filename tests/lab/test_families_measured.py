@@ -24,7 +24,7 @@ from transformers import (
 
 from crane_core import models
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines import evaluation
 from crane_lab.engines.generation import Decoding, HuggingFaceEngine
 from crane_lab.study.conservation import conservation

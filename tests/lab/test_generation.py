@@ -10,7 +10,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from crane_core import models
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import (
     STOP,
     Answer,
