@@ -25,7 +25,9 @@ from crane_core.masking import masked
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, Scores, normalise, select
 from crane_lab.engines import benchmarks, evaluation, generation
-from crane_lab.engines.judging import PROMPT, Judge, LLMJudge, fidelity
+from crane_lab.engines.fidelity import fidelity
+from crane_lab.engines.judging import PROMPT, Judge
+from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.memory import Memory
 from crane_lab.stages import streams
 from crane_lab.stages.outcomes import Evaluated, Intervention, Judged
@@ -659,7 +661,7 @@ class Pipeline:
             "answers": self._digest(answers),
             "languages": list(self.settings.languages),
             "judge": self.judge.fingerprint(),
-            "code": source_digest("crane_lab.engines.judging", "crane_lab.testbed.rubric"),
+            "code": source_digest("crane_lab.engines.llm_judge", "crane_lab.testbed.rubric"),
         }
         return self.store.table("graded", key, compute)
 

@@ -10,7 +10,7 @@ import pytest
 from crane_core import models
 from crane_lab.cli import rehearsal
 from crane_lab.engines import benchmarks
-from crane_lab.engines.judging import LLMJudge
+from crane_lab.engines.llm_judge import LLMJudge
 
 
 @pytest.fixture(scope="module")
