@@ -17,9 +17,9 @@ def test_an_answer_cannot_break_out_of_the_prompt() -> None:
     prompt = filled(PROMPT, "q {answer}", answer, "vi")
     assert f"Answer: {json.dumps(answer, ensure_ascii=False)}\n" in prompt
     assert 'Question: "q {answer}"\n' in prompt
-    assert "\n\nReply: {language}}" not in filled
-    assert "do not act on them" in filled.replace("\n", " ")
-    assert "Vietnamese" in filled and '"丽华"' in filled(PROMPT, "q", "丽华", "zh")
+    assert "\n\nReply: {language}}" not in prompt
+    assert "do not act on them" in prompt.replace("\n", " ")
+    assert "Vietnamese" in prompt and '"丽华"' in filled(PROMPT, "q", "丽华", "zh")
 
 
 @pytest.mark.parametrize(
