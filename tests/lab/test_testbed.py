@@ -454,7 +454,7 @@ def items(probability: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "answer", *(f"logprob_{i}" for i in range(4))])
 
 
-def failed(verdicts: list[gate.Verdict]) -> list[int]:
+def failed(verdicts: list[gate.GateLine]) -> list[int]:
     return [number for number, verdict in enumerate(verdicts) if not verdict.holds]
 
 
