@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from crane_core.selection import NeuronSet, SelectionWarning, Shape
+from crane_core.neurons import NeuronSet, Shape
+from crane_core.selection import SelectionWarning
 
 
 def lape(

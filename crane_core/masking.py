@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from crane_core import models
 from crane_core.interventions import Intervention, SetTo, Value, intervened, own_weights
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 
 @contextmanager

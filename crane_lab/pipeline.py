@@ -19,10 +19,12 @@ from tqdm import tqdm
 
 from crane_core import models
 from crane_core.interventions import UNTOUCHED, Intervention
-from crane_lab.engines import benchmarks, evaluation, generation
-from crane_lab.engines.judging import PROMPT, Judge, LLMJudge
+from crane_lab.engines import benchmarks, generation, multiple_choice
+from crane_lab.engines.judging import PROMPT, Judge
+from crane_lab.engines.llm_judge import LLMJudge
+from crane_lab.engines.tasks import load_tasks, tasks_digests
 from crane_lab.engines.vllm_engine import VLLMEngine
-from crane_lab.stages import answering, grading, methods, scoring
+from crane_lab.stages import answering, grading, held_out, methods, scoring
 from crane_lab.stages.identification import Identification
 from crane_lab.stages.outcomes import Evaluated, Judged, Reading, Row
 from crane_lab.store import source_digest
@@ -115,16 +117,16 @@ class Pipeline(Identification):
         """Digests of each task's definition and items, by task (a group's parts one by one)."""
         if self._harness is not None:
             return self._harness.fingerprint
-        return evaluation.fingerprint(self._task_names, self.settings.tasks)
+        return tasks_digests(self._task_names, self.settings.tasks)
 
     @cached_property
-    def prepared(self) -> evaluation.Prepared:
+    def prepared(self) -> multiple_choice.Prepared:
         """The tasks, built and tokenised once."""
         s = self.settings
         if self._harness is not None:
             return self._harness.prepare(self.model, self.tokenizer)
-        tasks = evaluation.load_tasks(self._task_names, s.tasks, limit=s.task_limit)
-        return evaluation.prepare(self.model, self.tokenizer, tasks)
+        tasks = load_tasks(self._task_names, s.tasks, limit=s.task_limit)
+        return multiple_choice.prepare(self.model, self.tokenizer, tasks)
 
     @cached_property
     def perplexity_windows(self) -> dict[str, Tensor]:
@@ -139,7 +141,7 @@ class Pipeline(Identification):
 
         Raises RuntimeError if one that touches neurons changes nothing: it is not at work.
         """
-        return scoring.logit_change(
+        return held_out.logit_change(
             self.model, list(self.perplexity_windows.values()), intervention
         )
 
@@ -162,7 +164,7 @@ class Pipeline(Identification):
         }
 
     def items(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
-        """Every item's outcome under an intervention; columns of `evaluation.evaluate`."""
+        """Every item's outcome under an intervention; columns of `multiple_choice.evaluate`."""
         backend = self.settings.benchmark_backend
         if backend not in benchmarks.BACKENDS:
             raise ValueError(
@@ -186,7 +188,7 @@ class Pipeline(Identification):
     def answers(
         self, intervention: Intervention = UNTOUCHED, n_items: int = 50, max_new_tokens: int = 12
     ) -> pd.DataFrame:
-        """What the model goes on to say under an intervention; see `evaluation.answer_instead`.
+        """What the model goes on to say under an intervention; see `answers.answer_instead`.
 
         `n_items` of every task, spread evenly over it.
         """
@@ -210,11 +212,11 @@ class Pipeline(Identification):
             "window": s.window,
             "seed": s.seed,
             "intervention": intervention.digest(),
-            "code": source_digest(scoring.__name__, corpora.__name__),
+            "code": source_digest(held_out.__name__, corpora.__name__),
         }
 
         def compute() -> dict[str, Tensor]:
-            return scoring.losses(
+            return held_out.losses(
                 self.model, self.perplexity_windows, intervention, self.store.note
             )
 

@@ -121,10 +121,12 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _rehearse(options: argparse.Namespace) -> None:
-    from crane_lab.cli.rehearsal import build, judge_server
+    from crane_lab.cli.rehearsal import build_rehearsal, judge_server
 
     project = Project()
-    made = build(project.runs / "rehearsal-models", options.layers, options.width, options.dtype)
+    made = build_rehearsal(
+        project.runs / "rehearsal-models", options.layers, options.width, options.dtype
+    )
     folder = made.relative_to(project.root)
     with judge_server() as address:
         values = {
@@ -143,7 +145,7 @@ def _rehearse(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from crane_lab.cli.compare import compare, shown
+    from crane_lab.cli.compare import compare, comparison_text
     from crane_lab.store.files import write_table
 
     folders = [_folder(name) for name in options.runs]
@@ -152,7 +154,7 @@ def _compare(options: argparse.Namespace) -> None:
     table = compare(first, second, (tasks[0], tasks[1]))
     if options.out:
         write_table(table, options.out)
-    print(shown(table))
+    print(comparison_text(table))
 
 
 def _folder(name: str) -> Path:

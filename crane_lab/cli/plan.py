@@ -20,7 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from crane_core import models
 from crane_lab.engines.benchmarks import ROW_TOKENS
 from crane_lab.engines.generation import read_questions
-from crane_lab.engines.judging import BYTES_PER_TOKEN, PROMPT, LLMJudge
+from crane_lab.engines.judging import PROMPT
+from crane_lab.engines.llm_judge import BYTES_PER_TOKEN, LLMJudge
 from crane_lab.pipeline import TABLES_OF
 from crane_lab.settings import Settings
 from crane_lab.store import ROOT

@@ -22,16 +22,9 @@ from transformers import GenerationConfig
 
 from crane_core import models
 from crane_core.interventions import UNTOUCHED, Intervention
-from crane_core.selection import NeuronSet
-from crane_lab.engines.generation import (
-    Answer,
-    Decoding,
-    Prompts,
-    answer,
-    context_length,
-    end_tokens,
-    room,
-)
+from crane_core.neurons import NeuronSet
+from crane_lab.engines.decoding import Prompts, end_tokens
+from crane_lab.engines.generation import Answer, Decoding, answer, context_length, room
 
 #: Masks as they travel to the workers: site -> layer -> indices of the masked neurons.
 Indices = dict[str, list[list[int]]]

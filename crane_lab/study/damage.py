@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from crane_core import masking, models
+from crane_core import models
 from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet, contrast_of
-from crane_lab.engines import evaluation
 from crane_lab.pipeline import Pipeline
+from crane_lab.stages import held_out
 from crane_lab.stages.keys import model_key, weights_of
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.study import choices
@@ -139,14 +139,13 @@ def set_effects(
 
     def losses(neurons: NeuronSet) -> dict[str, Tensor]:
         def compute() -> dict[str, Tensor]:
-            with masked(model, neurons):
-                return {x: evaluation.perplexity(model, w).losses for x, w in texts.items()}
+            return held_out.losses(model, texts, zero(neurons), store.note)
 
         about = {
             "model": model_key(model),
             "texts": {x: tensor_digest(w) for x, w in texts.items()},
             "intervention": zero(neurons).digest(),
-            "code": source_digest(evaluation.__name__, masking.__name__),
+            "code": source_digest(held_out.__name__),
         }
         return store.tensors("set_losses", about, compute)
 

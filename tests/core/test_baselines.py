@@ -14,8 +14,9 @@ from crane_core.baselines import (
     lape_matched,
     random_matched,
 )
-from crane_core.models import shape
-from crane_core.selection import NeuronSet, SelectionWarning
+from crane_core.families import shape
+from crane_core.neurons import NeuronSet
+from crane_core.selection import SelectionWarning
 
 quiet = pytest.mark.filterwarnings("ignore::crane_core.selection.SelectionWarning")
 

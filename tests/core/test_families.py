@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -30,7 +34,7 @@ from crane_core import models
 from crane_core.accumulators import ActiveCounts, Reader, one_pass
 from crane_core.attribution import OBJECTIVES, attnlrp, neuron_relevance, token_relevance
 from crane_core.masking import bake, masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 Batch = tuple[Tensor, Tensor]
 FAMILIES = list(models.FAMILIES)
@@ -115,7 +119,7 @@ def test_unknown_family(family: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError) as error:
             use()
         known = f"known: {', '.join(sorted(models.FAMILIES))}"
-        for part in (f"{family!r}", known, f"FAMILIES[{family!r}]", "crane_core/models.py"):
+        for part in (f"{family!r}", known, f"FAMILIES[{family!r}]", "crane_core/families.py"):
             assert part in str(error.value)
 
 
@@ -358,3 +362,51 @@ def test_activations(family: str) -> None:
     assert tokens == 2 * sum(len(ids) for ids in samples())
     # A pre-activation within rounding of zero may fall on either side.
     assert (counts - expected).abs().sum() <= 2
+
+
+Make = Callable[..., LlamaForCausalLM]
+
+
+def test_sites(tiny_llama: LlamaForCausalLM) -> None:
+    sites = models.mlp_sites(tiny_llama)
+    assert [site.mlp for site in sites] == [block.mlp for block in tiny_llama.model.layers]
+    assert sites[1].up_proj is tiny_llama.model.layers[1].mlp.up_proj
+    assert sites[2].act_fn is tiny_llama.model.layers[2].mlp.act_fn
+    assert models.shape(tiny_llama) == {
+        "intermediate": (3, 48),
+        "gate": (3, 48),
+        "up": (3, 48),
+        "down": (3, 32),
+    }
+    assert len(models.norms(tiny_llama)) == 7
+
+
+def test_a_model_of_an_unknown_family() -> None:
+    config = GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    with pytest.raises(ValueError) as error:
+        models.mlp_sites(GPT2LMHeadModel(config))
+    for part in ("'gpt2'", "known: gemma2", "FAMILIES['gpt2']", "crane_core/families.py"):
+        assert part in str(error.value)
+
+
+def test_no_gated_mlp(tiny_llama: LlamaForCausalLM) -> None:
+    tiny_llama.model.layers[1].mlp = nn.Linear(32, 32)
+    with pytest.raises(ValueError, match=r"layer 1 \(Linear\) is not gated: it has no gate_proj"):
+        models.shape(tiny_llama)
+
+
+def test_adapter_that_does_not_fit(
+    tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(mlp="feed_forward"))
+    with pytest.raises(ValueError, match="'llama' model has no module 'feed_forward'"):
+        models.mlp_sites(tiny_llama)
+    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(layers="model.rotary_emb"))
+    with pytest.raises(ValueError, match="no decoder layers"):
+        models.mlp_sites(tiny_llama)
+
+
+def test_layers_of_different_width(tiny_llama: LlamaForCausalLM, make_llama: Make) -> None:
+    tiny_llama.model.layers[1].mlp = make_llama(intermediate_size=40).model.layers[1].mlp
+    with pytest.raises(ValueError, match=r"differ in width at 'intermediate' \(\[40, 48\]\)"):
+        models.shape(tiny_llama)

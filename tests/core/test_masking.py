@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from crane_core import models
 from crane_core.attribution import neuron_relevance
 from crane_core.masking import bake, masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 Make = Callable[..., LlamaForCausalLM]
 Batch = tuple[Tensor, Tensor]
