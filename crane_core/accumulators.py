@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crane_core import models
 from crane_core.attribution import POINTS, relevance_at
+from crane_core.families import mlp_sites
 from crane_core.kernels import fast_linear
 
 #: Where activations are read: what `act_fn` puts out, which LAPE counts, and what `down_proj`
@@ -402,7 +402,7 @@ def observing(
 
     handles = []
     try:
-        for layer, mlp in enumerate(models.mlp_sites(model)):
+        for layer, mlp in enumerate(mlp_sites(model)):
             if visit.get("act_fn"):
                 handles.append(mlp.act_fn.register_forward_hook(after(layer)))
             if visit.get("unit"):

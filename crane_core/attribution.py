@@ -31,7 +31,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from crane_core import models
+from crane_core.families import caps_attention, caps_logits, decoder, family, mlp_sites, norms
 from crane_core.kernels import fast_linear
 
 SITES: dict[str, tuple[str, ...]] = {
@@ -176,12 +176,12 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     if model in _active:
         yield model
         return
-    method, norm_rule = _NORM_RULES[models.family(model).norm_kind]
+    method, norm_rule = _NORM_RULES[family(model).norm_kind]
     rules: list[tuple[nn.Module, str, Callable[..., Any]]] = [
-        (norm, method, norm_rule) for norm in models.norms(model)
+        (norm, method, norm_rule) for norm in norms(model)
     ]
-    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in models.mlp_sites(model)]
-    if models.caps_logits(model):
+    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in mlp_sites(model)]
+    if caps_logits(model):
         rules.append((model, "forward", _soft_capped_forward))
     for module, method, _ in rules:
         if {"forward", method} & vars(module).keys() or getattr(
@@ -192,9 +192,9 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
                 "monkey_patch or an accelerate hook); load the model anew, on one device, in a "
                 "process where lxt's monkey_patch has not been called"
             )
-    decoder = models.decoder(model)
-    implementation = decoder.config._attn_implementation
-    if models.caps_attention(decoder.config) and implementation not in ("eager", "sdpa"):
+    blocks = decoder(model)
+    implementation = blocks.config._attn_implementation
+    if caps_attention(blocks.config) and implementation not in ("eager", "sdpa"):
         raise ValueError(
             f"attention implementation {implementation!r} soft-caps scores inside its kernel, "
             "where no rule can be bound; load the model with attn_implementation='eager', as "
@@ -206,9 +206,9 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
             setattr(module, method, MethodType(rule, module))
             undo.callback(delattr, module, method)
         name = _attention(implementation)
-        undo.callback(decoder.set_attn_implementation, implementation)
-        decoder.set_attn_implementation(name)
-        if decoder.config._attn_implementation != name:
+        undo.callback(blocks.set_attn_implementation, implementation)
+        blocks.set_attn_implementation(name)
+        if blocks.config._attn_implementation != name:
             raise ValueError(
                 f"transformers cannot exchange the attention of a {type(model).__name__}, "
                 "so AttnLRP's attention rule cannot be bound to it"
@@ -230,7 +230,7 @@ class _Predictions:
 
     def __init__(self, model: PreTrainedModel, input_ids: Tensor, mask: Tensor) -> None:
         head = model.get_output_embeddings()
-        linear = models.family(model).linear_head and type(head) is nn.Linear
+        linear = family(model).linear_head and type(head) is nn.Linear
         inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
         if not mask[:, 0].all():  # padding on the left: count positions from the first real token
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
@@ -468,7 +468,7 @@ def neuron_relevance(
 
     Parameters
     ----------
-    model : a causal language model of a family in `models.FAMILIES`; used as it is, so inside
+    model : a causal language model of a family in `families.FAMILIES`; used as it is, so inside
         `masking.masked` the masked model is explained.
     input_ids : (samples, tokens), padded on either side.
     attention_mask : (samples, tokens), 1 at real tokens; None if all are.
@@ -541,7 +541,7 @@ def relevance_at(
 
         return hook
 
-    mlps = models.mlp_sites(model)
+    mlps = mlp_sites(model)
     with _ready(model, rules), ExitStack() as hooks:
         for layer, mlp in enumerate(mlps):
             for name in names:

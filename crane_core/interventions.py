@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from crane_core import models
+from crane_core.families import GatedMLP, decoder, mlp_sites
+from crane_core.families import shape as model_shape
 from crane_core.selection import NeuronSet
 
 #: site -> the projection where it is found, and the dimension of its weight that counts neurons.
@@ -98,10 +99,11 @@ class Step:
         if self.is_zero:
             return self.neurons.digest()
         sums = hashlib.sha256()
-        for site in self.neurons.sites if isinstance(self.value, Mapping) else ():
-            # What stands at other neurons makes no difference.
-            chosen = self.value[site].double().cpu()[self.neurons.mask(site)]
-            sums.update(site.encode() + chosen.numpy().tobytes())
+        if isinstance(self.value, dict):
+            for site in self.neurons.sites:
+                # What stands at other neurons makes no difference.
+                chosen = self.value[site].double().cpu()[self.neurons.mask(site)]
+                sums.update(site.encode() + chosen.numpy().tobytes())
         number = self.value if isinstance(self.value, float) else sums.hexdigest()
         about = [self.kind, self.neurons.digest(), number, self.at, self.positions]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -258,16 +260,16 @@ def _checked_value(neurons: NeuronSet, value: Value) -> dict[str, Tensor] | floa
 
 def _places(
     model: PreTrainedModel, neurons: NeuronSet
-) -> Iterator[tuple[str, int, models.GatedMLP, Tensor]]:
+) -> Iterator[tuple[str, int, GatedMLP, Tensor]]:
     """Site, layer, MLP and mask (width,) wherever there is something to do."""
-    mlps = models.mlp_sites(model)
+    mlps = mlp_sites(model)
     for site, masks in neurons.masks.items():
         for layer, mlp in enumerate(mlps):
             if masks[layer].any():
                 yield site, layer, mlp, masks[layer]
 
 
-def _projection(mlp: models.GatedMLP, site: str) -> nn.Module:
+def _projection(mlp: GatedMLP, site: str) -> nn.Module:
     found: nn.Module = getattr(mlp, PLACES[site][0])
     return found
 
@@ -324,7 +326,7 @@ class _Generation:
 
 
 def _hook(
-    mlp: models.GatedMLP, site: str, at: str, change: Callable[[Tensor], Tensor]
+    mlp: GatedMLP, site: str, at: str, change: Callable[[Tensor], Tensor]
 ) -> Callable[[], None]:
     """Let `change` replace activations at a site; return what removes the hook."""
 
@@ -376,7 +378,7 @@ def intervened(model: PreTrainedModel, intervention: Intervention) -> Iterator[P
     without gated MLPs; inside the block, if positions are "generated", for a forward pass without a
     cache.
     """
-    shape = models.shape(model)
+    shape = model_shape(model)
     for step in intervention.steps:
         step.neurons.require_shape(shape)
     neurons = intervention.neurons
@@ -386,8 +388,9 @@ def intervened(model: PreTrainedModel, intervention: Intervention) -> Iterator[P
         else:
             generation = _Generation()
             if any(step.positions == "generated" for step in intervention.steps):
-                decoder = models.decoder(model)
-                handle = decoder.register_forward_pre_hook(generation.before, with_kwargs=True)
+                handle = decoder(model).register_forward_pre_hook(
+                    generation.before, with_kwargs=True
+                )
                 undo.callback(handle.remove)
             for step in intervention.steps:
                 everywhere = step.positions == "all"

@@ -14,8 +14,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from crane_core import models
+from crane_core.families import shape as model_shape
 from crane_core.interventions import Intervention, SetTo, Value, intervened, own_weights
+from crane_core.models import write_checksums
 from crane_core.neurons import NeuronSet
 
 
@@ -65,7 +66,7 @@ def bake(
     Raises FileExistsError if there is something at `path`, and ValueError for another value, for
     weights that are shared, quantised or offloaded, and for what `masked` raises it.
     """
-    neurons.require_shape(models.shape(model))
+    neurons.require_shape(model_shape(model))
     if not SetTo(neurons, value).is_zero:
         raise ValueError(
             "only zero can be baked into a checkpoint; use masked(model, neurons, value) for others"
@@ -84,7 +85,7 @@ def bake(
             model.save_pretrained(draft)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
-        models.write_checksums(draft)
+        write_checksums(draft)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(draft, path)
     finally:

@@ -24,7 +24,7 @@ from crane_lab.engines.judging import PROMPT, Judge
 from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.engines.tasks import load_tasks, tasks_digests
 from crane_lab.engines.vllm_engine import VLLMEngine
-from crane_lab.stages import answering, grading, held_out, methods, scoring
+from crane_lab.stages import answering, grading, losses, methods, scoring
 from crane_lab.stages.identification import Identification
 from crane_lab.stages.outcomes import Evaluated, Judged, Reading, Row
 from crane_lab.store import source_digest
@@ -141,9 +141,7 @@ class Pipeline(Identification):
 
         Raises RuntimeError if one that touches neurons changes nothing: it is not at work.
         """
-        return held_out.logit_change(
-            self.model, list(self.perplexity_windows.values()), intervention
-        )
+        return losses.logit_change(self.model, list(self.perplexity_windows.values()), intervention)
 
     def _checked(self, intervention: Intervention) -> None:
         # What touches generated positions only shows nowhere in a text that is given.
@@ -212,11 +210,11 @@ class Pipeline(Identification):
             "window": s.window,
             "seed": s.seed,
             "intervention": intervention.digest(),
-            "code": source_digest(held_out.__name__, corpora.__name__),
+            "code": source_digest(losses.__name__, corpora.__name__),
         }
 
         def compute() -> dict[str, Tensor]:
-            return held_out.losses(
+            return losses.held_out_losses(
                 self.model, self.perplexity_windows, intervention, self.store.note
             )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from crane_lab.engines.judging import Judge, fidelity
+from crane_lab.engines.fidelity import fidelity
+from crane_lab.engines.judging import Judge
 
 
 def graded(judge: Judge, answers: pd.DataFrame, languages: list[str]) -> pd.DataFrame:

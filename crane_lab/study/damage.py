@@ -24,8 +24,8 @@ from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet, contrast_of
 from crane_lab.pipeline import Pipeline
-from crane_lab.stages import held_out
 from crane_lab.stages.keys import model_key, weights_of
+from crane_lab.stages.losses import held_out_losses
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.study import choices
 from crane_lab.study.criteria import contrasted, order
@@ -139,13 +139,13 @@ def set_effects(
 
     def losses(neurons: NeuronSet) -> dict[str, Tensor]:
         def compute() -> dict[str, Tensor]:
-            return held_out.losses(model, texts, zero(neurons), store.note)
+            return held_out_losses(model, texts, zero(neurons), store.note)
 
         about = {
             "model": model_key(model),
             "texts": {x: tensor_digest(w) for x, w in texts.items()},
             "intervention": zero(neurons).digest(),
-            "code": source_digest(held_out.__name__),
+            "code": source_digest(held_out_losses.__module__),
         }
         return store.tensors("set_losses", about, compute)
 

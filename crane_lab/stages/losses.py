@@ -34,7 +34,7 @@ def logit_change(
     return change
 
 
-def losses(
+def held_out_losses(
     model: PreTrainedModel, windows: Mapping[str, Tensor], intervention: Intervention, note: Note
 ) -> dict[str, Tensor]:
     """Mean next-token loss of each window under an intervention: `{language: (windows,)}`."""
