@@ -153,7 +153,7 @@ class Identification:
             lambda: self.windows[language],
             (s.n_samples, s.batch_size),
             readers,
-            relevance.measure(self.model, s, readers, rules),
+            relevance.reading(self.model, s, readers, rules),
             stage=stage,
             memory=self._memory,
             desc=f"{stage}, {language}",

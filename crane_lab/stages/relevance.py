@@ -55,7 +55,7 @@ def value_readers(shape: Shape, settings: Settings) -> dict[str, Reader]:
     }
 
 
-def measure(
+def reading(
     model: PreTrainedModel,
     settings: Settings,
     wanted: Mapping[str, Reader],
