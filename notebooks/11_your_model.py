@@ -148,7 +148,8 @@ with torch.no_grad():
     untouched = network(ids).logits
     with masked(network, neurons):
         expected = network(ids).logits
-differences = [float((logits - one).abs().max()) for one in (expected, untouched)]
+pair = (expected, untouched)
+differences = [float((logits - x).abs().max()) for x in pair]
 own_model_pages.exported(neurons, back, differences)
 
 # %% [markdown]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, cast
+
 import pandas as pd
 import pytest
 from page_outputs import caption, cells
@@ -9,6 +11,7 @@ from page_outputs import caption, cells
 from crane_lab import audit
 from crane_lab.audit import gather
 from crane_lab.audit.ours import Ours
+from crane_lab.pipeline import Pipeline, Settings
 from crane_lab.show import verdict_pages
 
 PAGE = pd.DataFrame(
@@ -89,6 +92,65 @@ def test_claims_stand_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None
     ]
     assert set(page.loc[1:, "testbed"]) == {"–"}
     assert set(page.loc[1:, "testbed_evidence"]) == {"Not tested here."}
+
+
+class Made:
+    """Outcomes that say where they came from."""
+
+    def __init__(self, of: str) -> None:
+        self.of = of
+
+    def scored(self, tasks: dict[str, str] | None = None) -> Made:
+        return self
+
+    def table(self, tasks: dict[str, str] | None = None) -> str:
+        return f"table of {self.of}"
+
+    def items(self) -> str:
+        return f"items of {self.of}"
+
+
+class Model:
+    """A model whose tables are named after it, in the place of a pipeline."""
+
+    settings = Settings(languages=["en", "vi"])
+    tables: ClassVar = {"paper": {"en": "mmlu"}, "reading": {"en": "reading_en"}}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def interventions(self) -> list[str]:
+        return [f"masks of {self.name}"]
+
+    def evaluated(self, masks: list[str], losses: bool) -> Made:
+        return Made(f"{self.name}, items, {masks[0]}")
+
+    def judged(self, masks: list[str]) -> Made:
+        return Made(f"{self.name}, answers, {masks[0]}")
+
+
+def test_tables_are_numbered_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def verdicts(items: str, table: str, tasks: dict[str, str], value: str = "correct") -> str:
+        assert items.removeprefix("items of ") == table.removeprefix("table of ")
+        calls.append((tuple(tasks.values()), value))
+        return table
+
+    monkeypatch.setattr(gather.readouts, "verdicts", verdicts)
+    base, chat = (cast(Pipeline, Model(name)) for name in ("base", "chat"))
+    ours = gather.outcomes(base, chat)
+    expected = {
+        "1": "table of base, items, masks of base",
+        "2": "table of base, answers, masks of base",
+        "3": "table of chat, items, masks of base",
+        "4": "table of chat, answers, masks of base",
+    }
+    assert ours.tables == ours.verdicts == expected
+    assert ours.parallel == {"reading": expected["1"]}
+    assert ours.names == {"en": "English", "vi": "Vietnamese"}
+    paper, judged = (("mmlu",), "correct"), (("open_en", "open_vi"), "score")
+    assert calls == [paper, judged, paper, judged, (("reading_en",), "correct")]
 
 
 SWEPT = pd.DataFrame(
