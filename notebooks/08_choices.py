@@ -266,9 +266,11 @@ statistics_pages.registry()
 # ### Do they agree?
 #
 # Rank correlation over the neurons of a layer, averaged over layers and languages; each statistic
-# is turned so that large means selected (for the participation ratio, small). Blocks of high
-# correlation are groups of statistics that put the same neurons first, whatever their formulas
-# look like; between the groups it is a question of which one is meant.
+# is turned so that large means selected (for the participation ratio, small). Statistics that
+# correlate highly put the same neurons first, however different their formulas look, so that
+# choosing between them matters little. Where a correlation is near zero, to choose one is to choose
+# what a specific neuron is. The table below sets the measure: a statistic can hardly agree with
+# another one better than with itself on other texts.
 
 # %%
 rho = tables["choices_agreement"]

@@ -125,10 +125,10 @@ necessity_pages.selective_by_layer(necessity, names, fdr)
 
 # %% [markdown]
 # How far can these numbers be trusted? The effects of single neurons are small, and measured on a
-# limited number of texts. So the texts are divided into two halves, and neurons ranked by each: the
-# correlation between the two rankings bounds what any criterion can reach, since nothing can agree
-# with the effects better than they agree with themselves. The same is asked of the constant, zero
-# or mean.
+# limited number of texts. So the texts are divided into two halves, and neurons are ranked by each.
+# Where the two rankings hardly agree, most of the order is noise, and no criterion should be
+# expected to agree with it either. The last line asks the same of the constant: whether zero and
+# the mean put the same neurons first.
 
 # %%
 trust = criteria.reliability(necessity)
@@ -211,8 +211,7 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 # that stays at the level of the random order picks neurons as if it knew nothing of selectivity,
 # however well or badly it ranks the rest. (False discoveries are in all these shares, the random
 # order's too.)
-
-# %% [markdown]
+#
 # ## Damage curves
 #
 # Now the neurons are masked together, first the best few of each criterion, then more and more,
@@ -290,8 +289,8 @@ criteria_pages.damage_in_words(damaged, scores, names, size, crane)
 # A ranking treats neurons one by one. That is enough only if effects add up. For every set above,
 # here is what masking it did, divided by the sum of what its neurons did alone (on the other
 # texts). At one the set is the sum of its neurons. Above one they can stand in for each other, so
-# that the damage comes only when all are gone; below one they share one task that is already lost
-# with the first of them. Sets whose sum is next to nothing are left out.
+# that the damage comes only when all are gone; below one they have a part in the same thing, which
+# is lost with the first of them already. Sets whose sum is next to nothing are left out.
 
 # %%
 added = criteria.predicted(damaged, orders, necessity)

@@ -110,7 +110,7 @@ def glance(sweep: pd.DataFrame) -> HTML:
         panels[title] = pd.DataFrame(
             [
                 {
-                    "row": choices.LABELS[choice],
+                    "row": choices.LABELS[str(choice)],
                     "series": x,
                     "value": scale * own.loc[own["reference"], column].iloc[0],
                     "low": scale * own[column].min(),
@@ -218,9 +218,9 @@ def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
         f"Largest departure of LangSpec-F1: {largest[name]:.3f} "
         f"({largest[name] / largest['seed']:.1f} times a new draw of windows)."
     )
-    other = own[~own["reference"]]
-    if other["jaccard"].notna().any():
-        least = other.loc[other["jaccard"].idxmin()]
+    other = own[~own["reference"]].dropna(subset="jaccard")
+    if len(other):
+        least = other.sort_values("jaccard", kind="stable").iloc[0]
         text += (
             f" Least overlap with the default: {least['value']}, {least['mask_language']}, Jaccard "
             f"{least['jaccard']:.2f} (random {least['jaccard_chance']:.2f})."

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -33,9 +34,9 @@ def correlations(
     `trust` is `criteria.reliability` of the effects at `value`.
     """
     overall = summaries.overall(agreed, value)
-    limits = {
-        kind: own.set_index("language")["all"].to_dict() for kind, own in trust.groupby("truth")
-    }
+    limits: dict[str, dict[str, float]] = {}
+    for row in trust.to_dict("records"):
+        limits.setdefault(row["truth"], {})[row["language"]] = row["all"]
     figure = figures.dots(
         agreed[(agreed["set_to"] == value) & (agreed["language"] != "all")],
         "rank correlation",
@@ -84,10 +85,10 @@ def correlations_table(agreed: pd.DataFrame, reference: str, value: str = "zero"
 def correlations_in_words(agreed: pd.DataFrame, reference: str, value: str = "zero") -> Markdown:
     """Whether CRANE's default score, and how many criteria, rank better than a random order."""
     overall = summaries.overall(agreed, value)
-    crane = overall.set_index("criterion").loc[reference]
-    best = overall.iloc[0]
+    rows = overall.to_dict("records")
+    best, crane = rows[0], next(row for row in rows if row["criterion"] == reference)
 
-    def said(row: pd.Series) -> str:
+    def said(row: Mapping[Hashable, Any]) -> str:
         return f"{row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
     if crane["low"] > 0:
@@ -195,12 +196,12 @@ def damage_table(damaged: pd.DataFrame, names: Mapping[str, str], budget: int) -
     """What masking the first `budget` neurons of each order does, own and largest other loss."""
     mean = summaries.mean_damage(damaged, budget)
     here = damaged[damaged["budget"] == budget].groupby(["criterion", "language"])
-    effects = here[["own", "other"]].mean()
+    own, other = here["own"].mean().to_dict(), here["other"].mean().to_dict()
     rows = []
     for name, lead in mean.items():
-        row = {"set": name}
+        row: dict[str, Any] = {"set": name}
         for x in dict.fromkeys(damaged["language"]):
-            row[names[x]] = "{own:+.3f} | {other:+.3f}".format(**effects.loc[(name, x)])
+            row[names[x]] = f"{own[name, x]:+.3f} | {other[name, x]:+.3f}"
         rows.append(row | {"own less other, mean": lead})
     return figures.table(
         pd.DataFrame(rows),
@@ -303,7 +304,11 @@ def conclusions(
     overall = summaries.overall(agreed, value)
     order = overall["criterion"].to_list()
     rho = overall.set_index("criterion")["rho"]
-    by_damage = summaries.mean_damage(damaged, budget).drop([GREEDY, SINGLE], errors="ignore").index
+    by_damage = [
+        str(name)
+        for name in summaries.mean_damage(damaged, budget).index
+        if name not in (GREEDY, SINGLE)
+    ]
     lines = [
         "Selective neurons, by single ablation: "
         + ", ".join(
@@ -316,7 +321,7 @@ def conclusions(
         f"{order.index(reference) + 1} ({rho[reference]:+.2f}), LAPE number "
         f"{order.index('LAPE') + 1}.",
         f"At {budget} neurons the damage to the own language beyond any other's is largest for "
-        f"{by_damage[0]}; CRANE's default score is number {by_damage.get_loc(reference) + 1} of "
+        f"{by_damage[0]}; CRANE's default score is number {by_damage.index(reference) + 1} of "
         f"{len(by_damage)}, random order included.",
     ]
     return Markdown("\n".join(f"- {line}" for line in lines))

@@ -36,3 +36,8 @@ def cells(table: Styler) -> pd.DataFrame:
         for row in rows
     ]
     return pd.DataFrame(texts[1:], columns=texts[0])
+
+
+def rows(table: Styler) -> list[list[str]]:
+    """The rows of the table as they are read."""
+    return [[str(cell) for cell in row] for row in cells(table).to_numpy()]

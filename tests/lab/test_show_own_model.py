@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-from page_outputs import caption, cells
+from page_outputs import caption, rows
 
 from crane_core.selection import NeuronSet
 from crane_lab.show import own_model_pages
@@ -30,7 +30,7 @@ def test_hours_by_device() -> None:
     )
     table = own_model_pages.hours(frame, "Llama", {"weights": 12.5, "activations": 7.7})
     assert "Tables 1 to 4 of Llama (needs 20 GiB besides vLLM)" in caption(table)
-    assert cells(table).loc[0].to_list() == [
+    assert rows(table)[0] == [
         *("A100", "80", "yes", "0.2", "10.0", "1.0", "11.2", "measured"),
     ]
 
@@ -51,4 +51,4 @@ def test_an_exported_set_comes_back_or_not() -> None:
 def test_savings() -> None:
     table = own_model_pages.savings({"as it is": 100.0, "less": 9.96}, "A10")
     assert caption(table) == "Hours on the A10"
-    assert cells(table).to_numpy().tolist() == [["as it is", "100.0"], ["less", "10.0"]]
+    assert rows(table) == [["as it is", "100.0"], ["less", "10.0"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from page_outputs import alt, caption, cells
+from page_outputs import alt, caption, cells, rows
 
 from crane_core.concentration import STATISTICS
 from crane_lab.show import statistics_pages
@@ -37,7 +37,7 @@ def test_agreement_of_statistics_with_each_other_and_with_themselves() -> None:
     assert f"{LABELS[0]}: {LABELS[1]} +0.25, " in text and "+1.00" not in text
     table = statistics_pages.reliability(RHO, 1000)
     assert "(500 each)" in caption(table)
-    assert cells(table).loc[0].to_list() == [LABELS[0], "+0.50", "-0.12"]
+    assert rows(table)[0] == [LABELS[0], "+0.50", "-0.12"]
 
 
 def selected(verdict: str) -> pd.DataFrame:
@@ -103,8 +103,7 @@ def test_what_statistics_select_in_words_and_numbers() -> None:
         "CRANE's own sets: LangSpec-F1 0.500, selectivity -0.250, 1 hurt their own language most"
         in caption(shown)
     )
-    first = cells(shown).loc[0]
-    assert first.to_list() == [LABELS[1], "alone", "0.400", "2", "+0.500", "2", "0.75"]
+    assert rows(shown)[0] == [LABELS[1], "alone", "0.400", "2", "+0.500", "2", "0.75"]
 
 
 @pytest.mark.parametrize("verdict", ["larger", "open"])

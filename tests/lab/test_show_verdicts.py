@@ -6,13 +6,13 @@ from typing import ClassVar, cast
 
 import pandas as pd
 import pytest
-from page_outputs import caption, cells
+from page_outputs import caption, cells, rows
 
 from crane_lab import audit
 from crane_lab.audit import gather
-from crane_lab.audit.ours import Ours
+from crane_lab.audit.ours import Ours, threshold_robust
 from crane_lab.pipeline import Pipeline, Settings
-from crane_lab.show import verdict_pages
+from crane_lab.show import readouts, verdict_pages
 
 PAGE = pd.DataFrame(
     [
@@ -29,15 +29,15 @@ PAGE = pd.DataFrame(
 def test_verdicts_are_counted_there_and_here() -> None:
     table = verdict_pages.counts(PAGE)
     assert caption(table) == "2 claims at a glance (–: not to be tested there)"
-    assert cells(table).to_numpy().tolist() == [
+    assert rows(table) == [
         ["holds", "2", "0"],
         ["does not", "0", "1"],
         ["cannot tell", "0", "0"],
         ["–", "0", "1"],
     ]
-    short = cells(verdict_pages.at_a_glance(PAGE))
-    assert short.columns.to_list() == ["claim", "§", "paper", "testbed"]
-    assert short.loc[0].to_list() == ["First.", "3", "holds", "does not"]
+    short = verdict_pages.at_a_glance(PAGE)
+    assert cells(short).columns.to_list() == ["claim", "§", "paper", "testbed"]
+    assert rows(short)[0] == ["First.", "3", "holds", "does not"]
 
 
 def test_each_claim_has_its_criterion_and_both_evidences() -> None:
@@ -66,14 +66,13 @@ def test_masks_are_counted_by_whom_they_hit_most() -> None:
         ["published, Table 2", "CRANE", 1, 1, 1],
     ]
     assert found.columns.to_list() == ["source", "method", "most", "open", "another more"]
-    shown = cells(verdict_pages.most_cases(found))
-    assert shown.loc[0].to_list() == ["ours, Table 1", "CRANE", "2", "1", "0"]
+    assert rows(verdict_pages.most_cases(found))[0] == ["ours, Table 1", "CRANE", "2", "1", "0"]
 
 
 def test_claims_stand_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     claims = audit.claims_table()
     told = audit.claims_table()["id"].iloc[0]
-    verdict = gather.threshold_robust(SWEPT, {"en": "English"})
+    verdict = threshold_robust(SWEPT, {"en": "English"})
     asked = []
 
     def on_testbed(ours: Ours, more: dict[str, object]) -> dict[str, object]:
@@ -87,11 +86,9 @@ def test_claims_stand_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None
     assert asked == [set(), {"threshold-robust"}]
     assert page["id"].to_list() == claims["id"].to_list()
     assert page["paper"].to_list() == claims["verdict"].to_list()
-    assert page.loc[0, ["testbed", "testbed_evidence"]].to_list() == [
-        *(verdict.verdict, verdict.evidence),
-    ]
-    assert set(page.loc[1:, "testbed"]) == {"–"}
-    assert set(page.loc[1:, "testbed_evidence"]) == {"Not tested here."}
+    verdicts, evidence = page["testbed"].to_list(), page["testbed_evidence"].to_list()
+    assert (verdicts[0], evidence[0]) == (verdict.verdict, verdict.evidence)
+    assert set(verdicts[1:]) == {"–"} and set(evidence[1:]) == {"Not tested here."}
 
 
 class Made:
@@ -137,7 +134,7 @@ def test_tables_are_numbered_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) ->
         calls.append((tuple(tasks.values()), value))
         return table
 
-    monkeypatch.setattr(gather.readouts, "verdicts", verdicts)
+    monkeypatch.setattr(readouts, "verdicts", verdicts)
     base, chat = (cast(Pipeline, Model(name)) for name in ("base", "chat"))
     ours = gather.outcomes(base, chat)
     expected = {

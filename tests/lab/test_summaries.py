@@ -149,7 +149,7 @@ def test_the_spread_of_effects() -> None:
     assert found.loc["en", "top 1 % of neurons"] == pytest.approx(
         float(value[0] / value.clamp(min=0).sum())
     )
-    assert found.loc["zh", "top 1 % of neurons"] < 0.1
+    assert found["top 1 % of neurons"].to_list()[1] < 0.1  # Chinese: no neuron stands out
     assert found.loc["en", "standard error"] == pytest.approx(
         float(necessity.necessity("en").error.median())
     )
@@ -223,10 +223,12 @@ def test_additivity_by_kind_leaves_out_what_is_noise() -> None:
             "ratio": [1.0, 3.0, 5.0, 0.5, 999.0],
         }
     )
-    found = summaries.additivity(added, ["a", "b"]).set_index(["kind", "budget"])
-    assert found.index.to_list() == [("criteria", 8), ("criteria", 16), ("single effects", 8)]
-    assert found.loc[("criteria", 8)].to_list() == [1.5, 2.0, 2.5]
-    assert found.loc[("single effects", 8), "median"] == 0.5
+    found = summaries.additivity(added, ["a", "b"])
+    assert found.to_numpy().tolist() == [
+        ["criteria", 8, 1.5, 2.0, 2.5],
+        ["criteria", 16, 5.0, 5.0, 5.0],
+        ["single effects", 8, 0.5, 0.5, 0.5],
+    ]
     assert summaries.additivity(added[:0], ["a"]).empty
 
 
