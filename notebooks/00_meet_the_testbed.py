@@ -33,20 +33,22 @@
 # %% tags=["parameters"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
 testbed = "data/testbed"  # folder with the testbed's training log and the files of its gate
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 task_limit = None  # items per task, spread evenly over it; None takes all
-perplexity_corpus = "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file each
+perplexity_corpus = (
+    "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file per language
+)
 text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
+max_document_tokens = None  # tokens a document is cut to; None: it is not cut
 deduplicate = True  # leave out documents that have occurred before
 corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-n_perplexity = 200  # windows of held-out text per language on which perplexity is measured
+n_perplexity = 200  # windows per language that perplexity is measured on
 window = 64  # tokens per window of text
-seed = 0  # seed of everything that is drawn at random, except training and the gate
+seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%

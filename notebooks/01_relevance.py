@@ -26,20 +26,20 @@
 # %% tags=["parameters"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
 text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
+max_document_tokens = None  # tokens a document is cut to; None: it is not cut
 deduplicate = True  # leave out documents that have occurred before
 corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
 tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 window = 64  # tokens per window of text
 batch_size = 50  # windows that go through the model at a time
-seed = 0  # seed of everything that is drawn at random, except training and the gate
+seed = 0  # seed of everything that is drawn at random, except training
 objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
-n_checked = 100  # windows per language on which this notebook checks relevance
+n_checked = 100  # windows per language on which relevance is checked
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%

@@ -25,26 +25,26 @@
 # ## Parameters
 
 # %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
 text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
+max_document_tokens = None  # tokens a document is cut to; None: it is not cut
 deduplicate = True  # leave out documents that have occurred before
 corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
 n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
+window = 64  # tokens per window of text
+batch_size = 50  # windows that go through the model at a time
+seed = 0  # seed of everything that is drawn at random, except training
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
+threshold = 1.0  # normalised score above which a neuron is a candidate
 n_splits = 5  # random splits of the windows, for the sampling error
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import warnings

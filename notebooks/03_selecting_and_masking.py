@@ -23,31 +23,33 @@
 # ## Parameters
 
 # %% tags=["parameters", "hide-input"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
-perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
+perplexity_corpus = (
+    "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file per language
+)
 text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
+max_document_tokens = None  # tokens a document is cut to; None: it is not cut
 deduplicate = True  # leave out documents that have occurred before
 corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
 n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
+window = 64  # tokens per window of text
+batch_size = 50  # windows that go through the model at a time
+seed = 0  # seed of everything that is drawn at random, except training
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 score = "activation_x_gradient"  # what is stored per neuron and token
 reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
 rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+threshold = 1.0  # normalised score above which a neuron is a candidate
+budget = None  # neurons to select per language; None: all above the threshold
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-run_dir = "runs/testbed"  # where results are written
+n_perplexity = 200  # windows per language that perplexity is measured on
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import tempfile

@@ -17,9 +17,9 @@
 
 # %% tags=["parameters"]
 published = "data/published"  # folder with the paper's tables and claims
-seed = 0  # order of the documents, and simulations
+seed = 0  # seed of everything that is drawn at random, except training
 n_simulated = 4000  # masks simulated for each point of a curve
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
