@@ -140,7 +140,7 @@ class Settings:
         "data/testbed/corpus/attribution", "held-out text for attribution, one file per language"
     )
     perplexity_corpus: str = _setting(
-        "data/testbed/corpus/perplexity", "held-out text for perplexity, one file per language"
+        "data/testbed/corpus/perplexity", "held-out text for perplexity, one file each"
     )
     text_column: str = _setting("text", "column of JSON lines or Parquet that holds the documents")
     max_document_tokens: int | None = _setting(

@@ -30,7 +30,7 @@
 # Every notebook has one cell like the next. [How to rerun](../book/rerun) shows how to change its
 # values.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
 device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
@@ -39,7 +39,7 @@ testbed = "data/testbed"  # folder with the testbed's training log and the files
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 task_limit = None  # items per task, spread evenly over it; None takes all
-perplexity_corpus = (
+perplexity_corpus = "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file each
     "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file per language
 )
 text_column = "text"  # column of JSON lines or Parquet that holds the documents

@@ -23,7 +23,7 @@
 # %% [markdown]
 # ## Parameters
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
 device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any

@@ -29,7 +29,7 @@ device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
-perplexity_corpus = (
+perplexity_corpus = "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file each
     "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file per language
 )
 text_column = "text"  # column of JSON lines or Parquet that holds the documents

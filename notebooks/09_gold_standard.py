@@ -12,7 +12,7 @@
 # and §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model *needs* a neuron,
 # which the paper tests on whole sets only.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 necessity_data = "data/testbed"  # folder with the shipped effects of single ablations
 recompute_necessity = False  # ablate every neuron again instead of reading the shipped effects
 n_necessity = 128  # held-out windows per language that single neurons are ablated on

@@ -12,7 +12,7 @@
 # default; `hub` is for any decoder on the Hugging Face hub, `paper` is Llama-2-7B with MMLU, C-Eval
 # and Belebele. The notebooks are the same.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 gpus = ["RTX 3090", "RTX 4090", "A100", "H100"]  # devices that a run is planned for
 run_dir = "runs/testbed"  # where results are written; the runner sets it
