@@ -215,7 +215,7 @@ pd.DataFrame(rows, columns=["ε", "x1", "x2", "sum", "output"]).pipe(
 # ## A gated MLP breaks the short way
 #
 # Llama's MLPs multiply: $z = \mathrm{SiLU}(g) \cdot u$, with a gate $g$ and an "up" value $u$
-# that are both linear in the same input ([the formula](../book/method)). Take one such unit on
+# that are both linear in the same input ([the formula](method)). Take one such unit on
 # our input $x = (1, 2)$:
 #
 # $$

@@ -6,7 +6,7 @@
 # merely hurts; and say what a masked model answers instead.
 #
 # **It assumes** sets of neurons and how they are masked ([notebook 03](03_selecting_and_masking)),
-# and [Equations 3 to 5](../book/method). **It takes** about five minutes on the testbed, nearly all
+# and [Equations 3 to 5](method). **It takes** about five minutes on the testbed, nearly all
 # of it for evaluating every mask on six tasks and on held-out text, and half an hour to read.
 # **It covers** §3.4, §3.5, §4.2, §4.3 and §5.2 of the paper {cite:p}`le2026crane`, Table 1 and
 # Figure 4.

@@ -6,7 +6,7 @@
 # out; say which printed differences must be more than noise, and which cannot be; and name five
 # things that LangSpec-F1 does which its formula does not advertise.
 #
-# **It assumes** [Equations 3 to 5](../book/method) and Tables 1 to 4, which notebooks
+# **It assumes** [Equations 3 to 5](method) and Tables 1 to 4, which notebooks
 # [04](04_table1) to [06](06_transfer) show beside our own. **It takes** a few seconds to run and
 # forty minutes to read. **It covers** all four tables of the paper {cite:p}`le2026crane`, its
 # definition (§3.1), its metric (§3.5) and its claims about them.

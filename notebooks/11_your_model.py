@@ -5,7 +5,7 @@
 # it, leave it and come back to it, compare it with another, and take neurons and masked models from
 # here into other tools.
 #
-# **It assumes** the method ([at a glance](../book/method)) and that you have rerun a notebook
+# **It assumes** the method ([at a glance](method)) and that you have rerun a notebook
 # ([how to](../book/rerun)). **It takes** half a minute to run and a quarter of an hour to read.
 #
 # Everything in this book runs under a *profile*, a file of parameters. The testbed's is the

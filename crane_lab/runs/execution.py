@@ -64,7 +64,7 @@ class Project:
     @cached_property
     def notebooks(self) -> list[Notebook]:
         """The notebooks in the order of their numbers."""
-        return [Notebook(path) for path in sorted((self.root / "notebooks").glob("[0-9]*.py"))]
+        return [Notebook(path) for path in sorted((self.root / "notebooks").glob("*.py"))]
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
