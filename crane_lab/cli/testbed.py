@@ -13,7 +13,8 @@ import pandas as pd
 
 from crane_core.models import load, write_checksums
 from crane_lab.cli.card import card
-from crane_lab.engines.evaluation import load_tasks, prepare
+from crane_lab.engines.multiple_choice import prepare
+from crane_lab.engines.tasks import load_tasks
 from crane_lab.pipeline import TABLES, Pipeline, Settings
 from crane_lab.store import Store, atomic_path
 from crane_lab.store.files import write_text

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from crane_core.families import shape
 from crane_core.masking import masked
 from crane_core.neurons import NeuronSet
-from crane_lab.engines.evaluation import Prepared, evaluate, scores
+from crane_lab.engines.multiple_choice import Prepared, accuracies, evaluate
 
 CHANCE = 0.25
 ACCURACY = (0.42, 0.88)
@@ -50,12 +50,12 @@ def measure_gate(
     -1 for the unmasked model); ``items`` the unmasked model's items.
     """
     items = evaluate(model, prepared)
-    rows = [(0.0, -1, task, value) for task, value in scores(items)["accuracy"].items()]
+    rows = [(0.0, -1, task, value) for task, value in accuracies(items)["accuracy"].items()]
     with tqdm(total=len(fractions) * len(seeds), desc="random masks", unit="mask") as bar:
         for fraction in fractions:
             for seed in seeds:
                 with masked(model, random_neurons(model, fraction, seed)):
-                    found = scores(evaluate(model, prepared))["accuracy"]
+                    found = accuracies(evaluate(model, prepared))["accuracy"]
                 rows += [(fraction, seed, task, value) for task, value in found.items()]
                 bar.update()
     return pd.DataFrame(rows, columns=["fraction", "seed", "task", "accuracy"]), items
