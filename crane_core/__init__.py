@@ -26,6 +26,7 @@ from here.
 from crane_core.attribution import attnlrp, neuron_relevance, token_relevance
 from crane_core.baselines import (
     act_prob_90p,
+    activation_counts,
     lape,
     lape_matched,
     random_matched,
@@ -33,7 +34,7 @@ from crane_core.baselines import (
 from crane_core.families import FAMILIES, Family, mlp_sites
 from crane_core.families import shape as model_shape
 from crane_core.masking import bake, masked
-from crane_core.metrics import LangSpecF1, langspec_f1
+from crane_core.metrics import Interval, LangSpecF1, langspec_f1, langspec_f1_interval
 from crane_core.models import load as load_model
 from crane_core.moments import StreamingMoments
 from crane_core.neurons import NeuronSet, Overlap, jaccard, overlap, save_lape_file
@@ -43,16 +44,19 @@ from crane_core.windows import token_windows
 __all__ = [
     "FAMILIES",
     "Family",
+    "Interval",
     "LangSpecF1",
     "NeuronSet",
     "Overlap",
     "SelectionWarning",
     "StreamingMoments",
     "act_prob_90p",
+    "activation_counts",
     "attnlrp",
     "bake",
     "jaccard",
     "langspec_f1",
+    "langspec_f1_interval",
     "lape",
     "lape_matched",
     "load_model",
