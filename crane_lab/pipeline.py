@@ -25,7 +25,6 @@ from crane_core.masking import masked
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, Scores, normalise, select
 from crane_lab.engines import benchmarks, evaluation, generation
-from crane_lab.engines.fidelity import fidelity
 from crane_lab.engines.judging import PROMPT, Judge
 from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.memory import Memory
@@ -34,6 +33,7 @@ from crane_lab.stages.outcomes import Evaluated, Intervention, Judged
 from crane_lab.store import Store, source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.texts import corpora
+from crane_lab.texts.fidelity import fidelity
 
 #: Which task stands for each language. "paper" mirrors MMLU / C-Eval / Belebele-vi; the other two
 #: ask every language the same kind of question, which the paper's design does not.
