@@ -88,8 +88,9 @@ def kurtosis(values):
 
 texts = 1000
 number = np.arange(texts)
+coin = np.where(number % 2, 1.0, -1.0)
 examples = {
-    "a coin: −1 on half of the texts, +1 on the others": 2.0 * (number % 2) - 1,
+    "a coin: −1 on half of the texts, +1 on the other half": coin,
     "a bell curve": rng.standard_normal(texts),
     "1 on every tenth text, else 0": 1.0 * (number % 10 == 0),
     "1 on every hundredth text, else 0": 1.0 * (number % 100 == 0),

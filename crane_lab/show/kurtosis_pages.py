@@ -157,7 +157,9 @@ def real_neurons(look: SecondLook, picked: Picked) -> list[HTML | Markdown]:
             continue
         layer, neuron = picked[which]
         samples = {x: v[which] for x, v in look.values.items() if v[which].std() > 0}
-        found = ", ".join(f"{stats.kurtosis(v, fisher=False):.1f} in {x}" for x, v in samples.items())
+        found = ", ".join(
+            f"{stats.kurtosis(v, fisher=False):.1f} in {x}" for x, v in samples.items()
+        )
         n = len(look.values[language][which])
         shown += [
             Markdown(f"**Selected for `{language}`: layer {layer}, neuron {neuron}**"),

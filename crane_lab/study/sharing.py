@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -30,3 +32,13 @@ def overlap_row(a: NeuronSet, b: NeuronSet, level: float = 0.01) -> dict[str, An
         "p": found.p_value,
         "against": "more" if found.p_value < level else "fewer" if fewer < level else "open",
     }
+
+
+def in_several(sets: Mapping[str, NeuronSet]) -> NeuronSet:
+    """Neurons that belong to the sets of two languages or more; ValueError without any set."""
+    if not sets:
+        raise ValueError("no sets to compare")
+    several = NeuronSet.empty(next(iter(sets.values())).shape)
+    for a, b in combinations(sets.values(), 2):
+        several = several | (a & b)
+    return several
