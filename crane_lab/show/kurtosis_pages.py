@@ -138,7 +138,7 @@ def normalisation_table(found: pd.DataFrame, n_neurons: int, threshold: float) -
         found,
         f"Share of all {n_neurons:,} neurons above {threshold:g}, and how many of them are not "
         "above it in any other language (contrast)",
-        {column: "{:.1%}" for column in found if column.endswith(": above")},
+        {column: "{:.1%}" for column in map(str, found) if column.endswith(": above")},
     )
 
 

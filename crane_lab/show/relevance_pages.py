@@ -293,21 +293,25 @@ def sites_words(apart: float) -> Markdown:
     )
 
 
+def _rank_columns(rules: pd.DataFrame) -> list[str]:
+    return [column for column in map(str, rules) if column.startswith("kurtosis")]
+
+
 def rules_table(rules: pd.DataFrame, n: int) -> Styler:
     """`relevance.rules_against_gradient` over `n` windows."""
     return figures.table(
         rules,
         "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson's r, "
         f"median and middle 90 % over {n} windows. Kurtosis: Spearman's rank correlation.",
-        {column: "{:.2f}" for column in rules if column.startswith("kurtosis")},
+        dict.fromkeys(_rank_columns(rules), "{:.2f}"),
     )
 
 
 def rules_words(rules: pd.DataFrame, agreement: Mapping[str, Tensor]) -> Markdown:
     """Whether the rules change which neurons come out on top."""
     medians = [m for found in agreement.values() for m in found.nanmedian(0).values.tolist()]
-    ranks = rules[[column for column in rules if column.startswith("kurtosis")]]
-    low, high = ranks.min(axis=None), ranks.max(axis=None)
+    ranks = rules[_rank_columns(rules)].to_numpy(dtype=float)
+    low, high = ranks.min(), ranks.max()
     return Markdown(
         f"The layers' median correlations of relevance go from {min(medians):.2f} to "
         f"{max(medians):.2f}, the rank correlations of kurtosis from {low:.2f} to {high:.2f}. "

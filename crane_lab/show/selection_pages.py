@@ -45,7 +45,7 @@ def rule_table(by_rule: Mapping[str, Sets], threshold: float) -> Styler:
     return figures.table(
         frame,
         f"Neurons per language under each rule (of {total:,}; threshold {threshold:g})",
-        {column: "{:.1%}" for column in frame if column.endswith(" share")},
+        {column: "{:.1%}" for column in map(str, frame) if column.endswith(" share")},
     )
 
 

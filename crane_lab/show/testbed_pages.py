@@ -223,8 +223,8 @@ def accuracy_words(scores: pd.DataFrame, items: pd.DataFrame) -> Markdown:
     """For how many tasks accuracy lies above chance, and where the right options stand."""
     above = scores["low"] > scores["chance"]
     rest = scores.loc[~above, "task"].tolist()
-    positions = items.groupby("task")["answer"].value_counts(normalize=True).unstack(fill_value=0.0)
-    low, high = positions.min(axis=None), positions.max(axis=None)
+    positions = items.groupby("task")["answer"].value_counts(normalize=True).unstack().fillna(0.0)
+    low, high = float(positions.to_numpy().min()), float(positions.to_numpy().max())
     return Markdown(
         f"The interval lies above chance for {above.sum()} of {len(scores)} tasks"
         + (f" (not for {', '.join(rest)})" if rest else "")
@@ -300,7 +300,7 @@ def perplexity_table(perplexity: pd.DataFrame, window: int) -> Styler:
 def gate_curves(declined: pd.DataFrame) -> HTML:
     """Accuracy under random masks of growing size; `declined` as `gate.decline` returns it."""
     lines = {
-        task: (
+        str(task): (
             100 * table["fraction"],
             table["mean"],
             table["mean"] - table["half_width"],

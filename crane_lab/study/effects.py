@@ -112,8 +112,8 @@ def judged(effects: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for x, found in effects.groupby("mask_language", sort=False):
-        by_text = found.set_index("text_language", drop=False)
-        own, most = by_text.loc[x], by_text["change"].idxmax()
+        own = found[found["text_language"] == x].iloc[0]
+        most = found.iloc[int(found["change"].to_numpy().argmax())]
         against = "within"
         if own["change"] > own["random_high"]:
             against = "more"
@@ -123,8 +123,8 @@ def judged(effects: pd.DataFrame) -> pd.DataFrame:
             {
                 **own.to_dict(),
                 "against": against,
-                "most": most,
-                "most_change": by_text.loc[most, "change"],
+                "most": most["text_language"],
+                "most_change": most["change"],
             }
         )
     return pd.DataFrame(rows)

@@ -228,7 +228,8 @@ def rules_against_gradient(
     """
     agreement, columns = {}, {}
     for x, ids in windows.items():
-        found, streams = [], {}
+        found: list[Tensor] = []
+        streams: dict[str, StreamingMoments] = {}
         for scores in _under_both(model, ids, objective, batch_size):
             found.append(correlation(*scores.values()))
             for rules, values in scores.items():
