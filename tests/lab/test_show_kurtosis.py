@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from shown import frame_of
 from transformers import AutoTokenizer
 
 from crane_core.moments import StreamingMoments
@@ -33,13 +34,13 @@ def look() -> SecondLook:
 
 
 def test_made_up_neurons() -> None:
-    frame = pages.made_up_table({"a coin": (0.0, 1.0, 1.0)}, 1000)
-    assert "1,000 texts" in frame.to_html()
-    assert frame.data.to_dict("records") == [
+    table = pages.made_up_table({"a coin": (0.0, 1.0, 1.0)}, 1000)
+    assert "1,000 texts" in table.to_html()
+    assert frame_of(table).to_dict("records") == [
         {"relevance": "a coin", "mean": 0.0, "std": 1.0, "kurtosis": 1.0}
     ]
     changed = pages.invariance_table({"the same": (0.5, 7.0)})
-    assert changed.data.iloc[0].tolist() == ["the same", 0.5, 7.0]
+    assert frame_of(changed).iloc[0].tolist() == ["the same", 0.5, 7.0]
 
 
 def test_figures_say_what_they_show() -> None:
@@ -70,7 +71,7 @@ def test_tables_of_every_neuron() -> None:
     )  # fmt: skip
     table = pages.summary_table(summary, n=100, window=64)
     assert "ceiling 98.0" in table.to_html() and "25.0%" in table.to_html()
-    assert table.data["windows"].tolist() == [100] and "windows" not in summary
+    assert frame_of(table)["windows"].tolist() == [100] and "windows" not in summary
     found = pd.DataFrame(
         [("zscore", 0.125, 3)], columns=["normalisation", "en: above", "en: contrast"]
     )
@@ -88,7 +89,7 @@ def test_real_neurons_are_shown_where_there_are_some() -> None:
 
 
 def test_picked_neurons_in_numbers() -> None:
-    frame = pages.neurons_table(look(), PICKED, KURTOSIS).data
+    frame = frame_of(pages.neurons_table(look(), PICKED, KURTOSIS))
     first = frame.iloc[0]
     assert (first["selected for"], first["layer, neuron"]) == ("en, largest", "0, 1")
     assert (first["kurtosis en"], first["kurtosis zh"]) == (9.0, 2.0)
@@ -102,7 +103,7 @@ def test_the_windows_furthest_out_are_those_of_the_tail() -> None:
     plain = torch.tensor([tokenizer("one", add_special_tokens=False)["input_ids"][:1]] * 99)
     odd = torch.tensor([tokenizer("two", add_special_tokens=False)["input_ids"][:1]])
     windows = {"en": torch.cat([plain, odd])}
-    frame = pages.outliers_table(look(), PICKED, windows, tokenizer, most=1).data
+    frame = frame_of(pages.outliers_table(look(), PICKED, windows, tokenizer, most=1))
     assert frame["selected for"].tolist() == ["en"]
     assert frame["z"].iloc[0] == pytest.approx(0.99 / np.sqrt(0.01 * 0.99))
     assert frame["window"].iloc[0] == tokenizer.decode(odd[0])
@@ -159,8 +160,8 @@ def test_agreement_as_a_matrix() -> None:
     table = agreement(0.5, 0.25, moved=0.125)
     assert pages.same_and_different(table) == pytest.approx((0.5625, 0.25, 0.125))
     shown = pages.agreement_table(table, windows=500)
-    assert shown.data.columns.tolist() == ["half A of", "zh", "en"]  # the order of the run
-    assert shown.data.set_index("half A of").loc["zh"].tolist() == [0.5625, 0.25]
+    assert frame_of(shown).columns.tolist() == ["half A of", "zh", "en"]  # the order of the run
+    assert frame_of(shown)["zh"].tolist() == [0.5625, 0.25]
     assert "500 windows each, mean of 2 splits" in shown.to_html()
     between = pd.DataFrame({"en": [1.0, 0.25], "zh": [0.25, 1.0]}, index=["en", "zh"])
     assert "1,000 windows each" in pages.between_table(between, 1000).to_html()
@@ -174,7 +175,7 @@ AGAIN = pd.DataFrame(
 
 def test_repeated_selection() -> None:
     shown = pages.repeat_table(AGAIN, 5)
-    assert shown.data.columns.tolist() == [
+    assert frame_of(shown).columns.tolist() == [
         "language", "half A", "half B", "in both", "Jaccard", "by chance",
     ]  # fmt: skip
     assert "means of 5 splits" in shown.to_html()
@@ -213,10 +214,10 @@ def test_figure_3_without_languages(real: float, pretended: float, words: str) -
     table = null(real, pretended)
     assert words in pages.null_words(table).data
     shown = pages.null_table(table, 300, 5)
-    assert shown.data["compared"].tolist() == [
+    assert frame_of(shown)["compared"].tolist() == [
         "the real languages", "2 random parts of en", "2 random parts of zh",
     ]  # fmt: skip
-    assert shown.data["over 5 splits"][0] == f"{real - 1:.0f}\u00a0to\u00a0{real + 1:.0f}"
+    assert frame_of(shown)["over 5 splits"][0] == f"{real - 1:.0f}\u00a0to\u00a0{real + 1:.0f}"
     assert "300 windows" in shown.to_html()
 
 
@@ -232,4 +233,4 @@ def test_what_the_page_says_at_its_end() -> None:
     ):
         assert part in text
     table = pages.by_magnitude_table({"en": (5, 6, 2, 0.5)})
-    assert table.data.iloc[0].tolist() == ["en", 5, 6, 2, 0.5]
+    assert frame_of(table).iloc[0].tolist() == ["en", 5, 6, 2, 0.5]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from shown import frame_of
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from crane_lab.show import relevance_pages as pages
@@ -27,16 +28,19 @@ def test_the_small_network_by_hand() -> None:
     assert "Activations: x 1 and 2; h 3, 0 and 1; y 5." in alt
     assert "Relevance: x 3 and 2; h 6, 0 and -1; y 5." in alt
     table = pages.conserved_table({"output": y, "input": torch.tensor([3.0, 2.0])})
-    assert table.data.values.tolist() == [["output", "[5.0]", 5.0], ["input", "[3.0, 2.0]", 5.0]]
+    assert frame_of(table).values.tolist() == [
+        ["output", "[5.0]", 5.0],
+        ["input", "[3.0, 2.0]", 5.0],
+    ]
 
 
 def test_small_print_and_gate() -> None:
     epsilon = pages.epsilon_table(
         {0.0: torch.tensor([3.0, 2.0]), 1.0: torch.tensor([2.0, 1.0])}, 5.0
     )
-    assert epsilon.data["sum"].tolist() == [5.0, 3.0] and epsilon.data["output"].tolist() == [5, 5]
+    assert frame_of(epsilon)[["sum", "output"]].values.tolist() == [[5.0, 5.0], [3.0, 5.0]]
     gated = pages.gated_table({"plain gradient": torch.tensor([-1.0, 4.0])}, 2.193)
-    assert gated.data.iloc[0].tolist() == ["plain gradient", -1.0, 4.0, 3.0, 2.193]
+    assert frame_of(gated).iloc[0].tolist() == ["plain gradient", -1.0, 4.0, 3.0, 2.193]
 
 
 def steps(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -100,7 +104,7 @@ RELEVANCE = torch.tensor([[3.0, -1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
 
 def test_layers_of_one_window() -> None:
     table = pages.layers_table(RELEVANCE, 8.0, "zh")
-    assert table.data["sum"].tolist() == [2.0, 4.0]
+    assert frame_of(table)["sum"].tolist() == [2.0, 4.0]
     assert "4 neurons of each layer for one window (zh, output 8.0)" in table.to_html()
     alt = pages.coverage_figure(RELEVANCE).data
     assert "1 neurons in layer 0, 2 neurons in layer 1." in alt
@@ -112,9 +116,9 @@ def test_two_readings_of_a_neuron() -> None:
         "gate": torch.tensor([[4.0, 10.0]]),
         "down": torch.tensor([[3.0]]),
     }
-    frame = pages.sites_table(kurtosis, 12, "en").data.set_index("site")
+    frame = frame_of(pages.sites_table(kurtosis, 12, "en")).set_index("site")
     assert frame.loc["gate", "largest difference to intermediate"] == 0.25
-    assert np.isnan(frame.loc["down", "largest difference to intermediate"])
+    assert frame["largest difference to intermediate"].isna().tolist() == [False, False, True]
     assert frame.loc["down", "units"] == 1
     assert "the prediction holds, to rounding" in pages.sites_words(1e-6).data
     assert "**the prediction does not hold**" in pages.sites_words(1e-3).data
@@ -149,7 +153,7 @@ def test_three_objectives(lowest: float, words: str) -> None:
     text = pages.objectives_words(found).data
     assert f"0.90 (`next_token_logprob`) and {lowest:.2f} (`last_max`)" in text and words in text
     table = pages.objectives_table(found, 2048, "en")
-    assert table.data["shared among the 20 largest"].tolist() == [20, 12, 5]
+    assert frame_of(table)["shared among the 20 largest"].tolist() == [20, 12, 5]
     assert "2,048 neurons" in table.to_html()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from shown import frame_of
 from transformers import AutoTokenizer
 
 from crane_core.selection import NeuronSet
@@ -30,7 +31,7 @@ def test_rules_side_by_side() -> None:
     table = pages.rule_table(
         {"contrast": {"en": a - b, "zh": b - a}, "top": {"en": a, "zh": b}}, 1.5
     )
-    rows = table.data.set_index("rule").to_dict("index")
+    rows = frame_of(table).set_index("rule").to_dict("index")
     assert rows["contrast"] == {
         "en": 1, "zh": 2, "en share": 0.01, "zh share": 0.02, "in several sets": 0,
     }  # fmt: skip
@@ -59,10 +60,10 @@ def projection(same: bool) -> tuple[dict[str, NeuronSet], dict[str, NeuronSet]]:
 def test_projections_beside_intermediate_neurons() -> None:
     projections, sets = projection(same=True)
     table = pages.projections_table(projections, "contrast")
-    assert table.data[["site", "selected", "share"]].values.tolist() == [
+    assert frame_of(table)[["site", "selected", "share"]].values.tolist() == [
         ["gate", 1, 0.01], ["up", 1, 0.01], ["down", 2, 0.1],
     ]  # fmt: skip
-    assert table.data["by layer"].tolist()[2] == "0,\u00a02"
+    assert frame_of(table)["by layer"].tolist()[2] == "0,\u00a02"
     assert "are exactly" in pages.projections_words(projections, sets).data
     text = pages.projections_words(*projection(same=False)).data
     assert text.startswith("In 1 of 2 cases")
@@ -71,9 +72,9 @@ def test_projections_beside_intermediate_neurons() -> None:
 def test_sharing_against_chance() -> None:
     sets = {"en": several(0, 0, 20), "zh": several(0, 0, 20), "vi": several(1, 0, 20)}
     table = pages.shared_table(sets)
-    first = table.data.set_index("sets").loc["en, zh"]
+    first = frame_of(table).set_index("sets").loc["en, zh"]
     assert (first["sizes"], first["shared"], first["by chance"]) == ("20, 20", 20, 8.0)
-    assert "against" not in table.data
+    assert "against" not in frame_of(table)
     alt = pages.shared_figure(sets).data
     assert "en and zh share 20, where chance gives 8.0." in alt
     assert "en and vi share 0, where chance gives 0.0." in alt
@@ -88,7 +89,7 @@ def test_lape_beside_crane() -> None:
     crane = {"en": several(0, 0, 20), "zh": several(1, 0, 3)}
     alike = {"en": several(0, 0, 20), "zh": several(0, 0, 3)}
     table = pages.lape_table({"LAPE matched": alike}, crane, "contrast")
-    assert table.data[["method", "language", "LAPE", "CRANE", "shared"]].values.tolist() == [
+    assert frame_of(table)[["method", "language", "LAPE", "CRANE", "shared"]].values.tolist() == [
         ["LAPE matched", "en", 20, 20, 20], ["LAPE matched", "zh", 3, 3, 0],
     ]  # fmt: skip
     text = pages.lape_words(alike, crane).data
@@ -117,7 +118,7 @@ def test_a_sentence_under_masks() -> None:
         ]
     }
     (table,) = pages.continued_tables(tokenizer, {"en": "The"}, found)
-    frame = table.data
+    frame = frame_of(table)
     label = tokenizer.decode([words[0]]).replace(" ", "␣")
     assert "en: “The …” under every mask" in table.to_html()
     assert frame["mask"].tolist() == ["none", "en", "random"]
@@ -144,13 +145,13 @@ def row(x: str, **changes: Any) -> dict[str, Any]:
 
 def test_effects_as_a_table() -> None:
     table = pages.effects_table(pd.DataFrame([row("en")]), 200, 5)
-    assert table.data.iloc[0].tolist() == [
+    assert frame_of(table).iloc[0].tolist() == [
         "en", 5, "en", "2.000", "+0.500", "+0.400\u00a0to\u00a0+0.600", "+0.100",
         "+0.000\u00a0to\u00a0+0.200",
     ]  # fmt: skip
     assert "200 windows per language; 5 random masks each" in table.to_html()
     down = pages.down_table({"en": 2.0}, 7, {"en": 0.5, "zh": 9.0}, 8)
-    assert down.data.to_dict("records") == [
+    assert frame_of(down).to_dict("records") == [
         {"text": "en", "7 outputs of down_proj": 2.0, "8 intermediate neurons": 0.5}
     ]
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from conftest import make_tiny_llama
+from shown import frame_of
 from transformers import AutoTokenizer
 
 from crane_core import metrics
@@ -21,7 +22,7 @@ TASKS = [f"{kind}_{x}" for kind in ("knowledge", "reading") for x in LANGUAGES]
 def test_the_world_and_its_documents() -> None:
     worlds = {x: world.build(x) for x in ("en", "vi")}
     table = pages.world_table(worlds)
-    first = table.data.set_index("what").loc["person"]
+    first = frame_of(table).set_index("what").loc["person"]
     assert first["how many, en"] == len(worlds["en"].subjects["person"])
     assert first["how many, vi"] == len(worlds["vi"].subjects["person"])
     found = pages.documents(worlds, seed=3).data
@@ -47,7 +48,7 @@ def test_lines_cut_into_tokens() -> None:
 
 def test_the_model_beside_llama() -> None:
     model = make_tiny_llama()
-    by = pages.model_table(model).data.set_index("")["model examined here"]
+    by = frame_of(pages.model_table(model)).set_index("")["model examined here"]
     layers, width = model.config.num_hidden_layers, model.config.intermediate_size
     assert by["layers"] == str(layers) and by["MLP neurons in all"] == f"{layers * width:,}"
     assert by["of these in MLPs"].endswith("%")
@@ -98,7 +99,7 @@ def test_accuracy_in_words() -> None:
     text = pages.accuracy_words(scores().iloc[1:], item_rows([0, 0, 0, 3])).data
     assert "for 5 of 5 tasks. The right" in text and "they are not balanced" in text
     table = pages.accuracy_table(scores())
-    assert table.data["interval"][1] == "0.400 to 0.650"
+    assert frame_of(table)["interval"][1] == "0.400 to 0.650"
     relations = pd.DataFrame(
         [("knowledge", "capital", 12, 0.5)], columns=["kind", "asked", "items per language", "en"]
     )
@@ -129,7 +130,7 @@ def test_published_and_perplexity() -> None:
     table1 = pd.DataFrame(
         {"method": ["Org", "CRANE"], "en": [0.5, 9], "zh": [0.25, 9], "vi": [0.1, 9]}
     )
-    assert pages.published_table(table1).data.values.tolist() == [[0.5, 0.25, 0.1]]
+    assert frame_of(pages.published_table(table1)).values.tolist() == [[0.5, 0.25, 0.1]]
     found = pd.DataFrame(
         [("en", 20, 1.0, 2.718, 2.5, 2.9)],
         columns=["language", "windows", "loss", "perplexity", "low", "high"],
@@ -144,7 +145,7 @@ def test_the_gate() -> None:
     )
     assert "At 30% masked: reading_en 0.50." in pages.gate_curves(declined).data
     table = pages.gate_table(declined)
-    assert table.data.values.tolist() == [["reading_en", "0.800", "0.500 ± 0.062"]]
+    assert frame_of(table).values.tolist() == [["reading_en", "0.800", "0.500 ± 0.062"]]
     assert "mean over 10 masks" in table.to_html()
 
 
@@ -164,19 +165,16 @@ def test_the_gate_in_words() -> None:
     assert text.startswith("**1 of 2 requirements do not hold**: decline.")
     assert "by up to 0.125: this is another model" in text
     assert "asks 20 items per task" in pages.gate_words(verdicts, other, scores(), 20).data
-    assert pages.requirements_table(failed).data["holds"].tolist() == ["yes", "NO"]
+    assert frame_of(pages.requirements_table(failed))["holds"].tolist() == ["yes", "NO"]
 
 
 def test_how_hard_the_items_are() -> None:
     items = item_rows([0, 1, 2, 3])
     assert "knowledge_en 1.25, knowledge_zh 1.25" in pages.margins(items, TASKS).data
-    frame = pages.difficulty_table(items, TASKS[3:]).data.set_index("task")
+    frame = frame_of(pages.difficulty_table(items, TASKS[3:])).set_index("task")
     assert frame.index.tolist() == TASKS[3:] and (frame["n"] == 4).all()
-    assert frame.loc["reading_en", ["impossible", "between", "trivial"]].tolist() == [
-        0.25,
-        0.75,
-        0.0,
-    ]
+    shares = frame[["impossible", "between", "trivial"]]
+    assert shares.values.tolist() == [[0.25, 0.75, 0.0]] * 3
 
 
 def test_first_masks() -> None:
@@ -185,7 +183,7 @@ def test_first_masks() -> None:
         columns=["share", "n_neurons", "change", "restored"],
     )
     table = pages.first_masks_table(found, 3)
-    assert table.data.values.tolist() == [["0%", 0, 0.0, "yes"], ["3%", 60, 1.5, "NO"]]
+    assert frame_of(table).values.tolist() == [["0%", 0, 0.0, "yes"], ["3%", 60, 1.5, "NO"]]
     assert "on 3 windows" in table.to_html()
 
 
@@ -194,17 +192,17 @@ def test_one_test_per_language_or_one_in_all(reading: float, words: str) -> None
     found = scores()
     found["accuracy"] = [0.5, 0.6, 0.5, reading, reading, reading]
     grid = pages.accuracy_grid(found, LANGUAGES)
-    assert grid.loc["zh"].tolist() == [0.6, reading]
+    assert grid.T["zh"].tolist() == [0.6, reading]
     text = pages.grid_words(grid, found).data
     assert words in text and "0.100 (knowledge), 0.000 (reading)" in text
     assert "`knowledge_en`, `knowledge_zh`, `reading_vi`" in text
     assert "uncertain by up to 0.225" in text
-    assert pages.grid_table(grid).data["language"].tolist() == list(LANGUAGES)
+    assert frame_of(pages.grid_table(grid))["language"].tolist() == list(LANGUAGES)
 
 
 def test_how_many_items() -> None:
     low, high = (metrics.Interval(x, x - 0.125, x + 0.125, 0.95) for x in (0.5, 0.75))
-    row = pages.how_many_items_table({160: (low, high)}).data.iloc[0]
+    row = frame_of(pages.how_many_items_table({160: (low, high)})).iloc[0]
     assert row.to_dict() == {
         "items": 160,
         "interval of 0.50": "0.375 to 0.625",
