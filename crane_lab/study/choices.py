@@ -35,7 +35,7 @@ from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
 from crane_lab.engines import evaluation
 from crane_lab.pipeline import Pipeline, Settings
-from crane_lab.show import readouts
+from crane_lab.stages.comparisons import loss_changes
 from crane_lab.stages.outcomes import Evaluated, Intervention, Outcome
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.store.files import write_text
@@ -289,7 +289,7 @@ def _outcome_rows(evaluated: Evaluated, tasks: Mapping[str, str], n_boot: int) -
         warnings.simplefilter("ignore")  # an empty set is a result here
         table = evaluated.table(tasks, n_boot).iloc[1:]
     x = list(evaluated.languages)
-    losses = readouts.loss_changes(evaluated.perplexities(), x)
+    losses = loss_changes(evaluated.perplexities(), x)
     losses = losses.rename(
         columns={
             **{name: f"{name}_loss" for name in x},
