@@ -6,7 +6,7 @@ null results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,3 +182,23 @@ def left_language(spoken: pd.DataFrame, names: Mapping[str, str], level: float =
         + "; ".join(found)
         + ". No other mask makes the model leave the language it is meant for."
     )
+
+
+# --- rows of a table in words ---------------------------------------------------------------------
+
+
+def each_row(frame: pd.DataFrame, say: Callable[[dict[str, Any]], str], between: str = ", ") -> str:
+    """What `say` makes of every row, strung together."""
+    return between.join(
+        say({str(name): value for name, value in row.items()}) for row in frame.to_dict("records")
+    )
+
+
+def mask_name(row: Mapping[str, Any]) -> str:
+    """A published mask in words, such as `Table 1 CRANE en`."""
+    return f"{row['table']} {row['method']} {row['mask_language']}"
+
+
+def with_mask(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table with `mask_language` called mask, as pages do."""
+    return frame.rename(columns={"mask_language": "mask"})

@@ -252,8 +252,8 @@ def random_strip(
     null, marks = null_and_marks(table, seeds, names)
     return figures.show(
         figures.f1_strip(null, marks, title),
-        alt=f"{title}. LangSpec-F1 of random masks of CRANE's size as dots, one row per masked "
-        f"language, other methods marked. {strip_in_words(null, marks)}",
+        alt=f"{title}: a row per masked language, random masks of CRANE's size as dots and other "
+        f"methods marked. {strip_in_words(null, marks)}",
     )
 
 

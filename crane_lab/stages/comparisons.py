@@ -326,13 +326,15 @@ def choices(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataF
     return by_mask.mean().drop(columns="seed").reset_index()
 
 
-def own_tasks(chosen: pd.DataFrame, task_language: Mapping[str, str]) -> pd.DataFrame:
+def own_tasks(chosen: pd.DataFrame, tables: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """`choices` in a language's own tasks under its own mask, averaged over tasks.
 
-    `task_language`: task -> its language. The unmasked model (Org) has a row for every language.
+    `tables` as `Pipeline.tables`, which says what language a task is in. The unmasked model (Org)
+    has a row for every language.
     One row per method and `language`, with the shares of `choices`.
     """
-    found = chosen.assign(language=chosen["task"].map(task_language))
+    language = {task: x for table in tables.values() for x, task in table.items()}
+    found = chosen.assign(language=chosen["task"].map(language))
     own = found[(found["method"] == "Org") | (found["language"] == found["mask_language"])]
     shares = ["right", "same", "lost", "gained", "position_bits", "variety"]
     return own.groupby(["method", "language"], sort=False)[shares].mean().reset_index()
@@ -342,6 +344,14 @@ def _entropy(values: pd.Series) -> float:
     """Entropy in nats of how often each value occurs."""
     shares = values.value_counts(normalize=True).to_numpy()
     return float(-(shares * np.log(shares)).sum())
+
+
+def labelled(answers: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """Tables of answers, by method and masked language, as one with the columns of those names."""
+    return pd.concat(
+        [found.assign(method=method, mask_language=x) for (method, x), found in answers.items()],
+        ignore_index=True,
+    )
 
 
 def answer_shares(answers: pd.DataFrame) -> pd.DataFrame:
