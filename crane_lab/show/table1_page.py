@@ -290,33 +290,6 @@ def changed_table(changed: Mapping[str, pd.DataFrame]) -> Styler | Markdown:
 # --- exercises ----------------------------------------------------------------------------------
 
 
-def readings_table(
-    read: Mapping[str, pd.DataFrame], names: Mapping[str, str]
-) -> tuple[Styler, Markdown]:
-    """LangSpec-F1 under several readings; `read`: source -> `comparisons.f1_readings`.
-
-    Beside the table, a sentence that says whether the best method of any language changes.
-    """
-    frame = pd.concat([found.assign(source=source) for source, found in read.items()])
-    readings = [c for c in frame if c not in ("source", "mask", "method")]
-    changed = []
-    for (source, x), group in frame.groupby(["source", "mask"], sort=False):
-        own = group.set_index("method")
-        if len({own[reading].idxmax() for reading in readings}) > 1:
-            changed.append(f"{names.get(str(x), str(x))} ({source})")
-    said = (
-        f"The best method changes for {', '.join(changed)}."
-        if changed
-        else "The best method is the same under all of them, for every language and source."
-    )
-    table = figures.table(
-        frame[["source", "mask", "method", *readings]].reset_index(drop=True),
-        f"LangSpec-F1 under {len(readings)} readings of Eq. 3",
-        dict.fromkeys(readings, "{:.3f}"),
-    )
-    return table, Markdown(said)
-
-
 def null_table(simulated: Mapping[int, Iterable[float]], target: str) -> Styler:
     """LangSpec-F1 of simulated masks without effect, by number of items."""
     rows = []

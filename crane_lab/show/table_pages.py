@@ -272,6 +272,32 @@ def by_method(verdicts: pd.DataFrame, intro: str = "") -> Markdown:
     return Markdown(f"{intro}\n\n{lines}" if intro else lines)
 
 
+def readings_table(read: Mapping[str, pd.DataFrame], caption: str) -> Styler:
+    """LangSpec-F1 read in several ways; `read`: source -> `comparisons.f1_readings`."""
+    frame = _sources(read)
+    return figures.table(frame, caption, dict.fromkeys(frame.columns[3:], "{:.3f}"))
+
+
+def best_by_reading(read: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> Markdown:
+    """Whether the best method of any language depends on the reading."""
+    changed = []
+    for (source, x), group in _sources(read).groupby(["source", "mask"], sort=False):
+        own = group.set_index("method").drop(columns=["source", "mask"])
+        if own.idxmax().nunique() > 1:
+            changed.append(f"{names.get(str(x), str(x))} ({source})")
+    return Markdown(
+        f"The best method changes for {', '.join(changed)}."
+        if changed
+        else "The best method is the same under all of them, for every language and source."
+    )
+
+
+def _sources(read: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    found = pd.concat([own.assign(source=source) for source, own in read.items()])
+    readings = [name for name in found if name not in ("source", "mask", "method")]
+    return found[["source", "mask", "method", *readings]].reset_index(drop=True)
+
+
 # --- the language of answers --------------------------------------------------------------------
 
 

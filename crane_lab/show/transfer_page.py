@@ -100,10 +100,12 @@ def counterpart_in_words(told: pd.DataFrame, names: Mapping[str, str]) -> Markdo
     )
 
 
-def kept_table(kept: pd.DataFrame) -> Styler:
-    """How much of a drop the chat model keeps, of `transfer.kept_drops` with a `source`."""
+def kept_table(kept: Mapping[str, pd.DataFrame]) -> Styler:
+    """How much of a drop the chat model keeps; `kept`: source -> `transfer.kept_drops`."""
+    frame = pd.concat([found.assign(source=source) for source, found in kept.items()])
+    frame.insert(0, "source", frame.pop("source"))
     return figures.table(
-        kept,
+        frame.reset_index(drop=True),
         "Drop of the masked language's own benchmark, and the share of it that the chat model "
         "keeps (a dash: no drop on the base model)",
         {"drop, base": "{:+.3f}", "drop, chat": "{:+.3f}", "kept": "{:.0%}"},

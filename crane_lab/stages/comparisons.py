@@ -8,16 +8,16 @@ chooses and answers, and how graders agree. `crane_lab.show` puts it into words.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, spearmanr
 
-from crane_core.metrics import langspec_f1
+from crane_core.metrics import LangSpecF1
 from crane_lab.engines.evaluation import Prepared
 from crane_lab.stages.outcomes import Intervention
 
@@ -207,22 +207,23 @@ def ahead(verdicts: pd.DataFrame, method: str = "CRANE", other: str = "LAPE matc
     return [x for x in f1.loc[method].index if f1[method, x] > f1[other, x]]
 
 
+#: A reading of LangSpec-F1: scores before and after, the masked language -> the metric.
+Reading = Callable[[Mapping[str, float], Mapping[str, float], str], LangSpecF1]
+
+
 def f1_readings(
-    table: pd.DataFrame, languages: Sequence[str], readings: Mapping[str, Mapping[str, Any]]
+    table: pd.DataFrame, languages: Iterable[str], readings: Mapping[str, Reading]
 ) -> pd.DataFrame:
     """LangSpec-F1 of each row of a table of scores (Org first), read in several ways.
 
-    `readings` maps a column's name to keywords of `metrics.langspec_f1`. One row per mask, with
-    `mask` and `method`.
+    One row per mask, with `mask`, `method` and a column for each of `readings`.
     """
     scores = table[list(languages)].astype(float).to_dict("records")
     rows = []
     for masked, row in zip(scores[1:], table.iloc[1:].to_dict("records"), strict=True):
-        found = {
-            name: langspec_f1(scores[0], masked, row["mask_language"], **how).f1
-            for name, how in readings.items()
-        }
-        rows.append({"mask": row["mask_language"], "method": row["method"], **found})
+        target = row["mask_language"]
+        found = {name: read(scores[0], masked, target).f1 for name, read in readings.items()}
+        rows.append({"mask": target, "method": row["method"], **found})
     return pd.DataFrame(rows)
 
 
