@@ -141,18 +141,10 @@ write_table(table2, results / "table2.csv")
 write_table(seeds, results / "table2_seeds.csv")
 write_table(items, results / "items_table2.parquet")
 published = audit.read_scores("2")
-n, grader = len(asked) // len(names), pipeline.judge.name
-caption = f"Table 2, ours: mean grade (1 to 10, judge: {grader})"
-caption += f" of {n} answers per language and LangSpec-F1"
-grades = readouts.GRADE
+n, n_seeds = len(asked) // len(names), len(settings.random_seeds)
+grader, grades = pipeline.judge.name, readouts.GRADE
 display(
-    table_pages.results_table(
-        table2,
-        names,
-        caption,
-        n_seeds=len(settings.random_seeds),
-        unit=grades,
-    ),
+    table_pages.grades_table("2", table2, names, n, grader, n_seeds),
     table_pages.published_table("2", published),
     open_page.graded_in_words(items, names),
 )
@@ -255,7 +247,7 @@ read = {
     "ours": compare(table2, names),
     "published": compare(published, audit.LANGUAGES),
 }
-caption = "LangSpec-F1 with grades counted from 0 (the paper) and from 1"
+caption = "LangSpec-F1, grades counted from 0 (the paper) and from 1"
 table_pages.readings_table(read, caption)
 
 # %% [markdown]

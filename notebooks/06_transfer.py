@@ -121,6 +121,11 @@ display(
 )
 
 # %% [markdown]
+# Two more readings are worth a look. If the random masks fall as far as the others, the panel shows
+# what any mask of that size does, on either model. And where the unmasked chat model already lies
+# near the dotted line, no mask can take much more: a small drop there is no sign of robustness.
+
+# %% [markdown]
 # ## Table 4: open-ended answers of the chat model
 #
 # The same questions as in Table 2, now in the chat model's own template, and the same judge.
@@ -133,12 +138,9 @@ write_table(seeds4, results / "table4_seeds.csv")
 write_table(items4, results / "items_table4.parquet")
 published4 = audit.read_scores("4")
 n, grader = len(chat.asked) // len(names), chat.judge.name
-caption = f"Table 4, ours: mean grade (1 to 10, judge: {grader}) of {n} "
-caption += "answers per language by the chat model, neurons found on the "
-caption += "base model. Brackets as above"
 grades = readouts.GRADE
 display(
-    table_pages.results_table(table4, names, caption, unit=grades),
+    table_pages.grades_table("4", table4, names, n, grader, n_seeds),
     table_pages.published_table("4", published4),
 )
 
@@ -167,16 +169,16 @@ for table, own, kind in (
     display(table_pages.random_strip(table, own, names, title))
 
 # %% [markdown]
-# A method's mark among the dots of its row has done no more than chance would. What each mask does
-# to the grades, in words:
+# A method's mark among the dots of its row has done no more than chance would. Where even the dots
+# lie far from zero, a mask of that size costs the chat model something whichever neurons it hits,
+# and a high mark says little. What each mask does to the grades, in words:
 
 # %%
 asked = {x: f"open_{x}" for x in names}
 verdicts4 = comparisons.verdicts(items4, table4, asked, value="score")
 write_table(verdicts4, results / "table4_verdicts.csv")
-intro = "Open-ended answers of the chat model:"
 display(
-    table_pages.by_method(verdicts4, intro),
+    table_pages.by_method(verdicts4, "On the chat model, by grade:"),
     table_pages.mask_by_mask(verdicts4, names, grades),
 )
 
@@ -190,11 +192,8 @@ display(
 # %%
 spoken = judged.spoken()
 write_table(spoken, results / "table4_languages.csv")
-whose = "the chat model's "
-display(
-    table_pages.spoken_figure(spoken, names, whose),
-    Markdown(readouts.left_language(spoken, names)),
-)
+stays = readouts.left_language(spoken, names)
+display(table_pages.spoken_figure(spoken, names), Markdown(stays))
 
 # %% [markdown]
 # ## The counterpart: sets found on the chat model
@@ -256,12 +255,9 @@ display(
 # ```
 
 # %%
-transfer_page.kept_table(
-    {
-        "ours": transfer.kept_drops(table3),
-        "published": transfer.kept_drops(published3),
-    }
-)
+read = {"ours": table3, "published": published3}
+kept = {name: transfer.kept_drops(own) for name, own in read.items()}
+transfer_page.kept_table(kept)
 
 # %% [markdown]
 # In the published table the Vietnamese set keeps most of its effect, the English set about a
@@ -275,10 +271,12 @@ transfer_page.kept_table(
 # ## What the numbers do and do not show
 
 # %%
+in_short = readouts.at_equal_budgets
+multiple_choice = in_short(verdicts3, names, published3)
+open_ended = in_short(verdicts4, names, published4)
 table_pages.bullets(
-    "In benchmarks of the chat model: " + readouts.at_equal_budgets(verdicts3, names, published3),
-    "In open-ended answers of the chat model: "
-    + readouts.at_equal_budgets(verdicts4, names, published4),
+    f"In benchmarks of the chat model: {multiple_choice}",
+    f"In open-ended answers of the chat model: {open_ended}",
 )
 
 # %% [markdown]

@@ -122,7 +122,8 @@ def last_digits(exact: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
     wrong = checked.loc[checked["verdict"] == "disagrees", keys]
     known = set(wrong.itertuples(index=False, name=None))
     new = [row not in known for row in exact[keys].itertuples(index=False, name=None)]
-    off = exact[(exact["verdict"] == "disagrees") & new]
+    off = exact[new]
+    off = off[off["verdict"] == "disagrees"]
     text = (
         f"From whole counts {int((exact['verdict'] == 'agrees').sum())} of {len(exact)} values "
         "follow to the last digit. "

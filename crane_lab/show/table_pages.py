@@ -18,6 +18,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.readouts import (
+    GRADE,
     PERCENT,
     Unit,
     drops_in_words,
@@ -99,6 +100,26 @@ def results_table(
             f"range over {n_seeds} seeds"
         )
     return figures.table(with_intervals(table, names, unit.places), caption)
+
+
+def grades_table(
+    number: str,
+    table: pd.DataFrame,
+    names: Mapping[str, str],
+    n_answers: int,
+    judge: str,
+    n_seeds: int,
+) -> Styler:
+    """Our Table 2 or 4: mean grades of `n_answers` answers per language, by the judge named."""
+    chat = " by the chat model, neurons found on the base model," if number == "4" else ""
+    return results_table(
+        table,
+        names,
+        f"Table {number}, ours: mean grade (1 to 10, judge: {judge}) of {n_answers} answers per "
+        f"language{chat} and LangSpec-F1",
+        n_seeds,
+        GRADE,
+    )
 
 
 def both_models_table(
@@ -313,12 +334,12 @@ def spoken_panels(spoken: pd.DataFrame, names: Mapping[str, str]) -> dict[str, p
     return panels
 
 
-def spoken_figure(spoken: pd.DataFrame, names: Mapping[str, str], whose: str = "") -> HTML:
+def spoken_figure(spoken: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     """Which language answers come in, by mask and by language of the question."""
     return figures.show(
         figures.shares_heatmap(
             spoken_panels(spoken, names), "language of the answer (share of answers)"
         ),
-        alt=f"Share of {whose}answers by their language, one panel for each language of the "
-        f"question. {left_language(spoken, names)}",
+        alt="Share of answers by their language, one panel for each language of the question. "
+        + left_language(spoken, names),
     )

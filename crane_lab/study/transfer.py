@@ -97,10 +97,9 @@ def told_apart(counterpart: pd.DataFrame) -> pd.DataFrame:
     keys = ["read_out", "method", "mask_language"]
     ends = ["langspec_f1_low", "langspec_f1_high"]
     wide = counterpart.pivot_table(index=keys, columns="found_on", values=ends, sort=False)
-    (base_low, base_high), (low, high) = (
-        (wide[end, model].to_numpy() for end in ends) for model in ("base", "chat")
-    )
-    verdict = np.where(low > base_high, "above", np.where(high < base_low, "below", "open"))
+    above = wide["langspec_f1_low", "chat"] > wide["langspec_f1_high", "base"]
+    below = wide["langspec_f1_high", "chat"] < wide["langspec_f1_low", "base"]
+    verdict = np.where(above, "above", np.where(below, "below", "open"))
     return wide.index.to_frame(index=False).assign(verdict=verdict)
 
 
