@@ -29,7 +29,7 @@ from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet
 from crane_lab.engines import benchmarks, evaluation
 from crane_lab.pipeline import Pipeline, Settings
-from crane_lab.show import readouts
+from crane_lab.stages import comparisons
 from crane_lab.store import ROOT, Store
 
 #: One subject of each of MMLU's four groups; C-Eval's group lists all its subjects.
@@ -155,7 +155,7 @@ def test_one_row_per_item(items: pd.DataFrame) -> None:
 
 
 def test_options_are_known_by_their_text(prepared: evaluation.Prepared) -> None:
-    texts = readouts.option_texts(prepared)
+    texts = comparisons.option_texts(prepared)
     assert texts["mmlu_marketing-00001"] == [f"marketing {i}" for i in range(1, 5)]
     assert texts["belebele_vie_Latn-00002"] == ["3", "4", "5", "6"]
     assert texts["ceval-valid_law-00000"] == [f"第{i}项" for i in range(4)]
