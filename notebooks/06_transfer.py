@@ -66,8 +66,9 @@ transfer_page.weights_table(moved)
 
 # %% [markdown]
 # The row $i$ of `gate_proj` and of `up_proj` is what neuron $i$ reads, its column of `down_proj`
-# what it writes. A few percent mean that neurons are still much the same vectors; what they are
-# used for may have changed all the same, because all layers moved a little at once.
+# what it writes. If these moved little, neurons are still much the same vectors, and it makes sense
+# to ask whether they keep their role. It does not follow that they do: what a neuron is used for
+# depends on all layers before and after it, and all of them moved at once.
 
 # %% [markdown]
 # ## Table 3: benchmarks

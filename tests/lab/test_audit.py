@@ -448,3 +448,47 @@ def test_figures_are_drawn(tables: dict[str, audit.Published]) -> None:
     ]
     for figure in drawn:
         assert figures.png(figure).startswith(b"\x89PNG")
+
+
+# --- tables of the metric card ------------------------------------------------------------------
+
+
+def test_tables_are_read_as_printed() -> None:
+    scores = audit.read_scores("3", FOLDER)
+    assert scores.loc[0, ["method", "mask_language"]].to_list() == ["Org", ""]
+    assert {"base_en", "chat_vi", "langspec_f1"} <= set(scores)
+
+
+def test_sizes_that_fit_all_printed_accuracies(tables: dict[str, audit.Published]) -> None:
+    assert audit.benchmark_sizes(audit.grim_table(tables)) == {
+        "zh": [1346, 2692],
+        "vi": [900, 1800, 2700],
+    }
+
+
+def test_null_table_is_null_f1_with_a_seed_for_every_size() -> None:
+    found = audit.null_table([70, 900], changed=[0.1, 0.2], n_masks=50, seed=3)
+    assert found[["changed", "items"]].to_numpy().tolist() == [
+        *([0.1, 70], [0.1, 900], [0.2, 70], [0.2, 900])
+    ]
+    expected = audit.null_f1(900, 0.2, n_masks=50, seed=4)
+    assert found.loc[3, "mean"] == pytest.approx(expected.mean())
+    assert found.loc[3, "p95"] == pytest.approx(np.quantile(expected, 0.95))
+
+
+def test_even_damage_of_every_language(tables: dict[str, audit.Published]) -> None:
+    table = tables["1"]
+    for corrected in (False, True):
+        found = audit.even_damage_by_language(table, [0.0, 1.0], corrected)
+        assert list(found) == list(L)
+        own = audit.even_damage(table.original, table.floor, "zh", [0.0, 1.0], corrected)
+        assert found["zh"] == own.tolist()
+
+
+def test_interval_table_has_every_row_and_pairing(tables: dict[str, audit.Published]) -> None:
+    found = audit.interval_table(tables["2"], n_boot=20).set_index(["method", "mask"])
+    assert len(found) == 9
+    tight, wide = audit.f1_intervals(tables["2"], "CRANE", "zh", n_boot=20)
+    row = found.loc[("CRANE", "zh")]
+    assert row["paper"] == tight.estimate
+    assert (row["paper_similar_low"], row["paper_opposed_high"]) == (tight.low, wide.high)
