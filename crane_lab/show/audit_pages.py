@@ -319,9 +319,8 @@ def chance_in_words(chance: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
     if not len(at):
         return Markdown(f"All {len(chance)} accuracies are above guessing.")
     first = checked[checked["table"] == "Table 1"]
-    best = first.loc[first["printed"].idxmax()]
-    keys = ["table", "method", "mask_language"]
-    is_best = bool((at[keys] == best[keys].to_list()).all(axis=1).any())
+    best = mask_name(max(first.to_dict("records"), key=lambda row: row["printed"]))
+    is_best = best in map(mask_name, at.to_dict("records"))
     return Markdown(
         f"{len(at)} of {len(chance)} accuracies cannot be told from guessing: "
         + each_row(
@@ -333,11 +332,7 @@ def chance_in_words(chance: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
             ),
         )
         + "."
-        + (
-            f" {mask_name(best)} is also the row with the highest LangSpec-F1 of Table 1."
-            if is_best
-            else ""
-        )
+        + (f" {best} is also the row with the highest LangSpec-F1 of Table 1." if is_best else "")
     )
 
 
@@ -354,20 +349,20 @@ def closeness_table(close: pd.DataFrame) -> Styler:
 
 def closeness_in_words(close: pd.DataFrame, table: Published) -> Markdown:
     """What both masks take from each language, on the benchmarks of Table 1."""
-    one = close[close["table"] == table.name].set_index("language")
+    one = {r["language"]: r for r in close[close["table"] == table.name].to_dict("records")}
     drops = {x: table.drop("CRANE", x) for x in ("en", "vi")}
-    zh = "cannot" if one.loc["zh", "verdict"] == CANNOT else "may"
+    zh = "cannot" if one["zh"]["verdict"] == CANNOT else "may"
     exceeds = {
         CERTAIN: "which is certain to exceed noise",
         OPEN: "which may or may not exceed noise",
         CANNOT: "which cannot exceed noise",
-    }[one.loc["vi", "verdict"]]
+    }[one["vi"]["verdict"]]
     return Markdown(
         "On the benchmarks of the base model both masks take much the same from English "
         f"({_points(drops['en']['en'])} and {_points(drops['vi']['en'])} points) and from Chinese "
         f"({_points(drops['en']['zh'])} and {_points(drops['vi']['zh'])}). The "
-        f"{abs(one.loc['zh', 'items'])} questions between them in Chinese {zh} be told from noise. "
-        f"Only Vietnamese tells them apart, by {abs(one.loc['vi', 'items'])} of "
+        f"{abs(one['zh']['items'])} questions between them in Chinese {zh} be told from noise. "
+        f"Only Vietnamese tells them apart, by {abs(one['vi']['items'])} of "
         f"{table.items['vi']} questions, {exceeds}. So whatever else the two sets are, much of "
         "what they do is common to both."
     )

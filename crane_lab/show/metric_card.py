@@ -213,15 +213,15 @@ def chinese_in_words(intervals: pd.DataFrame, apart: NoiseBounds, items: int) ->
 
     `apart`: `audit.between` of CRANE's and the random mask's accuracy on Chinese, over `items`.
     """
-    zh = intervals[intervals["mask"] == "zh"].set_index("method")
+    zh = intervals[intervals["mask"] == "zh"].set_index("method")["paper"]
     said = {
         CERTAIN: "CRANE's mask certainly takes less from Chinese than the random one.",
         OPEN: "that CRANE takes less from Chinese than a random mask may or may not be noise.",
         CANNOT: "the two cannot be told apart.",
     }[apart.verdict]
     return Markdown(
-        f"For Chinese, where random masks beat CRANE ({zh.loc['Random', 'paper']:.3f} against "
-        f"{zh.loc['CRANE', 'paper']:.3f}), the intervals of the two overlap or nearly so under the "
+        f"For Chinese, where random masks beat CRANE ({zh['Random']:.3f} against "
+        f"{zh['CRANE']:.3f}), the intervals of the two overlap or nearly so under the "
         "first pairing and widely under the second. On C-Eval itself "
         f"{abs(round(apart.difference * items))} questions lie between the two masks, "
         f"{apart.z_low:.1f} to {apart.z_high:.1f} standard errors: {said}"

@@ -40,7 +40,7 @@ def framed(prompt: str) -> Markdown:
 
 
 def taken_apart(
-    answer: Mapping[Hashable, Any], explained: Sequence[Mapping[str, Any]]
+    answer: Mapping[Any, Any], explained: Sequence[Mapping[str, Any]]
 ) -> tuple[Markdown, Styler, Markdown]:
     """One answer with its grade: question and answer, sentence by sentence, part by part.
 

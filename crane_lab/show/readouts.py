@@ -39,7 +39,7 @@ GRADE = Unit(1, 2, "grade points", "grade", 2)
 
 
 def sentence(
-    verdict: Mapping[str, Any], names: Mapping[str, str] | None = None, unit: Unit = PERCENT
+    verdict: Mapping[Any, Any], names: Mapping[str, str] | None = None, unit: Unit = PERCENT
 ) -> str:
     """One row of `comparisons.verdicts` in words (Markdown), null results as null results.
 
@@ -125,7 +125,8 @@ def at_equal_budgets(
 def largest_published(published: pd.DataFrame, names: Mapping[str, str]) -> str:
     """For which languages CRANE's printed LangSpec-F1 is the largest, and whose is elsewhere."""
     f1 = published.iloc[1:].pivot(index="mask_language", columns="method", values="langspec_f1")
-    most, least = [], []
+    most: list[str] = []
+    least: list[str] = []
     for x in published["mask_language"].iloc[1:].unique():
         other = f1.loc[x].drop("CRANE").idxmax()
         own, best = f1.loc[x, "CRANE"], f1.loc[x, other]
@@ -194,7 +195,7 @@ def each_row(frame: pd.DataFrame, say: Callable[[dict[str, Any]], str], between:
     )
 
 
-def mask_name(row: Mapping[str, Any]) -> str:
+def mask_name(row: Mapping[Any, Any]) -> str:
     """A published mask in words, such as `Table 1 CRANE en`."""
     return f"{row['table']} {row['method']} {row['mask_language']}"
 

@@ -155,7 +155,7 @@ def projections_table(interventions: Iterable[Intervention], shape: Shape) -> St
 
 def loss_figure(losses: pd.DataFrame, languages: Sequence[str]) -> HTML:
     """Perplexity under each mask divided by the unmasked one; `losses` of `loss_changes`."""
-    matrix = np.exp(losses[list(languages)])
+    matrix = losses[list(languages)].apply(np.exp)
     matrix.index = pd.Index(
         f"{row['method']} · {row['mask_language']} (n = {row['n_neurons']:,})"
         for row in losses.to_dict("records")
@@ -258,10 +258,13 @@ def answers_figure(shares: pd.DataFrame, names: Mapping[str, str]) -> HTML:
 
 def answers_in_words(shares: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
     """What becomes of a language's answers under CRANE's mask of it."""
-    rows = shares.set_index(["method", "mask_language", "language"])
+    rows = {
+        (row["method"], row["mask_language"], row["language"]): row
+        for row in shares.to_dict("records")
+    }
     lines = []
     for x in names:
-        own, was = rows.loc["CRANE", x, x], rows.loc["Org", "", x]
+        own, was = rows["CRANE", x, x], rows["Org", "", x]
         leaves = leaves_language(own["other language"], was["other language"], own["n"])
         lines.append(
             f"- CRANE, {names[x]}, {own['n']} answers in {names[x]}: the right option is named in "

@@ -218,11 +218,12 @@ def f1_readings(
 
     One row per mask, with `mask`, `method` and a column for each of `readings`.
     """
-    scores = table[list(languages)].astype(float).to_dict("records")
     rows = []
-    for masked, row in zip(scores[1:], table.iloc[1:].to_dict("records"), strict=True):
-        target = row["mask_language"]
-        found = {name: read(scores[0], masked, target).f1 for name, read in readings.items()}
+    original, *masks = table.to_dict("records")
+    before = {x: float(original[x]) for x in languages}
+    for row in masks:
+        after, target = {x: float(row[x]) for x in before}, row["mask_language"]
+        found = {name: read(before, after, target).f1 for name, read in readings.items()}
         rows.append({"mask": target, "method": row["method"], **found})
     return pd.DataFrame(rows)
 

@@ -313,7 +313,7 @@ def test_readings_of_a_table() -> None:
         [("Org", "", 0.8, 0.4, 0.6), ("CRANE", "zh", 0.7, 0.2, 0.6)],
         columns=["method", "mask_language", "en", "zh", "vi"],
     )
-    readings = {
+    readings: dict[str, comparisons.Reading] = {
         "max": metrics.langspec_f1,
         "mean": partial(metrics.langspec_f1, how="mean"),
     }

@@ -91,7 +91,7 @@ def test_intervals(tables: dict[str, audit.Published], verdict: str, said: str) 
         columns=["method", "mask", "paper", "floor"],
     ).assign(**ends)
     read = cells(card.intervals_table(intervals))
-    assert read.loc[0, ["paper", "paper, similar"]].to_list() == ["0.080", "0.10 to 0.10"]
+    assert list(read.loc[0, ["paper", "paper, similar"]]) == ["0.080", "0.10 to 0.10"]
     apart = audit.NoiseBounds(0.015, 0.7, 4.5, 0.0, 0.5, verdict)
     text = card.chinese_in_words(intervals, apart, 1346).data
     assert "(0.150 against 0.080)" in text and "20 questions lie between" in text and said in text

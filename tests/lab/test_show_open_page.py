@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from page_outputs import caption, cells
@@ -22,8 +24,8 @@ def test_first_and_last_question_of_each_language() -> None:
 
 
 def test_an_answer_taken_apart() -> None:
-    answer = {"question": "Who?", "text": "A. B. C.", "score": 2.126, **PARTS}
-    explained = [
+    answer: dict[str, Any] = {"question": "Who?", "text": "A. B. C.", "score": 2.126, **PARTS}
+    explained: list[dict[str, Any]] = [
         {"sentence": "A.", "relation": "born_in", "value": "x", "true": True},
         {"sentence": "B.", "relation": "born_in", "value": "y", "true": False},
         {"sentence": "C.", "relation": None, "value": None, "true": None},
@@ -40,7 +42,7 @@ def test_agreement_in_a_table() -> None:
     agreement = pd.DataFrame(
         [{"graders": "a and b", "within 1": 0.5, "within 2": 1.0, "difference": 0.25}]
     )
-    assert cells(open_page.agreement_table(agreement)).loc[0].to_list() == [
+    assert list(cells(open_page.agreement_table(agreement)).loc[0]) == [
         *("a and b", "50%", "100%", "+0.25")
     ]
 
@@ -92,5 +94,5 @@ def test_answers_by_penalty() -> None:
     )
     read = cells(open_page.penalty_table({1.1: graded, 1.0: graded.assign(finish="stop")}))
     assert read["penalty"].to_list() == ["1.1", "1.0"]
-    assert read.loc[0, "grade"].startswith("7.00 [")
+    assert str(read.loc[0, "grade"]).startswith("7.00 [")
     assert read["cut off"].to_list() == ["100%", "0%"]

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from IPython.display import Markdown
 from page_outputs import alt, caption, cells
+from pandas.io.formats.style import Styler
 
 from crane_core.selection import NeuronSet
 from crane_lab.show import table1_page
 from crane_lab.stages.comparisons import CATEGORIES
-from crane_lab.stages.outcomes import Evaluated, Intervention
+from crane_lab.stages.outcomes import Evaluated, Intervention, Outcome
 
 NAMES = {"en": "English", "zh": "Chinese"}
 SHAPE = {"intermediate": (2, 50), "gate": (2, 50), "up": (2, 50), "down": (2, 4)}
@@ -32,14 +34,14 @@ MASKS = [
 def test_masks_with_their_sizes() -> None:
     table = table1_page.masks_table(MASKS, [0.5, 1, 2, 0], SHAPE)
     assert "of 100 (random" in caption(table)
-    assert cells(table).loc[2].to_list() == ["CRANE", "en", "3", "3.0%", "1, 2", "2.00"]
+    assert list(cells(table).loc[2]) == ["CRANE", "en", "3", "3.0%", "1, 2", "2.00"]
     assert table1_page.sizes_in_words(MASKS, NAMES).data == (
         "LAPE as released masks 1, 2 neurons (English, Chinese), CRANE 3, 0."
     )
 
 
 def test_evaluations_are_counted() -> None:
-    original = pd.DataFrame({"task": ["a", "a", "b"]}), {}
+    original: Outcome = (pd.DataFrame({"task": ["a", "a", "b"]}), {})
     first = Evaluated(["en"], MASKS, original, [])
     second = Evaluated(["en"], MASKS[:1], original, [])
     text = table1_page.evaluations({"intermediate": first, "projections": second}, 10).data
@@ -104,7 +106,7 @@ def test_sets_of_projections() -> None:
     masks["down"][1, :2] = True
     chosen = NeuronSet(masks)
     table = table1_page.projections_table([Intervention("CRANE", "en", chosen)], shape)
-    assert cells(table).loc[0].to_list() == ["en", "3", "0", "2", "25.0%"]
+    assert list(cells(table).loc[0]) == ["en", "3", "0", "2", "25.0%"]
 
 
 LOSSES = pd.DataFrame(
@@ -168,12 +170,16 @@ def test_free_answers_in_a_figure_and_in_words() -> None:
 
 def test_changed_answers_in_a_table() -> None:
     changed = pd.DataFrame([{"item": "i1", "unmasked": "a", "masked": "b"}])
-    read = cells(table1_page.changed_table({"en": changed, "zh": changed.iloc[:0]}))
-    assert read.to_dict("records") == [{"mask": "en", "item": "i1", "unmasked": "a", "masked": "b"}]
+    table = table1_page.changed_table({"en": changed, "zh": changed.iloc[:0]})
+    assert isinstance(table, Styler)
+    assert cells(table).to_dict("records") == [
+        {"mask": "en", "item": "i1", "unmasked": "a", "masked": "b"}
+    ]
     nothing = table1_page.changed_table({"en": changed.iloc[:0]})
+    assert isinstance(nothing, Markdown)
     assert nothing.data == "No free answer changes under CRANE's masks."
 
 
 def test_simulated_masks_in_a_table() -> None:
     read = cells(table1_page.null_table({70: [0.0, 0.2], 900: [0.0, 0.0]}, "English"))
-    assert read.loc[0].to_list() == ["70", "0.100", "0.190", "50%"]
+    assert list(read.loc[0]) == ["70", "0.100", "0.190", "50%"]

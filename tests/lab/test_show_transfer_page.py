@@ -18,7 +18,7 @@ def test_figure_5_has_its_text() -> None:
 def test_weights_in_a_table() -> None:
     changes = pd.DataFrame([{"layer": 0, "gate_proj": 0.031, "up_proj": 0.02, "down_proj": 0.1}])
     read = cells(transfer_page.weights_table(changes))
-    assert read.loc[0].to_list() == ["0", "3.1%", "2.0%", "10.0%"]
+    assert list(read.loc[0]) == ["0", "3.1%", "2.0%", "10.0%"]
 
 
 def test_shared_neurons_in_a_table_and_in_words() -> None:
@@ -74,5 +74,5 @@ def test_kept_drops_in_a_table() -> None:
     )
     read = cells(transfer_page.kept_table({"ours": kept, "published": kept}))
     assert read["source"].to_list() == ["ours", "ours", "published", "published"]
-    assert read.loc[0].to_list() == ["ours", "CRANE", "en", "+0.400", "+0.100", "25%"]
+    assert list(read.loc[0]) == ["ours", "CRANE", "en", "+0.400", "+0.100", "25%"]
     assert read.loc[1, "kept"] == "–"

@@ -23,7 +23,7 @@ def test_weight_changes_are_relative_to_the_weights(monkeypatch: pytest.MonkeyPa
         weights["down_proj"] = torch.full((2, 3), 2.0 * factor)
         return [SimpleNamespace(**{n: SimpleNamespace(weight=w) for n, w in weights.items()})]
 
-    monkeypatch.setattr(transfer.models, "mlp_sites", lambda sites: sites)
+    monkeypatch.setattr("crane_lab.study.transfer.models.mlp_sites", lambda sites: sites)
     (row,) = transfer.weight_changes(model(1.0), model(1.1)).to_dict("records")
     expected = {"layer": 0, "gate_proj": 0.0, "up_proj": 0.0, "down_proj": 0.1}
     assert row == pytest.approx(expected)
@@ -45,8 +45,8 @@ def test_shared_neurons_against_chance() -> None:
     assert list(found.index) == ["CRANE", "LAPE matched"]
     assert found["shared"].to_dict() == {"CRANE": 20, "LAPE matched": 0}
     assert found["expected"].tolist() == pytest.approx([4.0, 4.0])
-    assert found.loc["CRANE", "p"] < 1e-10 and found.loc["LAPE matched", "p"] == 1
-    assert found.loc["CRANE", "jaccard"] == 1 and found["n_chat"].tolist() == [20, 20]
+    assert found["p"].tolist() == pytest.approx([0.0, 1.0], abs=1e-10)
+    assert found["jaccard"].tolist() == [1, 0] and found["n_chat"].tolist() == [20, 20]
 
 
 def scored(low: float, high: float) -> pd.DataFrame:
