@@ -133,7 +133,7 @@ table_pages.results_table(
 
 # %%
 published = audit.read_scores("1")
-table_pages.published_table("1", published)
+table_pages.printed_table("1", published)
 
 # %% [markdown]
 # Compare the *patterns* of the two tables, not their numbers: the models, the tasks and the number
@@ -177,7 +177,7 @@ display(
 org = table1.loc[0, settings.languages].astype(float).to_dict()
 chance = dict.fromkeys(org, 0.25)  # four options, guessed
 at_chance = {x: metrics.langspec_f1(org, chance, x).f1 for x in org}
-table1_page.chance_in_words(at_chance, names)
+table1_page.all_at_chance(at_chance, names)
 
 # %% [markdown]
 # The random dots are the yardstick for CRANE's mark in the same row. (LAPE as released has another
@@ -277,7 +277,7 @@ crane_literal = [mask for mask in masks if mask.method == "CRANE"]
 table1_literal = literal.table(paper)
 write_table(table1_literal, results / "table1_projections.csv")
 display(
-    table1_page.projections_table(crane_literal, pipeline.shape),
+    table1_page.literal_sets(crane_literal, pipeline.shape),
     table_pages.results_table(
         table1_literal,
         names,
@@ -341,7 +341,7 @@ display(
 
 # %%
 texts = comparisons.option_texts(pipeline.prepared)
-chosen = comparisons.choices(items, texts)
+chosen = comparisons.choice_shares(items, texts)
 write_table(chosen, results / "choices.csv")
 own = comparisons.own_tasks(chosen, pipeline.tables)
 table1_page.chosen_table(own)
@@ -449,7 +449,7 @@ target = settings.languages[0]
 sizes = len(evaluated.scored(paper).before[target]), 70
 start = org[target]
 simulated = {n: audit.null_f1(n, 0.1, start) for n in sizes}
-table1_page.null_table(simulated, names[target])
+table1_page.simulated_table(simulated, names[target])
 
 # %% [markdown]
 # About half of the time the target happens to lose, and then the score is positive. With few items

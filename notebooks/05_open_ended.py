@@ -116,7 +116,7 @@ if settings.judge == "rubric":
     graders = ["rubric", "reader_1", "reader_2"]
     agreement = comparisons.grader_agreement(hand, graders)
     write_table(agreement, results / "judge_agreement.csv")
-    display(open_page.agreement_table(agreement))
+    display(open_page.graders_table(agreement))
 
 # %% [markdown]
 # The row to compare with is that of the two readers: where they differ, no rubric can agree with
@@ -145,7 +145,7 @@ n, n_seeds = len(asked) // len(names), len(settings.random_seeds)
 grader, grades = pipeline.judge.name, readouts.GRADE
 display(
     table_pages.grades_table("2", table2, names, n, grader, n_seeds),
-    table_pages.published_table("2", published),
+    table_pages.printed_table("2", published),
     open_page.graded_in_words(items, names),
 )
 

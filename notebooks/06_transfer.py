@@ -91,7 +91,7 @@ write_table(seeds3, results / "table3_seeds.csv")
 n_seeds, published3 = len(settings.random_seeds), audit.read_scores("3")
 display(
     table_pages.both_models_table(*tables, names, paper, n_seeds),
-    table_pages.published_table("3", published3),
+    table_pages.printed_table("3", published3),
 )
 
 # %% [markdown]
@@ -142,7 +142,7 @@ n, grader = len(chat.asked) // len(names), chat.judge.name
 grades = readouts.GRADE
 display(
     table_pages.grades_table("4", table4, names, n, grader, n_seeds),
-    table_pages.published_table("4", published4),
+    table_pages.printed_table("4", published4),
 )
 
 # %% [markdown]
@@ -210,7 +210,7 @@ own_sets = chat.interventions()
 shared = transfer.shared_neurons(interventions, own_sets)
 write_table(shared, results / "transfer_overlap.csv")
 display(
-    transfer_page.shared_table(shared),
+    transfer_page.found_again(shared),
     transfer_page.shared_in_words(shared, names),
 )
 

@@ -194,7 +194,7 @@ write_table(claims, results / "audit_claims.csv")
 display(
     page.claims_in_words(claims),
     page.claims_by_verdict(claims),
-    page.criteria(claims),
+    page.claim_criteria(claims),
 )
 
 # %% [markdown]
@@ -217,7 +217,7 @@ display(
 # much damage they do at all.
 
 # %%
-variants = audit.variants(tables)
+variants = audit.f1_variants(tables)
 write_table(variants, results / "audit_variants.csv")
 display(card.iso_figure(variants), card.ranked_by(variants))
 
@@ -230,7 +230,7 @@ display(card.iso_figure(variants), card.ranked_by(variants))
 
 # %%
 grid = [70, 140, 300, 640, 1346, 3000, 14042]
-nulls = audit.null_table(grid, n_masks=n_simulated, seed=seed)
+nulls = audit.null_by_size(grid, n_masks=n_simulated, seed=seed)
 write_table(nulls, results / "audit_null_masks.csv")
 display(
     card.null_figure(nulls, tables["1"]),
@@ -251,7 +251,7 @@ damage = audit.even_damage_by_language(tables["1"], shares)
 floored = audit.even_damage_by_language(tables["1"], shares, True)
 display(
     card.damage_figure(shares, damage, floored, variants),
-    card.damage_in_words(damage, floored, checked),
+    card.even_damage_in_words(damage, floored, checked),
 )
 
 # %% [markdown]

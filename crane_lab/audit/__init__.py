@@ -19,12 +19,12 @@ from crane_lab.audit.claims import (
 from crane_lab.audit.floors import (
     even_damage,
     even_damage_by_language,
+    f1_variants,
     floor_corrected,
     floor_corrected_interval,
     leaders,
+    null_by_size,
     null_f1,
-    null_table,
-    variants,
 )
 from crane_lab.audit.grim import (
     benchmark_sizes,
@@ -85,6 +85,7 @@ __all__ = [
     "extreme_pairings",
     "f1_bounds",
     "f1_intervals",
+    "f1_variants",
     "fitting_sizes",
     "floor_corrected",
     "floor_corrected_interval",
@@ -97,8 +98,8 @@ __all__ = [
     "leaders",
     "noise_bounds",
     "noise_table",
+    "null_by_size",
     "null_f1",
-    "null_table",
     "possible_share",
     "published",
     "read_claims",
@@ -109,5 +110,4 @@ __all__ = [
     "squares",
     "tally",
     "unreachable",
-    "variants",
 ]

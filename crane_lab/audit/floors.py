@@ -104,7 +104,7 @@ def floor_corrected_interval(
     return interval
 
 
-def variants(tables: Mapping[str, Published]) -> pd.DataFrame:
+def f1_variants(tables: Mapping[str, Published]) -> pd.DataFrame:
     """Every printed row's LangSpec-F1 as Eq. 3-5 have it, and with one thing changed at a time.
 
     `paper` is recomputed from the printed scores; `mean` and `sum` are of the other languages'
@@ -139,7 +139,7 @@ def variants(tables: Mapping[str, Published]) -> pd.DataFrame:
 def leaders(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Which method has the largest LangSpec-F1 for each table and masked language, by variant.
 
-    `frame` as `variants` makes it. Where the best is 0 nobody leads ("–").
+    `frame` as `f1_variants` makes it. Where the best is 0 nobody leads ("–").
     """
     rows = []
     for (table, target), own in frame.groupby(["table", "mask_language"], sort=False):
@@ -206,7 +206,7 @@ def null_f1(
     return _equations(before, after, 0, EPSILON, "max", False)[2]
 
 
-def null_table(
+def null_by_size(
     sizes: Sequence[int],
     changed: Sequence[float] = (0.02, 0.1, 0.2),
     n_masks: int = 5000,

@@ -394,7 +394,7 @@ def claims_by_verdict(claims: pd.DataFrame) -> Styler:
     )
 
 
-def criteria(claims: pd.DataFrame) -> Markdown:
+def claim_criteria(claims: pd.DataFrame) -> Markdown:
     """The criterion of each claim, in the order of `claims_by_verdict`."""
     lines = each_row(_by_verdict(claims), lambda r: f"- *{r['claim']}* — {r['criterion']}", "\n")
     return Markdown(f"By which criterion:\n\n{lines}")

@@ -19,13 +19,13 @@ from crane_lab.show import audit_figures, figures
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
 
-#: The readings of `audit.variants`, the paper's first.
+#: The readings of `audit.f1_variants`, the paper's first.
 READINGS = ("paper", "mean", "sum", "relative", "floor")
 _BENCHMARKS, _GRADES = ("Table 1", "Table 3"), ("Table 2", "Table 4")
 
 
 def iso_figure(variants: pd.DataFrame) -> HTML:
-    """The published rows by recall and precision, of `audit.variants`."""
+    """The published rows by recall and precision, of `audit.f1_variants`."""
     panels = {
         "benchmarks (Tables 1 and 3)": variants[variants["table"].isin(_BENCHMARKS)],
         "open-ended (Tables 2 and 4)": variants[variants["table"].isin(_GRADES)],
@@ -53,7 +53,7 @@ def ranked_by(variants: pd.DataFrame) -> Markdown:
 
 
 def null_figure(nulls: pd.DataFrame, table: Published) -> HTML:
-    """LangSpec-F1 of masks that do nothing, of `audit.null_table`, by the number of items."""
+    """LangSpec-F1 of masks that do nothing, of `audit.null_by_size`, by the number of items."""
     curves = {
         f"{changed:.0%} of the answers": (own["items"], own["mean"], own["p95"])
         for changed, own in nulls.groupby("changed", sort=False)
@@ -129,7 +129,7 @@ def damage_figure(shares: ArrayLike, paper: Lines, floored: Lines, variants: pd.
     )
 
 
-def damage_in_words(paper: Lines, floored: Lines, checked: pd.DataFrame) -> Markdown:
+def even_damage_in_words(paper: Lines, floored: Lines, checked: pd.DataFrame) -> Markdown:
     """What taking everything from everyone would score, beside Table 1's highest row."""
     ends = {x: values[-1] for x, values in paper.items()}
     highest = max(ends, key=ends.__getitem__)
@@ -165,7 +165,7 @@ def yardstick(shares: ArrayLike, paper: Lines, variants: pd.DataFrame) -> Markdo
 
 
 def variants_table(variants: pd.DataFrame) -> Styler:
-    """LangSpec-F1 under each reading, of `audit.variants`."""
+    """LangSpec-F1 under each reading, of `audit.f1_variants`."""
     return figures.table(
         with_mask(variants[["table", "method", "mask_language", *READINGS]]),
         "LangSpec-F1 recomputed as in the paper, and with one thing changed",

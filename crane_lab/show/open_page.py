@@ -56,7 +56,7 @@ def taken_apart(
     )
 
 
-def agreement_table(agreement: pd.DataFrame) -> Styler:
+def graders_table(agreement: pd.DataFrame) -> Styler:
     """How well graders agree, of `comparisons.grader_agreement`."""
     return figures.table(
         agreement,

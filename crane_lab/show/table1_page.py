@@ -77,7 +77,7 @@ def random_in_words(seeds: pd.DataFrame) -> Markdown:
     )
 
 
-def chance_in_words(floor: Mapping[str, float], names: Mapping[str, str]) -> Markdown:
+def all_at_chance(floor: Mapping[str, float], names: Mapping[str, str]) -> Markdown:
     """What a mask that takes every language to chance would score (language -> LangSpec-F1)."""
     return Markdown(
         "Nor does a high value mean that a mask is specific. One that takes *every* language to "
@@ -135,7 +135,7 @@ def confound(
     return text + (f"; what does not: {', '.join(lost)}." if lost else ".")
 
 
-def projections_table(interventions: Iterable[Intervention], shape: Shape) -> Styler:
+def literal_sets(interventions: Iterable[Intervention], shape: Shape) -> Styler:
     """CRANE's sets at the site projections, by projection."""
     total = int(np.prod(shape["down"]))
     rows = []
@@ -293,7 +293,7 @@ def changed_table(changed: Mapping[str, pd.DataFrame]) -> Styler | Markdown:
 # --- exercises ----------------------------------------------------------------------------------
 
 
-def null_table(simulated: Mapping[int, Iterable[float]], target: str) -> Styler:
+def simulated_table(simulated: Mapping[int, Iterable[float]], target: str) -> Styler:
     """LangSpec-F1 of simulated masks without effect, by number of items."""
     rows = []
     for n, values in simulated.items():

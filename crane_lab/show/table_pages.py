@@ -145,7 +145,7 @@ def both_models_table(
     )
 
 
-def published_table(number: str, scores: pd.DataFrame) -> Styler:
+def printed_table(number: str, scores: pd.DataFrame) -> Styler:
     """One of the paper's tables as it is printed; `scores` as `audit.read_scores` reads it."""
     printed = PRINTED[number]
     frame = scores.rename(columns={"mask_language": "mask", "langspec_f1": "LangSpec-F1"})

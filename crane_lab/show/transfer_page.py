@@ -34,7 +34,7 @@ def weights_table(changes: pd.DataFrame) -> Styler:
     )
 
 
-def shared_table(shared: pd.DataFrame) -> Styler:
+def found_again(shared: pd.DataFrame) -> Styler:
     """Neurons that two searches share, of `transfer.shared_neurons`."""
     return figures.table(
         shared,

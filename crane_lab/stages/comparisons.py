@@ -278,7 +278,7 @@ def option_texts(prepared: Prepared) -> dict[str, list[str]]:
     return {item.id: list(item.options) for item in prepared.described}
 
 
-def choices(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def choice_shares(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """What is chosen under each mask, task by task; random masks are averaged.
 
     Parameters
@@ -329,11 +329,11 @@ def choices(items: pd.DataFrame, texts: Mapping[str, Sequence[str]]) -> pd.DataF
 
 
 def own_tasks(chosen: pd.DataFrame, tables: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """`choices` in a language's own tasks under its own mask, averaged over tasks.
+    """`choice_shares` in a language's own tasks under its own mask, averaged over tasks.
 
     `tables` as `Pipeline.tables`, which says what language a task is in. The unmasked model (Org)
     has a row for every language.
-    One row per method and `language`, with the shares of `choices`.
+    One row per method and `language`, with the shares of `choice_shares`.
     """
     language = {task: x for table in tables.values() for x, task in table.items()}
     found = chosen.assign(language=chosen["task"].map(language))

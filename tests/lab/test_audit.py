@@ -336,7 +336,7 @@ def test_even_damage_and_null_masks(tables: dict[str, audit.Published]) -> None:
 
 
 def test_variants_and_leaders(tables: dict[str, audit.Published]) -> None:
-    found = audit.variants(tables)
+    found = audit.f1_variants(tables)
     assert (found["sum"] <= found["paper"] + 1e-12).all()
     assert (found["paper"] <= found["mean"] + 1e-12).all()
     leading = audit.leaders(found, ["paper", "floor"])
@@ -435,7 +435,7 @@ def test_lapes_released_sets_have_these_sizes() -> None:
 
 def test_figures_are_drawn(tables: dict[str, audit.Published]) -> None:
     noise = audit.noise_table(tables)
-    variants = audit.variants(tables)
+    variants = audit.f1_variants(tables)
     shares = [0.0, 0.5, 1.0]
     drawn = [
         audit_figures.recomputed(audit.recompute(tables)),
@@ -466,8 +466,8 @@ def test_sizes_that_fit_all_printed_accuracies(tables: dict[str, audit.Published
     }
 
 
-def test_null_table_is_null_f1_with_a_seed_for_every_size() -> None:
-    found = audit.null_table([70, 900], changed=[0.1, 0.2], n_masks=50, seed=3)
+def test_null_by_size_is_null_f1_with_a_seed_for_every_size() -> None:
+    found = audit.null_by_size([70, 900], changed=[0.1, 0.2], n_masks=50, seed=3)
     assert found[["changed", "items"]].to_numpy().tolist() == [
         *([0.1, 70], [0.1, 900], [0.2, 70], [0.2, 900])
     ]

@@ -198,7 +198,7 @@ def choice_items() -> tuple[pd.DataFrame, dict[str, list[str]]]:
 
 
 def test_choices_count_what_changed() -> None:
-    found = comparisons.choices(*choice_items()).set_index("method")
+    found = comparisons.choice_shares(*choice_items()).set_index("method")
     crane = found.loc["CRANE"]
     assert crane["right"] == 4 / 8
     assert crane["same"] == 4 / 8
@@ -209,7 +209,7 @@ def test_choices_count_what_changed() -> None:
 
 
 def test_saying_one_word_is_no_variety_even_in_two_positions() -> None:
-    found = comparisons.choices(*choice_items()).set_index("method")
+    found = comparisons.choice_shares(*choice_items()).set_index("method")
     # Right texts: a, c, c, a, a, c, c, a: two texts equally often; "a" alone is half of that.
     assert found.loc["CRANE", "variety"] == pytest.approx(0.5)
     assert found.loc["CRANE", "position_bits"] == pytest.approx(1.0)

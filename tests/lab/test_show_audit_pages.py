@@ -139,7 +139,9 @@ def test_claims() -> None:
     assert page.claims_in_words(claims).data.startswith("Of 3 claims **1** hold, **1** do not")
     read = cells(page.claims_by_verdict(claims))
     assert read["verdict"].to_list() == ["does not hold", "cannot tell", "holds"]
-    assert page.criteria(claims).data == ("By which criterion:\n\n- *B* — y\n- *C* — z\n- *A* — x")
+    assert page.claim_criteria(claims).data == (
+        "By which criterion:\n\n- *B* — y\n- *C* — z\n- *A* — x"
+    )
 
 
 def test_the_audit_in_short(tables: dict[str, audit.Published], checked: pd.DataFrame) -> None:

@@ -17,7 +17,7 @@ def tables() -> dict[str, audit.Published]:
 
 @pytest.fixture(scope="module")
 def variants(tables: dict[str, audit.Published]) -> pd.DataFrame:
-    return audit.variants(tables)
+    return audit.f1_variants(tables)
 
 
 def test_rows_by_recall_and_precision(variants: pd.DataFrame) -> None:
@@ -48,11 +48,11 @@ def test_even_damage(tables: dict[str, audit.Published], variants: pd.DataFrame)
     text = alt(card.damage_figure(shares, paper, floored, variants))
     assert "as in the paper: en ends at 0.53" in text and "CRANE's rows: en 0.33" in text
     checked = audit.recompute(tables)
-    text = card.damage_in_words(paper, floored, checked).data
+    text = card.even_damage_in_words(paper, floored, checked).data
     assert "0.528 as a mask for English: more than any row of Table 1 (the" in text
     high = checked.assign(printed=0.9)
     assert "less than the highest row of Table 1 (0.9000)" in (
-        card.damage_in_words(paper, floored, high).data
+        card.even_damage_in_words(paper, floored, high).data
     )
     text = card.yardstick(shares, paper, variants).data
     assert "Vietnamese 0.475: no such mask reaches it" in text

@@ -42,7 +42,7 @@ def test_agreement_in_a_table() -> None:
     agreement = pd.DataFrame(
         [{"graders": "a and b", "within 1": 0.5, "within 2": 1.0, "difference": 0.25}]
     )
-    assert list(cells(open_page.agreement_table(agreement)).loc[0]) == [
+    assert list(cells(open_page.graders_table(agreement)).loc[0]) == [
         *("a and b", "50%", "100%", "+0.25")
     ]
 

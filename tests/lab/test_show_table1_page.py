@@ -56,7 +56,7 @@ def test_random_masks_and_chance_in_words() -> None:
         "Of 3 random masks 2 have a positive LangSpec-F1; the mean is 0.100, the largest 0.200."
     )
     assert "no random masks" in table1_page.random_in_words(pd.DataFrame()).data
-    text = table1_page.chance_in_words({"en": 0.5, "zh": 0.25}, NAMES).data
+    text = table1_page.all_at_chance({"en": 0.5, "zh": 0.25}, NAMES).data
     assert "would score 0.500 (English), 0.250 (Chinese): its precision" in text
 
 
@@ -105,7 +105,7 @@ def test_sets_of_projections() -> None:
     masks["gate"][0, :3] = True
     masks["down"][1, :2] = True
     chosen = NeuronSet(masks)
-    table = table1_page.projections_table([Intervention("CRANE", "en", chosen)], shape)
+    table = table1_page.literal_sets([Intervention("CRANE", "en", chosen)], shape)
     assert list(cells(table).loc[0]) == ["en", "3", "0", "2", "25.0%"]
 
 
@@ -181,5 +181,5 @@ def test_changed_answers_in_a_table() -> None:
 
 
 def test_simulated_masks_in_a_table() -> None:
-    read = cells(table1_page.null_table({70: [0.0, 0.2], 900: [0.0, 0.0]}, "English"))
+    read = cells(table1_page.simulated_table({70: [0.0, 0.2], 900: [0.0, 0.0]}, "English"))
     assert list(read.loc[0]) == ["70", "0.100", "0.190", "50%"]

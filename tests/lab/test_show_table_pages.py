@@ -97,7 +97,7 @@ def test_both_models_side_by_side() -> None:
 @pytest.mark.parametrize("number", ["1", "2", "3", "4"])
 def test_published_tables_are_shown_as_printed(number: str) -> None:
     scores = audit.read_scores(number)
-    table = table_pages.published_table(number, scores)
+    table = table_pages.printed_table(number, scores)
     assert caption(table).startswith(f"Table {number}, published (Llama-2-7B")
     read = cells(table)
     assert len(read) == len(scores)
