@@ -30,15 +30,15 @@
 # Every notebook has one cell like the next, with the settings that its page talks about.
 # [How to rerun](../book/rerun) shows how to change them, and the others.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 testbed = "data/testbed"  # folder with the testbed's training log and the files of its gate
-task_limit = None  # items per task; None: all
-n_perplexity = 200  # held-out windows per language for perplexity
-window = 64  # tokens per window
-seed = 0  # order of the documents, and simulations
-run_dir = "runs/testbed"  # where results are written
+task_limit = None  # items per task, spread evenly over it; None takes all
+n_perplexity = 200  # windows per language that perplexity is measured on
+window = 64  # tokens per window of text
+seed = 0  # seed of everything that is drawn at random, except training
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import json

@@ -27,13 +27,13 @@
 # explains the `objective`, to which we come near the end. [How to rerun](../book/rerun) shows how
 # to change them.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-window = 64  # tokens per window
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
-n_checked = 100  # windows per language on which this notebook checks relevance
-run_dir = "runs/testbed"  # where results are written
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+window = 64  # tokens per window of text
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
+n_checked = 100  # windows per language on which relevance is checked
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import dataclasses
@@ -173,7 +173,7 @@ relevance_pages.epsilon_table(found, y.item())
 # ## A gated MLP breaks the short way
 #
 # Llama's MLPs multiply: $z = \mathrm{SiLU}(g) \cdot u$, with a gate $g$ and an "up" value $u$
-# that are both linear in the same input ([the formula](../book/method)). Take one such unit on
+# that are both linear in the same input ([the formula](method)). Take one such unit on
 # our input $x = (1, 2)$:
 #
 # $$

@@ -28,18 +28,18 @@
 # and `window`, because every language gets windows of equally many tokens.
 # [How to rerun](../book/rerun) shows how to change them.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
 n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
+window = 64  # tokens per window of text
+seed = 0  # seed of everything that is drawn at random, except training
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
+threshold = 1.0  # normalised score above which a neuron is a candidate
 n_splits = 5  # random splits of the windows, for the sampling error
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path

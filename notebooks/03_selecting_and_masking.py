@@ -25,18 +25,18 @@
 # `rule`, `threshold` and `budget` decide what is selected; `random_seeds` how many random masks
 # stand beside each set. [How to rerun](../book/rerun) shows how to change them.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 n_samples = 1000  # windows of text per language that relevance is taken on
-seed = 0  # order of the documents, and simulations
+seed = 0  # seed of everything that is drawn at random, except training
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
 rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+threshold = 1.0  # normalised score above which a neuron is a candidate
+budget = None  # neurons to select per language; None: all above the threshold
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-run_dir = "runs/testbed"  # where results are written
+n_perplexity = 200  # windows per language that perplexity is measured on
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import tempfile

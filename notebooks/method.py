@@ -196,7 +196,7 @@ print(f"{len(neurons)} neurons; LangSpec-F1 {found.f1:.3f}; drops", found.drops)
 # | other statistics | §3.3 | `concentration` | the same stream → another score (layers, neurons) |
 # | 3 selection | §3.3, lines 17–20 | `neurons`, `selection` | scores → a `NeuronSet` per language |
 # | baselines | §4.2 | `baselines` | counts → `NeuronSet` |
-# | 4 masking | §3.4, line 23 | `interventions`, `masking` | model → the model intervened on, and back |
+# | 4 masking | §3.4, line 23 | `interventions`, `masking` | model → intervened on, and back |
 # | metric | §3.5, Eq. 3–5, line 25 | `metrics` | scores before and after → LangSpec-F1 |
 #
 # That is `crane_core`, and all of it; [its reference](../book/reference) lists every public name.

@@ -31,7 +31,7 @@ from crane_core.interventions import zero
 from crane_core.selection import NeuronSet, SelectionWarning, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import MASK_VALUES, Settings
-from crane_lab.show import readouts
+from crane_lab.stages.comparisons import loss_changes
 from crane_lab.stages.keys import weights_of
 from crane_lab.stages.outcomes import Evaluated, Row
 from crane_lab.store import Store, source_digest, write_table
@@ -189,7 +189,7 @@ def _outcome_rows(evaluated: Evaluated, tasks: Mapping[str, str], n_boot: int) -
         warnings.simplefilter("ignore")  # an empty set is a result here
         table = evaluated.table(tasks, n_boot).iloc[1:]
     x = list(evaluated.languages)
-    losses = readouts.loss_changes(evaluated.perplexities(), x)
+    losses = loss_changes(evaluated.perplexities(), x)
     losses = losses.rename(
         columns={
             **{name: f"{name}_loss" for name in x},

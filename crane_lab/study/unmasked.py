@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from crane_core.interventions import zero
 from crane_lab.pipeline import TABLES, Pipeline
 from crane_lab.study import gate
 from crane_lab.testbed.text import Writer
