@@ -1,0 +1,289 @@
+"""Values with their intervals or ranges: dots in rows, strips, Figure 6, the audit's bars.
+
+Intervals are always given; seaborn computes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+from crane_lab.show.style import (
+    BESIDE,
+    DASHED,
+    INK,
+    MARKS,
+    NOTE,
+    PALE,
+    QUIET,
+    SERIES,
+    minus,
+    palette,
+    panels,
+    styled,
+)
+
+
+def _rows(axes: Axes, labels: Sequence[str]) -> None:
+    """A horizontal row for each label, from top to bottom, every other one on a darker ground."""
+    for y in range(1, len(labels), 2):
+        axes.axhspan(y - 0.5, y + 0.5, color=PALE, alpha=0.5, linewidth=0, zorder=0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x")
+
+
+def _lanes(series: pd.Series, names: Sequence[str], width: float = 0.68) -> pd.Series:
+    """How far from the middle of its row each value lies, so that no series hides another."""
+    return (series.map(list(names).index) - (len(names) - 1) / 2) * width / max(len(names), 1)
+
+
+@styled
+def dot_ranges(
+    tables: Mapping[str, pd.DataFrame],
+    zero: Sequence[str] = (),
+    reference_label: str = "by chance",
+    title: str = "",
+    order: Sequence[str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Figure:
+    """Dots with ranges, one row for each thing compared and one panel for each measure.
+
+    Parameters
+    ----------
+    tables : name of a measure with its unit -> table with columns `row`, `series` (such as a
+        language), `value`, and optionally `low` and `high` (a range around the value) and
+        `reference` (a level to hold the value against, drawn as a tick). NaN is left out.
+    zero : panels with a line at 0.
+    reference_label : what the ticks are, for the legend.
+    order : the rows from top to bottom, by default those of all panels as they first appear.
+    names : what a series is called in the legend.
+    """
+    every = pd.concat(tables.values())
+    rows = [str(row) for row in order or dict.fromkeys(every["row"])]
+    series = list(dict.fromkeys(every["series"]))
+    colours = palette(series)
+    marks = dict(zip(series, MARKS * len(series), strict=False))
+    height = 1.25 + len(rows) * max(0.3, 0.13 * len(series))
+    figure, grid = panels(
+        len(tables), (max(1.85, 7.0 / len(tables)), 0), (1.9, height), sharex=False
+    )
+    ticked = "reference" in every and bool(every["reference"].notna().any())
+    for axes, (name, table) in zip(grid, tables.items(), strict=True):
+        own = table.assign(place=table["row"].astype(str).map(rows.index))
+        own["place"] += _lanes(own["series"], series)
+        _rows(axes, rows)
+        if name in zero:
+            axes.axvline(0, **DASHED)
+        if "low" in own:
+            axes.hlines(
+                own["place"], own["low"], own["high"], colors=own["series"].map(colours), lw=1.4
+            )
+        if "reference" in own:
+            axes.scatter(own["reference"], own["place"], s=40, marker="|", color=INK, linewidths=1)
+        sns.scatterplot(
+            own, x="value", y="place", hue="series", palette=colours, style="series", markers=marks,
+            s=26, linewidth=0, zorder=3, legend=False, ax=axes,
+        )  # fmt: skip
+        axes.set(xlabel=name, ylabel="")
+        axes.locator_params(axis="x", nbins=4 if len(tables) > 2 else 7)
+    dot = {"linestyle": "", "markeredgewidth": 0, "markersize": 6}
+    handles = [Line2D([], [], marker=marks[x], color=colours[x], **dot) for x in series]
+    labels = [(names or {}).get(x, str(x)) for x in series]
+    if ticked:
+        handles.append(Line2D([], [], marker="|", linestyle="", color=INK, markersize=8))
+        labels.append(reference_label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def f1_strip(
+    random: Mapping[str, ArrayLike],
+    marks: Mapping[str, Mapping[str, float]],
+    title: str = "",
+) -> Figure:
+    """LangSpec-F1 of random masks, a dot each, with other methods' values marked beside them.
+
+    Parameters
+    ----------
+    random : row, such as a masked language -> LangSpec-F1 of each random mask; may be empty.
+    marks : method -> row -> its LangSpec-F1.
+    """
+    rows = list(random)
+    null = "random mask"
+    values = [(row, null, f1) for row, found in random.items() for f1 in np.asarray(found)]
+    values += [(row, name, f1) for name, own in marks.items() for row, f1 in own.items()]
+    frame = pd.DataFrame(values, columns=["row", "method", "f1"])
+    frame = frame[frame["row"].isin(rows)]
+    methods = [*marks, null]
+    frame["place"] = frame["row"].map(rows.index) + _lanes(frame["method"], methods, 0.8)
+    figure = Figure(figsize=(7.2, 1.1 + (0.25 + 0.1 * len(methods)) * len(rows)))
+    axes = figure.subplots()
+    _rows(axes, rows)
+    sns.stripplot(
+        frame[frame["method"] == null], x="f1", y="place", orient="h", native_scale=True,
+        jitter=False, size=5, alpha=0.8, color=palette([null])[null], label=null, ax=axes,
+    )  # fmt: skip
+    sns.scatterplot(
+        frame[frame["method"] != null], x="f1", y="place", hue="method", hue_order=list(marks),
+        palette=palette(marks), style="method", style_order=list(marks),
+        markers=list(MARKS[1 : len(methods)]), s=36, linewidth=0, zorder=3, ax=axes,
+    )  # fmt: skip
+    axes.set(xlabel="LangSpec-F1", ylabel="", xlim=(-0.02, None), title=title)
+    axes.legend(**BESIDE)
+    return figure
+
+
+@styled
+def fig6_transfer(
+    table: pd.DataFrame,
+    languages: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    ylabel: str = "accuracy",
+    title: str = "",
+    floor: float | None = None,
+) -> Figure:
+    """Figure 6: each target language's own score under its masks, base model against chat model.
+
+    Parameters
+    ----------
+    table : as Table 3: `method`, `mask_language`, and `base_<language>` and `chat_<language>`, with
+        `_low` and `_high` if there are intervals; row Org first.
+    languages : the languages, one panel each.
+    labels : language -> name of its benchmark.
+    ylabel : what the scores are.
+    floor : the score that guessing gives, as a dotted line.
+
+    Raises ValueError if a column is missing or the first row is not Org.
+    """
+    needed = ["method", "mask_language"]
+    needed += [f"{model}_{x}" for x in languages for model in ("base", "chat")]
+    if lacking := [name for name in needed if name not in table]:
+        raise ValueError(f"the table lacks {', '.join(lacking)}: it has {list(table.columns)}")
+    if table.iloc[0]["method"] != "Org":
+        raise ValueError("the table's first row is not Org, the unmasked model")
+    colours, apart = palette(["base", "chat"]), 0.26
+    figure, grid = panels(len(languages), (2.6, 3.4), (1.2, 0), sharex=False)
+    for axes, language in zip(grid, languages, strict=True):
+        rows = table[(table["mask_language"] == language) | (table["method"] == "Org")]
+        scores = pd.DataFrame({m: rows[f"{m}_{language}"].astype(float) for m in colours})
+        for i, (model, colour) in enumerate(colours.items()):
+            axes.axhline(scores[model].iloc[0], color=colour, lw=0.9, ls="--", alpha=0.7)
+            if f"{model}_{language}_low" in rows:
+                places = np.arange(len(rows)) + (i - 0.5) * apart
+                low, high = (rows[f"{model}_{language}_{end}"].astype(float) for end in ("low", "high"))
+                axes.vlines(places, low, high, color=colour, linewidth=1.4)
+        sns.pointplot(
+            scores.assign(method=rows["method"]).melt("method", var_name="model"), x="method",
+            y="value", hue="model", palette=colours, markers=["o", "s"], dodge=apart,
+            linestyle="none", markersize=5.5, markeredgewidth=0, errorbar=None, ax=axes,
+        )  # fmt: skip
+        if floor is not None:
+            axes.axhline(floor, color=QUIET, linewidth=1, linestyle=":")
+        axes.set_xticks(range(len(rows)), rows["method"], rotation=35, ha="right")
+        axes.set(title=(labels or {}).get(language, language), xlabel="", ylabel=ylabel)
+        axes.tick_params(axis="x", length=0)
+    handles, models = grid[0].get_legend_handles_labels()
+    for axes in grid:
+        axes.get_legend().remove()
+    figure.legend(handles, models, loc="outside upper right", ncols=2)
+    figure.suptitle(title, x=0.02, ha="left")
+    return figure
+
+
+@styled
+def recomputed(frame: pd.DataFrame) -> Figure:
+    """Printed less recomputed LangSpec-F1, with what rounding allows as a bar (symlog scale).
+
+    `frame` as `crane_lab.audit.recompute` makes it.
+    """
+    unit = 5e-5
+    own = frame.assign(place=range(len(frame)))
+    labels = (own["table"] + " · " + own["method"] + " " + own["mask_language"]).to_list()
+    figure = Figure(figsize=(7.4, 1.3 + 0.19 * len(own)))
+    axes = figure.subplots()
+    axes.hlines(
+        own["place"], own["low"] - unit - own["recomputed"], own["high"] + unit - own["recomputed"],
+        color=QUIET, linewidth=5, alpha=0.5,
+    )  # fmt: skip
+    wrong = own["verdict"] != "agrees"
+    sns.scatterplot(
+        own, x="difference", y="place", hue=wrong, palette={False: INK, True: SERIES[2]},
+        style=wrong, markers={False: "o", True: "X"}, s=26, linewidth=0, zorder=3, legend=False,
+        ax=axes,
+    )  # fmt: skip
+    for row in own[wrong].to_dict("records"):
+        right = row["difference"] > 0
+        axes.annotate(
+            f"{row['printed']:.4f} printed, {row['recomputed']:.4f} follows",
+            (row["difference"], row["place"]), fontsize=7.5, va="center",
+            textcoords="offset points", xytext=(-9, 0) if right else (9, 0),
+            ha="right" if right else "left",
+        )  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=1e-3, linscale=1.2)
+    ticks = (-0.01, -0.001, -0.0005, 0, 0.0005, 0.001, 0.01)
+    axes.set_xticks(ticks, [minus(f"{tick:g}") for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(labelsize=7.5)
+    axes.set(
+        xlim=(-0.045, 0.045), ylim=(len(labels) - 0.4, -0.6), ylabel="",
+        xlabel="printed less recomputed LangSpec-F1",
+    )  # fmt: skip
+    axes.grid(axis="x")
+    return figure
+
+
+@styled
+def noise_ranges(frame: pd.DataFrame, level_z: float = 1.96, title: str = "") -> Figure:
+    """How many standard errors each drop may be, as bars from the least to the most.
+
+    `frame` as `crane_lab.audit.noise_table` makes it, of one table. A drop whose bar lies right of
+    the dashed line is certain to exceed noise, one left of it cannot; the masked language's bar is
+    filled.
+    """
+    own = frame.assign(
+        mask=frame["method"] + " " + frame["mask_language"], end=frame["z_high"].clip(lower=0.08)
+    )
+    masks, languages = (list(dict.fromkeys(own[x])) for x in ("mask", "language"))
+    colours = palette(languages)
+    own["place"] = own["mask"].map(masks.index) + _lanes(own["language"], languages, 0.72)
+    as_points = own["drop"].abs().max() < 1
+    figure = Figure(figsize=(7.4, 1.2 + 0.5 * len(masks)))
+    axes = figure.subplots()
+    _rows(axes, masks)
+    for language, bars in own.groupby("language", sort=False):
+        colour = colours[language]
+        filled = [colour if role == "target" else "none" for role in bars["role"]]
+        axes.barh(
+            bars["place"], bars["end"] - bars["z_low"], 0.19, left=bars["z_low"], color=filled,
+            edgecolor=colour, linewidth=1.1,
+        )  # fmt: skip
+        for end, place, drop in zip(bars["end"], bars["place"], bars["drop"], strict=True):
+            axes.annotate(
+                minus(f"{100 * drop:.1f}" if as_points else f"{drop:.2f}"), (end, place),
+                xytext=(3, 0), textcoords="offset points", va="center", fontsize=6.5,
+            )  # fmt: skip
+        axes.barh([], [], color=colour, label=language)
+    axes.axvline(level_z, **DASHED)
+    axes.set_xscale("symlog", linthresh=2, linscale=1.6)
+    ticks = [0, 0.5, 1, 1.96, 5, 10, 20, 40]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set(
+        xlim=(0, max(14, own["z_high"].max() * 1.35)), title=title,
+        xlabel="standard errors, from the least to the most that the two scores allow",
+    )  # fmt: skip
+    axes.legend(title="drop of", **BESIDE)
+    return figure
