@@ -68,7 +68,7 @@ write_table(checked, results / "audit_langspec_f1.csv")
 wrong = checked[checked["verdict"] == "disagrees"]
 display(
     figures.show(
-        audit.recomputed(checked),
+        figures.recomputed(checked),
         alt="Printed less recomputed LangSpec-F1 for every row of the four tables, with the range "
         "that rounding allows as a grey bar. "
         + f"{len(checked) - len(wrong)} rows lie inside. Outside: "
@@ -336,7 +336,7 @@ for number in ("1", "2"):
     unit = "points" if number == "1" else "grades"
     display(
         figures.show(
-            audit.noise_ranges(
+            figures.noise_ranges(
                 own, title=f"{tables[number].name}: drops, in {unit} at the bars' ends"
             ),
             alt=f"{tables[number].name}: for every mask and language the smallest and largest "
@@ -510,7 +510,7 @@ panels = {
 }
 display(
     figures.show(
-        audit.iso_f1(panels),
+        figures.iso_f1(panels),
         alt="Published rows by recall (horizontal) and precision (vertical) over lines of equal "
         "LangSpec-F1. "
         + " ".join(
@@ -553,7 +553,7 @@ nulls = pd.DataFrame(nulls)
 write_table(nulls, results / "audit_null_masks.csv")
 display(
     figures.show(
-        audit.null_curves(
+        figures.null_curves(
             curves, {"70 questions": 70, "Belebele": 900, "C-Eval": 1346, "MMLU": 14042}
         ),
         alt="Mean and 95th percentile of LangSpec-F1 of simulated masks that do nothing, against "
@@ -611,7 +611,7 @@ for title, corrected in (("as in the paper", False), ("scores from their floor",
 ends = {x: lines["as in the paper"][x][-1] for x in names}
 display(
     figures.show(
-        audit.even_damage_curves(
+        figures.even_damage_curves(
             shares, lines, marks, "Masks that hit every language alike (unmasked scores of Table 1)"
         ),
         alt="LangSpec-F1 of masks that take the same share above guessing from every language, "

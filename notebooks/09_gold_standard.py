@@ -290,25 +290,28 @@ write_table(found, results / "criteria_precision.csv")
 # ### Do they rank neurons as their effects do?
 #
 # Spearman's rank correlation over all neurons, with 95 % intervals from resampling neurons and
-# texts. Zero is what a random order gets; the dotted lines are as far as the noise in the effects
-# lets anyone come.
+# texts. Zero is what a random order gets; the ticks are as far as the noise in the effects lets
+# anyone come.
 
 # %% tags=["hide-input"]
 at_zero = agreed[agreed["set_to"] == value]
 overall = at_zero[(at_zero["language"] == "all") & (at_zero["truth"] == "selectivity")]
 overall = overall.sort_values("rho", ascending=False, kind="stable")
 ordered = overall["criterion"].to_list()
+shown = at_zero[at_zero["language"] != "all"].merge(trust, on=["truth", "language"])
+shown = shown.rename(
+    columns={"criterion": "row", "language": "series", "rho": "value", "all": "reference"}
+)
+correlations = {
+    f"rank correlation with {kind}": own for kind, own in shown.groupby("truth", sort=False)
+}
 display(
     figures.show(
-        figures.dots(
-            at_zero[at_zero["language"] != "all"],
-            "rank correlation",
+        figures.dot_ranges(
+            correlations,
+            zero=list(correlations),
+            reference_label="limit set by noise",
             order=ordered,
-            markers={
-                kind: own.set_index("language")["all"].to_dict()
-                for kind, own in trust.groupby("truth")
-            },
-            marker_label="limit set by noise",
             names=names,
         ),
         alt="Rank correlation of each criterion with necessity and with selectivity, by language, "
@@ -381,7 +384,7 @@ display(
 )
 display(
     figures.show(
-        figures.budget_curves(
+        figures.curves(
             {
                 names[x]: {
                     name: (own["budget"], own["significant"])
@@ -392,10 +395,10 @@ display(
                 .first()
                 .items()
             },
-            "share significantly selective",
             "neurons taken",
-            level=None,
+            "share significantly selective",
             highlighted=highlighted,
+            xscale="log",
         ),
         alt="Precision at budget by language. Mean over languages at the largest budget: "
         + "; ".join(f"{name} {share:.0%}" for name, share in wide[budgets[-1]].items()),
@@ -467,8 +470,15 @@ for column, error, label in (
 ):
     display(
         figures.show(
-            figures.budget_curves(
-                panels(column, error), label, highlighted=highlighted, scale="symlog"
+            figures.curves(
+                panels(column, error),
+                "neurons masked",
+                label,
+                level=0.0,
+                level_label="",
+                highlighted=highlighted,
+                xscale="log",
+                yscale="symlog",
             ),
             alt=f"Damage curves: {label}, by number of neurons masked. At {budget} neurons, mean "
             "over languages: "
@@ -579,11 +589,14 @@ curves = {
 }
 display(
     figures.show(
-        figures.budget_curves(
+        figures.curves(
             {"Effect of the set / sum of single effects": curves},
+            "neurons masked",
             "ratio (median, middle half)",
             level=1.0,
-            scale="log",
+            level_label="",
+            xscale="log",
+            yscale="log",
         ),
         alt="Effect of a set divided by the sum of single effects, by number of neurons. "
         + " ".join(

@@ -2,8 +2,8 @@
 
 `tables` recomputes them and applies the paper's definition, `grim` asks whether they are possible
 means, `noise` bounds what the choice of questions could do, `floors` counts scores from their floor
-and shows how LangSpec-F1 behaves, `claims` holds the text against the tables, and `drawing` has the
-figures. Everything here is computed from `data/published/`.
+and shows how LangSpec-F1 behaves, and `claims` holds the text against the tables. Everything here
+is computed from `data/published/`; `crane_lab.show.figures` draws it.
 """
 
 from crane_lab.audit.claims import (
@@ -57,13 +57,6 @@ from crane_lab.audit.tables import (
     published,
     recompute,
 )
-from crane_lab.show.audit_figures import (
-    even_damage_curves,
-    iso_f1,
-    noise_ranges,
-    null_curves,
-    recomputed,
-)
 
 __all__ = [
     "CHECKS",
@@ -82,7 +75,6 @@ __all__ = [
     "closeness",
     "definition",
     "even_damage",
-    "even_damage_curves",
     "extreme_pairings",
     "f1_bounds",
     "f1_intervals",
@@ -93,20 +85,16 @@ __all__ = [
     "grim_summary",
     "grim_table",
     "hypotheses",
-    "iso_f1",
     "largest_f1",
     "leaders",
     "noise_bounds",
-    "noise_ranges",
     "noise_table",
-    "null_curves",
     "null_f1",
     "possible_share",
     "published",
     "read_claims",
     "recompute",
     "recompute_from_counts",
-    "recomputed",
     "seeds_coincidence",
     "squares",
     "tally",

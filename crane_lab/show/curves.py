@@ -22,6 +22,7 @@ from crane_lab.show.style import (
     QUIET,
     palette,
     panels,
+    plain_log,
     styled,
 )
 
@@ -30,16 +31,16 @@ Line: TypeAlias = Sequence[ArrayLike]
 
 
 def _table(lines: Mapping[str, Mapping[str, Line]]) -> pd.DataFrame:
-    """Panel -> name -> line as one table with the columns panel, name, x, y, low, high."""
-    return pd.concat(
-        [
-            pd.DataFrame(dict(zip(("x", "y", "low", "high"), map(np.asarray, line), strict=False)))
-            .astype(np.float64)
-            .assign(panel=panel, name=name)
-            for panel, own in lines.items()
-            for name, line in own.items()
-        ]
-    )
+    """Panel -> name -> line as one table: panel, name, x, y, low and high (NaN: no band)."""
+    columns = ["x", "y", "low", "high"]
+    rows = [
+        pd.DataFrame(dict(zip(columns, map(np.asarray, line), strict=False)), dtype=np.float64)
+        .reindex(columns=columns)
+        .assign(panel=panel, name=name)
+        for panel, own in lines.items()
+        for name, line in own.items()
+    ]
+    return pd.concat(rows, ignore_index=True)
 
 
 @styled
@@ -49,7 +50,7 @@ def curves(
     ylabel: str,
     title: str = "",
     level: float | None = None,
-    level_label: str = "",
+    level_label: str = "chance",
     highlighted: Sequence[str] = (),
     rest: str = "other criteria",
     marks: Mapping[str, Mapping[str, float]] | None = None,
@@ -64,10 +65,10 @@ def curves(
     lines : name -> (x, y) or (x, y, low, high), for one panel; or title of a panel -> name -> the
         same, for several on common axes. A name has the same colour and mark in all panels.
     xlabel, ylabel : axis labels with units.
-    level, level_label : a horizontal dashed line and its name, if it has one.
+    level, level_label : a horizontal dashed line and its name ("" for none).
     highlighted, rest : curves drawn in colour (default: all); the others are grey lines under one
         legend entry, and what that says.
-    marks, mark_label : title of a panel -> name -> a level to mark by a dotted line, and what it is.
+    marks, mark_label : title of a panel -> name -> a level for a dotted line, and what it is.
     xscale, yscale : "linear", "log" or "symlog"; on a logarithmic horizontal axis the ticks are the
         values that occur, if they are few.
     """
@@ -76,7 +77,9 @@ def curves(
     names = list(dict.fromkeys(table["name"]))
     shown = [name for name in names if not highlighted or name in highlighted]
     colours = palette(shown)
-    repeats = {name: [colours[x] for x in shown[:i]].count(colours[name]) for i, name in enumerate(shown)}
+    repeats = {
+        name: [colours[x] for x in shown[:i]].count(colours[name]) for i, name in enumerate(shown)
+    }
     few = table.groupby(["panel", "name"]).size().max() <= 20
     look: dict[str, Any] = {
         "hue": "name", "hue_order": shown, "palette": colours, "style": "name", "estimator": None,
@@ -84,20 +87,17 @@ def curves(
         "markers": dict(zip(shown, MARKS * len(shown), strict=False)) if few else False,
         "markeredgewidth": 0,
     }  # fmt: skip
-    figure, grid = panels(
-        len(table["panel"].unique()), (3.1 if several else 4.8, 3.4), (1.6, 0)
-    )
+    figure, grid = panels(len(table["panel"].unique()), (3.1 if several else 4.8, 3.4), (1.6, 0))
     for axes, (name, own) in zip(grid, table.groupby("panel", sort=False), strict=True):
-        for _, line in own[~own["name"].isin(shown)].groupby("name", sort=False):
+        drawn = own[own["name"].isin(shown)]
+        for _, line in own.drop(drawn.index).groupby("name", sort=False):
             axes.plot(line["x"], line["y"], color=FAINT, linewidth=0.9)
+        sns.lineplot(drawn, x="x", y="y", ax=axes, **look)
         if level is not None:
-            axes.axhline(level, label=level_label or None, **DASHED)
-        sns.lineplot(own[own["name"].isin(shown)], x="x", y="y", ax=axes, **look)
-        if "low" in own:
-            for line_name, line in own[own["name"].isin(shown)].groupby("name", sort=False):
-                axes.fill_between(
-                    line["x"], line["low"], line["high"], color=colours[line_name], alpha=0.15, lw=0
-                )
+            axes.axhline(level, label=level_label or None, zorder=1, **DASHED)
+        for line_name, band in drawn.dropna(subset="low").groupby("name", sort=False):
+            colour = colours[line_name]
+            axes.fill_between(band["x"], band["low"], band["high"], color=colour, alpha=0.15, lw=0)
         for line_name, mark in (marks or {}).get(str(name), {}).items():
             axes.axhline(mark, color=colours[line_name], linestyle=":", linewidth=1.2)
         axes.set(title=name, xlabel="" if several else xlabel, ylabel=ylabel)
@@ -125,11 +125,13 @@ def _scale(axes: Axes, table: pd.DataFrame, xscale: str, yscale: str) -> None:
         axes.set_yscale(yscale, linthresh=0.1)
         axes.set_yticks(ticks := [-3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3], map(str, ticks))
         axes.minorticks_off()
-        drawn = table[[x for x in ("y", "low", "high") if x in table]]
+        drawn = table[["y", "low", "high"]]
         low, high = float(drawn.min(axis=None)), float(drawn.max(axis=None))
         axes.set_ylim(min(low * 1.2, -0.02), max(high * 1.2, 0.02))  # ticks widen the axis
     else:
         axes.set_yscale(yscale)
+        if yscale == "log":
+            plain_log(axes.yaxis)
 
 
 @styled
@@ -157,7 +159,8 @@ def null_curves(
     axes = figure.subplots()
     sns.lineplot(
         table, x="items", y="LangSpec-F1", hue=flipped, palette=palette(lines), estimator=None,
-        style="of the masks", dashes=dict(zip(kinds, ((), (4, 2)), strict=True)), ax=axes,
+        style="of the masks", dashes=dict(zip(kinds, ((), (4, 2)), strict=True)),
+        ax=axes,
     )  # fmt: skip
     top = axes.get_ylim()[1]
     for name, n in (sizes or {}).items():
@@ -165,6 +168,7 @@ def null_curves(
         axes.text(n, top, f" {name}", rotation=90, va="top", ha="right", fontsize=7.5, color=NOTE)
     axes.set(xscale="log", xlabel="items per language", ylim=(0, top), title=title)
     axes.set_xticks([100, 1000, 10000], ["100", "1,000", "10,000"])
+    axes.minorticks_off()
     sns.move_legend(axes, **BESIDE)
     return figure
 

@@ -1,11 +1,12 @@
-"""How things are distributed: relevance (Figure 2), kurtosis (Figure 3), margins, neurons, answers."""
+"""How things are distributed: relevance (Figure 2), kurtosis (Figure 3), margins, answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -21,9 +22,11 @@ from crane_lab.show.style import (
     MARKS,
     NOTE,
     ORDERED,
+    PAPER,
     QUIET,
     palette,
     panels,
+    plain_log,
     styled,
 )
 
@@ -76,6 +79,7 @@ def fig2_intuition(
     linear.set(ylabel="density", title="the peak", xlim=(-4, 4))
     logarithmic.set(ylabel="density, logarithmic", yscale="log", title="the tails")
     logarithmic.set_xlim(-reach * 1.05, reach * 1.05)
+    plain_log(logarithmic.yaxis)
     sns.move_legend(linear, "upper left", title=None)
     linear.set_ylim(top=linear.get_ylim()[1] * 1.25)
     if schematic:
@@ -172,6 +176,8 @@ def scatter(
         )  # fmt: skip
         if log:
             axes.set(xscale="log", yscale="log")
+            plain_log(axes.xaxis)
+            plain_log(axes.yaxis)
         axes.set_title((titles or {}).get(name, name))
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
@@ -202,8 +208,9 @@ def iso_f1(
         sns.scatterplot(
             frame, x=recall, y=precision, hue="method", hue_order=methods, style="method",
             style_order=methods, palette=palette(methods), markers=list(MARKS[: len(methods)]),
-            s=34, linewidth=0, zorder=3, clip_on=False, ax=axes,
+            s=34, linewidth=0, zorder=3, ax=axes,
         )  # fmt: skip
+        axes.collections[-1].set_clip_on(False)
         for row in frame[frame["method"] == "CRANE"].to_dict("records"):
             axes.annotate(
                 row["mask_language"], (row[recall], row[precision]), fontsize=8,
@@ -283,15 +290,17 @@ def stacked_bars(
         if list(shares.columns) != list(first.columns) or list(shares.index) != list(first.index):
             raise ValueError(f"panel {name!r} has other rows or columns than the first one")
     parts = [str(part) for part in first.columns]
+    colours = list(mpl.colormaps[ORDERED](np.linspace(0, 0.95, len(parts))))
     figure, grid = panels(len(tables), (2.3, 0.24 * len(first)), (1.6, 1.5))
     for axes, (name, shares) in zip(grid, tables.items(), strict=True):
         long = shares.set_axis(parts, axis=1).rename_axis("row").reset_index()
         sns.histplot(
             long.melt("row", var_name="part", value_name="share"), y="row", weights="share",
-            hue="part", hue_order=parts[::-1], multiple="stack", shrink=0.78, alpha=1, linewidth=0,
-            palette=sns.color_palette(ORDERED, len(parts)), legend=axes is grid[-1], ax=axes,
+            hue="part", hue_order=parts[::-1], multiple="stack", shrink=0.78, alpha=1,
+            edgecolor=PAPER, palette=colours, legend=axes is grid[-1], ax=axes,
         )  # fmt: skip
         axes.set(title=name, xlim=(0, 1), xlabel="", ylabel="")
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.tick_params(axis="y", length=0)
     legend = grid[-1].get_legend()
     assert legend is not None

@@ -14,13 +14,24 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangl
 from matplotlib.path import Path as MplPath
 from numpy.typing import ArrayLike
 
-from crane_lab.show.style import INK, NOTE, PAPER, PLAIN, QUIET, SIGNED, ink_on, minus, palette, styled
+from crane_lab.show.style import (
+    INK,
+    NOTE,
+    PAPER,
+    PLAIN,
+    QUIET,
+    SIGNED,
+    ink_on,
+    minus,
+    palette,
+    styled,
+)
 
 
 @styled
 def fig1_overview() -> Figure:
     """Figure 1: the method from corpora to LangSpec-F1, drawn by this project."""
-    figure = Figure(figsize=(9.6, 4.3))
+    figure = Figure(figsize=(9.6, 4.3), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 96), ylim=(0, 43))
     axes.axis("off")
@@ -129,7 +140,7 @@ def _arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
 @styled
 def fig5_transfer() -> Figure:
     """Figure 5: neurons found on the base model are masked on the chat model, drawn by us."""
-    figure = Figure(figsize=(9.6, 3.5))
+    figure = Figure(figsize=(9.6, 3.5), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 96), ylim=(0, 35))
     axes.axis("off")

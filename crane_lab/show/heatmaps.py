@@ -49,9 +49,7 @@ def _score_columns(table: pd.DataFrame, languages: Sequence[str] | None) -> list
     if languages is None:
         columns = list(table.columns)
         end = columns.index("langspec_f1") if "langspec_f1" in columns else 0
-        languages = [
-            c for c in columns[:end] if c not in ("method", "mask_language", "n_neurons")
-        ]
+        languages = [c for c in columns[:end] if c not in ("method", "mask_language", "n_neurons")]
     needed = ["method", "mask_language", *languages, "langspec_f1"]
     if missing := [column for column in needed if column not in table]:
         raise ValueError(f"the results table lacks {missing}: it has {list(table.columns)}")
@@ -90,7 +88,9 @@ def fig4_heatmap(
         [f"{a} · {b}" for a, b in zip(rows["method"], rows["mask_language"], strict=True)]
     )
     if "n_neurons" in rows:
-        drops.index = [f"{x}  (n = {int(n):,})" for x, n in zip(drops.index, rows["n_neurons"], strict=True)]
+        drops.index = [
+            f"{x}  (n = {int(n):,})" for x, n in zip(drops.index, rows["n_neurons"], strict=True)
+        ]
     reach = reach or float(np.nanmax(np.abs(drops))) or 1.0
     wide = 1.15 * len(languages)
     figure = Figure(figsize=(3.4 + wide + 2.4, 1.3 + 0.36 * len(rows)))

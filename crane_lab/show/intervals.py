@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from crane_lab.show.style import (
@@ -20,7 +21,6 @@ from crane_lab.show.style import (
     DASHED,
     INK,
     MARKS,
-    NOTE,
     PALE,
     QUIET,
     SERIES,
@@ -72,7 +72,7 @@ def dot_ranges(
     series = list(dict.fromkeys(every["series"]))
     colours = palette(series)
     marks = dict(zip(series, MARKS * len(series), strict=False))
-    height = 1.25 + len(rows) * max(0.3, 0.13 * len(series))
+    height = 1.25 + len(rows) * max(0.3, 0.12 * len(series))
     figure, grid = panels(
         len(tables), (max(1.85, 7.0 / len(tables)), 0), (1.9, height), sharex=False
     )
@@ -131,8 +131,8 @@ def f1_strip(
     axes = figure.subplots()
     _rows(axes, rows)
     sns.stripplot(
-        frame[frame["method"] == null], x="f1", y="place", orient="h", native_scale=True,
-        jitter=False, size=5, alpha=0.8, color=palette([null])[null], label=null, ax=axes,
+        frame[frame["method"] == null], x="f1", y="place", hue="method", palette=palette([null]),
+        orient="h", native_scale=True, jitter=False, size=5, alpha=0.8, ax=axes,
     )  # fmt: skip
     sns.scatterplot(
         frame[frame["method"] != null], x="f1", y="place", hue="method", hue_order=list(marks),
@@ -177,17 +177,18 @@ def fig6_transfer(
     for axes, language in zip(grid, languages, strict=True):
         rows = table[(table["mask_language"] == language) | (table["method"] == "Org")]
         scores = pd.DataFrame({m: rows[f"{m}_{language}"].astype(float) for m in colours})
-        for i, (model, colour) in enumerate(colours.items()):
-            axes.axhline(scores[model].iloc[0], color=colour, lw=0.9, ls="--", alpha=0.7)
-            if f"{model}_{language}_low" in rows:
-                places = np.arange(len(rows)) + (i - 0.5) * apart
-                low, high = (rows[f"{model}_{language}_{end}"].astype(float) for end in ("low", "high"))
-                axes.vlines(places, low, high, color=colour, linewidth=1.4)
         sns.pointplot(
             scores.assign(method=rows["method"]).melt("method", var_name="model"), x="method",
             y="value", hue="model", palette=colours, markers=["o", "s"], dodge=apart,
             linestyle="none", markersize=5.5, markeredgewidth=0, errorbar=None, ax=axes,
         )  # fmt: skip
+        for i, (model, colour) in enumerate(colours.items()):
+            axes.axhline(scores[model].iloc[0], color=colour, lw=0.9, ls="--", alpha=0.7)
+            column = f"{model}_{language}"
+            if f"{column}_low" in rows:
+                low, high = (rows[f"{column}_{end}"].astype(float) for end in ("low", "high"))
+                places = np.arange(len(rows)) + (i - 0.5) * apart
+                axes.vlines(places, low, high, color=colour, linewidth=1.4)
         if floor is not None:
             axes.axhline(floor, color=QUIET, linewidth=1, linestyle=":")
         axes.set_xticks(range(len(rows)), rows["method"], rotation=35, ha="right")
@@ -275,7 +276,6 @@ def noise_ranges(frame: pd.DataFrame, level_z: float = 1.96, title: str = "") ->
                 minus(f"{100 * drop:.1f}" if as_points else f"{drop:.2f}"), (end, place),
                 xytext=(3, 0), textcoords="offset points", va="center", fontsize=6.5,
             )  # fmt: skip
-        axes.barh([], [], color=colour, label=language)
     axes.axvline(level_z, **DASHED)
     axes.set_xscale("symlog", linthresh=2, linscale=1.6)
     ticks = [0, 0.5, 1, 1.96, 5, 10, 20, 40]
@@ -285,5 +285,6 @@ def noise_ranges(frame: pd.DataFrame, level_z: float = 1.96, title: str = "") ->
         xlim=(0, max(14, own["z_high"].max() * 1.35)), title=title,
         xlabel="standard errors, from the least to the most that the two scores allow",
     )  # fmt: skip
-    axes.legend(title="drop of", **BESIDE)
+    handles = [Patch(color=colour, label=language) for language, colour in colours.items()]
+    axes.legend(handles=handles, title="drop of", **BESIDE)
     return figure

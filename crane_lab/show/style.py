@@ -20,11 +20,15 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from IPython.display import HTML
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from IPython.display import HTML
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from crane_lab.texts.languages import NAMES
 
 PAPER = "#fbfaf7"  # opaque, so that a figure reads the same on a light and on a dark page
 PLAIN = "#ffffff"
@@ -65,6 +69,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHED: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 0.9}
 BESIDE: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 DPI = 144
+LEAST = 560  # pixels; a narrower page scrolls the figure instead of shrinking it beyond reading
 
 P = ParamSpec("P")
 
@@ -162,18 +167,19 @@ def show(figure: Figure, alt: str) -> HTML:
     data = base64.b64encode(png(figure)).decode()
     width = round(figure.get_figwidth() * 100)
     return HTML(
-        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" '
-        f'style="width:{width}px;max-width:100%;height:auto">'
+        f'<div style="overflow-x:auto"><img src="data:image/png;base64,{data}" '
+        f'alt="{html.escape(alt)}" style="width:{width}px;max-width:100%;'
+        f'min-width:{min(width, LEAST)}px;height:auto"></div>'
     )
 
 
 def palette(names: Iterable[Any]) -> dict[Any, str]:
     """A colour for each name, the same in every figure for a language and for a method.
 
-    "reading_vi" and "mask vi" are coloured as the language they end in, "LAPE, contrast" as the
-    method it begins with. Other names take `SERIES` in their order, and evenly spaced hues if they
-    are many; names that all have a number at one end ("layer 3") are ordered, and so are their
-    colours.
+    "reading_vi" and "mask vi" are coloured as the language they end in (a code, or one of `NAMES`),
+    "LAPE, contrast" as the method it begins with. Other names take `SERIES` in their order, and
+    evenly spaced hues if they are many; names that all have a number at one end ("layer 3") are
+    ordered, and so are their colours.
     """
     names = list(dict.fromkeys(names))
     known = {name: colour for name in names if (colour := _own_colour(str(name)))}
@@ -196,7 +202,8 @@ def _own_colour(name: str) -> str | None:
     begins = [method for method in METHODS if name.startswith(method)]
     if begins:
         return METHODS[max(begins, key=len)]
-    return LANGUAGES.get(name.replace(" ", "_").rpartition("_")[2])
+    last = name.replace(" ", "_").rpartition("_")[2]
+    return LANGUAGES.get(next((code for code, full in NAMES.items() if full == last), last))
 
 
 def ink_on(ground: Sequence[float]) -> str:
@@ -226,6 +233,14 @@ def panels(
     for axes in grid[count:]:
         axes.axis("off")
     return figure, list(grid[:count])
+
+
+def plain_log(axis: Axis) -> None:
+    """Write numbers, not powers of ten, on a logarithmic axis: at 1, 2 and 5 if it spans little."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def minus(text: str) -> str:

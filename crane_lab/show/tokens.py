@@ -99,7 +99,7 @@ def token_heatmap(
             x += extent
         y += line + 0.12
     height = y + 0.75
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")

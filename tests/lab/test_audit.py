@@ -16,7 +16,6 @@ from scipy.stats import binomtest
 
 from crane_core.metrics import langspec_f1
 from crane_lab import audit
-from crane_lab.show import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "data" / "published"
@@ -428,21 +427,3 @@ def test_lapes_released_sets_have_these_sizes() -> None:
 
     found = NeuronSet.from_lape_file(LAPE_FILE, shape=(32, 11008))
     assert {x: len(found[x]) for x in L} == audit.LAPE_RELEASED
-
-
-# --- figures ------------------------------------------------------------------------------------
-
-
-def test_figures_are_drawn(tables: dict[str, audit.Published]) -> None:
-    noise = audit.noise_table(tables)
-    variants = audit.variants(tables)
-    shares = [0.0, 0.5, 1.0]
-    drawn = [
-        audit.recomputed(audit.recompute(tables)),
-        audit.noise_ranges(noise[noise["number"] == "2"]),
-        audit.iso_f1({"all": variants}),
-        audit.null_curves({"10 %": ([70, 900], [0.1, 0.05], [0.2, 0.1])}, {"here": 70}),
-        audit.even_damage_curves(shares, {"one": {"en": [0, 0.3, 0.6]}}, {"one": {"en": 0.2}}),
-    ]
-    for figure in drawn:
-        assert figures.png(figure).startswith(b"\x89PNG")
