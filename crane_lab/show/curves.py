@@ -102,8 +102,8 @@ def curves(
             axes.axhline(mark, color=colours[line_name], linestyle=":", linewidth=1.2)
         axes.set(title=name, xlabel="" if several else xlabel, ylabel=ylabel)
         _scale(axes, table, xscale, yscale)
-    for axes in grid[:-1]:
-        axes.get_legend().remove()
+        if axes is not grid[-1] and (legend := axes.get_legend()):
+            legend.remove()
     if len(shown) < len(names):
         grid[-1].plot([], [], color=FAINT, linewidth=0.9, label=rest)
     if marks:
@@ -125,8 +125,8 @@ def _scale(axes: Axes, table: pd.DataFrame, xscale: str, yscale: str) -> None:
         axes.set_yscale(yscale, linthresh=0.1)
         axes.set_yticks(ticks := [-3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3], map(str, ticks))
         axes.minorticks_off()
-        drawn = table[["y", "low", "high"]]
-        low, high = float(drawn.min(axis=None)), float(drawn.max(axis=None))
+        drawn = table[["y", "low", "high"]].to_numpy()
+        low, high = np.nanmin(drawn), np.nanmax(drawn)
         axes.set_ylim(min(low * 1.2, -0.02), max(high * 1.2, 0.02))  # ticks widen the axis
     else:
         axes.set_yscale(yscale)
@@ -155,8 +155,7 @@ def null_curves(
             for kind, f1 in zip(kinds, found, strict=True)
         ]
     )
-    figure = Figure(figsize=(7.0, 3.4))
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, (7.0, 3.4), (0, 0))
     sns.lineplot(
         table, x="items", y="LangSpec-F1", hue=flipped, palette=palette(lines), estimator=None,
         style="of the masks", dashes=dict(zip(kinds, ((), (4, 2)), strict=True)),

@@ -27,6 +27,7 @@ from crane_lab.show.style import (
     palette,
     panels,
     plain_log,
+    shared_legend,
     styled,
 )
 
@@ -218,10 +219,7 @@ def iso_f1(
             )  # fmt: skip
         axes.set(xlim=(0, 1), ylim=(0, 1.02), title=name, xlabel="", ylabel="")
         axes.set_box_aspect(1)
-    handles, names = grid[0].get_legend_handles_labels()
-    for axes in grid:
-        axes.get_legend().remove()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names))
+    shared_legend(figure, grid, "outside upper center")
     figure.supxlabel("recall: share of the masked language's score that is lost")
     figure.supylabel("precision: the masked language's share")
     figure.suptitle(title)
@@ -256,10 +254,9 @@ def layer_counts(sets: Mapping[str, NeuronSet], site: str | None = None, title: 
     """Bars of how many neurons of each set lie in each layer, of one site or of all together."""
     counts = {name: neurons.counts(site).numpy() for name, neurons in sets.items()}
     label = {name: f"{name} ({values.sum():,})" for name, values in counts.items()}
-    frame = pd.DataFrame({label[name]: values for name, values in counts.items()})
+    frame = pd.DataFrame(counts).rename(columns=label)
     layers = len(frame)
-    figure = Figure(figsize=(min(10.0, 3.2 + 0.55 * layers), 2.9))
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, (min(6.8, 0.55 * layers), 2.9), (3.2, 0))
     sns.barplot(
         frame.melt(ignore_index=False).reset_index(), x="index", y="value", hue="variable",
         palette={label[name]: colour for name, colour in palette(counts).items()}, saturation=1,
@@ -302,11 +299,7 @@ def stacked_bars(
         axes.set(title=name, xlim=(0, 1), xlabel="", ylabel="")
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.tick_params(axis="y", length=0)
-    legend = grid[-1].get_legend()
-    assert legend is not None
-    handles = legend.legend_handles[::-1]
-    legend.remove()
-    figure.legend(handles, parts, loc="outside upper center", ncols=len(parts))
+    shared_legend(figure, grid, "outside upper center", reverse=True)
     figure.supxlabel(xlabel)
     figure.suptitle(title)
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.path import Path as MplPath
 from numpy.typing import ArrayLike
@@ -28,13 +29,27 @@ from crane_lab.show.style import (
 )
 
 
+def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
+    """A blank figure with axes over all of it, in tenths of an inch."""
+    figure = Figure(figsize=(width / 10, height / 10), layout=PlaceHolderLayoutEngine(False, False))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    return figure, axes
+
+
+def _stage(
+    axes: Axes, x: float, y: float, width: float, height: float, colour: str, title: str
+) -> None:
+    """A tinted ground with a title."""
+    axes.add_patch(Rectangle((x, y), width, height, fc=mpl.colors.to_rgba(colour, 0.08)))
+    axes.text(x + 1.4, y + height - 1.9, title, weight="bold", va="center")
+
+
 @styled
 def fig1_overview() -> Figure:
     """Figure 1: the method from corpora to LangSpec-F1, drawn by this project."""
-    figure = Figure(figsize=(9.6, 4.3), layout="none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, 96), ylim=(0, 43))
-    axes.axis("off")
+    figure, axes = _sheet(96, 43)
     stages = palette(["Relevance", "Concentration and selection", "Functional necessity"])
     steps = [
         ("Corpora", "windows of text, equal\nin length and number", "Alg. 1, line 3"),
@@ -48,26 +63,14 @@ def fig1_overview() -> Figure:
         ("LangSpec-F1", "damage to the target,\nsparing the others", "Eq. 3–5"),
     ]
     sketches = _sketches()
+    rounded: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.8", "fc": PLAIN, "lw": 1.2}
     column, gutter, box, gap, top = 28.0, 4.0, 8.8, 3.2, 28.8
     for i, (name, colour) in enumerate(stages.items()):
         left = 2.0 + i * (column + gutter)
-        axes.add_patch(
-            Rectangle((left, 2.4), column, 39, facecolor=mpl.colors.to_rgba(colour, 0.08))
-        )
-        axes.text(left + 1.4, 39.6, f"{i + 1}  {name}", weight="bold", va="center")
+        _stage(axes, left, 2.4, column, 39, colour, f"{i + 1}  {name}")
         for j, (title, text, source) in enumerate(steps[3 * i : 3 * i + 3]):
             x, y = left + 1.4, top - j * (box + gap)
-            axes.add_patch(
-                FancyBboxPatch(
-                    (x, y),
-                    column - 2.8,
-                    box,
-                    boxstyle="round,pad=0,rounding_size=0.8",
-                    facecolor=PLAIN,
-                    edgecolor=colour,
-                    linewidth=1.2,
-                )
-            )
+            axes.add_patch(FancyBboxPatch((x, y), column - 2.8, box, ec=colour, **rounded))
             axes.text(x + 1.2, y + box - 1.1, title, weight="bold", va="top", fontsize=10)
             axes.text(x + 1.2, y + 1.0, text, va="bottom", fontsize=8.5, linespacing=1.3)
             axes.text(
@@ -123,64 +126,42 @@ def _sketches() -> list[list[tuple[str, Any]]]:
 
 
 def _arrow(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    axes.add_patch(
-        FancyArrowPatch(
-            path=MplPath(points),
-            arrowstyle="-|>",
-            mutation_scale=11,
-            color=INK,
-            linewidth=1.2,
-            joinstyle="miter",
-            shrinkA=0,
-            shrinkB=0,
-        )
-    )
+    arrow = FancyArrowPatch(
+        path=MplPath(points), arrowstyle="-|>", mutation_scale=11, color=INK, linewidth=1.2,
+        joinstyle="miter", shrinkA=0, shrinkB=0,
+    )  # fmt: skip
+    axes.add_patch(arrow)
 
 
 @styled
 def fig5_transfer() -> Figure:
     """Figure 5: neurons found on the base model are masked on the chat model, drawn by us."""
-    figure = Figure(figsize=(9.6, 3.5), layout="none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, 96), ylim=(0, 35))
-    axes.axis("off")
+    figure, axes = _sheet(96, 35)
     base, chat = palette(["base", "chat"]).values()
     chosen = {(0, 2), (0, 5), (1, 1), (2, 4), (2, 6), (3, 3)}
 
-    def panel(left: float, width: float, colour: str, title: str, note: str) -> None:
-        axes.add_patch(Rectangle((left, 4), width, 29, facecolor=mpl.colors.to_rgba(colour, 0.08)))
-        axes.text(left + 1.4, 31, title, weight="bold", va="center")
-        axes.text(left + width / 2, 1.9, note, ha="center", va="center", fontsize=8.5)
-
-    def neurons(left: float, colour: str, off: bool) -> None:
+    def model(left: float, colour: str, title: str, note: str, steps: Sequence[str]) -> None:
+        off = colour == chat
+        _stage(axes, left, 4, 40, 29, colour, title)
+        axes.text(left + 20, 1.9, note, ha="center", va="center", fontsize=8.5)
+        axes.text(left + 13.1, 6.6, "MLP neurons, layer by layer", ha="center", fontsize=8)
         for layer, unit in np.ndindex(4, 8):
-            x, y = left + 2.9 * unit, 10.5 + 5 * layer
+            x, y = left + 3 + 2.9 * unit, 10.5 + 5 * layer
             mine = (layer, unit) in chosen
             face = colour if mine and not off else PLAIN
-            axes.add_patch(
-                Circle((x, y), 1.15, facecolor=face, edgecolor=colour if mine else QUIET)
-            )
+            axes.add_patch(Circle((x, y), 1.15, fc=face, ec=colour if mine else QUIET))
             if mine and off:
-                axes.plot([x - 0.8, x + 0.8], [y - 0.8, y + 0.8], color=colour, lw=1.6)
-                axes.plot([x - 0.8, x + 0.8], [y + 0.8, y - 0.8], color=colour, lw=1.6)
-        axes.text(left + 10.1, 6.6, "MLP neurons, layer by layer", ha="center", fontsize=8)
+                axes.plot(x, y, "x", color=colour, markersize=8, markeredgewidth=1.6)
+        for y, text in zip((25, 18, 11), steps, strict=True):
+            axes.text(left + 33.5, y, text, ha="center", va="center", fontsize=8.5)
+        for y in (22, 15):
+            _arrow(axes, [(left + 33.5, y + 0.6), (left + 33.5, y - 1.4)])
 
-    panel(2, 40, base, "Base model", "relevance, kurtosis, selection: here and only here")
-    neurons(5, base, off=False)
-    for y, text in (
-        (25, "text in each\nlanguage"),
-        (18, "kurtosis of\nrelevance"),
-        (11, "set for one\nlanguage"),
-    ):
-        axes.text(35.5, y, text, ha="center", va="center", fontsize=8.5)
-    for y in (22, 15):
-        _arrow(axes, [(35.5, y + 0.6), (35.5, y - 1.4)])
-    panel(54, 40, chat, "Chat model", "same positions masked, no search of its own")
-    neurons(57, chat, off=True)
-    for y, text in ((25, "set outputs\nto zero"), (18, "ask and\nevaluate"), (11, "LangSpec-F1")):
-        axes.text(87.5, y, text, ha="center", va="center", fontsize=8.5)
-    for y in (22, 15):
-        _arrow(axes, [(87.5, y + 0.6), (87.5, y - 1.4)])
+    found = ("text in each\nlanguage", "kurtosis of\nrelevance", "set for one\nlanguage")
+    note = "relevance, kurtosis, selection: here and only here"
+    model(2, base, "Base model", note, found)
+    masked = ("set outputs\nto zero", "ask and\nevaluate", "LangSpec-F1")
+    model(54, chat, "Chat model", "same positions masked, no search of its own", masked)
     _arrow(axes, [(42.6, 17), (53.4, 17)])
     axes.text(48, 20.6, "the same\nindices", ha="center", va="center", fontsize=8.5)
     axes.text(48, 13.2, "(layer,\nneuron)", ha="center", va="center", fontsize=8)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -84,63 +83,51 @@ def fig4_heatmap(
     languages = _score_columns(table, languages)
     rows = table.iloc[1:]
     drops = table.iloc[0][languages].astype(float) - rows[languages].astype(float)
-    drops.index = pd.Index(
-        [f"{a} · {b}" for a, b in zip(rows["method"], rows["mask_language"], strict=True)]
-    )
+    names = rows["method"] + " · " + rows["mask_language"]
     if "n_neurons" in rows:
-        drops.index = [
-            f"{x}  (n = {int(n):,})" for x, n in zip(drops.index, rows["n_neurons"], strict=True)
-        ]
+        names += rows["n_neurons"].map("  (n = {:,.0f})".format)
+    drops.index = pd.Index(names)
     reach = reach or float(np.nanmax(np.abs(drops))) or 1.0
     wide = 1.15 * len(languages)
-    figure = Figure(figsize=(3.4 + wide + 2.4, 1.3 + 0.36 * len(rows)))
-    heat, bars = figure.subplots(1, 2, gridspec_kw={"width_ratios": [wide, 2.4]})
+    figure, (heat, bars) = panels(
+        2, ((wide + 2.4) / 2, 0.36 * len(rows)), (3.4, 1.3), sharex=False, sharey=False,
+        gridspec_kw={"width_ratios": [wide, 2.4]},
+    )  # fmt: skip
+    bar = {"location": "bottom", "shrink": 0.8, "aspect": 30}
     _heatmap(
-        heat,
-        drops.rename(columns=dict(labels or {})),
-        ".3f" if reach < 2 else ".2f",
-        vmin=-reach,
-        vmax=reach,
-        cbar=True,
-        cbar_kws={
-            "location": "bottom",
-            "shrink": 0.8,
-            "aspect": 30,
-            "label": f"drop in {unit} (Org − masked)",
-        },
-    )
+        heat, drops.rename(columns=dict(labels or {})), ".3f" if reach < 2 else ".2f", vmin=-reach,
+        vmax=reach, cbar=True, cbar_kws=bar | {"label": f"drop in {unit} (Org − masked)"},
+    )  # fmt: skip
     for i, language in enumerate(rows["mask_language"]):
         if language in languages:
             place = (languages.index(language) + 0.01, i + 0.04)
             heat.add_patch(Rectangle(place, 0.98, 0.92, fill=False, ec=INK, lw=1.6))
     _f1_bars(bars, rows)
-    methods = rows["method"].to_numpy()
-    for i in np.flatnonzero(methods[1:] != methods[:-1]) + 1:
-        heat.axhline(i, color=INK, linewidth=0.8)
-        bars.axhline(i - 0.5, color=INK, linewidth=0.8)
+    methods = rows["method"].to_list()
+    for i in range(1, len(methods)):
+        if methods[i] != methods[i - 1]:
+            heat.axhline(i, color=INK, linewidth=0.8)
+            bars.axhline(i - 0.5, color=INK, linewidth=0.8)
     figure.suptitle(title)
     return figure
 
 
 def _f1_bars(axes: Axes, rows: pd.DataFrame) -> None:
     """LangSpec-F1 of each row as a bar with its interval, in the colour of the masked language."""
-    f1 = rows["langspec_f1"].astype(float).to_numpy()
-    places, language = np.arange(len(rows)), rows["mask_language"].astype(str).to_numpy()
+    f1 = ends = rows["langspec_f1"].to_numpy(float)
+    places, language = np.arange(len(rows)), rows["mask_language"].to_numpy(str)
     sns.barplot(
-        x=f1, y=places, hue=language, orient="h", palette=palette(language), saturation=1,
-        width=0.62, legend=False, ax=axes,
+        x=f1, y=places, hue=language, palette=palette(language), orient="h", width=0.62,
+        saturation=1, legend=False, ax=axes,
     )  # fmt: skip
-    ends = f1.copy()
     if {"langspec_f1_low", "langspec_f1_high"} <= set(rows.columns):
-        low, high = (rows[f"langspec_f1_{end}"].astype(float) for end in ("low", "high"))
+        low, high = (rows[f"langspec_f1_{end}"].to_numpy(float) for end in ("low", "high"))
         axes.hlines(places, low, high, color=INK, linewidth=1.2)
-        ends = np.fmax(ends, high)
-    for place, end, value in zip(places, ends, f1, strict=True):
+        ends = np.fmax(f1, high)
+    for place, (end, value) in enumerate(zip(ends, f1, strict=True)):
         axes.text(end, place, f" {value:.3f}", va="center", fontsize=8)
-    axes.set(
-        xlabel="LangSpec-F1", xlim=(0, max(0.1, float(np.nanmax(ends))) * 1.3),
-        ylim=(len(rows) - 0.5, -0.5), ylabel="",
-    )  # fmt: skip
+    axes.set(xlabel="LangSpec-F1", ylabel="", ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlim(0, max(0.1, float(np.nanmax(ends))) * 1.3)
     axes.tick_params(left=False, labelleft=False)
 
 
@@ -153,23 +140,18 @@ def overlap_heatmap(sets: Mapping[str, NeuronSet], title: str = "") -> Figure:
     Jaccard index.
     """
     names = list(sets)
-    results = [[overlap(sets[a], sets[b]) for b in names] for a in names]
-    texts = [
-        [
-            f"{r.shared:,}"
-            if i == j or not r.expected_within_layers
-            else f"{r.shared:,}\n{r.shared / r.expected_within_layers:.1f} × chance"
-            for j, r in enumerate(row)
-        ]
-        for i, row in enumerate(results)
-    ]
-    jaccard = pd.DataFrame([[r.jaccard for r in row] for row in results], names, names)
-    figure = Figure(figsize=(1.3 * len(names) + 1.8, 1.0 * len(names) + 0.9))
-    axes = figure.subplots()
-    label = "Jaccard index (shared / in either)"
+    found = {(a, b): overlap(sets[a], sets[b]) for a in names for b in names}
+    texts = {
+        (a, b): f"{one.shared:,}"
+        if a == b or not one.expected_within_layers
+        else f"{one.shared:,}\n{one.shared / one.expected_within_layers:.1f} × chance"
+        for (a, b), one in found.items()
+    }
+    jaccard = pd.DataFrame([[found[a, b].jaccard for b in names] for a in names], names, names)
+    figure, (axes,) = panels(1, (1.3 * len(names), 1.0 * len(names)), (1.8, 0.9))
     _heatmap(
-        axes, jaccard, texts=texts, colours=ORDERED, vmin=0, vmax=1, cbar=True,
-        cbar_kws={"label": label},
+        axes, jaccard, texts=[[texts[a, b] for b in names] for a in names], colours=ORDERED, vmin=0,
+        vmax=1, cbar=True, cbar_kws={"label": "Jaccard index (shared / in either)"},
     )  # fmt: skip
     axes.set_title(title or "neurons shared by two languages' sets")
     return figure
@@ -188,22 +170,18 @@ def matrix_heatmap(
     `matrix` has the masked language (or method and language) as index and the language evaluated
     as columns. Raises ValueError for a value that is not positive.
     """
-    values = matrix.to_numpy(dtype=np.float64)
-    if (values <= 0).any():
+    if (matrix <= 0).any(axis=None):
         raise ValueError("the matrix holds values that are not positive: expected ratios")
-    reach = max(float(np.nanmax(np.abs(np.log(values)))), math.log(1.1))
-    ticks = np.exp(np.linspace(-reach, reach, 5))
-    figure = Figure(figsize=(1.1 * len(matrix.columns) + 2.9, 0.46 * len(matrix) + 1.3))
-    axes = figure.subplots()
+    logs = matrix.astype(float).map(math.log)
+    reach = max(float(np.nanmax(logs.abs())), math.log(1.1))
+    texts = [[f"{x:.2f}" for x in row] for row in matrix.to_numpy()]
+    ticks = {"ticks": np.linspace(-reach, reach, 5), "format": lambda x, _: f"{math.exp(x):.3g}"}
+    figure, (axes,) = panels(1, (1.1 * len(matrix.columns), 0.46 * len(matrix)), (2.9, 1.3))
     _heatmap(
-        axes, matrix, ".2f", norm=LogNorm(math.exp(-reach), math.exp(reach)), cbar=True,
-        cbar_kws={"label": label},
+        axes, logs, texts=texts, vmin=-reach, vmax=reach, cbar=True,
+        cbar_kws={"label": label, **ticks},
     )  # fmt: skip
     axes.set(xlabel=column_label, ylabel=row_label, title=title)
-    bar = axes.collections[0].colorbar
-    assert bar is not None
-    bar.set_ticks(ticks.tolist(), labels=[f"{tick:.3g}" for tick in ticks])
-    bar.minorticks_off()
     return figure
 
 
@@ -215,12 +193,9 @@ def correlation_heatmap(matrix: pd.DataFrame, title: str = "") -> Figure:
     """
     if (matrix.abs() > 1 + 1e-9).any(axis=None):
         raise ValueError("the matrix holds values outside -1 to 1: expected correlations")
-    size = len(matrix)
-    figure = Figure(figsize=(0.62 * size + 2.9, 0.42 * size + 2.1))
-    axes = figure.subplots()
-    _heatmap(
-        axes, matrix, ".2f", vmin=-1, vmax=1, cbar=True, cbar_kws={"label": "rank correlation"}
-    )
+    figure, (axes,) = panels(1, (0.62 * len(matrix), 0.42 * len(matrix)), (2.9, 2.1))
+    bar = {"label": "rank correlation"}
+    _heatmap(axes, matrix, ".2f", vmin=-1, vmax=1, cbar=True, cbar_kws=bar)
     axes.set_xticks(axes.get_xticks(), [str(x) for x in matrix.columns], rotation=35, ha="right")
     axes.set_title(title)
     return figure

@@ -12,7 +12,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
@@ -27,6 +26,7 @@ from crane_lab.show.style import (
     minus,
     palette,
     panels,
+    shared_legend,
     styled,
 )
 
@@ -76,7 +76,6 @@ def dot_ranges(
     figure, grid = panels(
         len(tables), (max(1.85, 7.0 / len(tables)), 0), (1.9, height), sharex=False
     )
-    ticked = "reference" in every and bool(every["reference"].notna().any())
     for axes, (name, table) in zip(grid, tables.items(), strict=True):
         own = table.assign(place=table["row"].astype(str).map(rows.index))
         own["place"] += _lanes(own["series"], series)
@@ -85,7 +84,11 @@ def dot_ranges(
             axes.axvline(0, **DASHED)
         if "low" in own:
             axes.hlines(
-                own["place"], own["low"], own["high"], colors=own["series"].map(colours), lw=1.4
+                own["place"],
+                own["low"],
+                own["high"],
+                colors=[colours[x] for x in own["series"]],
+                lw=1.4,
             )
         if "reference" in own:
             axes.scatter(own["reference"], own["place"], s=40, marker="|", color=INK, linewidths=1)
@@ -95,13 +98,13 @@ def dot_ranges(
         )  # fmt: skip
         axes.set(xlabel=name, ylabel="")
         axes.locator_params(axis="x", nbins=4 if len(tables) > 2 else 7)
-    dot = {"linestyle": "", "markeredgewidth": 0, "markersize": 6}
-    handles = [Line2D([], [], marker=marks[x], color=colours[x], **dot) for x in series]
-    labels = [(names or {}).get(x, str(x)) for x in series]
-    if ticked:
-        handles.append(Line2D([], [], marker="|", linestyle="", color=INK, markersize=8))
-        labels.append(reference_label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    for one in series:
+        name = (names or {}).get(one, str(one))
+        grid[-1].scatter([], [], s=36, marker=marks[one], color=colours[one], lw=0, label=name)
+    if "reference" in every and every["reference"].notna().any():
+        grid[-1].scatter([], [], s=60, marker="|", color=INK, lw=1, label=reference_label)
+    grid[-1].legend()
+    shared_legend(figure, grid, "outside lower center")
     figure.suptitle(title)
     return figure
 
@@ -127,8 +130,8 @@ def f1_strip(
     frame = frame[frame["row"].isin(rows)]
     methods = [*marks, null]
     frame["place"] = frame["row"].map(rows.index) + _lanes(frame["method"], methods, 0.8)
-    figure = Figure(figsize=(7.2, 1.1 + (0.25 + 0.1 * len(methods)) * len(rows)))
-    axes = figure.subplots()
+    height = (0.25 + 0.1 * len(methods)) * len(rows)
+    figure, (axes,) = panels(1, (7.2, height), (0, 1.1))
     _rows(axes, rows)
     sns.stripplot(
         frame[frame["method"] == null], x="f1", y="place", hue="method", palette=palette([null]),
@@ -194,10 +197,7 @@ def fig6_transfer(
         axes.set_xticks(range(len(rows)), rows["method"], rotation=35, ha="right")
         axes.set(title=(labels or {}).get(language, language), xlabel="", ylabel=ylabel)
         axes.tick_params(axis="x", length=0)
-    handles, models = grid[0].get_legend_handles_labels()
-    for axes in grid:
-        axes.get_legend().remove()
-    figure.legend(handles, models, loc="outside upper right", ncols=2)
+    shared_legend(figure, grid, "outside upper right")
     figure.suptitle(title, x=0.02, ha="left")
     return figure
 
@@ -211,8 +211,7 @@ def recomputed(frame: pd.DataFrame) -> Figure:
     unit = 5e-5
     own = frame.assign(place=range(len(frame)))
     labels = (own["table"] + " · " + own["method"] + " " + own["mask_language"]).to_list()
-    figure = Figure(figsize=(7.4, 1.3 + 0.19 * len(own)))
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, (7.4, 0.19 * len(own)), (0, 1.3))
     axes.hlines(
         own["place"], own["low"] - unit - own["recomputed"], own["high"] + unit - own["recomputed"],
         color=QUIET, linewidth=5, alpha=0.5,
@@ -261,8 +260,7 @@ def noise_ranges(frame: pd.DataFrame, level_z: float = 1.96, title: str = "") ->
     colours = palette(languages)
     own["place"] = own["mask"].map(masks.index) + _lanes(own["language"], languages, 0.72)
     as_points = own["drop"].abs().max() < 1
-    figure = Figure(figsize=(7.4, 1.2 + 0.5 * len(masks)))
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, (7.4, 0.5 * len(masks)), (0, 1.2))
     _rows(axes, masks)
     for language, bars in own.groupby("language", sort=False):
         colour = colours[language]

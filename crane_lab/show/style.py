@@ -20,6 +20,7 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
+from cycler import cycler
 from IPython.display import HTML
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -32,7 +33,7 @@ from crane_lab.texts.languages import NAMES
 
 PAPER = "#fbfaf7"  # opaque, so that a figure reads the same on a light and on a dark page
 PLAIN = "#ffffff"
-INK = "#22262b"
+INK = "#262626"  # what seaborn's themes write in
 NOTE = "#5b6168"
 QUIET = "#8a8f96"
 FAINT = "#c9cacc"
@@ -90,45 +91,16 @@ def style() -> dict[Any, Any]:
     if not font.is_file():
         raise FileNotFoundError(f"no font for Chinese at {font}: install the package mplfonts")
     font_manager.fontManager.addfont(str(font))
-    ours = {
-        "figure.facecolor": PAPER,
-        "savefig.facecolor": PAPER,
-        "axes.facecolor": PAPER,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.titlecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.edgecolor": QUIET,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.prop_cycle": mpl.cycler(color=SERIES),
-        "grid.color": PALE,
-        "axes.axisbelow": True,
+    own = {
+        "axes.facecolor": PAPER, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
+        "axes.edgecolor": QUIET, "grid.color": PALE, "grid.linewidth": 0.6, "axes.linewidth": 0.8,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+        "axes.prop_cycle": cycler(color=SERIES), "figure.constrained_layout.use": True,
         "font.family": ["DejaVu Sans", font_manager.FontProperties(fname=str(font)).get_name()],
-        "font.size": 9,
-        "figure.titlesize": 10,
-        "figure.labelsize": 9,
-        "axes.titlesize": 9.5,
-        "axes.labelsize": 9,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "legend.fontsize": 8.5,
-        "legend.title_fontsize": 8.5,
-        "axes.linewidth": 0.8,
-        "grid.linewidth": 0.6,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 4.5,
-        "patch.linewidth": 0.8,
-        "xtick.major.width": 0.8,
-        "ytick.major.width": 0.8,
-        "xtick.major.size": 3.5,
-        "ytick.major.size": 3.5,
-        "legend.frameon": False,
-        "figure.dpi": 100.0,
-        "figure.constrained_layout.use": True,
-    }
-    return sns.axes_style("ticks") | sns.plotting_context("paper") | ours
+        "font.size": 9, "figure.titlesize": 10, "figure.labelsize": 9, "lines.linewidth": 1.6,
+        "xtick.major.size": 3.5, "ytick.major.size": 3.5, "figure.dpi": 100,
+    }  # fmt: skip
+    return sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=0.95) | own
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -233,6 +205,18 @@ def panels(
     for axes in grid[count:]:
         axes.axis("off")
     return figure, list(grid[:count])
+
+
+def shared_legend(figure: Figure, grid: Sequence[Axes], loc: str, reverse: bool = False) -> None:
+    """One legend for the figure, outside its axes, instead of one in each of them."""
+    legend = grid[-1].get_legend()
+    entries = list(legend.legend_handles) if legend else []
+    names = [text.get_text() for text in legend.get_texts()] if legend else []
+    for axes in grid:
+        if own := axes.get_legend():
+            own.remove()
+    step = -1 if reverse else 1
+    figure.legend(entries[::step], names[::step], loc=loc, ncols=len(names))  # type: ignore[call-overload]
 
 
 def plain_log(axis: Axis) -> None:

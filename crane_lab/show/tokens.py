@@ -13,12 +13,13 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from crane_lab.show.style import PAPER, SIGNED, ink_on, palette, styled
+from crane_lab.show.style import PAPER, SIGNED, ink_on, palette, panels, styled
 
 
 def readable_tokens(
@@ -99,7 +100,7 @@ def token_heatmap(
             x += extent
         y += line + 0.12
     height = y + 0.75
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(False, False))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
@@ -140,8 +141,7 @@ def next_token_bars(
             for token in tokens
         ]
     )
-    figure = Figure(figsize=(6.0, 0.9 + 0.38 * len(tokens)))
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, (6.0, 0.38 * len(tokens)), (0, 0.9))
     sns.barplot(
         frame, x="probability", y="token", hue="of", palette=palette(labels), saturation=1, ax=axes
     )

@@ -240,8 +240,10 @@ def test_overlap_and_layers_count_the_sets():
 def test_matrix_is_coloured_around_one():
     ratios = pd.DataFrame([[1.0, 8.0]], index=["zh"], columns=["en", "zh"])
     figure = figures.matrix_heatmap(ratios)
-    norm = figure.axes[0].collections[0].norm
-    assert np.allclose(np.asarray(norm(np.array([1.0, 8.0])), dtype=float), [0.5, 1.0])
+    signed = mpl.colormaps[style.SIGNED]
+    assert np.allclose(figure.axes[0].collections[0].get_facecolor(), [signed(0.5), signed(1.0)])
+    scale = [t.get_text() for t in figure.axes[1].get_yticklabels()]
+    assert scale == ["0.125", "0.354", "1", "2.83", "8"]
     assert {"1.00", "8.00"} <= set(texts(figure))
     with pytest.raises(ValueError, match="not positive"):
         figures.matrix_heatmap(ratios - 1)

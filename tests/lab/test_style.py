@@ -5,6 +5,7 @@ import itertools
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -122,7 +123,7 @@ def test_a_language_has_its_colour_in_every_figure() -> None:
         figures.scatter({"zh": ([1, 2], [3, 4])}, "x", "y").axes[0].collections[0].get_facecolor(),
     ]
     for colour in drawn:
-        plain = colour if isinstance(colour, str) else np.reshape(colour, -1)[:3]
+        plain: Any = colour if isinstance(colour, str) else np.reshape(colour, -1)[:3]
         assert mpl.colors.to_hex(plain) == style.LANGUAGES["zh"]
 
 
