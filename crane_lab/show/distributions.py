@@ -260,7 +260,7 @@ def layer_counts(sets: Mapping[str, NeuronSet], site: str | None = None, title: 
     sns.barplot(
         frame.melt(ignore_index=False).reset_index(), x="index", y="value", hue="variable",
         palette={label[name]: colour for name, colour in palette(counts).items()}, saturation=1,
-        ax=axes,
+        errorbar=None, ax=axes,
     )  # fmt: skip
     axes.set(xlabel="layer", ylabel="neurons in the set", title=title)
     ticks = range(0, layers, 1 if layers <= 16 else 4)

@@ -118,7 +118,7 @@ def _f1_bars(axes: Axes, rows: pd.DataFrame) -> None:
     places, language = np.arange(len(rows)), rows["mask_language"].to_numpy(str)
     sns.barplot(
         x=f1, y=places, hue=language, palette=palette(language), orient="h", width=0.62,
-        saturation=1, legend=False, ax=axes,
+        saturation=1, errorbar=None, legend=False, ax=axes,
     )  # fmt: skip
     if {"langspec_f1_low", "langspec_f1_high"} <= set(rows.columns):
         low, high = (rows[f"langspec_f1_{end}"].to_numpy(float) for end in ("low", "high"))

@@ -67,43 +67,34 @@ def dot_ranges(
     order : the rows from top to bottom, by default those of all panels as they first appear.
     names : what a series is called in the legend.
     """
-    every = pd.concat(tables.values())
+    every = pd.concat(tables, names=["measure", None]).reset_index("measure")
+    every["series"] = every["series"].replace(dict(names or {}))
     rows = [str(row) for row in order or dict.fromkeys(every["row"])]
     series = list(dict.fromkeys(every["series"]))
+    every["place"] = every["row"].astype(str).map(rows.index) + _lanes(every["series"], series)
     colours = palette(series)
-    marks = dict(zip(series, MARKS * len(series), strict=False))
+    every["colour"] = every["series"].map(colours)
     height = 1.25 + len(rows) * max(0.3, 0.12 * len(series))
-    figure, grid = panels(
-        len(tables), (max(1.85, 7.0 / len(tables)), 0), (1.9, height), sharex=False
-    )
-    for axes, (name, table) in zip(grid, tables.items(), strict=True):
-        own = table.assign(place=table["row"].astype(str).map(rows.index))
-        own["place"] += _lanes(own["series"], series)
+    width = max(1.85, 7.0 / len(tables))
+    figure, grid = panels(len(tables), (width, 0), (1.9, height), sharex=False)
+    for axes, (name, own) in zip(grid, every.groupby("measure", sort=False), strict=True):
         _rows(axes, rows)
         if name in zero:
             axes.axvline(0, **DASHED)
         if "low" in own:
-            axes.hlines(
-                own["place"],
-                own["low"],
-                own["high"],
-                colors=[colours[x] for x in own["series"]],
-                lw=1.4,
-            )
-        if "reference" in own:
-            axes.scatter(own["reference"], own["place"], s=40, marker="|", color=INK, linewidths=1)
+            axes.hlines(own["place"], own["low"], own["high"], colors=list(own["colour"]), lw=1.4)
         sns.scatterplot(
-            own, x="value", y="place", hue="series", palette=colours, style="series", markers=marks,
-            s=26, linewidth=0, zorder=3, legend=False, ax=axes,
+            own, x="value", y="place", hue="series", palette=colours, style="series", s=26,
+            markers=dict(zip(series, MARKS * len(series), strict=False)), linewidth=0, zorder=3,
+            ax=axes,
         )  # fmt: skip
+        if "reference" in own:
+            axes.scatter(own["reference"], own["place"], s=40, marker="|", color=INK, lw=1)
         axes.set(xlabel=name, ylabel="")
         axes.locator_params(axis="x", nbins=4 if len(tables) > 2 else 7)
-    for one in series:
-        name = (names or {}).get(one, str(one))
-        grid[-1].scatter([], [], s=36, marker=marks[one], color=colours[one], lw=0, label=name)
     if "reference" in every and every["reference"].notna().any():
         grid[-1].scatter([], [], s=60, marker="|", color=INK, lw=1, label=reference_label)
-    grid[-1].legend()
+        grid[-1].legend()
     shared_legend(figure, grid, "outside lower center")
     figure.suptitle(title)
     return figure

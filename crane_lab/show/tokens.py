@@ -143,8 +143,9 @@ def next_token_bars(
     )
     figure, (axes,) = panels(1, (6.0, 0.38 * len(tokens)), (0, 0.9))
     sns.barplot(
-        frame, x="probability", y="token", hue="of", palette=palette(labels), saturation=1, ax=axes
-    )
+        frame, x="probability", y="token", hue="of", palette=palette(labels), saturation=1,
+        errorbar=None, ax=axes,
+    )  # fmt: skip
     axes.set_yticks(range(len(tokens)), tokens, parse_math=False)
     axes.set(xlabel="probability of the next token", ylabel="", title=title)
     axes.legend(loc="lower right")
