@@ -177,8 +177,8 @@ highlighted = [
 # ### Do they rank neurons as their effects do?
 #
 # Spearman's rank correlation over all neurons, with 95 % intervals from resampling neurons and
-# texts. Zero is what a random order gets; the dotted lines are as far as the noise in the effects
-# lets anyone come.
+# texts. Zero is what a random order gets; the ticks are as far as the noise in the effects lets
+# anyone come.
 
 # %%
 against = {"reference": crane, "seed": settings.seed}

@@ -3,7 +3,8 @@
 `tables` recomputes them and applies the paper's definition, `grim` asks whether they are possible
 means, `noise` bounds what the choice of questions could do, `floors` counts scores from their floor
 and shows how LangSpec-F1 behaves, `claims` holds the text against the tables, and `ours` against
-the testbed's. Everything else here is computed from `data/published/`.
+the testbed's. Everything else here is computed from `data/published/`; `crane_lab.show.figures`
+draws it.
 """
 
 from crane_lab.audit.claims import (

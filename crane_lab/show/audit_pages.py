@@ -16,7 +16,7 @@ from crane_lab.audit.claims import tally
 from crane_lab.audit.grim import seeds_coincidence
 from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN
 from crane_lab.audit.tables import Published
-from crane_lab.show import audit_figures, figures
+from crane_lab.show import figures
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
 
@@ -33,7 +33,7 @@ def recomputed_figure(checked: pd.DataFrame) -> HTML:
     """Printed less recomputed LangSpec-F1 of every row, of `audit.recompute`."""
     wrong = checked[checked["verdict"] == "disagrees"]
     return figures.show(
-        audit_figures.recomputed(checked),
+        figures.recomputed(checked),
         alt="Printed less recomputed LangSpec-F1 for every row of the four tables, with the range "
         f"that rounding allows as a grey bar. {len(checked) - len(wrong)} rows lie inside. "
         "Outside: "
@@ -252,7 +252,7 @@ def noise_figure(noise: pd.DataFrame, number: str) -> HTML:
     unit = "points" if number in "13" else "grades"
     name = own["table"].iloc[0]
     return figures.show(
-        audit_figures.noise_ranges(own, title=f"{name}: drops, in {unit} at the bars' ends"),
+        figures.noise_ranges(own, title=f"{name}: drops, in {unit} at the bars' ends"),
         alt=f"{name}: for every mask and language the smallest and largest number of standard "
         "errors that the drop may be, against 1.96. "
         + each_row(

@@ -1,7 +1,7 @@
 """What notebook 09 shows of criteria: against single ablations, and by what their sets do.
 
 `names` is everywhere language -> its name; `agreed`, `found` and `damaged` are the tables of
-`criteria.agreement` (with a column `set_to`), `criteria.precision` and `damage.damage`.
+`criteria.rank_agreement` (with a column `set_to`), `criteria.precision` and `damage.damage`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ def correlations(
 ) -> HTML:
     """How each criterion ranks neurons, language by language, with the limits that noise sets.
 
-    `trust` is `criteria.reliability` of the effects at `value`.
+    `trust` is `criteria.split_half` of the effects at `value`.
     """
     overall = summaries.overall(agreed, value)
-    limits: dict[str, dict[str, float]] = {}
-    for row in trust.to_dict("records"):
-        limits.setdefault(row["truth"], {})[row["language"]] = row["all"]
-    figure = figures.dots(
-        agreed[(agreed["set_to"] == value) & (agreed["language"] != "all")],
-        "rank correlation",
+    shown = agreed[(agreed["set_to"] == value) & (agreed["language"] != "all")]
+    shown = shown.merge(trust, on=["truth", "language"]).rename(
+        columns={"criterion": "row", "language": "series", "rho": "value", "all": "reference"}
+    )
+    panels = {
+        f"rank correlation with {truth}": own for truth, own in shown.groupby("truth", sort=False)
+    }
+    figure = figures.dot_ranges(
+        panels,
+        zero=list(panels),
+        reference_label="limit set by noise",
         order=overall["criterion"].to_list(),
-        markers=limits,
-        marker_label="limit set by noise",
         names=names,
     )
     return figures.show(
@@ -144,12 +147,12 @@ def precision_curves(
         f"{name} {share:.0%}" for name, share in _precision(found, order)[budgets[-1]].items()
     )
     return figures.show(
-        figures.budget_curves(
+        figures.curves(
             panels,
-            "share significantly selective",
             "neurons taken",
-            level=None,
+            "share significantly selective",
             highlighted=highlighted,
+            xscale="log",
         ),
         alt="Precision at budget by language. Mean over languages at the largest budget: " + told,
     )
@@ -186,7 +189,16 @@ def damage_curves(
         for name, value in summaries.mean_damage(damaged, budget, column).items()
     )
     return figures.show(
-        figures.budget_curves(panels, DAMAGE[column], highlighted=highlighted, scale="symlog"),
+        figures.curves(
+            panels,
+            "neurons masked",
+            DAMAGE[column],
+            level=0.0,
+            level_label="",
+            highlighted=highlighted,
+            xscale="log",
+            yscale="symlog",
+        ),
         alt=f"Damage curves: {DAMAGE[column]}, by number of neurons masked. At {budget} neurons, "
         f"mean over languages: {told}",
     )
@@ -259,11 +271,14 @@ def additivity(ratios: pd.DataFrame) -> HTML:
         for kind, c in curves.items()
     )
     return figures.show(
-        figures.budget_curves(
+        figures.curves(
             {"Effect of the set / sum of single effects": curves},
+            "neurons masked",
             "ratio (median, middle half)",
             level=1.0,
-            scale="log",
+            level_label="",
+            xscale="log",
+            yscale="log",
         ),
         alt="Effect of a set divided by the sum of single effects, by number of neurons. " + told,
     )

@@ -15,7 +15,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN, NoiseBounds
 from crane_lab.audit.tables import Published
-from crane_lab.show import audit_figures, figures
+from crane_lab.show import figures
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
 
@@ -31,7 +31,7 @@ def iso_figure(variants: pd.DataFrame) -> HTML:
         "open-ended (Tables 2 and 4)": variants[variants["table"].isin(_GRADES)],
     }
     return figures.show(
-        audit_figures.iso_f1(panels),
+        figures.iso_f1(panels),
         alt="Published rows by recall (horizontal) and precision (vertical) over lines of equal "
         "LangSpec-F1. "
         + each_row(
@@ -60,7 +60,7 @@ def null_figure(nulls: pd.DataFrame, table: Published) -> HTML:
     }
     sizes = dict(zip(("MMLU", "C-Eval", "Belebele"), table.items.values(), strict=True))
     return figures.show(
-        audit_figures.null_curves(curves, {"70 questions": 70, **sizes}),
+        figures.null_curves(curves, {"70 questions": 70, **sizes}),
         alt="Mean and 95th percentile of LangSpec-F1 of simulated masks that do nothing, against "
         "the number of items. "
         + each_row(
@@ -112,7 +112,7 @@ def damage_figure(shares: ArrayLike, paper: Lines, floored: Lines, variants: pd.
         for title, column in zip(panels, ("paper", "floor"), strict=True)
     }
     return figures.show(
-        audit_figures.even_damage_curves(
+        figures.even_damage_curves(
             shares,
             panels,
             marks,

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from crane_core.metrics import langspec_f1
 from crane_lab import audit
-from crane_lab.show import audit_figures, figures
+from crane_lab.show import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "data" / "published"
@@ -438,13 +438,11 @@ def test_figures_are_drawn(tables: dict[str, audit.Published]) -> None:
     variants = audit.f1_variants(tables)
     shares = [0.0, 0.5, 1.0]
     drawn = [
-        audit_figures.recomputed(audit.recompute(tables)),
-        audit_figures.noise_ranges(noise[noise["number"] == "2"]),
-        audit_figures.iso_f1({"all": variants}),
-        audit_figures.null_curves({"10 %": ([70, 900], [0.1, 0.05], [0.2, 0.1])}, {"here": 70}),
-        audit_figures.even_damage_curves(
-            shares, {"one": {"en": [0, 0.3, 0.6]}}, {"one": {"en": 0.2}}
-        ),
+        figures.recomputed(audit.recompute(tables)),
+        figures.noise_ranges(noise[noise["number"] == "2"]),
+        figures.iso_f1({"all": variants}),
+        figures.null_curves({"10 %": ([70, 900], [0.1, 0.05], [0.2, 0.1])}, {"here": 70}),
+        figures.even_damage_curves(shares, {"one": {"en": [0, 0.3, 0.6]}}, {"one": {"en": 0.2}}),
     ]
     for figure in drawn:
         assert figures.png(figure).startswith(b"\x89PNG")
