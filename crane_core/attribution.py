@@ -31,13 +31,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from crane_core import models
+from crane_core.families import caps_attention, caps_logits, decoder, family, mlp_sites, norms
 from crane_core.kernels import fast_linear
 
 SITES: dict[str, tuple[str, ...]] = {
     "intermediate": ("intermediate",),
     "projections": ("gate", "up", "down"),
 }
+#: Every place where relevance can be read.
+POINTS = ("intermediate", "gate", "up", "down")
 RULES = ("attnlrp", "gradient")
 SCORES = ("activation_x_gradient", "weight_gradient_sum")
 REDUCTIONS = ("sum", "mean")
@@ -174,12 +176,12 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     if model in _active:
         yield model
         return
-    method, norm_rule = _NORM_RULES[models.family(model).norm_kind]
+    method, norm_rule = _NORM_RULES[family(model).norm_kind]
     rules: list[tuple[nn.Module, str, Callable[..., Any]]] = [
-        (norm, method, norm_rule) for norm in models.norms(model)
+        (norm, method, norm_rule) for norm in norms(model)
     ]
-    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in models.mlp_sites(model)]
-    if models.caps_logits(model):
+    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in mlp_sites(model)]
+    if caps_logits(model):
         rules.append((model, "forward", _soft_capped_forward))
     for module, method, _ in rules:
         if {"forward", method} & vars(module).keys() or getattr(
@@ -190,9 +192,9 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
                 "monkey_patch or an accelerate hook); load the model anew, on one device, in a "
                 "process where lxt's monkey_patch has not been called"
             )
-    decoder = models.decoder(model)
-    implementation = decoder.config._attn_implementation
-    if models.caps_attention(decoder.config) and implementation not in ("eager", "sdpa"):
+    blocks = decoder(model)
+    implementation = blocks.config._attn_implementation
+    if caps_attention(blocks.config) and implementation not in ("eager", "sdpa"):
         raise ValueError(
             f"attention implementation {implementation!r} soft-caps scores inside its kernel, "
             "where no rule can be bound; load the model with attn_implementation='eager', as "
@@ -204,9 +206,9 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
             setattr(module, method, MethodType(rule, module))
             undo.callback(delattr, module, method)
         name = _attention(implementation)
-        undo.callback(decoder.set_attn_implementation, implementation)
-        decoder.set_attn_implementation(name)
-        if decoder.config._attn_implementation != name:
+        undo.callback(blocks.set_attn_implementation, implementation)
+        blocks.set_attn_implementation(name)
+        if blocks.config._attn_implementation != name:
             raise ValueError(
                 f"transformers cannot exchange the attention of a {type(model).__name__}, "
                 "so AttnLRP's attention rule cannot be bound to it"
@@ -228,7 +230,7 @@ class _Predictions:
 
     def __init__(self, model: PreTrainedModel, input_ids: Tensor, mask: Tensor) -> None:
         head = model.get_output_embeddings()
-        linear = models.family(model).linear_head and type(head) is nn.Linear
+        linear = family(model).linear_head and type(head) is nn.Linear
         inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
         if not mask[:, 0].all():  # padding on the left: count positions from the first real token
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
@@ -466,7 +468,7 @@ def neuron_relevance(
 
     Parameters
     ----------
-    model : a causal language model of a family in `models.FAMILIES`; used as it is, so inside
+    model : a causal language model of a family in `families.FAMILIES`; used as it is, so inside
         `masking.masked` the masked model is explained.
     input_ids : (samples, tokens), padded on either side.
     attention_mask : (samples, tokens), 1 at real tokens; None if all are.
@@ -488,9 +490,39 @@ def neuron_relevance(
     Raises ValueError for an unknown name, a malformed batch, and relevance that is not finite.
     """
     _known("site", site, SITES)
+    found = relevance_at(
+        model,
+        input_ids,
+        attention_mask,
+        SITES[site],
+        objective,
+        rules=rules,
+        score=score,
+        reduction=reduction,
+    )
+    return found["intermediate"] if site == "intermediate" else found
+
+
+def relevance_at(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    names: Sequence[str],
+    objective: str = "next_token",
+    *,
+    rules: str = "attnlrp",
+    score: str = "activation_x_gradient",
+    reduction: str = "sum",
+) -> dict[str, Tensor]:
+    """`neuron_relevance` at any of "intermediate", "gate", "up" and "down", in one backward pass.
+
+    Parameters and errors as there. Returns name -> (samples, layers, width), float32.
+    """
+    for name in names:
+        _known("site", name, POINTS)
     _known("score", score, SCORES)
     _known("reduction", reduction, REDUCTIONS)
-    if score == "weight_gradient_sum" and site != "projections":
+    if score == "weight_gradient_sum" and "intermediate" in names:
         raise ValueError(
             "score 'weight_gradient_sum' sums a projection's weight gradient over its inputs: it "
             "scores outputs of projections only; use site='projections'"
@@ -509,28 +541,27 @@ def neuron_relevance(
 
         return hook
 
-    mlps = models.mlp_sites(model)
+    mlps = mlp_sites(model)
     with _ready(model, rules), ExitStack() as hooks:
         for layer, mlp in enumerate(mlps):
-            if site == "intermediate":
-                handle = mlp.down_proj.register_forward_pre_hook(watch_input(layer))
-                hooks.callback(handle.remove)
-                continue
-            for name in SITES[site]:
-                projection: nn.Module = getattr(mlp, f"{name}_proj")
-                handle = projection.register_forward_hook(watch_output(name, layer))
+            for name in names:
+                if name == "intermediate":
+                    handle = mlp.down_proj.register_forward_pre_hook(watch_input(layer))
+                else:
+                    projection: nn.Module = getattr(mlp, f"{name}_proj")
+                    handle = projection.register_forward_hook(watch_output(name, layer))
                 hooks.callback(handle.remove)
         values = OBJECTIVES[objective](_Predictions(model, ids, mask), target)
         tap.backward(values.sum())
 
     relevance = {}
-    for name in SITES[site]:
+    for name in names:
         scores = torch.stack([tap.scores[name, layer] for layer in range(len(mlps))], dim=1)
         if reduction == "mean":
             scores = scores / mask.sum(1)[:, None, None]
         check_finite(scores, name)
         relevance[name] = scores
-    return relevance["intermediate"] if site == "intermediate" else relevance
+    return relevance
 
 
 def token_relevance(

@@ -3,135 +3,19 @@
 LAPE (Tang et al., 2024) ranks neurons by how unevenly languages activate them, Act Prob 90p
 (Mondal et al., 2025) by how often they exceed their own upper activations, and random sets are what
 a mask of the same size does by itself. The first two read activations of `act_fn`, as both papers'
-public code does, and take their counts from a stream of batches.
+public code does; `accumulators` counts them.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from crane_core.models import mlp_sites
-from crane_core.selection import NeuronSet, SelectionWarning, Shape
-
-#: A batch: input ids and attention mask, both (samples, tokens); 1 in the mask is a real token.
-Batch = tuple[Tensor, Tensor]
-
-
-def visit_neurons(
-    model: PreTrainedModel,
-    batches: Iterable[Batch],
-    visit: Callable[[int, Tensor], None],
-    intermediate: bool = False,
-) -> int:
-    """Call `visit(layer, values (tokens, neurons))` for every layer and batch.
-
-    The values are outputs of `act_fn`, which LAPE counts, or, with `intermediate`, inputs of
-    `down_proj`, which a mask replaces. Padding is left out. Returns the number of tokens; raises
-    ValueError if there are none, or for a value that is not finite (which layer and sample).
-    """
-    real = torch.empty(0, dtype=torch.bool)
-
-    def checked(layer: int, values: Tensor) -> None:
-        bad = (~values.isfinite()).any(-1) & real
-        if bad.any():  # NaN > 0 is false: it would be counted as a neuron at rest
-            sample = int(bad.any(1).nonzero()[0])
-            raise ValueError(
-                f"an activation in layer {layer}, sample {sample} of the batch, is not finite; "
-                "check the weights and that sample's text, and use bfloat16 or float32"
-            )
-        visit(layer, values[real])
-
-    def after(layer: int) -> Callable[[object, object, Tensor], None]:
-        return lambda _module, _inputs, output: checked(layer, output)
-
-    def before(layer: int) -> Callable[[object, tuple[Tensor, ...]], None]:
-        return lambda _module, inputs: checked(layer, inputs[0])
-
-    tokens = 0
-    handles = [
-        site.down_proj.register_forward_pre_hook(before(layer))
-        if intermediate
-        else site.act_fn.register_forward_hook(after(layer))
-        for layer, site in enumerate(mlp_sites(model))
-    ]
-    try:
-        for input_ids, attention_mask in batches:
-            real = attention_mask.to(model.device).bool()
-            if real.any():
-                tokens += int(real.sum())
-                with torch.no_grad():  # the head is not needed
-                    model.base_model(
-                        input_ids=input_ids.to(model.device), attention_mask=real, use_cache=False
-                    )
-    finally:
-        for handle in handles:
-            handle.remove()
-    if tokens == 0:
-        raise ValueError("no tokens to take activations from: the corpus is empty")
-    return tokens
-
-
-def activation_counts(
-    model: PreTrainedModel, batches: Iterable[Batch], threshold: float | Tensor = 0.0
-) -> tuple[Tensor, int]:
-    """Count per neuron the tokens on which `act_fn`'s output exceeds a threshold.
-
-    Parameters
-    ----------
-    model : a model with gated MLPs (`crane_core.models`).
-    batches : pairs (input_ids, attention_mask); only real tokens count.
-    threshold : one number (0 for LAPE) or a tensor (layers, neurons).
-
-    Returns
-    -------
-    int64 counts (layers, neurons), and the number of tokens.
-
-    Raises ValueError if there are no tokens or the threshold's shape is not the model's.
-    """
-    sites = mlp_sites(model)
-    size = (len(sites), int(sites[0].down_proj.get_parameter("weight").shape[1]))
-    if isinstance(threshold, Tensor) and threshold.shape != size:
-        raise ValueError(
-            f"threshold has shape {tuple(threshold.shape)}: expected (layers, neurons) {size}"
-        )
-    bars = torch.as_tensor(threshold, device=model.device).expand(size)
-    counts = torch.zeros(size, dtype=torch.long, device=model.device)
-
-    def visit(layer: int, activations: Tensor) -> None:
-        counts[layer] += (activations > bars[layer]).sum(dim=0)
-
-    tokens = visit_neurons(model, batches, visit)
-    return counts.cpu(), tokens
-
-
-def activation_quantiles(
-    model: PreTrainedModel, batches: Iterable[Batch], quantile: float = 0.9
-) -> Tensor:
-    """A quantile of each neuron's activation in one language, as Act Prob 90p's code streams it.
-
-    Each batch's activations are sorted, the value at the quantile's position is taken, and these
-    are averaged over batches in proportion to their tokens. Memory does not grow with the corpus;
-    the price is that the result depends somewhat on what shares a batch.
-
-    Returns float64 (layers, neurons). Raises ValueError for a quantile outside (0, 1] or no tokens.
-    """
-    if not 0 < quantile <= 1:
-        raise ValueError(f"quantile is {quantile}: expected a number above 0 and at most 1")
-    sums: dict[int, Tensor] = {}
-
-    def visit(layer: int, activations: Tensor) -> None:
-        n = len(activations)
-        value = activations.float().kthvalue(math.ceil(n * quantile), dim=0).values.double()
-        sums[layer] = sums.get(layer, torch.zeros_like(value)) + n * value
-
-    tokens = visit_neurons(model, batches, visit)
-    return torch.stack([sums[layer] for layer in sorted(sums)]).cpu() / tokens
+from crane_core.neurons import NeuronSet, Shape
+from crane_core.selection import SelectionWarning
 
 
 def lape(
@@ -267,8 +151,8 @@ def act_prob_90p(
 ) -> dict[str, NeuronSet]:
     """Activation Probability 90p: the neurons most often above their own 90th percentile.
 
-    The percentile is taken in a first pass (`activation_quantiles` of the same language) and the
-    tokens above it are counted in a second (`activation_counts` with it as threshold). Languages
+    The percentile is taken in a first pass (`BatchQuantiles` of the same language) and the tokens
+    above it are counted in a second (`ActiveCounts` with it as threshold). Languages
     do not enter each other's ranking. An exact percentile would be exceeded by a tenth of the
     tokens in every neuron; what ranks neurons is how their activity varies between batches. For
     the reading in which the percentile is that of all languages together, give the first pass the

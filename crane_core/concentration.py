@@ -1,7 +1,7 @@
 """Statistics of relevance other than kurtosis, on the very same streams (§3.3).
 
 The paper calls kurtosis one possible measure of how concentrated a neuron's relevance is. Here are
-others. `collect` takes in what all of them need in one pass over the texts, `compute` gives one.
+others. `Collected` takes in what all of them need in one pass over the texts, `compute` gives one.
 Six need a few running sums per neuron. Two (`l_kurtosis`, `gini`) need values in order, so a
 uniform random sample of the texts is kept for them: `capacity` x layers x neurons numbers, 8 MB on
 the testbed with 1,000 texts and 1.4 GB on Llama-2-7B. As long as there are no more texts than that
@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crane_core.accumulators import Reservoir
 from crane_core.moments import MIN_SAMPLES, StreamingMoments
-from crane_core.selection import margins, normalise
-
-CAPACITY = 1000
+from crane_core.selection import contrast_of, normalise
 
 
 class Collected:
@@ -28,7 +27,7 @@ class Collected:
     Parameters
     ----------
     shape : (layers, neurons).
-    capacity : how many samples are kept whole, for the statistics that sort.
+    capacity : how many samples are kept whole, for the statistics that sort; 0 for none.
     seed : of the draw that decides which are kept once there are more than `capacity`.
 
     Attributes
@@ -37,16 +36,14 @@ class Collected:
     sum_abs, sum_square, sum_fourth : sums of |r|, r^2 and r^4 over samples, float64.
     """
 
-    def __init__(self, shape: Iterable[int], capacity: int = CAPACITY, seed: int = 0) -> None:
-        if capacity < MIN_SAMPLES:
+    def __init__(self, shape: Iterable[int], capacity: int = 1000, seed: int = 0) -> None:
+        if capacity and capacity < MIN_SAMPLES:
             raise ValueError(f"capacity is {capacity}: expected at least {MIN_SAMPLES} samples")
         self.moments = StreamingMoments(tuple(shape))
-        self.capacity = capacity
         self.sum_abs, self.sum_square, self.sum_fourth = (
             torch.zeros(self.moments.shape, dtype=torch.float64) for _ in range(3)
         )
-        self._kept: list[Tensor] = []
-        self._generator = torch.Generator().manual_seed(seed)
+        self._sample = Reservoir(capacity, seed) if capacity else None
 
     @property
     def count(self) -> int:
@@ -55,44 +52,63 @@ class Collected:
 
     @property
     def sample(self) -> Tensor:
-        """The samples kept, (at most capacity, layers, neurons), as they came."""
-        return torch.stack(self._kept) if self._kept else torch.empty(0, *self.moments.shape)
+        """The samples kept, (at most capacity, layers, neurons).
 
-    def update(self, x: Tensor) -> None:
+        Raises ValueError if none were to be kept, or there have been none.
+        """
+        if self._sample is None:
+            raise ValueError("this statistic sorts samples, and none were kept: give a capacity")
+        return self._sample.rows
+
+    def update(self, batch: Tensor) -> None:
         """Take in a batch (samples, layers, neurons).
 
         Raises TypeError or ValueError as `StreamingMoments.update` does (a value that is NaN or
         infinite, another shape), and then takes in nothing.
         """
-        seen = self.count
-        self.moments.update(x)
-        x = x.detach().cpu()
-        size = x.double().abs()
-        self.sum_abs += size.sum(dim=0)
+        self.moments.update(batch)
+        batch = batch.detach().cpu()
+        size = batch.double().abs()
         power = size.square()
-        self.sum_square += power.sum(dim=0)
-        self.sum_fourth += power.square().sum(dim=0)
-        for i, row in enumerate(x, start=seen):  # Vitter's algorithm R
-            if i < self.capacity:
-                self._kept.append(row.clone())
-            else:
-                place = int(torch.randint(i + 1, (), generator=self._generator))
-                if place < self.capacity:
-                    self._kept[place] = row.clone()
+        self.sum_abs = self.sum_abs + size.sum(dim=0)
+        self.sum_square = self.sum_square + power.sum(dim=0)
+        self.sum_fourth = self.sum_fourth + power.square().sum(dim=0)
+        if self._sample is not None:
+            self._sample.update(batch)
+
+    def merge(self, other: Collected) -> None:
+        """Take in what another stream of the same shape has collected."""
+        self.moments.merge(other.moments)
+        self.sum_abs = self.sum_abs + other.sum_abs
+        self.sum_square = self.sum_square + other.sum_square
+        self.sum_fourth = self.sum_fourth + other.sum_fourth
+        if self._sample is not None and other._sample is not None:
+            self._sample.merge(other._sample)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything collected, as tensors to store; `from_state` reads it back."""
+        parts = {f"moments/{name}": tensor for name, tensor in self.moments.state().items()}
+        if self._sample is not None:
+            parts |= {f"sample/{name}": tensor for name, tensor in self._sample.state().items()}
+        return parts | {name: getattr(self, name) for name in _SUMS}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Collected:
+        """What `state` returned, collected again."""
+
+        def part(of: str) -> dict[str, Tensor]:
+            return {n.partition("/")[2]: t for n, t in state.items() if n.startswith(f"{of}/")}
+
+        found = cls(state["sum_abs"].shape, 0)
+        found.moments = StreamingMoments.from_state(part("moments"))
+        for name in _SUMS:
+            setattr(found, name, state[name])
+        if sample := part("sample"):
+            found._sample = Reservoir.from_state(sample)
+        return found
 
 
-def collect(batches: Iterable[Tensor], capacity: int = CAPACITY, seed: int = 0) -> Collected:
-    """One pass over batches (samples, layers, neurons); parameters as for `Collected`.
-
-    Raises ValueError if there is no batch, and what `Collected.update` raises.
-    """
-    found: Collected | None = None
-    for batch in batches:
-        found = Collected(batch.shape[1:], capacity, seed) if found is None else found
-        found.update(batch)
-    if found is None:
-        raise ValueError("no relevance to take statistics of: the stream is empty")
-    return found
+_SUMS = ("sum_abs", "sum_square", "sum_fourth")
 
 
 # --- the statistics: Collected -> (layers, neurons), float64, NaN where undefined -----------------
@@ -222,24 +238,22 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
-def compute(name: str, stream: Collected | Iterable[Tensor]) -> Tensor:
+def compute(name: str, collected: Collected) -> Tensor:
     """One statistic of every neuron.
 
     Parameters
     ----------
     name : a key of `STATISTICS`.
-    stream : what `collect` returned, or batches of relevance (samples, layers, neurons).
+    collected : what the texts have left.
 
     Returns
     -------
     (layers, neurons), float64, in the unit the statistic has; NaN where it is undefined.
 
-    Raises ValueError for an unknown name, fewer samples than the statistic needs, and values that
-    are not finite.
+    Raises ValueError for an unknown name, and for fewer samples than the statistic needs.
     """
     if name not in STATISTICS:
         raise ValueError(f"unknown statistic {name!r}: expected one of {', '.join(STATISTICS)}")
-    collected = stream if isinstance(stream, Collected) else collect(stream)
     statistic = STATISTICS[name]
     if collected.count < statistic.least:
         raise ValueError(
@@ -268,5 +282,4 @@ def scores(
     normalised = {x: normalise(STATISTICS[name].sign * value, how) for x, value in values.items()}
     if not contrast:
         return normalised[target]
-    own, others = margins(normalised, target)
-    return own - others
+    return contrast_of(normalised, target)

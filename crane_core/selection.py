@@ -1,424 +1,58 @@
 """From kurtosis to neuron sets (paper §3.3, Algorithm 1 lines 10-20).
 
 `normalise` puts the kurtosis of one language on a common scale within each layer, `select` turns
-the scores of all languages into a `NeuronSet` for a target, and `overlap` compares two sets.
+the scores of all languages into a `NeuronSet` for a target.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, overload
+from collections.abc import Mapping
+from typing import overload
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from scipy.stats import hypergeom
 from torch import Tensor
 
-SITES = ("intermediate", "gate", "up", "down")
+from crane_core.neurons import (
+    LAPE_LANGUAGES,
+    SITES,
+    NeuronSet,
+    Overlap,
+    Shape,
+    as_shape,
+    check_compatible,
+    jaccard,
+    listed,
+    overlap,
+    save_lape_file,
+)
+
+__all__ = [
+    "LAPE_LANGUAGES",
+    "NORMALISATIONS",
+    "RULES",
+    "SITES",
+    "NeuronSet",
+    "Overlap",
+    "Scores",
+    "SelectionWarning",
+    "Shape",
+    "jaccard",
+    "margins",
+    "normalise",
+    "overlap",
+    "save_lape_file",
+    "select",
+]
+
 NORMALISATIONS = ("zscore", "ratio", "robust", "global")
 RULES = ("contrast", "threshold", "top")
-# The order of the seven languages in the files released by LAPE (Tang et al., 2024).
-LAPE_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
 
-Shape = Mapping[str, Sequence[int]]
 Scores = Tensor | Mapping[str, Tensor]
 
 
 class SelectionWarning(UserWarning):
     """A selection that is legal but rarely wanted: empty, short of its budget or a whole layer."""
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def _as_shape(
-    shape: Shape | Sequence[int], site: str = "intermediate"
-) -> dict[str, tuple[int, int]]:
-    """Check a shape, sites in canonical order; a plain (layers, width) stands for one `site`."""
-    given: dict[str, Sequence[int]]
-    given = dict(shape) if isinstance(shape, Mapping) else {site: tuple(shape)}
-    if unknown := [name for name in given if name not in SITES]:
-        raise ValueError(f"unknown site {_listed(unknown)}: expected one of {_listed(SITES)}")
-    for name, size in given.items():
-        if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
-            raise ValueError(
-                f"shape of site {name!r} is {tuple(size)}: expected two positive numbers, "
-                f"(layers, width)"
-            )
-    return {name: (int(given[name][0]), int(given[name][1])) for name in SITES if name in given}
-
-
-def _require_file(path: str | os.PathLike[str]) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no neuron file at {path}")
-
-
-def _replace(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one step."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _check_compatible(a: Shape, b: Shape, doing: str) -> None:
-    """Raise unless the sites known on both sides have equal sizes, at least one of them shared."""
-    shared = [site for site in a if site in b]
-    if not shared:
-        raise ValueError(f"cannot {doing}: one has sites {_listed(a)}, the other {_listed(b)}")
-    for site in shared:
-        if tuple(a[site]) != tuple(b[site]):
-            raise ValueError(
-                f"cannot {doing}: site {site!r} has (layers, width) {tuple(a[site])} in one "
-                f"and {tuple(b[site])} in the other; they belong to different models"
-            )
-
-
-class NeuronSet:
-    """An immutable set of MLP neurons of a model of one shape (paper: the set N_l of §3.1).
-
-    A neuron is one entry of a site: `intermediate` (inputs of `down_proj`), or an output of the
-    `gate`, `up` or `down` projection.
-
-    Parameters
-    ----------
-    masks : site -> bool tensor (layers, width), True for a neuron that belongs to the set.
-        Sites not given are empty.
-    shape : site -> (layers, width) of the model, as `crane_core.models.shape` returns it; by
-        default only the sites of `masks` are known. A plain (layers, width) stands for the
-        intermediate site.
-
-    Sets are compared, hashed and combined with `==`, `&`, `|` and `-`. Iterating yields sorted
-    (layer, neuron) pairs, or (site, layer, neuron) triples once a projection site has neurons.
-
-    Raises
-    ------
-    ValueError : unknown site, or a mask whose size is not the site's.
-    TypeError : a mask that is no bool tensor.
-    """
-
-    __slots__ = ("_masks", "_shape")
-    _masks: dict[str, Tensor]
-    _shape: dict[str, tuple[int, int]]
-
-    def __init__(self, masks: Mapping[str, Tensor], shape: Shape | Sequence[int] | None = None):
-        for site, mask in masks.items():
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-                raise TypeError(f"mask of site {site!r} is {found}: expected a bool tensor")
-        known = _as_shape({s: tuple(m.shape) for s, m in masks.items()} if shape is None else shape)
-        if missing := [site for site in masks if site not in known]:
-            raise ValueError(
-                f"mask given for site {_listed(missing)}, but the shape knows {_listed(known)}"
-            )
-        full = {}
-        for site, size in known.items():
-            mask = masks.get(site, torch.zeros(size, dtype=torch.bool))
-            if tuple(mask.shape) != size:
-                raise ValueError(
-                    f"mask of site {site!r} has size {tuple(mask.shape)}, "
-                    f"but the model's (layers, width) there is {size}"
-                )
-            full[site] = mask.detach().to("cpu", copy=True).contiguous()
-        object.__setattr__(self, "_masks", full)
-        object.__setattr__(self, "_shape", known)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a NeuronSet is immutable; build a new one")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError("a NeuronSet is immutable; build a new one")
-
-    def __reduce__(
-        self,
-    ) -> tuple[type[NeuronSet], tuple[dict[str, Tensor], dict[str, tuple[int, int]]]]:
-        return NeuronSet, (self._masks, self._shape)
-
-    @classmethod
-    def empty(cls, shape: Shape | Sequence[int]) -> NeuronSet:
-        """The set without neurons of a model of this shape."""
-        return cls({}, shape)
-
-    @classmethod
-    def from_pairs(
-        cls,
-        pairs: Iterable[Sequence[int]],
-        shape: Shape | Sequence[int],
-        site: str = "intermediate",
-    ) -> NeuronSet:
-        """The set of the given (layer, neuron) pairs of one site; repeated pairs count once.
-
-        Raises ValueError for a pair outside the model or a site that the shape does not know.
-        """
-        known = _as_shape(shape, site)
-        if site not in known:
-            raise ValueError(f"site {site!r} is not in the shape, which knows {_listed(known)}")
-        mask = torch.zeros(known[site], dtype=torch.bool)
-        index = torch.tensor([tuple(pair) for pair in pairs], dtype=torch.long).reshape(-1, 2)
-        outside = ((index < 0) | (index >= torch.tensor(known[site]))).any(dim=1)
-        if outside.any():
-            pair = tuple(index[outside][0].tolist())
-            raise ValueError(
-                f"neuron {pair} lies outside site {site!r}, which has {known[site][0]} layers "
-                f"of {known[site][1]} neurons"
-            )
-        mask[index[:, 0], index[:, 1]] = True
-        return cls({site: mask}, known)
-
-    @property
-    def shape(self) -> Mapping[str, tuple[int, int]]:
-        """Known sites and their (layers, width), read-only."""
-        return MappingProxyType(self._shape)
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """The sites that hold at least one neuron, in canonical order."""
-        return tuple(site for site, mask in self._masks.items() if mask.any())
-
-    @property
-    def masks(self) -> dict[str, Tensor]:
-        """Copies of the masks, site -> bool tensor (layers, width), one for each known site."""
-        return {site: mask.clone() for site, mask in self._masks.items()}
-
-    def mask(self, site: str = "intermediate") -> Tensor:
-        """A copy of one site's bool mask (layers, width)."""
-        return self._of(site).clone()
-
-    def pairs(self, site: str = "intermediate") -> list[tuple[int, int]]:
-        """Sorted (layer, neuron) pairs of one site."""
-        return [(layer, neuron) for layer, neuron in self._of(site).nonzero().tolist()]
-
-    def counts(self, site: str | None = None) -> Tensor:
-        """Number of neurons per layer, int64 (layers,): of one site, or of all sites together."""
-        if site is not None:
-            return self._of(site).sum(dim=1)
-        return torch.stack([mask.sum(dim=1) for mask in self._masks.values()]).sum(dim=0)
-
-    def digest(self) -> str:
-        """Short hex digest of the shape and the neurons."""
-        sha = hashlib.sha256(json.dumps(self._shape).encode())
-        for mask in self._masks.values():
-            sha.update(mask.numpy().tobytes())
-        return sha.hexdigest()[:16]
-
-    def require_shape(self, shape: Shape) -> None:
-        """Raise ValueError unless the set fits a model of this shape (sites known to both)."""
-        _check_compatible(self._shape, _as_shape(shape), "use this neuron set with this model")
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the set to a safetensors file, replacing it in one step."""
-        metadata = {"kind": "crane_core.NeuronSet", "shape": json.dumps(self._shape)}
-        _replace(path, lambda temporary: save_file(self._masks, temporary, metadata=metadata))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> NeuronSet:
-        """Read a set written by `save`.
-
-        Raises FileNotFoundError, or ValueError if the file is damaged or holds something else.
-        """
-        _require_file(path)
-        try:
-            with safe_open(os.fspath(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                names = file.keys()  # the handle itself is not iterable
-                masks = {site: file.get_tensor(site) for site in names}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-        if metadata.get("kind") != "crane_core.NeuronSet":
-            raise ValueError(f"{path} holds no neuron set: write one with NeuronSet.save")
-        return cls(masks, json.loads(metadata["shape"]))
-
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as plain JSON, replacing the file in one step.
-
-        `{"shape": {site: [layers, width]}, "neurons": {site: [[layer, neuron], ...]}}`.
-        """
-        about = {
-            "shape": {site: list(size) for site, size in self._shape.items()},
-            "neurons": {site: self.pairs(site) for site in self.sites},
-        }
-        text = json.dumps(about) + "\n"
-        _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> NeuronSet:
-        """Read a set in the format of `to_json`.
-
-        Raises FileNotFoundError, or ValueError if the file is no JSON, lacks a part, or names a
-        neuron outside its shape.
-        """
-        _require_file(path)
-        try:
-            about = json.loads(Path(path).read_text(encoding="utf-8"))
-            shape, neurons = dict(about["shape"]), dict(about["neurons"])
-            masks = {
-                site: cls.from_pairs(pairs, shape, site).mask(site)
-                for site, pairs in neurons.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f'{path} holds no neuron set; expected {{"shape": {{"intermediate": [layers, '
-                f'width]}}, "neurons": {{"intermediate": [[layer, neuron], ...]}}}} ({error!r})'
-            ) from error
-        return cls(masks, shape)
-
-    @overload
-    @classmethod
-    def from_lape_file(
-        cls, path: str | os.PathLike[str], languages: int, *, shape: Shape | Sequence[int]
-    ) -> NeuronSet: ...
-    @overload
-    @classmethod
-    def from_lape_file(
-        cls,
-        path: str | os.PathLike[str],
-        languages: Sequence[str] = ...,
-        *,
-        shape: Shape | Sequence[int],
-    ) -> dict[str, NeuronSet]: ...
-    @classmethod
-    def from_lape_file(
-        cls,
-        path: str | os.PathLike[str],
-        languages: int | Sequence[str] = LAPE_LANGUAGES,
-        *,
-        shape: Shape | Sequence[int],
-    ) -> NeuronSet | dict[str, NeuronSet]:
-        """Read neurons in LAPE's format, a list [language][layer] of LongTensors of indices.
-
-        Parameters
-        ----------
-        path : file written by LAPE's code or by `to_lape_file`; read without unpickling code.
-        languages : the codes of the file's languages in their order (then a dict of all sets is
-            returned), or the index of one language (then its set).
-        shape : the model's shape, which the format does not record.
-
-        Raises
-        ------
-        FileNotFoundError : no such file.
-        ValueError : another format, another number of languages or layers, or an index that
-            lies outside the model.
-        """
-        _require_file(path)
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a file it cannot read
-            raise ValueError(
-                f"{path} is no file that torch.load can read safely: {error}"
-            ) from error
-        if not isinstance(content, list) or not all(
-            isinstance(layers, list)
-            and all(isinstance(t, Tensor) and t.dtype == torch.long for t in layers)
-            for layers in content
-        ):
-            raise ValueError(
-                f"{path} is not in LAPE's format: a list [language][layer] of LongTensor"
-            )
-
-        def one(layers: list[Tensor]) -> NeuronSet:
-            depth = _as_shape(shape)["intermediate"][0]
-            if len(layers) != depth:
-                raise ValueError(f"{path} holds {len(layers)} layers, but the model has {depth}")
-            pairs = ((i, j) for i, row in enumerate(layers) for j in row.reshape(-1).tolist())
-            return cls.from_pairs(pairs, shape)
-
-        if isinstance(languages, int):
-            if not 0 <= languages < len(content):
-                raise ValueError(
-                    f"language index {languages}: {path} holds {len(content)} languages"
-                )
-            return one(content[languages])
-        if len(languages) != len(content):
-            raise ValueError(
-                f"{path} holds {len(content)} languages, but {len(languages)} codes were given "
-                f"({_listed(languages)})"
-            )
-        return {language: one(layers) for language, layers in zip(languages, content, strict=True)}
-
-    def to_lape_file(self, path: str | os.PathLike[str]) -> None:
-        """Write this set as the only language of a file in LAPE's format (see `save_lape_file`)."""
-        save_lape_file([self], path)
-
-    def _of(self, site: str) -> Tensor:
-        if site not in self._masks:
-            raise ValueError(
-                f"site {site!r} is not in this set, which knows {_listed(self._masks)}"
-            )
-        return self._masks[site]
-
-    def _combine(
-        self, other: NeuronSet, operation: Callable[[Tensor, Tensor], Tensor]
-    ) -> NeuronSet:
-        _check_compatible(self._shape, other._shape, "combine these neuron sets")
-        shape = {**self._shape, **other._shape}
-        a, b = NeuronSet(self._masks, shape)._masks, NeuronSet(other._masks, shape)._masks
-        return NeuronSet({site: operation(a[site], b[site]) for site in shape}, shape)
-
-    def __and__(self, other: NeuronSet) -> NeuronSet:
-        return self._combine(other, torch.logical_and)
-
-    def __or__(self, other: NeuronSet) -> NeuronSet:
-        return self._combine(other, torch.logical_or)
-
-    def __sub__(self, other: NeuronSet) -> NeuronSet:
-        return self._combine(other, lambda a, b: a & ~b)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, NeuronSet):
-            return NotImplemented
-        return self._shape == other._shape and all(
-            torch.equal(mask, other._masks[site]) for site, mask in self._masks.items()
-        )
-
-    def __hash__(self) -> int:
-        return hash(self.digest())
-
-    def __len__(self) -> int:
-        return sum(int(mask.sum()) for mask in self._masks.values())
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        if set(self.sites) <= {"intermediate"}:
-            yield from self.pairs() if "intermediate" in self._masks else ()
-        else:
-            for site in self.sites:
-                yield from ((site, *pair) for pair in self.pairs(site))
-
-    def __repr__(self) -> str:
-        parts = [
-            f"{site}: {int(self._masks[site].sum())} of {layers} x {width}"
-            for site, (layers, width) in self._shape.items()
-        ]
-        return f"NeuronSet({', '.join(parts)})"
-
-
-def save_lape_file(
-    sets: Mapping[str, NeuronSet] | Sequence[NeuronSet], path: str | os.PathLike[str]
-) -> None:
-    """Write sets in LAPE's format, a list [language][layer] of LongTensors, in the order given.
-
-    The format knows intermediate neurons only: ValueError if a set has neurons at another site.
-    """
-    content = []
-    for neurons in sets.values() if isinstance(sets, Mapping) else sets:
-        if others := set(neurons.sites) - {"intermediate"}:
-            raise ValueError(
-                f"LAPE's format holds intermediate neurons only, this set has some at "
-                f"{_listed(sorted(others))}: use NeuronSet.save"
-            )
-        content.append([row.nonzero().reshape(-1) for row in neurons.mask()])
-    _replace(path, lambda temporary: torch.save(content, temporary))
 
 
 @overload
@@ -446,9 +80,7 @@ def normalise(kurtosis: Scores, how: str = "zscore") -> Scores:
     ValueError : unknown `how`, infinite kurtosis, or a tensor that is not (layers, neurons).
     """
     if how not in NORMALISATIONS:
-        raise ValueError(
-            f"unknown normalisation {how!r}: expected one of {_listed(NORMALISATIONS)}"
-        )
+        raise ValueError(f"unknown normalisation {how!r}: expected one of {listed(NORMALISATIONS)}")
     if not isinstance(kurtosis, Tensor):
         return {site: _normalise_site(values, how, site) for site, values in kurtosis.items()}
     return _normalise_site(kurtosis, how, "intermediate")
@@ -507,7 +139,7 @@ def margins(
     """
     per_site = _by_site(normalised, target)
     if len(normalised) < 2:
-        raise ValueError(f"a contrast needs at least two languages, got only {_listed(normalised)}")
+        raise ValueError(f"a contrast needs at least two languages, got only {listed(normalised)}")
     own = {site: scores[target] for site, scores in per_site.items()}
     others = {
         site: torch.stack([s for language, s in scores.items() if language != target]).amax(dim=0)
@@ -518,10 +150,24 @@ def margins(
     return own, others
 
 
+def contrast_of(scores: Mapping[str, Tensor], target: str) -> Tensor:
+    """The target's scores less the largest of the other languages', entry by entry.
+
+    `scores` : language -> tensor, all of one size. NaN where one is undefined. Raises ValueError
+    for an unknown target and for one language alone.
+    """
+    if target not in scores or len(scores) < 2:
+        raise ValueError(
+            f"a contrast for {target!r} needs its scores and those of another language; there are "
+            f"{listed(scores)}"
+        )
+    return scores[target] - torch.stack([s for x, s in scores.items() if x != target]).amax(dim=0)
+
+
 def _by_site(normalised: Mapping[str, Scores], target: str) -> dict[str, dict[str, Tensor]]:
     """Scores as site -> language -> (layers, width), checked to agree in sites and sizes."""
     if target not in normalised:
-        raise ValueError(f"no scores for language {target!r}: there are {_listed(normalised)}")
+        raise ValueError(f"no scores for language {target!r}: there are {listed(normalised)}")
     dicts = {
         language: {"intermediate": scores} if isinstance(scores, Tensor) else dict(scores)
         for language, scores in normalised.items()
@@ -535,7 +181,7 @@ def _by_site(normalised: Mapping[str, Scores], target: str) -> dict[str, dict[st
             raise ValueError(
                 f"scores of {language!r} have sizes {size}, those of {target!r} {sizes[target]}"
             )
-    sites = _as_shape(sizes[target])
+    sites = as_shape(sizes[target])
     return {site: {language: dicts[language][site] for language in dicts} for site in sites}
 
 
@@ -578,15 +224,15 @@ def select(
     TypeError : a budget that is no whole number.
     """
     if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}: expected one of {_listed(RULES)}")
+        raise ValueError(f"unknown rule {rule!r}: expected one of {listed(RULES)}")
     if threshold != threshold:
         raise ValueError("threshold is NaN: expected a number")
     per_site = _by_site(normalised, target)
-    known = _as_shape({site: tuple(s[target].shape) for site, s in per_site.items()})
+    known = as_shape({site: tuple(s[target].shape) for site, s in per_site.items()})
     if shape is not None:
-        _check_compatible(known, _as_shape(shape), "select from these scores for this model")
+        check_compatible(known, as_shape(shape), "select from these scores for this model")
         if missing := [site for site in known if site not in shape]:
-            raise ValueError(f"scores given for site {_listed(missing)}, which the shape lacks")
+            raise ValueError(f"scores given for site {listed(missing)}, which the shape lacks")
     _check_budget(budget, rule, sum(layers * width for layers, width in known.values()))
 
     def flat(scores: Scores) -> Tensor:
@@ -641,51 +287,3 @@ def _check_budget(budget: int | None, rule: str, size: int) -> None:
 
 def _warn(message: str) -> None:
     warnings.warn(message, SelectionWarning, stacklevel=3)
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """How much two sets share, beside what chance would give (`overlap`).
-
-    Attributes
-    ----------
-    shared : neurons in both sets.
-    jaccard : shared / neurons in either; NaN if both sets are empty.
-    expected : mean shared neurons of two sets of these sizes drawn at random from each site.
-    expected_within_layers : the same with each set's count per layer kept, as random masks do.
-    p_value : chance of at least `shared` under the first of the two, hypergeometric; NaN when
-        the sets lie in more than one site.
-    """
-
-    shared: int
-    jaccard: float
-    expected: float
-    expected_within_layers: float
-    p_value: float
-
-
-def jaccard(a: NeuronSet, b: NeuronSet) -> float:
-    """Neurons in both sets / neurons in either; NaN if both are empty."""
-    union = len(a | b)
-    return len(a & b) / union if union else float("nan")
-
-
-def overlap(a: NeuronSet, b: NeuronSet) -> Overlap:
-    """Compare the overlap of two sets of one model with that of random sets of the same size.
-
-    Raises ValueError if the sets belong to models of different shapes.
-    """
-    shared = len(a & b)
-    expected = within = 0.0
-    sites = [site for site in a.shape if site in b.shape]
-    for site in sites:
-        in_a, in_b = a.counts(site).double(), b.counts(site).double()
-        layers, width = a.shape[site]
-        expected += float(in_a.sum() * in_b.sum()) / (layers * width)
-        within += float((in_a * in_b).sum()) / width
-    p_value = float("nan")
-    used = [site for site in sites if site in {*a.sites, *b.sites}]
-    if len(used) == 1:
-        layers, width = a.shape[used[0]]
-        p_value = float(hypergeom.sf(shared - 1, layers * width, len(a), len(b)))
-    return Overlap(shared, jaccard(a, b), expected, within, p_value)

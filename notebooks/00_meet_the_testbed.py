@@ -30,15 +30,15 @@
 # Every notebook has one cell like the next, with the settings that its page talks about.
 # [How to rerun](../book/rerun) shows how to change them, and the others.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 testbed = "data/testbed"  # folder with the testbed's training log and the files of its gate
-task_limit = None  # items per task; None: all
-n_perplexity = 200  # held-out windows per language for perplexity
-window = 64  # tokens per window
-seed = 0  # order of the documents, and simulations
-run_dir = "runs/testbed"  # where results are written
+task_limit = None  # items per task, spread evenly over it; None takes all
+n_perplexity = 200  # windows per language that perplexity is measured on
+window = 64  # tokens per window of text
+seed = 0  # seed of everything that is drawn at random, except training
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import json
@@ -49,8 +49,10 @@ import pandas as pd
 from IPython.display import display
 
 from crane_core import metrics
-from crane_lab.engines import evaluation
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.engines import multiple_choice
+from crane_lab.engines.tasks import TASKS
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import testbed_pages
 from crane_lab.store import write_table
 from crane_lab.study import gate, unmasked
@@ -173,7 +175,7 @@ display(
 # %%
 items = pipeline.items()
 prepared = pipeline.prepared
-asked = [task for task in evaluation.TASKS if task in prepared.tasks]
+asked = [task for task in TASKS if task in prepared.tasks]
 testbed_pages.first_items(items, prepared.requests, asked)
 
 # %% [markdown]
@@ -184,7 +186,7 @@ testbed_pages.first_items(items, prepared.requests, asked)
 # accuracy. Chance is one in four.
 
 # %%
-scores = evaluation.scores(items).loc[asked].reset_index()
+scores = multiple_choice.accuracies(items).loc[asked].reset_index()
 scores["chance"] = gate.CHANCE
 write_table(scores, results / "testbed_accuracy.csv")
 display(
@@ -234,7 +236,8 @@ testbed_pages.published_table(published)
 # it beside accuracy.
 
 # %%
-perplexity = unmasked.perplexity(pipeline.losses(), languages)
+losses = pipeline.losses()
+perplexity = unmasked.perplexity_by_language(losses, languages)
 write_table(perplexity, results / "testbed_perplexity.csv")
 testbed_pages.perplexity_table(perplexity, window)
 
@@ -284,7 +287,7 @@ display(
 # can be seen on.
 
 # %%
-testbed_pages.margins(items, asked)
+testbed_pages.margins_figure(items, asked)
 
 # %%
 display(

@@ -27,13 +27,13 @@
 # explains the `objective`, to which we come near the end. [How to rerun](../book/rerun) shows how
 # to change them.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-window = 64  # tokens per window
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
-n_checked = 100  # windows per language on which this notebook checks relevance
-run_dir = "runs/testbed"  # where results are written
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+window = 64  # tokens per window of text
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
+n_checked = 100  # windows per language on which relevance is checked
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import dataclasses
@@ -47,7 +47,8 @@ from torch.nn import functional as F
 from crane_core import attribution, masking
 from crane_core.attribution import neuron_relevance, objective_values
 from crane_core.selection import NeuronSet
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import relevance_pages
 from crane_lab.store import write_table
 from crane_lab.study import relevance as study
@@ -121,7 +122,7 @@ h = torch.relu(W @ x)
 y = v @ h
 R_h = pass_back(v, h, relevance=y).sum(0)
 R_x = pass_back(W, x, relevance=R_h).sum(0)
-relevance_pages.network(
+relevance_pages.network_figure(
     {"x": (x, R_x), "h": (h, R_h), "y": (y, y)},
     weights=[W, v],
 )

@@ -28,18 +28,18 @@
 # and `window`, because every language gets windows of equally many tokens.
 # [How to rerun](../book/rerun) shows how to change them.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
 n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
+window = 64  # tokens per window of text
+seed = 0  # seed of everything that is drawn at random, except training
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
+threshold = 1.0  # normalised score above which a neuron is a candidate
 n_splits = 5  # random splits of the windows, for the sampling error
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
@@ -52,7 +52,8 @@ from scipy import stats
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
 from crane_core.selection import normalise, overlap, select
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import kurtosis_pages
 from crane_lab.store import write_table
 from crane_lab.study import halves, scores
@@ -218,7 +219,7 @@ assert difference < 1e-9
 # %%
 tokens = pipeline.token_counts()
 write_table(tokens, results / "corpus_tokens.csv")
-kurtosis_pages.tokens_table(tokens)
+kurtosis_pages.corpora_table(tokens)
 
 # %% [markdown]
 # Two calls do lines 8 to 16 of Algorithm 1: the kurtosis of every neuron, and the same on one scale
@@ -229,7 +230,7 @@ raw = pipeline.kurtosis()
 normalised = pipeline.normalised()
 
 # %%
-summary = scores.summary(raw)
+summary = scores.kurtosis_summary(raw)
 kurtosis_pages.summary_table(summary, settings.n_samples, window)
 
 # %% [markdown]
@@ -351,7 +352,7 @@ display(
 
 # %%
 in_two = halves.parts(look.blocks, 2, n_splits, normalisation)
-agreement = halves.agreement(in_two)
+agreement = halves.halves_agreement(in_two)
 windows_each = look.block * halves.blocks_per_part(look.blocks, 2)
 display(
     kurtosis_pages.agreement_table(agreement, windows_each),
@@ -364,7 +365,7 @@ display(
 
 # %%
 kurtosis_pages.between_table(
-    halves.correlations(normalised),
+    halves.between_languages(normalised),
     settings.n_samples,
 )
 
@@ -483,7 +484,13 @@ kurtosis_pages.by_magnitude_table(found)
 # ## What the numbers do and do not show
 
 # %%
-kurtosis_pages.what_it_shows(summary, together, agreement, again, null)
+kurtosis_pages.what_kurtosis_shows(
+    summary,
+    together,
+    agreement,
+    again,
+    null,
+)
 
 # %% [markdown]
 # The testbed has a few thousand neurons and texts about a small world. What its relevance looks

@@ -25,18 +25,18 @@
 # `rule`, `threshold` and `budget` decide what is selected; `random_seeds` how many random masks
 # stand beside each set. [How to rerun](../book/rerun) shows how to change them.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 n_samples = 1000  # windows of text per language that relevance is taken on
-seed = 0  # order of the documents, and simulations
+seed = 0  # seed of everything that is drawn at random, except training
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
 rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+threshold = 1.0  # normalised score above which a neuron is a candidate
+budget = None  # neurons to select per language; None: all above the threshold
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-run_dir = "runs/testbed"  # where results are written
+n_perplexity = 200  # windows per language that perplexity is measured on
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import tempfile
@@ -47,9 +47,11 @@ import torch
 from IPython.display import display
 
 from crane_core import baselines, models
+from crane_core.interventions import zero
 from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet, select
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import selection_pages
 from crane_lab.store import write_table
 from crane_lab.study import effects
@@ -113,7 +115,7 @@ selection_pages.rule_table(by_rule, threshold)
 # ### Where they lie
 
 # %%
-selection_pages.layer_counts(sets, rule)
+selection_pages.layers_figure(sets, rule)
 
 # %% [markdown]
 # By default scores are normalised within each layer, so every layer has high ones. How the bars
@@ -234,7 +236,7 @@ except ValueError as error:
 # %%
 for x, neurons in sets.items():
     # Refuses a mask that changes nothing.
-    change = pipeline.logit_change(neurons)
+    change = pipeline.logit_change(zero(neurons))
     print(f"mask {x}: {len(neurons):,} neurons,", end=" ")
     print(f"largest change of any logit {change:.2f}")
     assert change > 0 or not len(neurons)
@@ -273,7 +275,7 @@ display(*selection_pages.continued_tables(tokenizer, prompts, found))
 # language.
 
 # %%
-display(*selection_pages.next_token_bars(tokenizer, prompts, found))
+display(*selection_pages.next_tokens_figures(tokenizer, prompts, found))
 
 # %% [markdown]
 # One sentence is an anecdote. It shows what a mask *is*; what it does to a language takes many
@@ -422,7 +424,7 @@ depth, width = shape["down"]
 wanted = neurons.counts("intermediate").clamp(max=width // 4)
 mask = torch.arange(width).expand(depth, width) < wanted[:, None]
 down = baselines.random_matched(NeuronSet({"down": mask}, shape), seed)
-original, under_down = pipeline.losses(), pipeline.losses(down)
+original, under_down = pipeline.losses(), pipeline.losses(zero(down))
 at_random = effect[effect["mask_language"] == language]
 selection_pages.down_table(
     {x: (under_down[x] - original[x]).mean().item() for x in languages},
@@ -442,4 +444,4 @@ selection_pages.down_table(
 # ## What the numbers do and do not show
 
 # %%
-selection_pages.what_it_shows(judged, len(random_seeds))
+selection_pages.what_masks_show(judged, len(random_seeds))

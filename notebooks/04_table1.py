@@ -12,39 +12,39 @@
 # Figure 4.
 
 # %% tags=["parameters", "hide-input"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
-perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
+perplexity_corpus = "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file each
 text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
+max_document_tokens = None  # tokens a document is cut to; None: it is not cut
 deduplicate = True  # leave out documents that have occurred before
 corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-tasks = "data/testbed/tasks"  # folder of lm-eval task files
+tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 benchmarks = "testbed"  # testbed, or harness: lm-eval's MMLU, C-Eval and Belebele
 num_fewshot = None  # examples before each question; None: what the definition says
 benchmark_backend = "huggingface"  # what scores the harness's benchmarks: huggingface or vllm
 benchmark_data = None  # folder with copies of the harness's data sets; None: the hub's cache
 n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
+window = 64  # tokens per window of text
+batch_size = 50  # windows that go through the model at a time
+seed = 0  # seed of everything that is drawn at random, except training
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 score = "activation_x_gradient"  # what is stored per neuron and token
 reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
 rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+threshold = 1.0  # normalised score above which a neuron is a candidate
+budget = None  # neurons to select per language; None: all above the threshold
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-task_limit = None  # items per task; None: all
+n_perplexity = 200  # windows per language that perplexity is measured on
+task_limit = None  # items per task, spread evenly over it; None takes all
 n_answers = 50  # items per task that the model answers freely under each mask
 answer_tokens = 12  # tokens of a free answer
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import json
@@ -55,7 +55,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import metrics
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
@@ -86,7 +87,7 @@ names = language_names(settings.languages)
 # CRANE's is LAPE matched ([choice](choice-budget)).
 
 # %%
-interventions = pipeline.interventions()
+interventions = pipeline.rows()
 provenance = json.dumps(pipeline.provenance(), ensure_ascii=False, indent=1, sort_keys=True)
 write_text(results / "provenance.json", provenance + "\n")  # texts, items, licences, checksums
 
@@ -134,7 +135,7 @@ display(
 # %%
 by_site = {
     "intermediate": pipeline.evaluated(interventions),
-    "projections": pipeline.evaluated(pipeline.interventions("projections")),
+    "projections": pipeline.evaluated(pipeline.rows("projections")),
 }
 evaluated = by_site["intermediate"]
 
@@ -146,7 +147,7 @@ write_table(items["projections"], results / "items_table1_projections.parquet")
 write_table(seeds["intermediate"], results / "table1_seeds.csv")
 write_table(seeds["projections"], results / "table1_projections_seeds.csv")
 per_task = items["intermediate"].query("method == 'Org'").groupby("task", sort=False).size()
-masks = [len(found.interventions) for found in by_site.values()]
+masks = [len(found.rows) for found in by_site.values()]
 display(
     Markdown(
         f"{sum(masks) + 1} evaluations: the unmasked model, {masks[0]} masks of intermediate "
@@ -422,7 +423,7 @@ table1_projections = by_site["projections"].table(pipeline.tables["paper"])
 write_table(table1_projections, results / "table1_projections.csv")
 
 # %% tags=["hide-input"]
-crane_projections = [row for row in by_site["projections"].interventions if row.method == "CRANE"]
+crane_projections = [row for row in by_site["projections"].rows if row.method == "CRANE"]
 display(
     figures.table(
         pd.DataFrame(

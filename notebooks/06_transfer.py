@@ -10,37 +10,37 @@
 # to read. **It covers** §5.4 of the paper {cite:p}`le2026crane`, Tables 3 and 4, Figures 5 and 6.
 
 # %% tags=["parameters", "hide-input"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 chat_model = "data/testbed/chat"  # folder or name of the chat model tuned from it
 dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
+device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if any
 offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
-perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
+perplexity_corpus = "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file each
 text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
+max_document_tokens = None  # tokens a document is cut to; None: it is not cut
 deduplicate = True  # leave out documents that have occurred before
 corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-tasks = "data/testbed/tasks"  # folder of lm-eval task files
+tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 benchmarks = "testbed"  # testbed, or harness: lm-eval's MMLU, C-Eval and Belebele
 num_fewshot = None  # examples before each question; None: what the definition says
 benchmark_backend = "huggingface"  # what scores the harness's benchmarks: huggingface or vllm
 benchmark_data = None  # folder with copies of the harness's data sets; None: the hub's cache
 n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
+window = 64  # tokens per window of text
+batch_size = 50  # windows that go through the model at a time
+seed = 0  # seed of everything that is drawn at random, except training
+objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 score = "activation_x_gradient"  # what is stored per neuron and token
 reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
 rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+threshold = 1.0  # normalised score above which a neuron is a candidate
+budget = None  # neurons to select per language; None: all above the threshold
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-task_limit = None  # items per task; None: all
+n_perplexity = 200  # windows per language that perplexity is measured on
+task_limit = None  # items per task, spread evenly over it; None takes all
 questions = "data/questions"  # folder with <language>.txt, one open question per line
 n_questions = None  # questions per language; None: all
 engine = "huggingface"  # what generates answers: huggingface or vllm
@@ -51,8 +51,8 @@ tensor_parallel_size = 1  # GPUs that vLLM divides the model among
 judge = "rubric"  # who grades answers: rubric (testbed only) or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
-judge_prompt = None  # file with the judge's instructions; None: those of crane_lab.engines.judging
-run_dir = "runs/testbed"  # where results are written
+judge_prompt = None  # file with the judge's instructions; None: ours
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
@@ -63,7 +63,8 @@ from IPython.display import Markdown, display
 
 from crane_core import models
 from crane_core.selection import overlap
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table
@@ -74,7 +75,7 @@ base = Pipeline(settings)
 chat = base.on_chat(chat_model)
 results = Path(run_dir) / "results"
 names = language_names(settings.languages)
-interventions = base.interventions()
+interventions = base.rows()
 
 # %% [markdown]
 # ## Figure 5: strict transfer
@@ -308,7 +309,7 @@ found_on = {
     "CRANE": (base.neuron_sets(), chat.neuron_sets()),
     "LAPE matched": tuple(
         {row.language: row.neurons for row in rows if row.method == "LAPE matched"}
-        for rows in (interventions, chat.interventions())
+        for rows in (interventions, chat.rows())
     ),
 }
 rows = []
@@ -362,7 +363,7 @@ display(
 # And what do they do to the chat model?
 
 # %%
-own = [row for row in chat.interventions() if row.method in found_on]
+own = [row for row in chat.rows() if row.method in found_on]
 tables = {
     ("benchmarks", "base"): chat_table,
     ("benchmarks", "chat"): chat.evaluated(own, losses=False).table(base.tables["paper"]),

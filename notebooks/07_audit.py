@@ -15,11 +15,11 @@
 # here says what the truth about Llama-2-7B is: only what the printed numbers support. An error in a
 # table is not a flaw of a method, and a claim without evidence may be true.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 published = "data/published"  # folder with the paper's tables and claims
-seed = 0  # order of the documents, and simulations
+seed = 0  # seed of everything that is drawn at random, except training
 n_simulated = 4000  # masks simulated for each point of a curve
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path

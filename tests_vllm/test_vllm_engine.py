@@ -15,7 +15,7 @@ import torch
 
 from crane_core import models
 from crane_core.masking import bake
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import STOP, Answer, Decoding, HuggingFaceEngine, prompts
 from crane_lab.engines.vllm_engine import VLLMEngine
 

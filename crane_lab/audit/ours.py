@@ -56,7 +56,7 @@ class Ours:
         scored = self.scored[number]
         found = [
             after
-            for row, after in zip(scored.interventions, scored.after, strict=True)
+            for row, after in zip(scored.rows, scored.after, strict=True)
             if (row.method, row.language) == (method, target)
         ]
         if len(found) > 1:

@@ -26,7 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
         description="Compute the relevance of all languages, in any number of processes.",
     )
     parser.add_argument("--profile", default=DEFAULT_PROFILE, help="a file of notebooks/profiles/")
-    parser.add_argument("--site", default="intermediate", help="or projections")
     parser.add_argument("--store", help="a folder; default: that of the notebooks")
     parser.add_argument(
         "-p",
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        attribute(options.profile, dict(options.parameter), options.site, options.store)
+        attribute(options.profile, dict(options.parameter), options.store)
     except (RunError, ValueError, TypeError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -52,11 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
 def attribute(
     profile: str = DEFAULT_PROFILE,
     overrides: dict[str, str] | None = None,
-    site: str = "intermediate",
     store: str | None = None,
     project: Project | None = None,
 ) -> None:
-    """Store the moments of every language under a profile, as one of the processes started.
+    """Store what identifies every language's neurons, as one of the processes started.
 
     The process group is gloo's on CPUs and nccl's on GPUs. Only ranks and devices are taken from
     it: work is shared through the store, so a process that dies leaves no other waiting.
@@ -67,7 +65,8 @@ def attribute(
     from accelerate import PartialState
     from torch import distributed
 
-    from crane_lab.pipeline import Pipeline, Settings
+    from crane_lab.settings import Settings
+    from crane_lab.stages.identification import Identification
 
     project = project or Project()
     run = project.run(profile, overrides)
@@ -81,12 +80,12 @@ def attribute(
     try:
         with contextlib.chdir(project.root):
             kept = Store(store) if store else Store(project.runs / "store")
-            pipeline = Pipeline(settings, kept)
+            pipeline = Identification(settings, kept)
             for language in settings.languages:
-                moments = pipeline.moments(language, site)
+                pipeline.collected(language)
                 if state.is_main_process:
-                    n = next(iter(moments.values())).count
-                    print(f"{run.name}: relevance of {n} samples, {language}, {site}: stored")
+                    n = settings.n_samples
+                    print(f"{run.name}: relevance of {n} samples, {language}: stored")
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()

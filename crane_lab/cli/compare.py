@@ -174,7 +174,7 @@ def _sizes(folder: Path) -> dict[tuple[str, str, str], int]:
     return found
 
 
-def shown(table: pd.DataFrame) -> str:
+def comparison_text(table: pd.DataFrame) -> str:
     """The comparison as text for a terminal: LangSpec-F1, then the scores that differ clearly."""
     lines = []
     for number, own in table.groupby("table", sort=False):

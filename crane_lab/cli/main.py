@@ -86,7 +86,7 @@ def _execute(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     from crane_lab.cli.plan import plan
-    from crane_lab.pipeline import Settings
+    from crane_lab.settings import Settings
 
     run = _run(options)
     kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
@@ -121,10 +121,12 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _rehearse(options: argparse.Namespace) -> None:
-    from crane_lab.cli.rehearsal import build, judge_server
+    from crane_lab.cli.rehearsal import build_rehearsal, judge_server
 
     project = Project()
-    made = build(project.runs / "rehearsal-models", options.layers, options.width, options.dtype)
+    made = build_rehearsal(
+        project.runs / "rehearsal-models", options.layers, options.width, options.dtype
+    )
     folder = made.relative_to(project.root)
     with judge_server() as address:
         values = {
@@ -143,7 +145,7 @@ def _rehearse(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from crane_lab.cli.compare import compare, shown
+    from crane_lab.cli.compare import compare, comparison_text
     from crane_lab.store.files import write_table
 
     folders = [_folder(name) for name in options.runs]
@@ -152,7 +154,7 @@ def _compare(options: argparse.Namespace) -> None:
     table = compare(first, second, (tasks[0], tasks[1]))
     if options.out:
         write_table(table, options.out)
-    print(shown(table))
+    print(comparison_text(table))
 
 
 def _folder(name: str) -> Path:
@@ -168,7 +170,8 @@ def _tasks(folder: Path) -> dict[str, str]:
     """The tasks that stood for the languages in a run's Tables 1 and 3."""
     import yaml
 
-    from crane_lab.pipeline import TABLES_OF, Settings
+    from crane_lab.pipeline import TABLES_OF
+    from crane_lab.settings import Settings
 
     said = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
     return TABLES_OF[Settings.of(said["values"]).benchmarks]["paper"]

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,8 +28,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crane_lab.engines.benchmarks import FLORES, subjects
-from crane_lab.store import ROOT
-from crane_lab.texts import corpora
+from crane_lab.store import ROOT, atomic_path
+from crane_lab.texts.local import read_texts
 
 LANGUAGES = ("en", "zh", "vi")
 TESTBED = ROOT / "data" / "testbed"
@@ -83,7 +81,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     texts = (
         word
         for x in LANGUAGES
-        for text in corpora.read_texts(TESTBED / "corpus" / "attribution", x)[:1000]
+        for text in read_texts(TESTBED / "corpus" / "attribution", x)[:1000]
         for word in text.split(" ")  # BPE does not merge over words' ends
     )
     trainer = BpeTrainer(vocab_size=4000, max_token_length=12, show_progress=False)
@@ -121,7 +119,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def build(folder: Path, layers: int = 2, width: int = 256, dtype: str = "float32") -> Path:
+def build_rehearsal(
+    folder: Path, layers: int = 2, width: int = 256, dtype: str = "float32"
+) -> Path:
     """Make models, tokenizer and benchmarks in `folder/<what they depend on>`, and return it.
 
     What is there already is left alone; it appears under its name when it is complete.
@@ -130,8 +130,7 @@ def build(folder: Path, layers: int = 2, width: int = 256, dtype: str = "float32
     target = folder / f"{layers}-layers-{width}-wide-{dtype}-{made_from}"
     if target.is_dir():
         return target
-    draft = folder / f".{target.name}.{os.getpid()}"
-    try:
+    with atomic_path(target) as draft:
         of = config(layers, width)
         words = tokenizer()
         for seed, name in enumerate(("base", "chat")):
@@ -141,9 +140,6 @@ def build(folder: Path, layers: int = 2, width: int = 256, dtype: str = "float32
             words.save_pretrained(draft / name)
             del model
         write_benchmarks(draft / "benchmarks")
-        os.replace(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 

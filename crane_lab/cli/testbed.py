@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -14,15 +13,17 @@ import pandas as pd
 
 from crane_core.models import load, write_checksums
 from crane_lab.cli.card import card
-from crane_lab.engines.evaluation import load_tasks, prepare
-from crane_lab.pipeline import TABLES, Pipeline, Settings
-from crane_lab.store import Store
+from crane_lab.engines.multiple_choice import prepare
+from crane_lab.engines.tasks import load_tasks
+from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.settings import Settings
+from crane_lab.store import Store, atomic_path
 from crane_lab.store.files import write_text
 from crane_lab.study import gate
 from crane_lab.testbed import chat, tasks
 from crane_lab.testbed.train import ChatRecipe, Recipe, Trained, train, tune
 from crane_lab.testbed.world import LANGUAGES, build
-from crane_lab.texts.corpora import read_texts
+from crane_lab.texts.local import read_texts
 
 # Characters of held-out text per language: some 200,000 tokens for attribution (3,000 windows of
 # 64), 40,000 for perplexity. A Chinese token is about one character, the others about four.
@@ -31,13 +32,11 @@ _HELD_OUT = {"attribution": 200_000, "perplexity": 40_000}
 
 
 def _save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    write_checksums(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    with atomic_path(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        write_checksums(part)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_texts(trained: Trained, out: Path, seed: int) -> None:
@@ -50,7 +49,7 @@ def write_texts(trained: Trained, out: Path, seed: int) -> None:
         write_text(out / "tasks" / f"reading_{language}.jsonl", tasks.dump(reading))
         for name, tokens in _HELD_OUT.items():
             characters = int(tokens * _CHARACTERS[language])
-            texts = tasks.held_out(world, name, characters, seed, writer.written)
+            texts = tasks.held_out_texts(world, name, characters, seed, writer.written)
             write_text(out / "corpus" / name / f"{language}.txt", "\n".join(texts) + "\n")
 
 
@@ -84,7 +83,7 @@ def run_gate(out: Path) -> bool:
     """Measure the gate on the model in ``out``, write its files, and print the verdicts."""
     model, tokenizer = load(out / "base")
     prepared = prepare(model, tokenizer, load_tasks(folder=out / "tasks"))
-    curve, items = gate.measure(model, prepared)
+    curve, items = gate.measure_gate(model, prepared)
     verdicts = gate.judge(curve, items)
     by_relation = items.groupby(["task", "relation"], sort=False)["correct"].agg(["mean", "count"])
     write_text(
@@ -126,7 +125,7 @@ def run_chat_gate(out: Path, questions: Path) -> bool:
     return _passed(verdicts)
 
 
-def _passed(verdicts: list[gate.Verdict]) -> bool:
+def _passed(verdicts: list[gate.GateLine]) -> bool:
     for verdict in verdicts:
         print(f"{'pass' if verdict.holds else 'FAIL'}  {verdict.requirement}: {verdict.measured}")
     return all(verdict.holds for verdict in verdicts)

@@ -2,7 +2,7 @@
 
 The task definitions are those of the installed lm-evaluation-harness, unmodified. Their data are
 read as lm-eval reads them, from the hub or its local cache, or from a folder with copies of the
-data sets. Items are scored by `crane_lab.engines.evaluation`, where the few examples that open
+data sets. Items are scored by `crane_lab.engines.multiple_choice`, where the few examples that open
 all prompts of a subject are computed once for many items; or by lm-eval's `vllm` model class
 on a checkpoint that the mask is baked into.
 """
@@ -28,9 +28,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
 from crane_core.masking import bake
-from crane_core.selection import NeuronSet
-from crane_lab.engines import evaluation
-from crane_lab.texts.corpora import HUB_ERRORS, hub_error
+from crane_core.neurons import NeuronSet
+from crane_lab.engines import multiple_choice
+from crane_lab.engines.tasks import OPTIONS, Tasks, quiet
+from crane_lab.texts.hub import HUB_ERRORS, hub_error
 
 BACKENDS = ("huggingface", "vllm")
 _CODES = """
@@ -83,15 +84,15 @@ class Harness:
     rows of its split that are evaluated, `fingerprint` digests of definition and data.
     """
 
-    tasks: evaluation.Tasks
+    tasks: Tasks
     group: Mapping[str, str]
     places: Mapping[str, Sequence[int]]
     fingerprint: dict[str, str]
 
     def item(
         self, name: str, task: ConfigurableTask, index: int, doc: Mapping[str, Any]
-    ) -> evaluation.Item:
-        """The item of one document; see `evaluation.Item`.
+    ) -> multiple_choice.Item:
+        """The item of one document; see `multiple_choice.Item`.
 
         Its id is the task and the row of the split. Items of Belebele share a cluster with those on
         the same passage, in other languages too; the others are each on their own.
@@ -99,10 +100,10 @@ class Harness:
         group = self.group[name]
         place = self.places[name][index]
         answer = task.doc_to_target(doc)
-        if type(answer) is not int or not 0 <= answer < evaluation.OPTIONS:
+        if type(answer) is not int or not 0 <= answer < OPTIONS:
             raise ValueError(
                 f"task {name!r}, row {place}: the answer is {answer!r}; expected the index of one "
-                f"of {evaluation.OPTIONS} options"
+                f"of {OPTIONS} options"
             )
         if "choices" in doc:
             options = doc["choices"]
@@ -110,12 +111,11 @@ class Harness:
             options = [doc[f"mc_answer{number}"] for number in range(1, 5)]
         else:
             options = [doc[letter] for letter in "ABCD"]
-        if len(options) != evaluation.OPTIONS:
+        if len(options) != OPTIONS:
             raise ValueError(
-                f"task {name!r}, row {place}: expected {evaluation.OPTIONS} options, got "
-                f"{len(options)}"
+                f"task {name!r}, row {place}: expected {OPTIONS} options, got {len(options)}"
             )
-        return evaluation.Item(
+        return multiple_choice.Item(
             task=group,
             subtask=name,
             language=next(x for table in TABLES.values() for x in table if table[x] == group),
@@ -130,9 +130,9 @@ class Harness:
 
     def prepare(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> evaluation.Prepared:
-        """`evaluation.prepare` of all tasks; raises what it raises."""
-        return evaluation.prepare(model, tokenizer, self.tasks, self.item, ROW_TOKENS)
+    ) -> multiple_choice.Prepared:
+        """`multiple_choice.prepare` of all tasks; raises what it raises."""
+        return multiple_choice.prepare(model, tokenizer, self.tasks, self.item, ROW_TOKENS)
 
 
 def load(
@@ -160,7 +160,7 @@ def load(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 item per benchmark, got {limit}")
     manager = _manager(FOLDERS)
-    tasks: evaluation.Tasks = {}
+    tasks: Tasks = {}
     group: dict[str, str] = {}
     places: dict[str, Sequence[int]] = {}
     digests: dict[str, str] = {}
@@ -187,11 +187,11 @@ def subjects(name: str) -> list[str]:
     return [manager.task_index[part].cfg["dataset_name"] for part in _parts(manager, name)]
 
 
-def _load(manager: TaskManager, name: str, data: str | Path | None) -> evaluation.Tasks:
+def _load(manager: TaskManager, name: str, data: str | Path | None) -> Tasks:
     """The tasks that a benchmark consists of, by name, with their data."""
     configs = [dict(manager.task_index[part].cfg) for part in _parts(manager, name)]
     repository = configs[0]["dataset_path"]
-    with evaluation._quiet(), tempfile.TemporaryDirectory(prefix="crane-tasks-") as cache_dir:
+    with quiet(), tempfile.TemporaryDirectory(prefix="crane-tasks-") as cache_dir:
         if data is not None:
             folder = Path(data) / repository
             for config in configs:
@@ -199,7 +199,7 @@ def _load(manager: TaskManager, name: str, data: str | Path | None) -> evaluatio
                 # Read afresh: a cache elsewhere would outlive changes of the files.
                 config["dataset_kwargs"] |= {"cache_dir": cache_dir, "keep_in_memory": True}
         try:
-            loaded: evaluation.Tasks = manager.load(configs)["tasks"]
+            loaded: Tasks = manager.load(configs)["tasks"]
         except HUB_ERRORS as error:
             advice = (
                 "run once with network, or set benchmark_data to a folder with copies of the data "
@@ -267,7 +267,7 @@ def _digest(config: Mapping[str, Any], task: ConfigurableTask) -> str:
     return sums.hexdigest()
 
 
-def _limited(tasks: evaluation.Tasks, limit: int | None) -> dict[str, Sequence[int]]:
+def _limited(tasks: Tasks, limit: int | None) -> dict[str, Sequence[int]]:
     """Cut the tasks' data to `limit` items in all, spread evenly; the rows kept of each task.
 
     Tasks of which none is kept are left out.
@@ -290,12 +290,12 @@ def _limited(tasks: evaluation.Tasks, limit: int | None) -> dict[str, Sequence[i
 
 def evaluate_with_vllm(
     model: PreTrainedModel,
-    prepared: evaluation.Prepared,
+    prepared: multiple_choice.Prepared,
     neurons: NeuronSet | None = None,
     folder: str | Path | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """`evaluation.evaluate` by lm-eval's `vllm` model class, under a mask.
+    """`multiple_choice.evaluate` by lm-eval's `vllm` model class, under a mask.
 
     The mask is baked into a checkpoint, which vLLM loads and which is removed afterwards.
 
@@ -307,7 +307,7 @@ def evaluate_with_vllm(
         or `gpu_memory_utilization`.
 
     Prompts may have one token less than with Hugging Face: vLLM always generates one. Raises
-    ModuleNotFoundError without vLLM, ValueError as `bake` and `evaluation.outcomes` do.
+    ModuleNotFoundError without vLLM, ValueError as `bake` and `multiple_choice.outcomes` do.
     """
     try:
         engine_class = get_model("vllm")
@@ -334,4 +334,4 @@ def evaluate_with_vllm(
             results = engine.loglikelihood(list(prepared.requests), disable_tqdm=True)
         finally:
             engine.model.llm_engine.engine_core.shutdown()
-    return evaluation.outcomes(prepared, results)
+    return multiple_choice.outcomes(prepared, results)

@@ -10,32 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crane_core.kernels import fast_linear
-from crane_core.masking import masked
-from crane_core.selection import NeuronSet
+from crane_core.interventions import UNTOUCHED, Intervention, intervened
+from crane_lab.engines.decoding import Greedy, Prompts, end_tokens
 
 #: Where a base model's answer ends: it would go on with a question of its own. These are the stop
 #: strings of LAPE (Tang et al., 2024), whose question-and-answer frame `prompts` uses.
 STOP = ("\nQ:", "\nA:")
-
-Prompts = Sequence[Sequence[int]]
 
 
 # ------------------------------------------------------------------------------------- questions
@@ -268,13 +256,6 @@ def room(prompts: Prompts, decoding: Decoding, context: int) -> list[int]:
     return [min(decoding.max_new_tokens, context - len(ids)) for ids in prompts]
 
 
-def end_tokens(configured: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a sequence: the checkpoint's and the tokenizer's."""
-    ids = configured.eos_token_id
-    found = set(ids if isinstance(ids, list) else [ids]) | {tokenizer.eos_token_id}
-    return sorted(token for token in found if token is not None)
-
-
 def answer(
     tokenizer: PreTrainedTokenizerBase,
     tokens: Sequence[int],
@@ -290,39 +271,6 @@ def answer(
 
 
 # ------------------------------------------------------------------------------------ the engine
-
-
-class _Stop(StoppingCriteria):
-    """Ends each row on its own, and keeps how many tokens it had by then.
-
-    One criterion for all reasons. transformers' own search for stop strings looks at the prompt,
-    too, and costs more than a step of a small model; here only a row whose newest token could
-    complete a stop string (`suspects`) is read.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        ends: Tensor,
-        stop: tuple[str, ...],
-        suspects: Tensor | None,
-        start: int,
-        limits: Tensor,
-    ):
-        self.tokenizer, self.stop, self.suspects = tokenizer, stop, suspects
-        self.ends, self.start, self.limits = ends, start, limits
-        self.lengths = torch.zeros_like(limits)
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        new = input_ids.shape[1] - self.start
-        last = input_ids[:, -1]
-        over = (self.lengths > 0) | (self.limits <= new) | torch.isin(last, self.ends)
-        if self.suspects is not None:
-            for row in (self.suspects[last] & ~over).nonzero()[:, 0].tolist():
-                text = self.tokenizer.decode(input_ids[row, self.start :], skip_special_tokens=True)
-                over[row] = any(string in text for string in self.stop)
-        self.lengths = torch.where(over & (self.lengths == 0), new, self.lengths)
-        return over
 
 
 class HuggingFaceEngine:
@@ -346,99 +294,33 @@ class HuggingFaceEngine:
         batch_size: int = 70,
         progress: bool = True,
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.model, self.tokenizer = model, tokenizer
         self.decoding = decoding or Decoding()
-        self.batch_size = batch_size
         self._hidden: dict[str, Any] = {} if progress else {"disable": True}
         config = model.config.get_text_config()
         self.context = context_length(self.decoding, config.max_position_embeddings)
-        self._ends = end_tokens(model.generation_config, tokenizer)
-        self._suspects = self._completing(config.vocab_size) if self.decoding.stop else None
+        self._decoder = Greedy(
+            model,
+            tokenizer,
+            end_tokens(model.generation_config, tokenizer),
+            self.decoding.stop,
+            self.decoding.repetition_penalty,
+            batch_size,
+        )
 
-    def _completing(self, vocabulary: int) -> Tensor:
-        """Which tokens can complete a stop string, bool (vocabulary,): those with its last sign."""
-        signs = {string[-1] for string in self.decoding.stop}
-        if any(not sign.isascii() or sign.isspace() for sign in signs):
-            return torch.ones(vocabulary, dtype=torch.bool)  # a token alone need not show them
-        texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
-        found = torch.zeros(max(vocabulary, len(texts)), dtype=torch.bool)
-        found[: len(texts)] = torch.tensor([not signs.isdisjoint(text) for text in texts])
-        return found
-
-    def generate(self, prompts: Prompts, neurons: NeuronSet | None = None) -> list[Answer]:
-        """One answer per prompt (token ids), in their order, with `neurons` zeroed if given.
+    def generate(self, prompts: Prompts, intervention: Intervention = UNTOUCHED) -> list[Answer]:
+        """One answer per prompt (token ids), in their order, under an intervention.
 
         The model is left as it was. Raises ValueError for a prompt that leaves no room in the
         context and for a set made for another model's shape.
         """
         limits = room(prompts, self.decoding, self.context)
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        batches = [
-            order[start : start + self.batch_size]
-            for start in range(0, len(order), self.batch_size)
-        ]
-        tokens: list[list[int]] = [[] for _ in prompts]
         with (
-            masked(self.model, neurons) if neurons is not None else nullcontext(),
-            self._settings() as settings,
+            intervened(self.model, intervention),
             # Given only where it hides the bar: a value would override the TQDM_DISABLE that
             # keeps bars out of executed notebooks.
             tqdm(total=len(prompts), desc="answers", unit="answer", **self._hidden) as bar,
         ):
-            for batch in batches:
-                rows = self._batch(
-                    [prompts[index] for index in batch],
-                    [limits[index] for index in batch],
-                    settings,
-                )
-                for index, row in zip(batch, rows, strict=True):
-                    tokens[index] = row
-                bar.update(len(batch))
-        return [answer(self.tokenizer, row, self._ends, self.decoding.stop) for row in tokens]
-
-    @contextmanager
-    def _settings(self) -> Iterator[GenerationConfig]:
-        """Settings that hold alone: `generate` fills gaps from the model's own otherwise."""
-        kept = self.model.generation_config
-        settings = GenerationConfig(
-            do_sample=False, repetition_penalty=float(self.decoding.repetition_penalty)
-        )
-        self.model.generation_config = settings
-        try:
-            with (
-                torch.no_grad(),
-                fast_linear() if self.model.device.type == "cpu" else nullcontext(),
-            ):
-                yield settings
-        finally:
-            self.model.generation_config = kept
-
-    def _batch(
-        self, prompts: Prompts, limits: Sequence[int], settings: GenerationConfig
-    ) -> list[list[int]]:
-        device = self.model.device
-        width = max(len(ids) for ids in prompts)
-        # Padded with the row's own first token: the repetition penalty counts the whole row, and
-        # so counts nothing that the prompt does not hold.
-        padded = [[ids[0]] * (width - len(ids)) + list(ids) for ids in prompts]
-        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        suspects = None if self._suspects is None else self._suspects.to(device)
-        stop = _Stop(
-            self.tokenizer,
-            torch.tensor(self._ends, dtype=torch.long, device=device),
-            self.decoding.stop,
-            suspects,
-            width,
-            torch.tensor(limits, device=device),
-        )
-        settings.max_new_tokens = max(limits)
-        output = self.model.generate(
-            input_ids=torch.tensor(padded, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            generation_config=settings,
-            stopping_criteria=StoppingCriteriaList([stop]),
-        )
-        new = output[:, width:].tolist()
-        return [row[:length] for row, length in zip(new, stop.lengths.tolist(), strict=True)]
+            tokens = self._decoder.tokens(prompts, limits, bar.update)
+        ends, stop = self._decoder.ends, self._decoder.stop
+        return [answer(self.tokenizer, row, ends, stop) for row in tokens]

@@ -21,16 +21,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from crane_core import models
-from crane_core.selection import NeuronSet
-from crane_lab.engines.generation import (
-    Answer,
-    Decoding,
-    Prompts,
-    answer,
-    context_length,
-    end_tokens,
-    room,
-)
+from crane_core.interventions import UNTOUCHED, Intervention
+from crane_core.neurons import NeuronSet
+from crane_lab.engines.decoding import Prompts, end_tokens
+from crane_lab.engines.generation import Answer, Decoding, answer, context_length, room
 
 #: Masks as they travel to the workers: site -> layer -> indices of the masked neurons.
 Indices = dict[str, list[list[int]]]
@@ -211,8 +205,8 @@ class VLLMEngine:
             self.close()
             raise
 
-    def generate(self, prompts: Prompts, neurons: NeuronSet | None = None) -> list[Answer]:
-        """One answer per prompt (token ids), in their order, with `neurons` zeroed if given.
+    def generate(self, prompts: Prompts, intervention: Intervention = UNTOUCHED) -> list[Answer]:
+        """One answer per prompt (token ids), in their order, under an intervention.
 
         The engine is left unmasked; an error or an interruption on the way closes it. Raises
         ValueError for a prompt that leaves no room in the context and for a set made for another
@@ -221,6 +215,7 @@ class VLLMEngine:
         if self._llm is None:
             raise RuntimeError("this engine is closed; make a new VLLMEngine")
         limits = room(prompts, self.decoding, self.context)
+        neurons = intervention.as_masking
         if neurons is not None:
             if not self.shape:
                 raise ValueError(

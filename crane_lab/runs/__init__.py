@@ -14,7 +14,8 @@ killed at any moment and started again ends with the files of one that was never
 
 from crane_lab.runs.book import build_book
 from crane_lab.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
-from crane_lab.runs.parameters import Notebook, Parameter
+from crane_lab.runs.parameters import Notebook
+from crane_lab.settings import Parameter
 
 __all__ = [
     "DEFAULT_PROFILE",

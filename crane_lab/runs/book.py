@@ -150,8 +150,9 @@ def parameter_reference(run: Run) -> str:
     lines = [
         "# Parameters",
         "",
-        "Every parameter that a notebook declares, read from the notebooks when this book was "
-        f"built. This run has the values of profile `{run.profile}`"
+        "Every parameter of the book. Settings of the method can be given to any notebook that "
+        "runs it, whether its page talks about them or not. "
+        f"This run has the values of profile `{run.profile}`"
         + (", with overrides; " if run.overrides else "; ")
         + "where they differ from the default, the value is given as *here*. Values are YAML: "
         "`null` is Python's `None`.",
@@ -170,7 +171,10 @@ def parameter_reference(run: Run) -> str:
         if value != parameter.default:
             marked = " (override)" if parameter.name in run.overrides else ""
             facts.append(f"here {_code(value)}{marked}")
-        facts.append(f"in notebook{'s' * (len(parameter.notebooks) > 1)} {used}")
+        if parameter.choices:
+            facts.insert(1, f"one of {', '.join(_code(choice) for choice in parameter.choices)}")
+        if used:
+            facts.append(f"on the page of {used}")
         lines += [f"`{parameter.name}`", f": {parameter.help}", "", f"  {'; '.join(facts)}", ""]
     lines += ["## Profiles", "", "What each profile sets; everything else keeps its default.", ""]
     for path in profiles:

@@ -8,14 +8,15 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crane_lab.runs.parameters import Notebook, Parameter, load_profile
+from crane_lab.runs.parameters import Notebook, load_profile
+from crane_lab.settings import OF_THE_METHOD, Parameter
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
 from crane_lab.store.secrets import refuse_secret
 from crane_lab.store.sources import ROOT, modules_behind, packages_digest, source_digest
@@ -67,7 +68,7 @@ class Project:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """Every parameter that a notebook declares, by name.
+        """Every parameter by name: the settings, and what a notebook declares besides.
 
         One name has one default wherever it appears (ValueError otherwise), so that a reader can
         change it in one place.
@@ -83,9 +84,9 @@ class Project:
                         f"parameter {name} is {old.default!r} in {old.notebooks[0]} and "
                         f"{new.default!r} in {notebook.name}; give it one default or two names"
                     )
-                found[name] = Parameter(
-                    name, old.default, old.help, old.type_name, (*old.notebooks, notebook.name)
-                )
+                found[name] = replace(old, notebooks=(*old.notebooks, notebook.name))
+        if any(notebook.uses_settings for notebook in self.notebooks):
+            found = OF_THE_METHOD | found
         return found
 
     def find(self, number: str) -> Notebook:
@@ -172,9 +173,11 @@ class Run:
         return self.executed(notebook).with_name(f"{notebook.name}.failed.ipynb")
 
     def received(self, notebook: Notebook) -> dict[str, Any]:
-        """Return the values a notebook is given: those it declares, and its run's directory."""
+        """Return the values a notebook is given: those it accepts, and its run's directory."""
         values = {**self.values, RUN_DIR: self.directory.relative_to(self.project.root).as_posix()}
-        return {name: values[name] for name in notebook.parameters if name in values}
+        declared = [name for name in notebook.parameters if name in values]
+        others = sorted(notebook.accepts & set(values) - set(declared))
+        return {name: values[name] for name in (*declared, *others)}
 
     def digest(self, notebook: Notebook) -> str:
         """Return a digest over everything the executed notebook depends on."""

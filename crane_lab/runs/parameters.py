@@ -3,75 +3,19 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from crane_lab.settings import OF_THE_METHOD, PARAMETERS, Parameter
 from crane_lab.store.secrets import refuse_secret
+from crane_lab.store.sources import modules_behind
 
 if TYPE_CHECKING:
     import nbformat
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter as the notebooks declare it in their `parameters` cells."""
-
-    name: str
-    default: Any
-    help: str
-    type_name: str  # "int", "float", "str", "bool", "list", or "" when the default is None
-    notebooks: tuple[str, ...] = ()
-
-    def check(self, value: Any) -> Any:
-        """Return `value`, as a float where one is expected; TypeError if it has another type."""
-        if value is None and self.default is None:
-            return None
-        if self.type_name == "float" and isinstance(value, (int, str)):
-            # YAML reads 1e-3 as a string
-            value = _as_float(value)
-        if self.type_name and type(value).__name__ != self.type_name:
-            raise TypeError(self._mismatch(value))
-        if isinstance(value, list) and isinstance(self.default, list) and self.default:
-            wanted = {type(item) for item in self.default}
-            if not {type(item) for item in value} <= wanted:
-                raise TypeError(self._mismatch(value))
-        return value
-
-    def parse(self, text: str) -> Any:
-        """Return the value that `text` from the command line means for this parameter."""
-        if self.type_name == "str":
-            return text
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"parameter {self.name}: cannot read {text!r} as YAML") from error
-        return self.check(value)
-
-    def _mismatch(self, value: Any) -> str:
-        hint = ""
-        if isinstance(value, list) and any(isinstance(item, bool) for item in value):
-            hint = " (YAML reads a bare no, yes, on or off as true or false: put it in quotes)"
-        expected = self.type_name
-        if isinstance(self.default, list) and self.default:
-            names = sorted({type(item).__name__ for item in self.default})
-            expected += f" of {' or '.join(names)}"
-        return (
-            f"parameter {self.name} is {expected} (default {self.default!r}); "
-            f"got {type(value).__name__} {value!r}{hint}"
-        )
-
-
-def _as_float(value: int | str) -> Any:
-    if isinstance(value, bool):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 @dataclass(frozen=True)
@@ -106,8 +50,8 @@ class Notebook:
     def parameters(self) -> dict[str, Parameter]:
         """The parameters declared in the cell tagged `parameters`.
 
-        Raises ValueError when there is no such cell, or a line of it is not
-        `name = literal  # what it does`.
+        Raises ValueError when there is no such cell, a line of it is not
+        `name = literal  # what it does`, or it differs from the line of a setting.
         """
         from papermill import inspect_notebook
 
@@ -155,7 +99,29 @@ class Notebook:
                 f"{', '.join(sorted(assigned ^ set(declared)))}; write each on one line as "
                 "`name = literal  # what it does`"
             )
+        if self.uses_settings:
+            for name in set(declared) & set(PARAMETERS):
+                self._require_line(declared[name])
+                declared[name] = replace(PARAMETERS[name], notebooks=(self.name,))
         return declared
+
+    @cached_property
+    def uses_settings(self) -> bool:
+        """Whether the notebook runs the method, so that any of its settings can be given to it."""
+        return "crane_lab.settings" in modules_behind(self.source)
+
+    @property
+    def accepts(self) -> set[str]:
+        """The names of all parameters that can be given to it."""
+        return set(self.parameters) | (set(OF_THE_METHOD) if self.uses_settings else set())
+
+    def _require_line(self, found: Parameter) -> None:
+        setting = PARAMETERS[found.name]
+        if (found.default, found.help) != (setting.default, setting.help):
+            raise ValueError(
+                f"notebook {self.name}: parameter {found.name} is not as crane_lab/settings.py has "
+                f"it; its line there is\n    {setting.line}\nand in the notebook\n    {found.line}"
+            )
 
 
 def load_profile(folder: Path, name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

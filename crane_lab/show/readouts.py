@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import fisher_exact, spearmanr
 
-from crane_lab.engines.evaluation import Prepared
+from crane_lab.engines.multiple_choice import Prepared
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from pandas.io.formats.style import Styler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
-from crane_lab.engines import evaluation
+from crane_lab.engines.tasks import OPTIONS
 from crane_lab.pipeline import TABLES
 from crane_lab.show import figures
 from crane_lab.study import gate
@@ -183,13 +183,13 @@ def training_words(log: pd.DataFrame, recipe: Mapping[str, Any]) -> Markdown:
 def first_items(items: pd.DataFrame, requests: Sequence[Any], tasks: Iterable[str]) -> HTML:
     """The first item of each task as the model gets it, with the scores of its options.
 
-    `items` as `evaluation.evaluate` returns them, `requests` those of `Prepared`.
+    `items` as `multiple_choice.evaluate` returns them, `requests` those of `Prepared`.
     """
     shown = []
     for task in tasks:
         row = int(items.index[items["task"] == task][0])
         item = items.loc[row]
-        options = requests[row * evaluation.OPTIONS : (row + 1) * evaluation.OPTIONS]
+        options = requests[row * OPTIONS : (row + 1) * OPTIONS]
         listed = []
         for number, request in enumerate(options):
             marks = [
@@ -285,7 +285,7 @@ def published_table(table1: pd.DataFrame) -> Styler:
 
 
 def perplexity_table(perplexity: pd.DataFrame, window: int) -> Styler:
-    """`unmasked.perplexity` on windows of so many tokens."""
+    """`unmasked.perplexity_by_language` on windows of so many tokens."""
     return figures.table(
         perplexity,
         f"Held-out perplexity per token, windows of {window} tokens; low and high: 95 % interval "
@@ -381,7 +381,7 @@ def gate_words(
     return Markdown(f"{verdict} {check}")
 
 
-def margins(items: pd.DataFrame, tasks: Sequence[str]) -> HTML:
+def margins_figure(items: pd.DataFrame, tasks: Sequence[str]) -> HTML:
     """Histograms of the margins of each task's items."""
     by_task = {task: items.loc[items["task"] == task, "margin"] for task in tasks}
     return figures.show(

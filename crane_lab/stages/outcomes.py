@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crane_core import metrics
+from crane_core.interventions import Intervention
 from crane_core.selection import NeuronSet
 
 #: Outcomes of a language's items, `{language: (items,)}`; NaN where there is none.
@@ -24,16 +25,29 @@ Values = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Intervention:
-    """A set of neurons to mask, and the row of a table it belongs to.
+class Row:
+    """An intervention, and the row of a table it belongs to.
 
     `seed` is None except for random sets.
     """
 
     method: str
     language: str
-    neurons: NeuronSet = field(hash=False)
+    intervention: Intervention = field(hash=False)
     seed: int | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        """How many neurons are touched."""
+        return len(self.intervention)
+
+    @property
+    def neurons(self) -> NeuronSet:
+        """The neurons that are touched. Raises ValueError for an intervention without any step."""
+        found = self.intervention.neurons
+        if found is None:
+            raise ValueError(f"row {self.method!r}, {self.language!r} does nothing to any neuron")
+        return found
 
     @property
     def key(self) -> dict[str, Any]:
@@ -47,12 +61,20 @@ UNMASKED: dict[str, Any] = {"method": "Org", "mask_language": "", "seed": -1}
 
 
 def stacked(
-    interventions: Sequence[Intervention], original: pd.DataFrame, found: Sequence[pd.DataFrame]
+    rows: Sequence[Row], original: pd.DataFrame, found: Sequence[pd.DataFrame]
 ) -> pd.DataFrame:
     """Every item under every mask in one table, the unmasked model first: `items_tableN`."""
     tables = [original.assign(**UNMASKED)]
-    tables += [items.assign(**row.key) for row, items in zip(interventions, found, strict=True)]
+    tables += [items.assign(**row.key) for row, items in zip(rows, found, strict=True)]
     return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How LangSpec-F1 is read: `how` and `relative` of `metrics.langspec_f1`."""
+
+    how: str = "max"
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,10 +87,11 @@ class Scored:
     """
 
     languages: Sequence[str]
-    interventions: Sequence[Intervention]
+    rows: Sequence[Row]
     before: Values
     after: Sequence[Values]
     clusters: Mapping[str, Sequence[str]]
+    reading: Reading = Reading()
 
     def table(self, n_boot: int = 2000) -> pd.DataFrame:
         """A table like the paper's: scores per language and LangSpec-F1 for each row.
@@ -92,7 +115,7 @@ class Scored:
         ]
         seeds = self.seeds()
         for row, after in self._rows():
-            if not len(row.neurons):
+            if not row.n_neurons:
                 warnings.warn(f"{row.method} selects no neuron for {row.language}", stacklevel=2)
             if row.seed is None:
                 means = self._means(after)
@@ -109,12 +132,12 @@ class Scored:
                     for end, how in (("low", "min"), ("high", "max"))
                 }
                 missing = {"unscored": int(own["unscored"].sum())} if "unscored" in own else {}
-            found = metrics.langspec_f1(start, means, row.language)
+            found = self._f1(start, means, row.language)
             rows.append(
                 {
                     "method": row.method,
                     "mask_language": row.language,
-                    "n_neurons": len(row.neurons),
+                    "n_neurons": row.n_neurons,
                     **means,
                     "langspec_f1": found.f1,
                     **low_high,
@@ -128,25 +151,31 @@ class Scored:
         """One row per random mask: which, its seed and size, scores, LangSpec-F1."""
         start = self._means(self.before)
         rows = []
-        for row, after in zip(self.interventions, self.after, strict=True):
+        for row, after in zip(self.rows, self.after, strict=True):
             if row.seed is None:
                 continue
             means = self._means(after)
             rows.append(
                 {
                     **row.key,
-                    "n_neurons": len(row.neurons),
+                    "n_neurons": row.n_neurons,
                     **means,
-                    "langspec_f1": metrics.langspec_f1(start, means, row.language).f1,
+                    "langspec_f1": self._f1(start, means, row.language).f1,
                     **self._missing(after),
                 }
             )
         return pd.DataFrame(rows)
 
-    def _rows(self) -> Iterator[tuple[Intervention, Values]]:
+    def _f1(
+        self, start: Mapping[str, float], means: Mapping[str, float], target: str
+    ) -> metrics.LangSpecF1:
+        how, relative = self.reading.how, self.reading.relative
+        return metrics.langspec_f1(start, means, target, how=how, relative=relative)
+
+    def _rows(self) -> Iterator[tuple[Row, Values]]:
         """The interventions with their outcomes; of random masks the first of each row."""
         seen = set()
-        for row, after in zip(self.interventions, self.after, strict=True):
+        for row, after in zip(self.rows, self.after, strict=True):
             if (row.method, row.language) not in seen:
                 seen.add((row.method, row.language))
                 yield row, after
@@ -184,6 +213,8 @@ class Scored:
             {x: after[x][kept[x]] for x in self.languages},
             target,
             n_boot,
+            how=self.reading.how,
+            relative=self.reading.relative,
             clusters={
                 x: [name for name, keep in zip(self.clusters[x], kept[x], strict=True) if keep]
                 for x in self.languages
@@ -215,9 +246,10 @@ class Evaluated:
     """Task items and held-out losses under interventions (Tables 1 and 3)."""
 
     languages: list[str]
-    interventions: list[Intervention]
+    rows: list[Row]
     original: Outcome
     outcomes: list[Outcome]
+    reading: Reading = Reading()
 
     def scored(self, tasks: Mapping[str, str]) -> Scored:
         """Right or wrong of every item; `tasks`: language -> the task that stands for it."""
@@ -230,10 +262,11 @@ class Evaluated:
 
         return Scored(
             self.languages,
-            self.interventions,
+            self.rows,
             correct(self.original[0]),
             [correct(items) for items, _ in self.outcomes],
             {x: column(self.original[0], x, "cluster").to_list() for x in self.languages},
+            self.reading,
         )
 
     def table(self, tasks: Mapping[str, str], n_boot: int = 2000) -> pd.DataFrame:
@@ -246,7 +279,7 @@ class Evaluated:
 
     def items(self) -> pd.DataFrame:
         """Every item under every mask, for paired intervals: `evaluate`'s columns and the mask."""
-        return stacked(self.interventions, self.original[0], [items for items, _ in self.outcomes])
+        return stacked(self.rows, self.original[0], [items for items, _ in self.outcomes])
 
     def perplexities(self) -> pd.DataFrame:
         """Held-out perplexity per language under every mask.
@@ -264,12 +297,12 @@ class Evaluated:
                 **{x: float(np.exp(losses.mean())) for x, losses in start.items()},
             }
         ]
-        for row, (_, losses) in zip(self.interventions, self.outcomes, strict=True):
+        for row, (_, losses) in zip(self.rows, self.outcomes, strict=True):
             line: dict[str, Any] = {
                 "method": row.method,
                 "mask_language": row.language,
                 "seed": -1 if row.seed is None else row.seed,
-                "n_neurons": len(row.neurons),
+                "n_neurons": row.n_neurons,
             }
             for x in self.languages:
                 after = losses[x].double().numpy()
@@ -291,9 +324,10 @@ class Judged:
     """
 
     languages: list[str]
-    interventions: list[Intervention]
+    rows: list[Row]
     original: pd.DataFrame
     outcomes: list[pd.DataFrame]
+    reading: Reading = Reading()
 
     def scored(self, column: str = "score") -> Scored:
         """The judge's scores, 1 to 10, or another column of numbers; clusters are questions.
@@ -309,13 +343,14 @@ class Judged:
 
         return Scored(
             self.languages,
-            self.interventions,
+            self.rows,
             values(self.original),
             [values(answers) for answers in self.outcomes],
             {
                 x: self.original.loc[self.original["language"] == x, "cluster"].to_list()
                 for x in self.languages
             },
+            self.reading,
         )
 
     def table(self, n_boot: int = 2000) -> pd.DataFrame:
@@ -338,7 +373,7 @@ class Judged:
 
     def items(self) -> pd.DataFrame:
         """Every judged answer under every mask."""
-        return stacked(self.interventions, self.original, self.outcomes)
+        return stacked(self.rows, self.original, self.outcomes)
 
     def spoken(self) -> pd.DataFrame:
         """Which language the answers come in: one row per mask and language of the question.

@@ -1,7 +1,7 @@
-"""Moments of a language's relevance, collected so that nothing stops a long run for good.
+"""What a language's texts leave in accumulators, so that nothing stops a long run for good.
 
-The batches of a language are a fixed plan, grouped in at most `PIECES` pieces. The moments of a
-piece are an artefact of the store, and merged in the order of the plan they are those of the
+The batches of a language are a fixed plan, grouped in at most `PIECES` pieces. The accumulators of
+a piece are an artefact of the store, and merged in the order of the plan they are those of the
 language. So it makes no difference to the last bit how often a run was interrupted, or how many
 processes shared it: the store lets only one of them at a piece, and one that has nothing left to do
 takes over what others have not begun or left behind. Within a piece a checkpoint is written every
@@ -10,7 +10,6 @@ takes over what others have not begun or left behind. Within a piece a checkpoin
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
@@ -28,7 +27,7 @@ from safetensors.torch import load, save
 from torch import Tensor, distributed
 from tqdm import tqdm
 
-from crane_core.moments import StreamingMoments
+from crane_core.accumulators import Reader, taken_in
 from crane_lab.memory import Memory
 from crane_lab.store import Store
 from crane_lab.store.files import write_bytes
@@ -38,10 +37,12 @@ PIECES = 32
 #: A killed run loses this much at most, and the batch that was running.
 CHECKPOINT_SECONDS = 30.0
 
-#: From token windows, int64 (samples, tokens), to relevance by site, (samples, layers, neurons).
-Relevance = Callable[[Tensor], Mapping[str, Tensor]]
+#: From token windows, int64 (samples, tokens), to what a batch has for each reader: relevance,
+#: (samples, layers, neurons), or an accumulator of activations (`accumulators.one_pass`).
+Measure = Callable[[Tensor], Mapping[str, Any]]
 
-STAGE, PIECE_STAGE = "moments", "moments-pieces"
+#: The stage of what is collected; its pieces have one of their own.
+STAGE = "collected"
 
 
 def plan(n_samples: int, batch_size: int) -> list[range]:
@@ -70,35 +71,42 @@ class _Progress:
     """
 
     done: int = 0  # batches
-    moments: Mapping[str, StreamingMoments] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def after(self, relevance: Mapping[str, Tensor], notes: Sequence[str]) -> _Progress:
-        """Return the state one batch later."""
-        updated = {}
-        for site, values in relevance.items():
-            # Updating replaces tensors and changes none, so the old state stays as it is.
-            stream = copy.copy(self.moments.get(site, StreamingMoments(values.shape[1:])))
-            stream.update(values)
-            updated[site] = stream
-        return _Progress(self.done + 1, updated, tuple(dict.fromkeys([*self.notes, *notes])))
+    def after(
+        self, parts: Sequence[Mapping[str, Any]], readers: Mapping[str, Reader], notes: list[str]
+    ) -> _Progress:
+        """Return the state one batch later; `parts` is what its parts have for the readers."""
+        batch = {name: _joined([part[name] for part in parts]) for name in readers}
+        kept = taken_in(self.kept, batch, readers)
+        return _Progress(self.done + 1, kept, tuple(dict.fromkeys([*self.notes, *notes])))
 
 
-def _flat(moments: Mapping[str, StreamingMoments]) -> dict[str, Tensor]:
+def _joined(parts: Sequence[Any]) -> Any:
+    """What the parts of a batch have for one reader, as the whole batch would."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    for part in parts[1:]:
+        first.merge(part)
+    return first
+
+
+def _flat(kept: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
-        f"{site}.{part}": tensor
-        for site, stream in moments.items()
-        for part, tensor in stream.state().items()
+        f"{name}.{part}": tensor.clone().contiguous()
+        for name, accumulator in kept.items()
+        for part, tensor in accumulator.state().items()
     }
 
 
-def _moments(state: Mapping[str, Tensor]) -> dict[str, StreamingMoments]:
-    sites = dict.fromkeys(name.split(".")[0] for name in state)
+def _accumulators(state: Mapping[str, Tensor], readers: Mapping[str, Reader]) -> dict[str, Any]:
     return {
-        site: StreamingMoments.from_state(
-            {k.split(".", 1)[1]: v for k, v in state.items() if k.startswith(f"{site}.")}
+        name: type(reader.make()).from_state(
+            {k.split(".", 1)[1]: v for k, v in state.items() if k.startswith(f"{name}.")}
         )
-        for site in sites
+        for name, reader in readers.items()
     }
 
 
@@ -110,11 +118,13 @@ def _write_checkpoint(path: Path, progress: _Progress, seconds: float, memory: M
         "seconds": seconds,
         "at_once": memory.at_once,
     }
-    content = json.dumps(facts).encode() + b"\n" + save(_flat(progress.moments))
+    content = json.dumps(facts).encode() + b"\n" + save(_flat(progress.kept))
     write_bytes(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
-def _read_checkpoint(path: Path) -> tuple[_Progress, float, int | None]:
+def _read_checkpoint(
+    path: Path, readers: Mapping[str, Reader]
+) -> tuple[_Progress, float, int | None]:
     """Progress, seconds it took, samples at once; from the start if there is none or damaged."""
     try:
         checksum, _, content = path.read_bytes().partition(b"\n")
@@ -129,7 +139,8 @@ def _read_checkpoint(path: Path) -> tuple[_Progress, float, int | None]:
         return _Progress(), 0.0, None
     header, _, tensors = content.partition(b"\n")
     facts = json.loads(header)
-    progress = _Progress(facts["done"], _moments(load(tensors)), tuple(facts["notes"]))
+    kept = _accumulators(load(tensors), readers)
+    progress = _Progress(facts["done"], kept, tuple(facts["notes"]))
     return progress, facts["seconds"], facts["at_once"]
 
 
@@ -152,10 +163,12 @@ class _Collection:
     """One language's pieces in the store."""
 
     store: Store
+    stage: str
     key: Mapping[str, Any]
     windows: Callable[[], Tensor]
     size: tuple[int, int]
-    relevance: Relevance
+    readers: Mapping[str, Reader]
+    measure: Measure
     memory: Memory
     every: float
     bar: Any = None  # of tqdm
@@ -163,6 +176,10 @@ class _Collection:
     def __post_init__(self) -> None:
         self.pieces = plan(*self.size)
         self.seen = [0] * len(self.pieces)  # batches of each that the bar has counted
+
+    @property
+    def piece_stage(self) -> str:
+        return f"{self.stage}-pieces"
 
     def piece_key(self, number: int) -> dict[str, Any]:
         return {**self.key, "piece": number, "pieces": len(self.pieces)}
@@ -176,17 +193,19 @@ class _Collection:
     def found(self) -> int:
         """How many batches were there before."""
         for number, batches in enumerate(self.pieces):
-            stored = self.store.has(PIECE_STAGE, self.piece_key(number))
-            path = self.store.scratch(PIECE_STAGE, self.piece_key(number))
-            self.seen[number] = len(batches) if stored else _read_checkpoint(path)[0].done
+            stored = self.store.has(self.piece_stage, self.piece_key(number))
+            path = self.store.scratch(self.piece_stage, self.piece_key(number))
+            self.seen[number] = (
+                len(batches) if stored else _read_checkpoint(path, self.readers)[0].done
+            )
         return sum(self.seen)
 
     def compute(self, number: int) -> dict[str, Tensor]:
-        """The moments of a piece, from its checkpoint on."""
-        if self.store.has(STAGE, self.key):
+        """The accumulators of a piece, from its checkpoint on."""
+        if self.store.has(self.stage, self.key):
             raise _Merged
-        path = self.store.scratch(PIECE_STAGE, self.piece_key(number))
-        progress, before, at_once = _read_checkpoint(path)
+        path = self.store.scratch(self.piece_stage, self.piece_key(number))
+        progress, before, at_once = _read_checkpoint(path, self.readers)
         if at_once is not None:
             self.memory.at_once = min(at_once, self.memory.at_once or at_once)
         start = saved = time.monotonic()
@@ -206,9 +225,8 @@ class _Collection:
             for batch in self.pieces[number][progress.done :]:
                 ids = windows[batch * batch_size : (batch + 1) * batch_size]
                 notes: list[str] = []
-                parts = self.memory.run(self._on_cpu, ids, notes.append)
-                joined = {site: torch.cat([part[site] for part in parts]) for site in parts[0]}
-                progress = progress.after(joined, notes)
+                parts = self.memory.run(self.measure, ids, notes.append)
+                progress = progress.after(parts, self.readers, notes)
                 self.count(number, progress.done)
                 if time.monotonic() - saved >= self.every:
                     keep()
@@ -221,28 +239,25 @@ class _Collection:
         for note in progress.notes:
             self.store.note(note)
         self.store.add_seconds(before)
-        return _flat(progress.moments)
-
-    def _on_cpu(self, ids: Tensor) -> dict[str, Tensor]:
-        return {site: values.cpu() for site, values in self.relevance(ids).items()}
+        return _flat(progress.kept)
 
     def fill(self, order: Iterable[int], wait: bool) -> None:
         """Store the pieces; those that other processes are at are left out unless `wait`."""
         for number in order:
             if self.store.keep_tensors(
-                PIECE_STAGE, self.piece_key(number), partial(self.compute, number), wait
+                self.piece_stage, self.piece_key(number), partial(self.compute, number), wait
             ):
                 self.count(number, len(self.pieces[number]))
 
     def merge(self) -> dict[str, Tensor]:
-        """The moments of the language."""
-        total: dict[str, StreamingMoments] = {}
+        """The accumulators of the language."""
+        total: dict[str, Any] = {name: reader.make() for name, reader in self.readers.items()}
         for number in range(len(self.pieces)):
             key = self.piece_key(number)
-            state = self.store.tensors(PIECE_STAGE, key, partial(self.compute, number))
-            for site, stream in _moments(state).items():
-                total.setdefault(site, StreamingMoments(stream.shape)).merge(stream)
-            made = (self.store.manifest(PIECE_STAGE, key) or {}).get("made", {})
+            state = self.store.tensors(self.piece_stage, key, partial(self.compute, number))
+            for name, accumulator in _accumulators(state, self.readers).items():
+                total[name].merge(accumulator)
+            made = (self.store.manifest(self.piece_stage, key) or {}).get("made", {})
             self.store.add_seconds(made.get("seconds", 0.0))
             for note in made.get("notes", ()):
                 self.store.note(note)
@@ -254,38 +269,45 @@ def collect(
     key: Mapping[str, Any],
     windows: Callable[[], Tensor],
     size: tuple[int, int],
-    relevance: Relevance,
+    readers: Mapping[str, Reader],
+    measure: Measure,
     *,
+    stage: str = STAGE,
     memory: Memory | None = None,
     every: float = CHECKPOINT_SECONDS,
     desc: str = "relevance",
-) -> dict[str, StreamingMoments]:
-    """Moments of the relevance of a language's samples, by site, from the store or computed.
+) -> dict[str, Any]:
+    """What the readers keep of a language's samples, from the store or computed in one pass.
 
     Processes that call this with one key on one store share the work. If torch.distributed is
     initialised, process r of w begins with pieces r, r + w, ... of the plan; all end with the same
-    moments, and pieces of a process that died are taken over. Out of memory, a batch is run in
+    accumulators, and pieces of a process that died are taken over. Out of memory, a batch is run in
     parts (`Memory`), which moves results by rounding in the model only, and the artefact's
     manifest says so.
 
     Parameters
     ----------
-    store, key : where the moments are kept, as stage "moments"; see `Store` for what a key needs.
+    store, stage, key : where it is kept; see `Store` for what a key needs. `readers`' names are
+        added to it.
     windows : gives the samples, int64 (n_samples, tokens); called only if something is missing.
-    size : n_samples, batch_size. A plan of their batches decides how moments are merged, so both
-        belong into the key.
-    relevance : of a batch, by site.
+    size : n_samples, batch_size. A plan of their batches decides how accumulators are merged, so
+        both belong into the key.
+    readers : name -> what reads; names without a dot.
+    measure : what a batch has for them.
     memory : shared by calls that are to remember how much fits.
     every : seconds between checkpoints.
     desc : title of the progress bar.
 
-    Raises ValueError for a size below 1 or not that of the windows, and for relevance that
-    `StreamingMoments.update` refuses; MemoryError if a single sample does not fit; DiskFullError if
-    the store has no room.
+    Returns name -> accumulator. Raises ValueError for a size below 1 or not that of the windows,
+    and for readings that an accumulator refuses; MemoryError if a single sample does not fit;
+    DiskFullError if the store has no room.
     """
-    work = _Collection(store, key, windows, size, relevance, memory or Memory(), every)
+    key = {**key, "readers": {name: reader.reads for name, reader in readers.items()}}
+    work = _Collection(
+        store, stage, key, windows, size, readers, measure, memory or Memory(), every
+    )
     pieces = len(work.pieces)
-    if not store.has(STAGE, key):
+    if not store.has(stage, key):
         rank, world = _place()
         own = range(rank, pieces, world)
         others = [number for number in range(pieces) if number not in own]
@@ -298,7 +320,7 @@ def collect(
         ):
             work.fill([*own, *others], wait=False)
             work.fill(range(pieces), wait=True)
-    state = store.tensors(STAGE, key, work.merge)
+    state = store.tensors(stage, key, work.merge)
     for number in range(pieces):
-        store.discard(PIECE_STAGE, work.piece_key(number))
-    return _moments(state)
+        store.discard(work.piece_stage, work.piece_key(number))
+    return _accumulators(state, readers)

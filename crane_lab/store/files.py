@@ -6,19 +6,16 @@ import errno
 import hashlib
 import json
 import os
-import platform
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crane_core.files import HOST, replacing
+
 if TYPE_CHECKING:
     import pandas
-
-
-_HOST = re.sub(r"[^\w-]", "-", platform.node())
 
 
 class DiskFullError(OSError):
@@ -56,21 +53,17 @@ def full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None]
 def atomic_path(path: Path | str, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends without error.
 
-    The temporary name carries the machine's name and the process id, so that two processes never
-    write the same file and `remove_leftovers` can tell the files of a killed process from those of
-    a living one.
+    A file, or a folder that is not there yet: `crane_core.files.replacing`, whose temporary names
+    let `remove_leftovers` tell the files of a killed process from those of a living one. Folders
+    above `path` are made.
 
     Raises DiskFullError if there is no room; `needed` is the size in bytes for its message.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}@{_HOST}.{os.getpid()}.tmp")
-    try:
-        with full_disk_explained(path, needed):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_explained(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
             yield temporary
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -83,8 +76,8 @@ def remove_leftovers(directory: Path) -> None:
     """Delete what `atomic_path` left below `directory` in processes that no longer run here."""
     for path in directory.rglob(".*.tmp"):
         *name, process, _ = path.name.split(".")
-        host = name[-1].partition("@")[2] or _HOST
-        if host == _HOST and not (process.isdigit() and _alive(int(process))):
+        host = name[-1].partition("@")[2] or HOST
+        if host == HOST and not (process.isdigit() and _alive(int(process))):
             path.unlink(missing_ok=True)
 
 

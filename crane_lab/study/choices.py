@@ -2,9 +2,10 @@
 
 `sweep` selects neurons under each `Variant`, masks them and scores them all on the same items and
 the same held-out text; `compare_statistics` does the same for other statistics than kurtosis,
-`random_floor` for random masks. `halves.reliability` asks how far two halves of the texts agree.
-Everything is kept in the store, so an interrupted sweep goes on where it stopped. `compute` does it
-all and `write` ships it, with what it was made with; notebook 08 reads the shipped files.
+`random_floor` for random masks, and `halves.split_half_reliability` asks how far two halves of the
+texts agree. Everything is kept in the store, so an interrupted sweep goes on where it stopped.
+`run` does it all and `write` ships it, with what it was made with; notebook 08 reads the shipped
+files.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from crane_core import baselines, models
-from crane_core import concentration as statistics
-from crane_core.attribution import neuron_relevance
-from crane_core.masking import masked
+from crane_core import baselines, concentration
+from crane_core.accumulators import Reader
+from crane_core.concentration import STATISTICS, Collected, compute
+from crane_core.interventions import zero
 from crane_core.selection import NeuronSet, SelectionWarning, select
-from crane_lab.engines import evaluation
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import MASK_VALUES, Settings
 from crane_lab.show import readouts
-from crane_lab.stages.outcomes import Evaluated, Intervention, Outcome
+from crane_lab.stages.keys import weights_of
+from crane_lab.stages.outcomes import Evaluated, Row
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.store.files import write_text
-from crane_lab.study.halves import compared, rank_correlation, reliability
+from crane_lab.study.halves import compared, rank_correlation, split_half_reliability
 
-MASK_VALUES = ("zero", "mean", "p10", "p90")
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 #: choice -> what it is called on a page.
 LABELS = {
@@ -56,7 +55,7 @@ LABELS = {
     "budget": "budget",
     "mask value": "mask value",
 }
-#: The tables that `compute` makes, `<name>.csv` in the folder they are shipped in.
+#: The tables that `run` makes, `<name>.csv` in the folder they are shipped in.
 TABLE_NAMES = (
     "choices",
     "choices_random",
@@ -146,113 +145,26 @@ def variants(settings: Settings, n_neurons: int) -> list[Variant]:
     return found
 
 
-# --- what a masked neuron can put out -------------------------------------------------------------
-
-
-def neuron_values(model: PreTrainedModel, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Mean, P10 and P90 of every intermediate neuron over the tokens of some texts.
-
-    Unlike `baselines.activation_quantiles`, which reads the gate's activation as Act Prob 90p does,
-    this reads what a mask replaces, the inputs of `down_proj`. A quantile is taken in each batch
-    and averaged over batches in proportion to their tokens, so memory does not grow with the texts.
-
-    Parameters
-    ----------
-    batches : token ids (samples, tokens), without padding.
-
-    Returns {"mean", "p10", "p90"}: float32 (layers, neurons). Raises ValueError without tokens.
-    """
-    sums: dict[str, dict[int, Tensor]] = {"mean": {}, "p10": {}, "p90": {}}
-
-    def visit(layer: int, values: Tensor) -> None:
-        values, n = values.float(), len(values)
-        found = {"mean": values.mean(dim=0)} | {
-            f"p{100 * q:.0f}": values.kthvalue(math.ceil(n * q), dim=0).values for q in (0.1, 0.9)
-        }
-        for name, value in found.items():
-            sums[name][layer] = sums[name].get(layer, 0.0) + n * value.double().cpu()
-
-    pairs = ((ids, torch.ones_like(ids)) for ids in batches)
-    tokens = baselines.visit_neurons(model, pairs, visit, intermediate=True)
-    return {
-        name: torch.stack([by_layer[layer] for layer in sorted(by_layer)]).div(tokens).float()
-        for name, by_layer in sums.items()
-    }
-
-
-class Probe(Pipeline):
-    """A pipeline that evaluates the paper-shaped tasks only, and masks to other values than zero.
+def probe(settings: Settings, store: Store | None = None) -> Pipeline:
+    """A pipeline that evaluates the paper-shaped tasks only.
 
     Three tasks instead of six, because LangSpec-F1 of Table 1 needs no more.
     """
-
-    def __init__(self, settings: Settings, store: Store | None = None) -> None:
-        super().__init__(dataclasses.replace(settings, task_tables=("paper",)), store)
-
-    @cached_property
-    def values(self) -> dict[str, Tensor]:
-        """`neuron_values` over the attribution windows of all languages together."""
-
-        def compute() -> dict[str, Tensor]:
-            size = self.settings.batch_size
-            return neuron_values(
-                self.model, (ids for w in self.windows.values() for ids in w.split(size))
-            )
-
-        key = {x: self._attribution_key(x) for x in self.settings.languages}
-        code = source_digest("crane_lab.study.choices", "crane_lab.texts.corpora")
-        return self.store.tensors("neuron-values", {**key, "code": code}, compute)
-
-    def outcome(self, neurons: NeuronSet, value: str = "zero") -> Outcome:
-        """Items and held-out losses under a mask whose neurons put out `value` (`MASK_VALUES`)."""
-        if value not in MASK_VALUES:
-            raise ValueError(f"unknown mask value {value!r}: expected one of {MASK_VALUES}")
-        if value == "zero" or not len(neurons):
-            return self.items(neurons), self.losses(neurons)
-        if set(neurons.sites) != {"intermediate"}:
-            raise ValueError(f"mask value {value!r} is known for intermediate neurons only")
-        constant = {"intermediate": self.values[value]}
-        texts = {x: self._attribution_key(x) for x in self.settings.languages}
-
-        def items() -> pd.DataFrame:
-            with masked(self.model, neurons, constant):
-                return evaluation.evaluate(self.model, self.prepared, note=self.store.note)
-
-        def losses() -> dict[str, Tensor]:
-            with masked(self.model, neurons, constant):
-                return self._losses_now()
-
-        to = {"value": value, "texts": texts}
-        return (
-            self.store.table("items", {**self._items_key(neurons), **to}, items),
-            self.store.tensors("losses", {**self._losses_key(neurons), **to}, losses),
-        )
-
-    def scored(
-        self, rows: Sequence[Intervention], values: Sequence[str] | None = None, desc: str = ""
-    ) -> Evaluated:
-        """Outcomes of all rows; `values`: what the masked neurons of each put out."""
-        values = values or ["zero"] * len(rows)
-        original = self.items(), self.losses()
-        pairs = tqdm(list(zip(rows, values, strict=True)), desc=desc, unit="mask")
-        found = [self.outcome(row.neurons, value) for row, value in pairs]
-        return Evaluated(list(self.settings.languages), list(rows), original, found)
+    return Pipeline(dataclasses.replace(settings, task_tables=("paper",)), store)
 
 
 # --- the sweep ------------------------------------------------------------------------------------
 
 
-def sets_under(default: Probe, variant: Variant) -> dict[str, NeuronSet]:
+def sets_under(default: Pipeline, variant: Variant) -> dict[str, NeuronSet]:
     """The set of every language under a variant; empty ones give no warning here."""
-    changed = Probe(dataclasses.replace(default.settings, **variant.changes), default.store)
+    changed = default.changed(**variant.changes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SelectionWarning)
         if not variant.matched:
             return changed.neuron_sets(variant.site)
-        own, normalised = default.neuron_sets(), changed.normalised(variant.site)
-        return {
-            x: select(normalised, x, "top", budget=len(own[x]), shape=default.shape) for x in own
-        }
+        budgets = {x: len(neurons) for x, neurons in default.neuron_sets().items()}
+        return changed.neuron_sets(variant.site, "top", budgets)
 
 
 def as_intermediate(neurons: NeuronSet) -> NeuronSet:
@@ -296,7 +208,7 @@ def _outcome_rows(evaluated: Evaluated, tasks: Mapping[str, str], n_boot: int) -
 
 
 def sweep(
-    default: Probe, chosen: Sequence[Variant] | None = None, n_boot: int = 2000
+    default: Pipeline, chosen: Sequence[Variant] | None = None, n_boot: int = 2000
 ) -> pd.DataFrame:
     """Select, mask and score under every variant (`variants` by default).
 
@@ -312,11 +224,10 @@ def sweep(
     total = math.prod(default.shape["intermediate"])
     chosen = variants(default.settings, total) if chosen is None else list(chosen)
     own = default.neuron_sets()
-    rows, values, facts = [], [], []
+    rows, facts = [], []
     for variant in tqdm(chosen, desc="selecting", unit="variant"):
         for x, neurons in sets_under(default, variant).items():
-            rows.append(Intervention(variant.name, x, neurons))
-            values.append(variant.mask_value)
+            rows.append(Row(variant.name, x, default.masking(neurons, variant.mask_value)))
             jaccard, chance = compared(as_intermediate(neurons), own[x])
             facts.append(
                 {
@@ -331,12 +242,12 @@ def sweep(
                     "jaccard_chance": chance,
                 }
             )
-    found = _outcome_rows(default.scored(rows, values, "variants"), default.tables["paper"], n_boot)
+    found = _outcome_rows(default.evaluated(rows), default.tables["paper"], n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
 
-def random_floor(default: Probe, n_boot: int = 200) -> pd.DataFrame:
+def random_floor(default: Pipeline, n_boot: int = 200) -> pd.DataFrame:
     """What random masks score, one row per mask and language taken as its target.
 
     `kind`: "default" and "projections" have the counts per layer of the default's set and of that
@@ -347,7 +258,7 @@ def random_floor(default: Probe, n_boot: int = 200) -> pd.DataFrame:
     rows, facts = [], []
 
     def add(kind: str, share: float, x: str, neurons: NeuronSet, seed: int) -> None:
-        rows.append(Intervention(f"{kind} {share} {seed}", x, neurons))
+        rows.append(Row(f"{kind} {share} {seed}", x, zero(neurons)))
         facts.append(
             {"method": rows[-1].method, "mask_language": x, "kind": kind, "share": share,
              "seed": seed}
@@ -368,9 +279,7 @@ def random_floor(default: Probe, n_boot: int = 200) -> pd.DataFrame:
             drawn = baselines.random_matched(NeuronSet({"intermediate": even}, default.shape), seed)
             for x in languages:
                 add("share", share, x, drawn, seed)
-    found = _outcome_rows(
-        default.scored(rows, desc="random masks"), default.tables["paper"], n_boot
-    )
+    found = _outcome_rows(default.evaluated(rows), default.tables["paper"], n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -384,44 +293,20 @@ def statistic_values(default: Pipeline) -> dict[str, dict[str, dict[str, Tensor]
     All of them in one pass over the texts: over all windows, and over every other one.
     """
     s = default.settings
-    found: dict[str, dict[str, dict[str, Tensor]]] = {"all": {}, "even": {}, "odd": {}}
+    size = default.shape["intermediate"]
+
+    def reader(start: int = 0, step: int = 1) -> Reader:
+        return Reader("intermediate", lambda: Collected(size, s.n_samples, s.seed), start, step)
+
+    readers = {"all": reader(), "even": reader(0, 2), "odd": reader(1, 2)}
+    found: dict[str, dict[str, dict[str, Tensor]]] = {part: {} for part in readers}
     for x in s.languages:
-
-        def compute(language: str = x) -> dict[str, Tensor]:
-            streams = {
-                part: statistics.Collected(default.shape["intermediate"], s.n_samples)
-                for part in found
-            }
-            for ids, mask in default._batches(language):
-                relevance = neuron_relevance(
-                    default.model, ids, mask, s.objective, score=s.score, reduction=s.reduction
-                )
-                for part, rows in (
-                    ("all", relevance), ("even", relevance[::2]), ("odd", relevance[1::2])
-                ):  # fmt: skip
-                    streams[part].update(rows)
-            return {
-                f"{part}.{name}": statistics.compute(name, stream)
-                for part, stream in streams.items()
-                for name in statistics.STATISTICS
-            }
-
-        key = {
-            **default._attribution_key(x),
-            "objective": s.objective,
-            "score": s.score,
-            "reduction": s.reduction,
-            "code": source_digest(
-                "crane_core.attribution", "crane_core.concentration", "crane_lab.texts.corpora"
-            ),
-        }
-        stored = default.store.tensors("statistics", key, compute)
-        for part, by_language in found.items():
-            by_language[x] = {n: stored[f"{part}.{n}"] for n in statistics.STATISTICS}
+        for part, collected in default.collect(x, readers, "statistics").items():
+            found[part][x] = {n: compute(n, collected) for n in STATISTICS}
     return found
 
 
-def agreement(default: Probe) -> pd.DataFrame:
+def agreement(default: Pipeline) -> pd.DataFrame:
     """Rank correlations of the statistics, within a layer, averaged over layers.
 
     Returns rows with `kind`, `a`, `b`, `language`, `rho`: "between" two statistics of the same
@@ -429,8 +314,8 @@ def agreement(default: Probe) -> pd.DataFrame:
     against itself on the rest; "languages": even windows of one language against odd of another
     (`language` then reads "en-zh").
     """
-    values, names = statistic_values(default), list(statistics.STATISTICS)
-    sign = {name: statistics.STATISTICS[name].sign for name in names}
+    values, names = statistic_values(default), list(STATISTICS)
+    sign = {name: STATISTICS[name].sign for name in names}
     rows = []
 
     def add(kind: str, a: str, b: str, language: str, left: Tensor, right: Tensor) -> None:
@@ -462,14 +347,14 @@ def statistic_sets(
     Parameters
     ----------
     values : language -> statistic -> (layers, neurons).
-    name, contrast, how : as for `statistics.scores`.
+    name, contrast, how : as for `concentration.scores`.
     """
     own = {x: found[name] for x, found in values.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SelectionWarning)
         return {
             x: select(
-                {x: statistics.scores(own, name, x, contrast, how)},
+                {x: concentration.scores(own, name, x, contrast, how)},
                 x,
                 "top",
                 budget=counts[x],
@@ -479,7 +364,7 @@ def statistic_sets(
         }
 
 
-def compare_statistics(default: Probe, n_boot: int = 2000) -> pd.DataFrame:
+def compare_statistics(default: Pipeline, n_boot: int = 2000) -> pd.DataFrame:
     """Every statistic at the budget of CRANE's default sets, alone and as a contrast.
 
     Returns one row per statistic, `how` ("alone", "contrast") and language, with the columns of
@@ -489,7 +374,7 @@ def compare_statistics(default: Probe, n_boot: int = 2000) -> pd.DataFrame:
     crane, values = default.neuron_sets(), statistic_values(default)
     counts, how = {x: len(n) for x, n in crane.items()}, default.settings.normalisation
     rows, facts = [], []
-    for name in statistics.STATISTICS:
+    for name in STATISTICS:
         for contrast in (False, True):
             sets = {
                 part: statistic_sets(found, name, contrast, counts, default.shape, how)
@@ -497,7 +382,7 @@ def compare_statistics(default: Probe, n_boot: int = 2000) -> pd.DataFrame:
             }
             for x, neurons in sets["all"].items():
                 label = "contrast" if contrast else "alone"
-                rows.append(Intervention(f"{name} {label}", x, neurons))
+                rows.append(Row(f"{name} {label}", x, zero(neurons)))
                 jaccard, chance = compared(neurons, crane[x])
                 repeat, repeat_chance = compared(sets["even"][x], sets["odd"][x])
                 facts.append(
@@ -512,7 +397,7 @@ def compare_statistics(default: Probe, n_boot: int = 2000) -> pd.DataFrame:
                         "repeat_chance": repeat_chance,
                     }
                 )
-    found = _outcome_rows(default.scored(rows, desc="statistics"), default.tables["paper"], n_boot)
+    found = _outcome_rows(default.evaluated(rows), default.tables["paper"], n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -599,7 +484,7 @@ def departures(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 # --- shipping -------------------------------------------------------------------------------------
 
 
-def compute(
+def run(
     settings: Settings, store: Store | None = None
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """All tables (`TABLE_NAMES`), and what they were made with.
@@ -607,13 +492,13 @@ def compute(
     About a quarter of an hour on two cores for the testbed, from nothing; what is in the store is
     not computed again.
     """
-    default = Probe(settings, store)
+    default = probe(settings, store)
     tables = {
         "choices": sweep(default),
         "choices_random": random_floor(default),
         "choices_statistics": compare_statistics(default),
         "choices_agreement": agreement(default),
-        "choices_reliability": reliability(default),
+        "choices_reliability": split_half_reliability(default),
     }
     return tables, provenance(default)
 
@@ -622,7 +507,7 @@ def provenance_of_inputs(default: Pipeline) -> dict[str, Any]:
     """What the tables depend on that is no code: the model, the texts and the tasks."""
     languages = default.settings.languages
     return {
-        "model": models.fingerprint(default.model),
+        "model": weights_of(default.model),
         "corpus": default.corpus.fingerprint(languages),
         "perplexity_corpus": default.perplexity_corpus.fingerprint(languages),
         "tasks": default.task_fingerprint,
@@ -636,7 +521,7 @@ def differing_inputs(pipeline: Pipeline, made_with: Mapping[str, Any]) -> list[s
     return [name for name, value in now.items() if made_with[name] != value]
 
 
-def provenance(default: Probe) -> dict[str, Any]:
+def provenance(default: Pipeline) -> dict[str, Any]:
     """What the tables were made with: inputs, settings, code, and the default sets."""
     s = default.settings
     return {

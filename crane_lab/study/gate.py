@@ -14,10 +14,10 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
+from crane_core.families import shape
 from crane_core.masking import masked
-from crane_core.models import shape
-from crane_core.selection import NeuronSet
-from crane_lab.engines.evaluation import Prepared, evaluate, scores
+from crane_core.neurons import NeuronSet
+from crane_lab.engines.multiple_choice import Prepared, accuracies, evaluate
 
 CHANCE = 0.25
 ACCURACY = (0.42, 0.88)
@@ -38,7 +38,7 @@ def random_neurons(model: Any, fraction: float, seed: int) -> NeuronSet:
     return NeuronSet({"intermediate": order < round(fraction * width)}, shapes)
 
 
-def measure(
+def measure_gate(
     model: Any,
     prepared: Prepared,
     fractions: Sequence[float] = FRACTIONS,
@@ -50,19 +50,19 @@ def measure(
     -1 for the unmasked model); ``items`` the unmasked model's items.
     """
     items = evaluate(model, prepared)
-    rows = [(0.0, -1, task, value) for task, value in scores(items)["accuracy"].items()]
+    rows = [(0.0, -1, task, value) for task, value in accuracies(items)["accuracy"].items()]
     with tqdm(total=len(fractions) * len(seeds), desc="random masks", unit="mask") as bar:
         for fraction in fractions:
             for seed in seeds:
                 with masked(model, random_neurons(model, fraction, seed)):
-                    found = scores(evaluate(model, prepared))["accuracy"]
+                    found = accuracies(evaluate(model, prepared))["accuracy"]
                 rows += [(fraction, seed, task, value) for task, value in found.items()]
                 bar.update()
     return pd.DataFrame(rows, columns=["fraction", "seed", "task", "accuracy"]), items
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateLine:
     """One requirement of the gate: what was required, what was measured, and whether it holds."""
 
     requirement: str
@@ -102,15 +102,15 @@ def difficulty(items: pd.DataFrame) -> pd.DataFrame:
     return table.groupby("task", sort=False).mean().reset_index()
 
 
-def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
-    """The gate's requirements against what ``measure`` found."""
+def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[GateLine]:
+    """The gate's requirements against what ``measure_gate`` found."""
     table = decline(curve)
     means = table.pivot(index="task", columns="fraction", values="mean")
     widths = table.pivot(index="task", columns="fraction", values="half_width")
     start = means[0.0]
     low, high = ACCURACY
     verdicts = [
-        Verdict(
+        GateLine(
             f"every accuracy between {low} and {high}",
             ", ".join(f"{task} {value:.3f}" for task, value in start.items()),
             bool(start.between(low, high).all()),
@@ -119,7 +119,7 @@ def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
     rises, margins = means.diff(axis=1), widths + widths.shift(axis=1, fill_value=0.0)
     excess = (rises - margins).iloc[:, 1:]
     verdicts.append(
-        Verdict(
+        GateLine(
             "random masks of growing size never raise a task's mean accuracy beyond its interval",
             f"largest rise {rises.iloc[:, 1:].max().max():+.3f}",
             bool((excess <= 0).all().all()),
@@ -127,7 +127,7 @@ def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
     )
     last = means.columns[-1]
     verdicts.append(
-        Verdict(
+        GateLine(
             f"{last:.0%} masked is nearer to chance than unmasked, for every task",
             ", ".join(f"{task} {value:.3f}" for task, value in means[last].items()),
             bool(((means[last] - CHANCE).abs() < (start - CHANCE).abs()).all()),
@@ -135,14 +135,14 @@ def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
     )
     drops = means.rsub(start, axis=0)
     verdicts.append(
-        Verdict(
+        GateLine(
             "3 % masked costs at most 3 points, for every task",
             f"largest cost {100 * drops[0.03].max():.1f} points",
             bool((drops[0.03] <= 0.03).all()),
         )
     )
     verdicts.append(
-        Verdict(
+        GateLine(
             "30 % masked costs at least 3 points on average",
             f"mean cost {100 * drops[0.30].mean():.1f} points",
             bool(drops[0.30].mean() >= 0.03),
@@ -150,7 +150,7 @@ def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
     )
     between = difficulty(items).set_index("task")["between"]
     verdicts.append(
-        Verdict(
+        GateLine(
             "at least a third of every task's items are neither trivial nor impossible",
             ", ".join(f"{task} {value:.2f}" for task, value in between.items()),
             bool((between >= 1 / 3).all()),
@@ -159,7 +159,7 @@ def judge(curve: pd.DataFrame, items: pd.DataFrame) -> list[Verdict]:
     return verdicts
 
 
-def judge_chat(unmasked: pd.DataFrame) -> list[Verdict]:
+def judge_chat(unmasked: pd.DataFrame) -> list[GateLine]:
     """The chat model's requirements, and the base model's in open-ended answers.
 
     ``unmasked`` has ``measure`` (a task or ``open_<language>``), ``base`` and ``chat``: accuracies
@@ -169,7 +169,7 @@ def judge_chat(unmasked: pd.DataFrame) -> list[Verdict]:
     is_open = table.index.str.startswith("open_")
     change = (table["chat"] - table["base"])[~is_open]
     verdicts = [
-        Verdict(
+        GateLine(
             f"the chat model's accuracies: at most {CHAT_LOSS:.2f} below the base model's",
             ", ".join(f"{task} {value:+.3f}" for task, value in change.items()),
             bool((change >= -CHAT_LOSS).all()),
@@ -178,7 +178,7 @@ def judge_chat(unmasked: pd.DataFrame) -> list[Verdict]:
     for name, (low, high) in GRADES.items():
         means = table.loc[is_open, name]
         verdicts.append(
-            Verdict(
+            GateLine(
                 f"the {name} model's mean rubric scores are between {low:g} and {high:g}",
                 ", ".join(f"{task} {value:.2f}" for task, value in means.items()),
                 bool(means.between(low, high).all()),

@@ -7,7 +7,6 @@ computed once.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,11 +18,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
-from crane_core.attribution import neuron_relevance
+from crane_core.accumulators import Reader
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
 from crane_lab.pipeline import Pipeline
-from crane_lab.store import source_digest
 
 #: language -> moments of consecutive blocks of its windows.
 Blocks = Mapping[str, Sequence[StreamingMoments]]
@@ -31,48 +29,52 @@ Blocks = Mapping[str, Sequence[StreamingMoments]]
 Parts = dict[str, list[Tensor]]
 
 
-def relevance_blocks(pipeline: Pipeline, language: str, block: int) -> Iterator[Tensor]:
-    """Relevance of `block` consecutive windows at a time, (samples, layers, neurons)."""
-    s = pipeline.settings
-    for ids in pipeline.windows[language].split(block):
-        yield neuron_relevance(
-            pipeline.model, ids, None, s.objective, score=s.score, reduction=s.reduction
-        ).cpu()
+class BlockMoments:
+    """Moments of every batch of a stream on its own, in order; `shape` is (layers, neurons)."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.moments: list[StreamingMoments] = []
+
+    def update(self, batch: Tensor) -> None:
+        """Take in a batch (samples, layers, neurons) as one block."""
+        block = StreamingMoments(self.shape)
+        block.update(batch)
+        self.moments = [*self.moments, block]
+
+    def merge(self, other: BlockMoments) -> None:
+        """Append the other's blocks."""
+        self.moments = [*self.moments, *other.moments]
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything collected, as tensors to store; `from_state` reads it back."""
+        states = [block.state() for block in self.moments]
+        parts = (
+            {name: torch.stack([s[name] for s in states]) for name in states[0]} if states else {}
+        )
+        return {"shape": torch.tensor(self.shape), **parts}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> BlockMoments:
+        """Blocks as `state` returned them."""
+        found = cls(state["shape"].tolist())
+        found.moments = [
+            StreamingMoments.from_state({n: t[i] for n, t in state.items() if n != "shape"})
+            for i in range(len(state.get("count", ())))
+        ]
+        return found
 
 
 def block_moments(
-    pipeline: Pipeline, n_windows: int, block: int
+    default: Pipeline, n_windows: int, block: int
 ) -> dict[str, list[StreamingMoments]]:
-    """Moments of relevance over consecutive blocks of `n_windows` windows; kept in the store."""
-    longer = Pipeline(dataclasses.replace(pipeline.settings, n_samples=n_windows), pipeline.store)
-    s, found = longer.settings, {}
-    for x in s.languages:
-
-        def compute(language: str = x) -> dict[str, Tensor]:
-            states = []
-            blocks = relevance_blocks(longer, language, block)
-            for relevance in tqdm(blocks, desc=f"blocks, {language}"):
-                stream = StreamingMoments(longer.shape["intermediate"])
-                stream.update(relevance)
-                states.append(stream.state())
-            return {part: torch.stack([state[part] for state in states]) for part in states[0]}
-
-        key = {
-            **longer._attribution_key(x),
-            "objective": s.objective,
-            "score": s.score,
-            "reduction": s.reduction,
-            "block": block,
-            "code": source_digest(
-                "crane_core.attribution", "crane_core.moments", "crane_lab.texts.corpora"
-            ),
-        }
-        stored = pipeline.store.tensors("blocks", key, compute)
-        found[x] = [
-            StreamingMoments.from_state({part: t[i] for part, t in stored.items()})
-            for i in range(len(stored["count"]))
-        ]
-    return found
+    """Moments of relevance over consecutive blocks of `n_windows` windows, by language."""
+    longer = default.changed(n_samples=n_windows, batch_size=block)
+    size = longer.shape["intermediate"]
+    readers = {"blocks": Reader("intermediate", lambda: BlockMoments(size))}
+    return {
+        x: longer.collect(x, readers, "blocks")["blocks"].moments for x in longer.settings.languages
+    }
 
 
 def dealt(
@@ -117,7 +119,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def correlations(scores: Mapping[str, Tensor]) -> pd.DataFrame:
+def between_languages(scores: Mapping[str, Tensor]) -> pd.DataFrame:
     """Rank correlation of every two languages' scores, within layers and averaged over them."""
     table = {
         b: {a: float(rank_correlation(scores[a], scores[b]).mean()) for a in scores} for b in scores
@@ -138,7 +140,7 @@ def compared(a: NeuronSet, b: NeuronSet) -> tuple[float, float]:
 # --- as the texts grow ----------------------------------------------------------------------------
 
 
-def reliability(
+def split_half_reliability(
     default: Pipeline,
     counts: Sequence[int] = (30, 60, 150, 300, 600, 1500),
     block: int = 30,
@@ -230,7 +232,7 @@ def blocks_per_part(blocks: Blocks, count: int) -> int:
     return min(len(found) for found in blocks.values()) // count
 
 
-def agreement(splits: Sequence[Parts]) -> pd.DataFrame:
+def halves_agreement(splits: Sequence[Parts]) -> pd.DataFrame:
     """Rank correlation of the first part of each language with the second part of every other.
 
     Returns rows with `split`, `a`, `b` (languages) and `rho`, within layers, averaged over them.

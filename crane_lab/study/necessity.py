@@ -32,8 +32,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from crane_core import models
-from crane_core.baselines import visit_neurons
 from crane_core.kernels import fast_linear
+from crane_core.selection import contrast_of
+from crane_lab.stages.keys import model_key
 from crane_lab.store import Store, atomic_path, source_digest
 
 #: Neurons in one stored piece of a sweep: what an interruption costs at most.
@@ -256,32 +257,6 @@ def single_effects(
     return untouched, found
 
 
-@torch.no_grad()
-def mean_activations(
-    model: PreTrainedModel, texts: Mapping[str, Tensor], batch_size: int = 50
-) -> Tensor:
-    """What every intermediate neuron puts out on average, float32 (layers, neurons).
-
-    The mean over all tokens of all languages' texts, {language: (texts, tokens)}, without padding;
-    equally many texts of equal length give every language the same weight.
-
-    Raises ValueError if there are no texts.
-    """
-    if not texts:
-        raise ValueError("no texts to take mean activations on")
-    sums = torch.zeros(models.shape(model)["intermediate"], dtype=torch.float64)
-
-    def add(layer: int, values: Tensor) -> None:
-        sums[layer] += values.double().sum(0).cpu()
-
-    parts = (part for windows in texts.values() for part in windows.split(batch_size))
-    with fast_linear():
-        tokens = visit_neurons(
-            model, ((part, torch.ones_like(part)) for part in parts), add, intermediate=True
-        )
-    return (sums / tokens).float()
-
-
 # ------------------------------------------------------------------------------------- all of them
 
 
@@ -345,9 +320,7 @@ class Necessity:
 
     def selectivity_folds(self, language: str, value: str = "zero") -> Tensor:
         """Selectivity from each group of texts alone, (folds, layers, neurons)."""
-        folds = self.folds[value]
-        others = [folds[x] for x in self.languages if x != self._known(language)]
-        return folds[language] - torch.stack(others).amax(0)
+        return contrast_of(self.folds[value], self._known(language))
 
     def p_values(self, language: str, kind: str, value: str = "zero") -> Tensor:
         """One-sided p-values, float64 (layers, neurons).
@@ -529,9 +502,9 @@ def measure(
     store = store or Store()
     layers, width = size
     key = {
-        "model": models.fingerprint(model),
+        "model": model_key(model),
         "batch_size": batch_size,
-        "code": source_digest("crane_lab.study.necessity"),
+        "code": source_digest(__name__),
     }
     increases = {
         x: torch.empty(len(set_to), layers, width, len(windows), dtype=torch.float64)

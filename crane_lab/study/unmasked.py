@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from crane_core.interventions import zero
 from crane_lab.pipeline import TABLES, Pipeline
 from crane_lab.study import gate
 from crane_lab.testbed.text import Writer
@@ -109,7 +110,7 @@ def copier(items: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def perplexity(losses: Mapping[str, Tensor], languages: Sequence[str]) -> pd.DataFrame:
+def perplexity_by_language(losses: Mapping[str, Tensor], languages: Sequence[str]) -> pd.DataFrame:
     """Held-out perplexity per token from the losses of windows, {language: (windows,)}, in nats.
 
     `low` and `high`: 95 % interval over windows (Student's t, on the loss); NaN for one window.
@@ -140,6 +141,6 @@ def first_masks(pipeline: Pipeline) -> pd.DataFrame:
     before, rows = logits(), []
     for share in (0.0, *gate.FRACTIONS):
         neurons = gate.random_neurons(pipeline.model, share, seed=gate.SEEDS[0])
-        change = pipeline.logit_change(neurons)
+        change = pipeline.logit_change(zero(neurons))
         rows.append((share, len(neurons), change, torch.equal(before, logits())))
     return pd.DataFrame(rows, columns=["share", "n_neurons", "change", "restored"])

@@ -7,7 +7,7 @@ That gives a grade without a large model as a judge, the same on every machine.
 **Sub-scores**, each from 0 to 1:
 
 - `language_score`: 1 if the answer is in the question's language. py3langid tells
-  (`judging.fidelity`), unless every sentence is one of this world in the question's language (1)
+  (`engines.fidelity`), unless every sentence is one of this world in the question's language (1)
   or else in another (0). On whole sentences the two agree: py3langid errs on none of the 16,000
   that state the world's facts once each with name and pronoun. It does err on values that stand
   alone ("Tokyo.", "a camp.") and on English sentences around a Vietnamese name.
@@ -48,7 +48,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from crane_lab.engines.judging import fidelity
+from crane_lab.engines.fidelity import fidelity
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.sources import source_digest
 from crane_lab.testbed.grammar import Asked, Found, Grammar, sentences
@@ -164,7 +164,7 @@ class Rubric:
             "languages": list(self.languages),
             "seed": self.seed,
             "world": digest_of(canonical(told), 64),
-            "code": source_digest("crane_lab.engines.judging", "crane_lab.testbed.rubric"),
+            "code": source_digest("crane_lab.testbed.rubric"),
             "py3langid": version("py3langid"),
         }
 

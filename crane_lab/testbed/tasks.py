@@ -114,7 +114,7 @@ def reading_items(world: World, seed: int, unseen: Collection[str] = ()) -> list
     return items
 
 
-def held_out(
+def held_out_texts(
     world: World, name: str, characters: int, seed: int, seen: Collection[str]
 ) -> list[str]:
     """Documents, one line each, that the training text does not hold and no task asks about.

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import random
 import shutil
 from collections.abc import Collection, Iterator
@@ -18,6 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from crane_lab.store.files import atomic_path, remove_leftovers
 from crane_lab.testbed.chat import TEMPLATE, Talker
 from crane_lab.testbed.text import Writer
 from crane_lab.testbed.world import LANGUAGES, SHARES, build
@@ -144,7 +144,7 @@ def pack(
 
 
 @dataclass(frozen=True)
-class Corpus:
+class TrainingCorpus:
     """Training rows ``(rows, length)``, the language index of each, and the writers, which know
     what they stated and wrote."""
 
@@ -153,7 +153,7 @@ class Corpus:
     writers: dict[str, Writer]
 
 
-def build_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Corpus:
+def build_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> TrainingCorpus:
     """The training text, tokenised and packed; fewer tokens give the beginning of it."""
     count = recipe.tokens // recipe.length
     labels = np.random.default_rng(recipe.seed).choice(
@@ -171,7 +171,7 @@ def build_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Corpus:
             tokenizer.bos_token_id,
             tokenizer.pad_token_id,
         )
-    return Corpus(rows, labels, writers)
+    return TrainingCorpus(rows, labels, writers)
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -244,13 +244,12 @@ def _save_checkpoint(
     tensors = {f"model.{k}": v for k, v in model.named_parameters()}
     for prefix, optimizer, parameter in _states(optimizers):
         tensors |= {prefix + name: value for name, value in optimizer.state[parameter].items()}
-    part = folder / "checkpoint.part"
-    save_file(
-        {k: v.detach().contiguous() for k, v in tensors.items()},
-        part,
-        metadata={"step": str(step), "log": json.dumps(log)},
-    )
-    os.replace(part, folder / "checkpoint.safetensors")
+    with atomic_path(folder / "checkpoint.safetensors") as part:
+        save_file(
+            {k: v.detach().contiguous() for k, v in tensors.items()},
+            part,
+            metadata={"step": str(step), "log": json.dumps(log)},
+        )
 
 
 def _load_checkpoint(
@@ -281,7 +280,7 @@ class Trained:
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerFast
-    corpus: Corpus
+    corpus: TrainingCorpus
     log: Log
 
 
@@ -292,6 +291,7 @@ def _open(folder: Path, recipe: Recipe | ChatRecipe) -> None:
     if stamp.exists() and json.loads(stamp.read_text()) != asdict(recipe):
         shutil.rmtree(folder)
         folder.mkdir(parents=True)
+    remove_leftovers(folder)
     stamp.write_text(json.dumps(asdict(recipe), indent=1))
 
 

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from crane_core.baselines import (
     act_prob_90p,
-    activation_counts,
-    activation_quantiles,
     lape,
     lape_matched,
     random_matched,
 )
-from crane_core.models import mlp_sites, shape
-from crane_core.selection import NeuronSet, SelectionWarning
+from crane_core.families import shape
+from crane_core.neurons import NeuronSet
+from crane_core.selection import SelectionWarning
 
 quiet = pytest.mark.filterwarnings("ignore::crane_core.selection.SelectionWarning")
 
@@ -198,82 +197,3 @@ def test_random_sets_are_uniform_and_differ_between_seeds():
 
 
 # --- activations ----------------------------------------------------------------------------
-
-
-def recorded_activations(model, input_ids, mask):
-    """act_fn's output on real tokens, (tokens, layers, neurons), from each MLP's own input."""
-    seen, handles = [], []
-    for site in mlp_sites(model):
-        handles.append(
-            site.mlp.register_forward_hook(
-                lambda _m, inputs, _o, site=site: seen.append(
-                    torch.nn.functional.silu(site.gate_proj(inputs[0]))
-                )
-            )
-        )
-    with torch.no_grad():
-        model(input_ids, attention_mask=mask)
-    for handle in handles:
-        handle.remove()
-    return torch.stack([layer[mask.bool()] for layer in seen], dim=1)
-
-
-def test_activation_counts_see_real_tokens_only(tiny_llama, tiny_batch):
-    ids, mask = tiny_batch
-    expected = recorded_activations(tiny_llama, ids, mask)
-    counts, tokens = activation_counts(tiny_llama, [(ids[:3], mask[:3]), (ids[3:], mask[3:])])
-    assert tokens == int(mask.sum()) == len(expected)
-    assert counts.dtype == torch.long
-    assert torch.equal(counts, (expected > 0).sum(dim=0))
-    assert 0 < counts.double().mean() < tokens
-    bars = expected.median(dim=0).values
-    over, _ = activation_counts(tiny_llama, [(ids, mask)], threshold=bars)
-    assert torch.equal(over, (expected > bars).sum(dim=0))
-
-
-def test_padding_does_not_change_the_counts(tiny_llama, tiny_batch):
-    ids, mask = tiny_batch
-    one_by_one = [
-        (row[None, : int(m.sum())], m[None, : int(m.sum())])
-        for row, m in zip(ids, mask, strict=True)
-    ]
-    batched, tokens = activation_counts(tiny_llama, [tiny_batch])
-    single, same = activation_counts(tiny_llama, one_by_one)
-    assert tokens == same
-    assert torch.equal(batched, single)
-
-
-def test_activation_quantiles_are_the_batch_values_weighted_by_tokens(tiny_llama, tiny_batch):
-    ids, mask = tiny_batch
-    parts = [(ids[:2], mask[:2]), (ids[2:], mask[2:])]
-    expected = 0
-    for part in parts:
-        a = recorded_activations(tiny_llama, *part)
-        expected = expected + a.sort(dim=0).values[math.ceil(0.9 * len(a)) - 1].double() * len(a)
-    got = activation_quantiles(tiny_llama, parts)
-    torch.testing.assert_close(got, expected / mask.sum())
-    # Within one batch the share above the 90th percentile is a tenth, as the definition implies.
-    over, tokens = activation_counts(
-        tiny_llama, [tiny_batch], threshold=activation_quantiles(tiny_llama, [tiny_batch])
-    )
-    assert (over == tokens - math.ceil(0.9 * tokens)).all()
-
-
-def test_activations_leave_no_hooks_and_reject_nonsense(tiny_llama, tiny_batch):
-    ids, mask = tiny_batch
-    with pytest.raises(ValueError, match="corpus is empty"):
-        activation_counts(tiny_llama, [])
-    with pytest.raises(ValueError, match="corpus is empty"):
-        activation_counts(tiny_llama, [(ids, torch.zeros_like(mask))])
-    with pytest.raises(ValueError, match=r"\(3, 48\)"):
-        activation_counts(tiny_llama, [tiny_batch], threshold=torch.zeros(48))
-    with pytest.raises(ValueError, match="quantile is 0"):
-        activation_quantiles(tiny_llama, [tiny_batch], 0)
-
-    def broken():
-        yield tiny_batch
-        raise RuntimeError("disk gone")
-
-    with pytest.raises(RuntimeError, match="disk gone"):
-        activation_counts(tiny_llama, broken())
-    assert not any(site.act_fn._forward_hooks for site in mlp_sites(tiny_llama))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crane_core.concentration import STATISTICS, Collected, collect, compute, scores
+from crane_core.concentration import STATISTICS, Collected, scores
+from crane_core.concentration import compute as computed
 from crane_core.selection import margins, normalise
 
 pytestmark = pytest.mark.filterwarnings("ignore:kurtosis of")
@@ -42,6 +43,18 @@ PLAIN: dict[str, Callable[[Array], float]] = {
     "participation_ratio": lambda x: float((x**2).sum() ** 2 / (len(x) * (x**4).sum())),
     "hoyer": plain_hoyer,
 }
+
+
+def collect(batches: Iterable[Tensor], capacity: int = 1000, seed: int = 0) -> Collected:
+    parts = list(batches)
+    found = Collected(parts[0].shape[1:], capacity, seed)
+    for part in parts:
+        found.update(part)
+    return found
+
+
+def compute(name: str, stream: Collected | list[Tensor]) -> Tensor:
+    return computed(name, stream if isinstance(stream, Collected) else collect(stream))
 
 
 def column(*values: float) -> Tensor:
@@ -151,8 +164,8 @@ def test_too_few_samples_and_unknown_names_are_refused() -> None:
         compute("entropy", three)
     with pytest.raises(ValueError, match="unknown statistic"):
         scores({"en": torch.zeros(1, 1)}, "entropy", "en", contrast=False)
-    with pytest.raises(ValueError, match="empty"):
-        collect([])
+    with pytest.raises(ValueError, match="none were kept"):
+        compute("gini", collect([column(1, 2, 4)], capacity=0))
     with pytest.raises(ValueError, match="capacity is 2"):
         Collected((1, 1), capacity=2)
 
@@ -172,10 +185,11 @@ def test_memory_stays_bounded_and_the_sample_is_uniform() -> None:
     assert float(compute("signed_mean", stream)) == 19.5  # what needs no sample is still exact
 
 
-def test_the_same_stream_gives_the_same_sample_however_it_is_cut() -> None:
+def test_the_same_batches_give_the_same_sample() -> None:
     x = torch.randn(50, 2, 2)
-    one = collect(x.split(50), capacity=8, seed=3).sample
+    one = collect(x.split(3), capacity=8, seed=3).sample
     assert torch.equal(one, collect(x.split(3), capacity=8, seed=3).sample)
+    assert not torch.equal(one, collect(x.split(3), capacity=8, seed=4).sample)
 
 
 def test_scores_turn_a_statistic_into_an_order() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
-from crane_core import baselines, models
+from crane_core import models
+from crane_core.accumulators import ActiveCounts, Reader, one_pass
 from crane_core.attribution import OBJECTIVES, attnlrp, neuron_relevance, token_relevance
 from crane_core.masking import bake, masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 Batch = tuple[Tensor, Tensor]
 FAMILIES = list(models.FAMILIES)
@@ -62,6 +67,10 @@ def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
 def logits(model: Any, batch: Batch) -> Tensor:
     found: Tensor = model(input_ids=batch[0], attention_mask=batch[1]).logits[batch[1].bool()]
     return found
+
+
+def counts_of(model: PreTrainedModel) -> Reader:
+    return Reader("act_fn", lambda: ActiveCounts(models.shape(model)["intermediate"]))
 
 
 def some(model: PreTrainedModel, *sites: str) -> NeuronSet:
@@ -110,7 +119,7 @@ def test_unknown_family(family: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError) as error:
             use()
         known = f"known: {', '.join(sorted(models.FAMILIES))}"
-        for part in (f"{family!r}", known, f"FAMILIES[{family!r}]", "crane_core/models.py"):
+        for part in (f"{family!r}", known, f"FAMILIES[{family!r}]", "crane_core/families.py"):
             assert part in str(error.value)
 
 
@@ -255,7 +264,7 @@ def test_nan_is_named(family: str) -> None:
     with pytest.raises(ValueError, match="is nan in layer 0, sample 2 of the batch"):
         neuron_relevance(model, ids, mask)
     with pytest.raises(ValueError, match="in layer 0, sample 2 of the batch, is not finite"):
-        baselines.activation_counts(model, [(ids, mask)])
+        one_pass(model, ids, mask, {"active": counts_of(model)})
     model = make_tiny(family)
     weight = models.mlp_sites(model)[1].down_proj.get_parameter("weight")
     with torch.no_grad():
@@ -263,7 +272,7 @@ def test_nan_is_named(family: str) -> None:
     with pytest.raises(ValueError, match="is nan in layer 0, sample 0"):
         neuron_relevance(model, ids[:2], mask[:2])
     with pytest.raises(ValueError, match=r"in layer 2, sample 0 .* is not finite"):
-        baselines.activation_quantiles(model, [(ids[:2], mask[:2])])
+        one_pass(model, ids[:2], mask[:2], {"active": counts_of(model)})
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -284,7 +293,7 @@ def test_masked_and_baked(family: str, tmp_path: Path, monkeypatch: pytest.Monke
     baked, _ = models.load(folder)
     assert type(baked) is type(model)
     assert torch.equal(logits(baked, batch), expected)
-    monkeypatch.setattr("crane_core.masking._own_weights", lambda model, neurons: False)
+    monkeypatch.setattr("crane_core.interventions.own_weights", lambda model, neurons: False)
     with masked(model, neurons):
         assert torch.equal(logits(model, batch), expected)
     off = neurons.mask("intermediate")
@@ -335,7 +344,11 @@ def test_packed_weights(family: str, tmp_path: Path) -> None:
 def test_activations(family: str) -> None:
     """LAPE's counts from padded batches are those of the plain MLPs on each text alone."""
     model = make_tiny(family)
-    counts, tokens = baselines.activation_counts(model, [padded("left"), padded("right")])
+    reader = counts_of(model)
+    found = reader.make()
+    for side in ("left", "right"):
+        found.merge(one_pass(model, *padded(side), {"active": reader})["active"])
+    counts, tokens = found.over, found.tokens
     expected = torch.zeros(models.shape(model)["intermediate"], dtype=torch.long)
     for layer, site in enumerate(models.mlp_sites(model)):
         read: list[Tensor] = []
@@ -349,3 +362,51 @@ def test_activations(family: str) -> None:
     assert tokens == 2 * sum(len(ids) for ids in samples())
     # A pre-activation within rounding of zero may fall on either side.
     assert (counts - expected).abs().sum() <= 2
+
+
+Make = Callable[..., LlamaForCausalLM]
+
+
+def test_sites(tiny_llama: LlamaForCausalLM) -> None:
+    sites = models.mlp_sites(tiny_llama)
+    assert [site.mlp for site in sites] == [block.mlp for block in tiny_llama.model.layers]
+    assert sites[1].up_proj is tiny_llama.model.layers[1].mlp.up_proj
+    assert sites[2].act_fn is tiny_llama.model.layers[2].mlp.act_fn
+    assert models.shape(tiny_llama) == {
+        "intermediate": (3, 48),
+        "gate": (3, 48),
+        "up": (3, 48),
+        "down": (3, 32),
+    }
+    assert len(models.norms(tiny_llama)) == 7
+
+
+def test_a_model_of_an_unknown_family() -> None:
+    config = GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    with pytest.raises(ValueError) as error:
+        models.mlp_sites(GPT2LMHeadModel(config))
+    for part in ("'gpt2'", "known: gemma2", "FAMILIES['gpt2']", "crane_core/families.py"):
+        assert part in str(error.value)
+
+
+def test_no_gated_mlp(tiny_llama: LlamaForCausalLM) -> None:
+    tiny_llama.model.layers[1].mlp = nn.Linear(32, 32)
+    with pytest.raises(ValueError, match=r"layer 1 \(Linear\) is not gated: it has no gate_proj"):
+        models.shape(tiny_llama)
+
+
+def test_adapter_that_does_not_fit(
+    tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(mlp="feed_forward"))
+    with pytest.raises(ValueError, match="'llama' model has no module 'feed_forward'"):
+        models.mlp_sites(tiny_llama)
+    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(layers="model.rotary_emb"))
+    with pytest.raises(ValueError, match="no decoder layers"):
+        models.mlp_sites(tiny_llama)
+
+
+def test_layers_of_different_width(tiny_llama: LlamaForCausalLM, make_llama: Make) -> None:
+    tiny_llama.model.layers[1].mlp = make_llama(intermediate_size=40).model.layers[1].mlp
+    with pytest.raises(ValueError, match=r"differ in width at 'intermediate' \(\[40, 48\]\)"):
+        models.shape(tiny_llama)

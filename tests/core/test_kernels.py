@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from crane_core import kernels
-from crane_core.kernels import fast_linear
+from crane_core.kernels import fast_linear, inference
 
 
 @pytest.fixture
@@ -51,3 +51,20 @@ def test_what_it_leaves_alone(calls: list[int]) -> None:
         F.linear(input=x, weight=learning.weight.detach())
     assert learning.weight.grad is not None
     assert not calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [False, True])
+def test_faster_linear_layers_are_the_same(dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(3)
+    layer = nn.Linear(24, 40, bias=bias).to(dtype)
+    inputs = torch.randn(2, 5, 24, dtype=dtype)
+    expected = F.linear(
+        inputs.double(), layer.weight.double(), layer.bias.double() if bias else None
+    )
+    with inference():
+        got = layer(inputs)
+        assert not got.requires_grad
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    assert layer(inputs).requires_grad  # and nothing is left behind

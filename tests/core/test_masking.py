@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from crane_core import models
 from crane_core.attribution import neuron_relevance
 from crane_core.masking import bake, masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 Make = Callable[..., LlamaForCausalLM]
 Batch = tuple[Tensor, Tensor]
@@ -76,7 +76,7 @@ def hooks(model: nn.Module) -> int:
 def mechanism(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Both ways of masking with zero; the second is what shared or quantised weights get."""
     if request.param == "hooks":
-        monkeypatch.setattr("crane_core.masking._own_weights", lambda model, neurons: False)
+        monkeypatch.setattr("crane_core.interventions.own_weights", lambda model, neurons: False)
     return request.param
 
 

@@ -18,17 +18,14 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from torch import nn
 from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
 from crane_core import models
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 
 Make = Callable[..., LlamaForCausalLM]
 
@@ -199,7 +196,10 @@ def test_offline_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"num_hidden_layers": "three"}, r"its config\.json: .*'num_hidden_layers' expected int"),
         ({"num_attention_heads": 5, "head_dim": None}, "not a multiple of the number of attention"),
         ({"model_type": "nonesuch"}, "model type `nonesuch`"),
-        ({"model_type": "bert"}, r"no adapter for the model family 'bert'.*crane_core/models\.py"),
+        (
+            {"model_type": "bert"},
+            r"no adapter for the model family 'bert'.*crane_core/families\.py",
+        ),
         ({"intermediate_size": 52}, r"down_proj\.weight has shape \(32, 48\), expected \(32, 52\)"),
         (
             {"quantization_config": {"quant_method": "gptq", "bits": 4}},
@@ -315,51 +315,6 @@ def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  a\n"
     assert models.write_checksums(tmp_path).read_text() == expected
     assert models.write_checksums(tmp_path).read_text() == expected
-
-
-def test_sites(tiny_llama: LlamaForCausalLM) -> None:
-    sites = models.mlp_sites(tiny_llama)
-    assert [site.mlp for site in sites] == [block.mlp for block in tiny_llama.model.layers]
-    assert sites[1].up_proj is tiny_llama.model.layers[1].mlp.up_proj
-    assert sites[2].act_fn is tiny_llama.model.layers[2].mlp.act_fn
-    assert models.shape(tiny_llama) == {
-        "intermediate": (3, 48),
-        "gate": (3, 48),
-        "up": (3, 48),
-        "down": (3, 32),
-    }
-    assert len(models.norms(tiny_llama)) == 7
-
-
-def test_unknown_family() -> None:
-    config = GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1)
-    with pytest.raises(ValueError) as error:
-        models.mlp_sites(GPT2LMHeadModel(config))
-    for part in ("'gpt2'", "known: gemma2", "FAMILIES['gpt2']", "crane_core/models.py"):
-        assert part in str(error.value)
-
-
-def test_no_gated_mlp(tiny_llama: LlamaForCausalLM) -> None:
-    tiny_llama.model.layers[1].mlp = nn.Linear(32, 32)
-    with pytest.raises(ValueError, match=r"layer 1 \(Linear\) is not gated: it has no gate_proj"):
-        models.shape(tiny_llama)
-
-
-def test_adapter_that_does_not_fit(
-    tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(mlp="feed_forward"))
-    with pytest.raises(ValueError, match="'llama' model has no module 'feed_forward'"):
-        models.mlp_sites(tiny_llama)
-    monkeypatch.setitem(models.FAMILIES, "llama", models.Family(layers="model.rotary_emb"))
-    with pytest.raises(ValueError, match="no decoder layers"):
-        models.mlp_sites(tiny_llama)
-
-
-def test_layers_of_different_width(tiny_llama: LlamaForCausalLM, make_llama: Make) -> None:
-    tiny_llama.model.layers[1].mlp = make_llama(intermediate_size=40).model.layers[1].mlp
-    with pytest.raises(ValueError, match=r"differ in width at 'intermediate' \(\[40, 48\]\)"):
-        models.shape(tiny_llama)
 
 
 def test_fingerprint(make_llama: Make) -> None:

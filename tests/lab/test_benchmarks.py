@@ -19,16 +19,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from byte_tokens import WITH_BOS
 from conftest import make_tiny_llama
 from datasets.exceptions import DatasetNotFoundError
 from lm_eval.models.huggingface import HFLM
-from test_corpora import WITH_BOS
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from crane_core.masking import bake, masked
-from crane_core.selection import NeuronSet
-from crane_lab.engines import benchmarks, evaluation
-from crane_lab.pipeline import Pipeline, Settings
+from crane_core.neurons import NeuronSet
+from crane_lab.engines import answers, benchmarks, evaluation, multiple_choice, shared_context
+from crane_lab.engines.multiple_choice import Prepared, accuracies
+from crane_lab.engines.tasks import load_tasks, tasks_digests
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.show import readouts
 from crane_lab.store import ROOT, Store
 
@@ -84,17 +87,20 @@ def harness(data: Path) -> benchmarks.Harness:
 
 
 @pytest.fixture(scope="module")
-def prepared(harness: benchmarks.Harness) -> evaluation.Prepared:
+def prepared(harness: benchmarks.Harness) -> Prepared:
     return harness.prepare(MODEL, WITH_BOS)
 
 
 @pytest.fixture(scope="module")
-def items(prepared: evaluation.Prepared) -> pd.DataFrame:
-    return evaluation.evaluate(MODEL, prepared)
+def items(prepared: Prepared) -> pd.DataFrame:
+    return multiple_choice.evaluate(MODEL, prepared)
 
 
 def test_scores_prompts_and_items_are_lm_evals(
-    data: Path, prepared: evaluation.Prepared, items: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    prepared: Prepared,
+    items: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # From here lm-eval finds `cais/mmlu` and so on as folders, by the definitions' own names.
     monkeypatch.chdir(data)
@@ -106,7 +112,7 @@ def test_scores_prompts_and_items_are_lm_evals(
         bootstrap_iters=0,
     )
     expected = {name: theirs["results"][name]["acc,none"] for name in NAMES}
-    assert evaluation.scores(items)["accuracy"].to_dict() == pytest.approx(expected, abs=1e-12)
+    assert accuracies(items)["accuracy"].to_dict() == pytest.approx(expected, abs=1e-12)
     for name, group in items.groupby("subtask", sort=False):
         samples = sorted(theirs["samples"][name], key=lambda sample: sample["doc_id"])
         prompts = [tuple(a) for s in samples for a in _arguments(s)]
@@ -154,7 +160,7 @@ def test_one_row_per_item(items: pd.DataFrame) -> None:
     assert (items["correct"] == (items["choice"] == items["answer"])).all()
 
 
-def test_options_are_known_by_their_text(prepared: evaluation.Prepared) -> None:
+def test_options_are_known_by_their_text(prepared: Prepared) -> None:
     texts = readouts.option_texts(prepared)
     assert texts["mmlu_marketing-00001"] == [f"marketing {i}" for i in range(1, 5)]
     assert texts["belebele_vie_Latn-00002"] == ["3", "4", "5", "6"]
@@ -177,11 +183,11 @@ def test_a_letter_names_an_option(
     prepared = benchmarks.load(["mmlu"], 0, data=data).prepare(MODEL, WITH_BOS)
     place = next(i for i, x in enumerate(prepared.described) if x.id == "mmlu_marketing-00001")
     only = dataclasses.replace(prepared.described[place], answer=1)
-    monkeypatch.setattr(evaluation, "_continue", lambda *_: [said])
+    monkeypatch.setattr(answers, "first_lines", lambda *_: [said])
     one = dataclasses.replace(
         prepared, described=(only,), requests=prepared.requests[place * 4 : place * 4 + 4]
     )
-    table = evaluation.answer_instead(MODEL, WITH_BOS, one, n_items=1)
+    table = answers.answer_instead(MODEL, WITH_BOS, one, n_items=1)
     assert table["category"].tolist() == [category]
     assert table["answer"].tolist() == ["marketing 2"]
 
@@ -189,7 +195,7 @@ def test_a_letter_names_an_option(
 def test_limit_is_spread_over_the_subjects_and_keeps_ids(data: Path, items: pd.DataFrame) -> None:
     names = ["mmlu", "belebele_vie_Latn"]
     few = benchmarks.load(names, 2, limit=6, data=data)
-    table = evaluation.evaluate(MODEL, few.prepare(MODEL, WITH_BOS))
+    table = multiple_choice.evaluate(MODEL, few.prepare(MODEL, WITH_BOS))
     assert table.groupby("task").size().to_dict() == dict.fromkeys(names, 6)
     assert table.loc[table["task"] == "mmlu", "id"].tolist() == [
         *("mmlu_abstract_algebra-00000", "mmlu_abstract_algebra-00002"),
@@ -227,13 +233,13 @@ def test_data_without_a_card_are_found_by_folder(
 def test_no_item_is_its_own_example(data: Path) -> None:
     # Belebele has one split, so an item has to be left out of its own prompt.
     tasks = benchmarks.load(["belebele_vie_Latn"], 5, limit=4, data=data).tasks
-    for request in evaluation.prepare(MODEL, WITH_BOS, tasks, lambda *_: _ITEM).requests:
+    for request in multiple_choice.prepare(MODEL, WITH_BOS, tasks, lambda *_: _ITEM).requests:
         question = f"Q: {request.doc['question']}"
         assert request.args[0].count(question) == 1
         assert request.args[0].count("\nQ: ") == 6
 
 
-_ITEM = evaluation.Item("t", "t", "en", "i", "", 0, "", ("a", "b", "c", "d"), "")
+_ITEM = multiple_choice.Item("t", "t", "en", "i", "", 0, "", ("a", "b", "c", "d"), "")
 
 
 def test_examples_are_computed_once_for_many_items(data: Path) -> None:
@@ -249,7 +255,7 @@ def test_prompts_too_long_lose_their_beginning_as_in_lm_eval(data: Path) -> None
     with pytest.warns(UserWarning, match="lose their beginning"):
         found = benchmarks.load(["mmlu"], 5, data=data).prepare(model, WITH_BOS)
     assert found.packed.truncated == len(found.requests) == 4 * sum(SUBJECTS.values())
-    table = evaluation.evaluate(model, found)
+    table = multiple_choice.evaluate(model, found)
     theirs = HFLM(pretrained=model, tokenizer=WITH_BOS, batch_size=8)
     logprobs = [
         logprob for logprob, _ in theirs.loglikelihood(list(found.requests), disable_tqdm=True)
@@ -258,13 +264,11 @@ def test_prompts_too_long_lose_their_beginning_as_in_lm_eval(data: Path) -> None
     np.testing.assert_allclose(table[columns].to_numpy().ravel(), logprobs, rtol=1e-5, atol=1e-5)
 
 
-def test_portions_change_nothing(
-    prepared: evaluation.Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lm = evaluation.SharedContextLM(MODEL, WITH_BOS)
+def test_portions_change_nothing(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = shared_context.SharedContextLM(MODEL, WITH_BOS)
     expected = lm.loglikelihood(list(prepared.requests[:60]), disable_tqdm=True)
-    monkeypatch.setattr(evaluation, "_PORTION", 7)
-    lm = evaluation.SharedContextLM(MODEL, WITH_BOS)
+    monkeypatch.setattr(shared_context, "_PORTION", 7)
+    lm = shared_context.SharedContextLM(MODEL, WITH_BOS)
     found = lm.loglikelihood(list(prepared.requests[:60]), disable_tqdm=True)
     np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-5)
 
@@ -373,7 +377,7 @@ def test_a_task_with_other_numbers_of_options(harness: benchmarks.Harness) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task.config, "doc_to_choice", ["A", "B", "C", "D", "E"])
         with pytest.raises(ValueError, match="'mmlu_sociology', item 0: expected 4 options per"):
-            evaluation.prepare(MODEL, WITH_BOS, {"mmlu_sociology": task}, harness.item)
+            multiple_choice.prepare(MODEL, WITH_BOS, {"mmlu_sociology": task}, harness.item)
 
 
 # ------------------------------------------------------------------------------------ in a pipeline
@@ -414,7 +418,7 @@ def test_items_are_kept_by_model_mask_and_task(
     assert set(tables[0]["task"]) == {"belebele_eng_Latn", "belebele_vie_Latn"}
     assert not np.allclose(tables[0]["margin"], tables[1]["margin"])
 
-    calls, real = [], evaluation.evaluate
+    calls, real = [], multiple_choice.evaluate
 
     def counted(*arguments: Any, **options: Any) -> pd.DataFrame:
         calls.append(arguments)
@@ -456,7 +460,7 @@ def test_tables_of_a_pipeline(settings: Settings, tmp_path: Path) -> None:
     assert about["benchmarks"] == "harness"
     assert list(about["tasks"]) == ["belebele_eng_Latn", "belebele_vie_Latn"]
     testbed = Pipeline(Settings(model=settings.model), store)
-    assert testbed.provenance()["tasks"] == evaluation.fingerprint(testbed._task_names)
+    assert testbed.provenance()["tasks"] == tasks_digests(testbed._task_names)
     assert list(testbed.tables) == ["paper", "knowledge", "reading"]
     for changes, message in (
         ({"benchmarks": "helm"}, "unknown benchmarks 'helm': expected one of"),
@@ -512,14 +516,14 @@ def test_vllm_gets_a_checkpoint_with_the_mask_in_it(
     assert FakeVLLM.stopped == 2
 
 
-def test_vllm_is_not_installed(prepared: evaluation.Prepared) -> None:
+def test_vllm_is_not_installed(prepared: Prepared) -> None:
     with pytest.raises(ModuleNotFoundError, match="lm-eval cannot import vLLM"):
         benchmarks.evaluate_with_vllm(MODEL, prepared)
 
 
-def test_results_of_another_number(prepared: evaluation.Prepared) -> None:
+def test_results_of_another_number(prepared: Prepared) -> None:
     with pytest.raises(ValueError, match=r"3 results for \d+ requests"):
-        evaluation.outcomes(prepared, [(0.0, False)] * 3)
+        multiple_choice.outcomes(prepared, [(0.0, False)] * 3)
 
 
 def test_the_command_line_runs_a_baked_checkpoint_by_its_path(tmp_path: Path) -> None:
@@ -542,10 +546,10 @@ def test_the_command_line_runs_a_baked_checkpoint_by_its_path(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
-    tasks = evaluation.load_tasks(["knowledge_en"], ROOT / "data" / "testbed" / "tasks")
+    tasks = load_tasks(["knowledge_en"], ROOT / "data" / "testbed" / "tasks")
     tasks["knowledge_en"].dataset["test"] = tasks["knowledge_en"].dataset["test"].select(range(40))
     with masked(model, neurons):
-        expected = evaluation.scores(evaluation.evaluate(model, WITH_BOS, tasks))
+        expected = accuracies(multiple_choice.evaluate(model, WITH_BOS, tasks))
     assert results["results"]["knowledge_en"]["acc,none"] == pytest.approx(
         expected.loc["knowledge_en", "accuracy"]
     )

@@ -15,7 +15,7 @@ from conftest import make_tiny_llama
 from crane_core.concentration import STATISTICS
 from crane_core.selection import NeuronSet, overlap, select
 from crane_lab.engines import evaluation
-from crane_lab.pipeline import Settings
+from crane_lab.settings import Settings
 from crane_lab.store import ROOT, Store
 from crane_lab.study import choices, halves
 from crane_lab.study.choices import Probe, Variant

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crane_lab.cli.compare import compare, shown
+from crane_lab.cli.compare import compare, comparison_text
 
 TASKS = {"en": "knowledge_en", "zh": "knowledge_zh"}
 BOTH = (TASKS, TASKS)
@@ -71,7 +71,7 @@ def test_what_differs_is_found(tmp_path: Path) -> None:
     assert own["low"] > 0 and own["difference"] == pytest.approx(own["second"] - own["first"])
     assert table["1", "Org", "", "en"]["difference"] == 0
     assert table["1", "CRANE", "en", "zh"]["difference"] == 0
-    said = shown(compare(a, b, BOTH, n_boot=300))
+    said = comparison_text(compare(a, b, BOTH, n_boot=300))
     assert "Table 1 (the same items, paired)" in said and "neurons 50 -> 90  *" in said
 
 

@@ -24,9 +24,10 @@ from transformers import (
 
 from crane_core import models
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet
-from crane_lab.engines import evaluation
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import Decoding, HuggingFaceEngine
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.engines.shared_context import SharedContextLM
 from crane_lab.study.conservation import conservation
 from crane_lab.study.necessity import single_effects
 
@@ -107,13 +108,13 @@ def test_single_ablations(family: str) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """One entry per call of the trees' scoring."""
     calls: list[int] = []
-    score = evaluation.SharedContextLM._score
+    score = SharedContextLM._score
 
     def counting(self: Any, packed: Any) -> Any:
         calls.append(len(packed.pairs))
         return score(self, packed)
 
-    monkeypatch.setattr(evaluation.SharedContextLM, "_score", counting)
+    monkeypatch.setattr(SharedContextLM, "_score", counting)
     yield calls
 
 
@@ -133,7 +134,7 @@ def test_options_score_as_under_hflm(
     requests = [Instance("loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
     expected = theirs.loglikelihood(requests, disable_tqdm=True)
-    ours = evaluation.SharedContextLM(model, tokenizer)
+    ours = SharedContextLM(model, tokenizer)
     got = ours.loglikelihood(requests, disable_tqdm=True)
     torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-5, atol=1e-5)
     trees = family == "llama" or (window == 40 and family != "gemma2")
@@ -142,7 +143,7 @@ def test_options_score_as_under_hflm(
 
 def test_a_text_without_context_needs_something_before_it() -> None:
     with pytest.raises(ValueError, match="neither a beginning- nor an end-of-sequence token"):
-        evaluation.SharedContextLM(make_tiny("qwen2"), make_tokenizer(pad_token="w0"))
+        SharedContextLM(make_tiny("qwen2"), make_tokenizer(pad_token="w0"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -151,9 +152,7 @@ def test_perplexity(family: str) -> None:
     with torch.no_grad():
         scores = model(input_ids=ids).logits[:, :-1].transpose(1, 2)
     expected = F.cross_entropy(scores, ids[:, 1:], reduction="none").mean(1)
-    torch.testing.assert_close(
-        evaluation.perplexity(model, ids).losses, expected, rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(perplexity(model, ids).losses, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

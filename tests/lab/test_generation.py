@@ -10,7 +10,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from crane_core import models
 from crane_core.masking import masked
-from crane_core.selection import NeuronSet
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import (
     STOP,
     Answer,
@@ -23,7 +23,7 @@ from crane_lab.engines.generation import (
 from crane_lab.engines.vllm_engine import MaskingExtension, VLLMEngine, fused_gate_up, shard
 
 Make = Callable[..., LlamaForCausalLM]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TESTBED = ROOT / "data" / "testbed"
 LAPE = ROOT / "shared" / "reference" / "lape"
 LAPE = LAPE if LAPE.is_dir() else ROOT.parent / "shared" / "reference" / "lape"
@@ -269,7 +269,7 @@ def test_the_checkpoints_own_settings_do_not_count(
         engine = HuggingFaceEngine(model, tokenizer, progress=False)
         # Its end-of-sequence tokens do.
         assert engine.generate(asked[:2]) == expected
-        assert engine._ends == [2, 9]
+        assert engine._decoder.ends == [2, 9]
     finally:
         model.generation_config = kept
 
@@ -304,7 +304,7 @@ def test_without_an_end_token_answers_are_as_long_as_they_may_be(
     testbed: tuple[Any, Any], asked: list[list[int]]
 ) -> None:
     engine = HuggingFaceEngine(*testbed, Decoding(30), progress=False)
-    engine._ends = []
+    engine._decoder.ends = []
     answers = engine.generate(asked[:2])
     assert [(len(answer.tokens), answer.finish) for answer in answers] == [(30, "length")] * 2
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from crane_core import models
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.store import Store
 
 

@@ -21,7 +21,7 @@ from crane_lab.engines import evaluation
 from crane_lab.store import Store
 from crane_lab.study import necessity
 from crane_lab.study.necessity import Estimate, Necessity, mean_activations, measure, single_effects
-from crane_lab.texts import corpora
+from crane_lab.texts import corpora, local
 
 TESTBED = Path(models.__file__).resolve().parent.parent / "data" / "testbed"
 
@@ -347,7 +347,7 @@ def test_the_shipped_effects_are_those_of_the_testbed() -> None:
     found.require_source(
         {
             "model": models.fingerprint(model),
-            "texts": corpora.fingerprint(corpus, found.languages),
+            "texts": local.corpus_digests(corpus, found.languages),
         }
     )
     rng = np.random.default_rng(0)

@@ -18,7 +18,8 @@ from crane_core import metrics, models
 from crane_core.selection import NeuronSet
 from crane_lab.engines import generation
 from crane_lab.engines.judging import JudgeError
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.stages.outcomes import Intervention, Judged, Scored, side_by_side
 from crane_lab.store import Store
 from crane_lab.study import gate

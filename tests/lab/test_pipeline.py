@@ -29,7 +29,8 @@ from crane_core import baselines, metrics
 from crane_core.selection import NeuronSet
 from crane_lab import pipeline
 from crane_lab.engines import evaluation
-from crane_lab.pipeline import TABLES, Pipeline, Settings
+from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.settings import Settings
 from crane_lab.stages import streams
 from crane_lab.stages.outcomes import Evaluated, Intervention
 from crane_lab.store import Store

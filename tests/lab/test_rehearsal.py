@@ -10,12 +10,12 @@ import pytest
 from crane_core import models
 from crane_lab.cli import rehearsal
 from crane_lab.engines import benchmarks
-from crane_lab.engines.judging import LLMJudge
+from crane_lab.engines.llm_judge import LLMJudge
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return rehearsal.build(tmp_path_factory.mktemp("rehearsal"), layers=1, width=64)
+    return rehearsal.build_rehearsal(tmp_path_factory.mktemp("rehearsal"), layers=1, width=64)
 
 
 def test_the_model_has_llamas_proportions() -> None:
@@ -42,7 +42,7 @@ def test_base_and_chat_share_neurons_and_words(made: Path) -> None:
 
 def test_what_is_there_is_not_made_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "tokenizer", lambda: pytest.fail("made again"))
-    assert rehearsal.build(made.parent, layers=1, width=64) == made
+    assert rehearsal.build_rehearsal(made.parent, layers=1, width=64) == made
     assert [path.name for path in made.parent.iterdir()] == [made.name]
 
 

@@ -34,7 +34,8 @@ from tqdm import tqdm
 from crane_core import baselines
 from crane_core.moments import StreamingMoments
 from crane_lab.memory import Memory
-from crane_lab.pipeline import Pipeline, Settings
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
 from crane_lab.stages import streams
 from crane_lab.stages.streams import PIECE_STAGE, STAGE, collect, plan
 from crane_lab.store import ROOT, DiskFullError, Store

@@ -22,7 +22,7 @@ import torch
 from conftest import make_tiny_llama
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from crane_lab.pipeline import Settings
+from crane_lab.settings import Settings
 from crane_lab.study import gate
 from crane_lab.testbed import tasks, train, world
 from crane_lab.testbed.text import Writer
@@ -265,9 +265,9 @@ def test_passages_and_held_out_text_avoid_what_was_written(worlds: dict[str, Wor
     passages = {item["passage"] for item in first}
     again = tasks.reading_items(worlds["vi"], seed=1, unseen=passages)
     assert not passages & {item["passage"] for item in again}
-    texts = tasks.held_out(worlds["zh"], "attribution", 5000, 1, ())
+    texts = tasks.held_out_texts(worlds["zh"], "attribution", 5000, 1, ())
     assert sum(map(len, texts)) >= 5000
-    assert not set(texts) & set(tasks.held_out(worlds["zh"], "attribution", 5000, 1, texts))
+    assert not set(texts) & set(tasks.held_out_texts(worlds["zh"], "attribution", 5000, 1, texts))
 
 
 # -------------------------------------------------------------------------------------- the tasks
@@ -454,7 +454,7 @@ def items(probability: float = 0.5) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "answer", *(f"logprob_{i}" for i in range(4))])
 
 
-def failed(verdicts: list[gate.Verdict]) -> list[int]:
+def failed(verdicts: list[gate.GateLine]) -> list[int]:
     return [number for number, verdict in enumerate(verdicts) if not verdict.holds]
 
 
@@ -526,7 +526,7 @@ def test_gate_measures_the_unmasked_model_and_every_mask(
         return pd.DataFrame({"task": ["a"] * 144, "correct": [i >= masked for i in range(144)]})
 
     monkeypatch.setattr(gate, "evaluate", evaluate)
-    found, unmasked = gate.measure(model, None, fractions=(0.25, 0.5), seeds=(9000, 9001))  # type: ignore[arg-type]
+    found, unmasked = gate.measure_gate(model, None, fractions=(0.25, 0.5), seeds=(9000, 9001))  # type: ignore[arg-type]
     assert unmasked["correct"].all()
     assert found.values.tolist() == [
         [0.0, -1, "a", 1.0],

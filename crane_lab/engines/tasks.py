@@ -1,0 +1,161 @@
+"""The testbed's tasks as lm-evaluation-harness runs them: found, checked, loaded, digested (§4.3).
+
+lm-eval holds the tasks: its YAML files say where the items are and how a prompt is made, it builds
+the requests, and its `acc` is the score.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+
+from crane_lab.store.sources import ROOT
+
+#: The six tasks of the testbed, shaped like MMLU, C-Eval (knowledge) and Belebele (reading).
+TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in ("en", "zh", "vi"))
+#: Where their YAML files and items are.
+FOLDER = ROOT / "data" / "testbed" / "tasks"
+OPTIONS = 4
+
+Tasks = dict[str, ConfigurableTask]
+
+
+def load_tasks(
+    names: Sequence[str] = TASKS, folder: str | Path = FOLDER, limit: int | None = None
+) -> Tasks:
+    """lm-eval task objects by name, from `<folder>/<name>.yaml` and the items beside it.
+
+    Works offline and from any working directory, and always reads the items afresh: lm-eval's
+    cache of the data set lives in a temporary folder that is gone on return. With `limit`, that
+    many items spread evenly over the file (lm-eval's own limit takes the first ones).
+
+    Raises ValueError for an unknown task, an empty file or a malformed item (which file and line),
+    and FileNotFoundError if the folder or a file is missing.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 item per task, got {limit}")
+    folder, manager = _open(folder)
+    tasks: Tasks = {}
+    for name in names:
+        items = _items_file(manager, name, folder)
+        n = len(_read_items(items))
+        with quiet(), tempfile.TemporaryDirectory(prefix="crane-tasks-") as cache:
+            settings = {
+                "data_files": {"test": str(items)},
+                "cache_dir": cache,
+                "keep_in_memory": True,
+            }
+            config = {**manager.task_index[name].cfg, "dataset_kwargs": settings}
+            task = manager.load([config])["tasks"][name]
+        if limit is not None and limit < n:
+            chosen = [index * n // limit for index in range(limit)]
+            task.dataset["test"] = task.dataset["test"].select(chosen)
+        tasks[name] = task
+    return tasks
+
+
+def tasks_digests(names: Sequence[str] = TASKS, folder: str | Path = FOLDER) -> dict[str, str]:
+    """SHA-256 over each task's settings and items, for the keys of what is computed from them.
+
+    Raises as `load_tasks` does for a folder, task or file that is not there.
+    """
+    folder, manager = _open(folder)
+    digests = {}
+    for name in names:
+        items = _items_file(manager, name, folder)
+        settings = json.dumps(manager.task_index[name].cfg, sort_keys=True, default=str)
+        digests[name] = hashlib.sha256(settings.encode() + b"\0" + items.read_bytes()).hexdigest()
+    return digests
+
+
+def _open(folder: str | Path) -> tuple[Path, TaskManager]:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"task folder {folder} does not exist")
+    return folder, TaskManager(include_path=str(folder), include_defaults=False)
+
+
+def _items_file(manager: TaskManager, name: str, folder: Path) -> Path:
+    """The items of a task: the file its YAML names, beside the YAML (independent of the cwd)."""
+    if name not in manager.all_subtasks:
+        known = ", ".join(manager.all_subtasks) or "none"
+        raise ValueError(f"unknown task {name!r} in {folder} (available: {known})")
+    config = manager.task_index[name].cfg
+    try:
+        path = folder / Path(config["dataset_kwargs"]["data_files"]["test"]).name
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"task {name!r} names no items; expected dataset_kwargs: data_files: test: a file name "
+            f"in its YAML file in {folder}"
+        ) from error
+    if not path.is_file():
+        raise FileNotFoundError(f"task {name!r} has no items: {path} does not exist")
+    return path
+
+
+def _read_items(path: Path) -> list[dict[str, Any]]:
+    """The items of a JSON-lines file, each checked; see `load_tasks` for the errors."""
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not valid UTF-8 (byte {error.start})") from error
+    items, seen = [], set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        problem = _problem(item)
+        if not problem and item["id"] in seen:
+            problem = f"id {item['id']!r} stands twice in the file"
+        if problem:
+            raise ValueError(f"{path}, line {number}: {problem}")
+        seen.add(item["id"])
+        items.append(item)
+    if not items:
+        raise ValueError(f"{path} is empty; expected one item per line as JSON")
+    return items
+
+
+def _problem(item: Any) -> str:
+    """What is wrong with an item, or ""."""
+    if not isinstance(item, dict):
+        return f"expected a JSON object, got {type(item).__name__}"
+    for key in ("id", "passage", "question", "relation"):
+        if not isinstance(item.get(key), str) or (key in ("id", "question") and not item[key]):
+            return f"{key!r} must be a text, got {item.get(key)!r}"
+    options, answer = item.get("options"), item.get("answer")
+    if not isinstance(options, list) or len(options) != OPTIONS:
+        return f"expected {OPTIONS} options, got {options!r}"
+    if not all(isinstance(option, str) and option.strip() for option in options):
+        return f"every option must be a text that is not empty, got {options!r}"
+    if len(set(options)) != OPTIONS:
+        return f"options must differ, got {options!r}"
+    if type(answer) is not int or not 0 <= answer < OPTIONS:
+        return f"answer must be an index from 0 to {OPTIONS - 1}, got {answer!r}"
+    return ""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without lm-eval's and datasets' progress bars and notices; errors still come through."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,79 @@
+"""Token windows, worked out by hand (Algorithm 1, line 3)."""
+
+import pytest
+import torch
+from byte_tokens import PLAIN, WITH_BOS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crane_core import windows as module
+from crane_core.windows import token_windows
+
+
+def test_bos_opens_every_document() -> None:
+    windows = token_windows(WITH_BOS, ["abc", "defg"], n_samples=1, window=9, seed=0)
+    text = WITH_BOS.decode(windows[0])
+    assert text in ("<s>abc<s>defg", "<s>defg<s>abc")
+    assert WITH_BOS.bos_token_id not in token_windows(PLAIN, ["abc", "defg"], 1, 7, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    texts=st.lists(st.text("abcdé", min_size=1, max_size=9), min_size=1, max_size=12),
+    window=st.integers(2, 6),
+    seed=st.integers(0, 5),
+    bos=st.booleans(),
+)
+def test_windows_cut_the_shuffled_stream(
+    texts: list[str], window: int, seed: int, bos: bool
+) -> None:
+    tokenizer = WITH_BOS if bos else PLAIN
+    total = sum(len(text.encode()) + bos for text in texts)
+    possible = total // window
+    with pytest.raises(ValueError, match=rf"enough for {possible} windows of {window} tokens"):
+        token_windows(tokenizer, texts, possible + 1, window, seed)
+    if not possible:
+        return
+    windows = token_windows(tokenizer, texts, possible, window, seed)
+    assert windows.shape == (possible, window) and windows.dtype == torch.long
+    # Fewer windows are the beginning of more, and the same seed gives the same ones.
+    fewer = token_windows(tokenizer, texts, 1, window, seed)
+    assert torch.equal(fewer[0], windows[0])
+    # Nothing is repeated: the tokens are those of the documents in some order, the end cut off.
+    stream: list[int] = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        stream += ids + ([tokenizer.bos_token_id] if bos else [])
+    counts = torch.bincount(torch.tensor(stream), minlength=257)
+    used = torch.bincount(windows.flatten(), minlength=257)
+    assert (used <= counts).all() and total - window < int(used.sum()) <= total
+
+
+def test_another_seed_is_another_order() -> None:
+    texts = [f"document {index}" for index in range(40)]
+    first = token_windows(PLAIN, texts, 20, 16, seed=1)
+    assert not torch.equal(first, token_windows(PLAIN, texts, 20, 16, seed=2))
+
+
+def test_more_documents_than_are_tokenised_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"document {index}" for index in range(40)]
+    at_once = token_windows(WITH_BOS, texts, 25, 16, seed=3)
+    monkeypatch.setattr(module, "_CHUNK", 7)
+    assert torch.equal(at_once, token_windows(WITH_BOS, texts, 25, 16, seed=3))
+
+
+@pytest.mark.parametrize(
+    ("texts", "n_samples", "window", "message"),
+    [
+        ([], 1, 4, "corpus is empty"),
+        (["abc"], 0, 4, "n_samples must be at least 1, got 0"),
+        (["abc"], 1, 1, "window must be at least 2"),
+    ],
+)
+def test_bad_requests(texts: list[str], n_samples: int, window: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        token_windows(PLAIN, texts, n_samples, window, seed=0)
+
+
+def test_long_documents_are_cut_off() -> None:
+    windows = token_windows(WITH_BOS, ["abcdef", "gh"], 1, 7, seed=0, max_document_tokens=3)
+    assert WITH_BOS.decode(windows[0]) in ("<s>abc<s>gh", "<s>gh<s>abc")
