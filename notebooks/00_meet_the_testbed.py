@@ -49,7 +49,7 @@ import pandas as pd
 from IPython.display import display
 
 from crane_core import metrics
-from crane_lab.engines.multiple_choice import accuracies
+from crane_lab.engines import multiple_choice
 from crane_lab.engines.tasks import TASKS
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
@@ -186,7 +186,7 @@ testbed_pages.first_items(items, prepared.requests, asked)
 # accuracy. Chance is one in four.
 
 # %%
-scores = accuracies(items).loc[asked].reset_index()
+scores = multiple_choice.accuracies(items).loc[asked].reset_index()
 scores["chance"] = gate.CHANCE
 write_table(scores, results / "testbed_accuracy.csv")
 display(
@@ -236,7 +236,8 @@ testbed_pages.published_table(published)
 # it beside accuracy.
 
 # %%
-perplexity = unmasked.perplexity(pipeline.losses(), languages)
+losses = pipeline.losses()
+perplexity = unmasked.perplexity_by_language(losses, languages)
 write_table(perplexity, results / "testbed_perplexity.csv")
 testbed_pages.perplexity_table(perplexity, window)
 
@@ -286,7 +287,7 @@ display(
 # can be seen on.
 
 # %%
-testbed_pages.margins(items, asked)
+testbed_pages.margins_figure(items, asked)
 
 # %%
 display(

@@ -122,7 +122,7 @@ h = torch.relu(W @ x)
 y = v @ h
 R_h = pass_back(v, h, relevance=y).sum(0)
 R_x = pass_back(W, x, relevance=R_h).sum(0)
-relevance_pages.network(
+relevance_pages.network_figure(
     {"x": (x, R_x), "h": (h, R_h), "y": (y, y)},
     weights=[W, v],
 )

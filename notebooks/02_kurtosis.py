@@ -219,7 +219,7 @@ assert difference < 1e-9
 # %%
 tokens = pipeline.token_counts()
 write_table(tokens, results / "corpus_tokens.csv")
-kurtosis_pages.tokens_table(tokens)
+kurtosis_pages.corpora_table(tokens)
 
 # %% [markdown]
 # Two calls do lines 8 to 16 of Algorithm 1: the kurtosis of every neuron, and the same on one scale
@@ -230,7 +230,7 @@ raw = pipeline.kurtosis()
 normalised = pipeline.normalised()
 
 # %%
-summary = scores.summary(raw)
+summary = scores.kurtosis_summary(raw)
 kurtosis_pages.summary_table(summary, settings.n_samples, window)
 
 # %% [markdown]
@@ -352,7 +352,7 @@ display(
 
 # %%
 in_two = halves.parts(look.blocks, 2, n_splits, normalisation)
-agreement = halves.agreement(in_two)
+agreement = halves.halves_agreement(in_two)
 windows_each = look.block * halves.blocks_per_part(look.blocks, 2)
 display(
     kurtosis_pages.agreement_table(agreement, windows_each),
@@ -365,7 +365,7 @@ display(
 
 # %%
 kurtosis_pages.between_table(
-    halves.correlations(normalised),
+    halves.between_languages(normalised),
     settings.n_samples,
 )
 
@@ -484,7 +484,13 @@ kurtosis_pages.by_magnitude_table(found)
 # ## What the numbers do and do not show
 
 # %%
-kurtosis_pages.what_it_shows(summary, together, agreement, again, null)
+kurtosis_pages.what_kurtosis_shows(
+    summary,
+    together,
+    agreement,
+    again,
+    null,
+)
 
 # %% [markdown]
 # The testbed has a few thousand neurons and texts about a small world. What its relevance looks

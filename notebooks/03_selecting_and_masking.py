@@ -115,7 +115,7 @@ selection_pages.rule_table(by_rule, threshold)
 # ### Where they lie
 
 # %%
-selection_pages.layer_counts(sets, rule)
+selection_pages.layers_figure(sets, rule)
 
 # %% [markdown]
 # By default scores are normalised within each layer, so every layer has high ones. How the bars
@@ -275,7 +275,7 @@ display(*selection_pages.continued_tables(tokenizer, prompts, found))
 # language.
 
 # %%
-display(*selection_pages.next_token_bars(tokenizer, prompts, found))
+display(*selection_pages.next_tokens_figures(tokenizer, prompts, found))
 
 # %% [markdown]
 # One sentence is an anecdote. It shows what a mask *is*; what it does to a language takes many
@@ -444,4 +444,4 @@ selection_pages.down_table(
 # ## What the numbers do and do not show
 
 # %%
-selection_pages.what_it_shows(judged, len(random_seeds))
+selection_pages.what_masks_show(judged, len(random_seeds))

@@ -82,7 +82,7 @@ def sampling_error(found: Mapping[int, ArrayLike], truth: float) -> HTML:
 # --- every neuron, every language -----------------------------------------------------------------
 
 
-def tokens_table(tokens: pd.DataFrame) -> Styler:
+def corpora_table(tokens: pd.DataFrame) -> Styler:
     """The corpora and how the tokenizer splits them; `tokens` as `Pipeline.token_counts`."""
     return figures.table(
         tokens.rename(columns=lambda name: name.replace("_", " ")),
@@ -97,7 +97,7 @@ def tokens_table(tokens: pd.DataFrame) -> Styler:
 
 
 def summary_table(summary: pd.DataFrame, n: int, window: int) -> Styler:
-    """`scores.summary` of kurtosis over `n` windows of `window` tokens."""
+    """`scores.kurtosis_summary` of kurtosis over `n` windows of `window` tokens."""
     frame = summary.copy()
     frame.insert(1, "windows", n)
     quartiles = ["lower quartile", "median", "upper quartile", "largest"]
@@ -290,7 +290,7 @@ def magnitude_words(together: pd.DataFrame) -> Markdown:
 def same_and_different(agreement: pd.DataFrame) -> tuple[float, float, float]:
     """Mean correlation of halves of one language, of two, and the largest range over splits.
 
-    `agreement` as `halves.agreement` returns it; the range is that of one language's halves.
+    `agreement` as `halves.halves_agreement` returns it; the range is that of one language's halves.
     """
     own = agreement[agreement["a"] == agreement["b"]]
     different = float(agreement.loc[agreement["a"] != agreement["b"], "rho"].mean())
@@ -298,7 +298,7 @@ def same_and_different(agreement: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def agreement_table(agreement: pd.DataFrame, windows: int) -> Styler:
-    """`halves.agreement` as a matrix, mean over splits, for halves of so many windows."""
+    """`halves.halves_agreement` as a matrix, mean over splits, for halves of so many windows."""
     languages = list(dict.fromkeys(agreement["a"]))
     matrix = agreement.pivot_table(index="a", columns="b", values="rho").loc[languages, languages]
     return figures.table(
@@ -334,7 +334,7 @@ def agreement_words(agreement: pd.DataFrame) -> Markdown:
 
 
 def between_table(correlations: pd.DataFrame, n: int) -> Styler:
-    """`halves.correlations` of whole languages of `n` windows."""
+    """`halves.between_languages` of whole languages of `n` windows."""
     return figures.table(
         correlations.rename_axis("language").reset_index(),
         f"Rank correlation of kurtosis between languages, within layers ({n:,} windows each)",
@@ -460,7 +460,7 @@ def by_magnitude_table(found: Mapping[str, tuple[int, int, int, float]]) -> Styl
     return figures.table(frame, caption, {"by chance": "{:.1f}"})
 
 
-def what_it_shows(
+def what_kurtosis_shows(
     summary: pd.DataFrame,
     together: pd.DataFrame,
     agreement: pd.DataFrame,

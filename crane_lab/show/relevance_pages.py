@@ -19,7 +19,7 @@ from crane_lab.study.relevance import LOSSLESS, QUANTILES, Explained, by_layer, 
 # --- by hand --------------------------------------------------------------------------------------
 
 
-def network(layers: Mapping[str, tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> HTML:
+def network_figure(layers: Mapping[str, tuple[Tensor, Tensor]], weights: Sequence[Tensor]) -> HTML:
     """A small network: letter of a layer -> its activations and their relevance, (units,) each.
 
     `weights` has the matrices between the layers, (to, from) each. A layer of one unit has no

@@ -49,7 +49,7 @@ def rule_table(by_rule: Mapping[str, Sets], threshold: float) -> Styler:
     )
 
 
-def layer_counts(sets: Sets, rule: str) -> HTML:
+def layers_figure(sets: Sets, rule: str) -> HTML:
     """Bars of the number of neurons that a rule selected in each layer."""
     return figures.show(
         figures.layer_counts(
@@ -257,7 +257,7 @@ def continued_tables(
     return shown
 
 
-def next_token_bars(
+def next_tokens_figures(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Mapping[str, str],
     found: Mapping[str, Sequence[Continued]],
@@ -366,7 +366,7 @@ def down_table(
     )
 
 
-def what_it_shows(judged: pd.DataFrame, n_random: int) -> Markdown:
+def what_masks_show(judged: pd.DataFrame, n_random: int) -> Markdown:
     """What this page's numbers do and do not show, as a list."""
     own = judged[judged["n_neurons"] > 0]
     more = own.loc[own["against"] == "more", "mask_language"].tolist()

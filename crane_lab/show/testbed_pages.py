@@ -285,7 +285,7 @@ def published_table(table1: pd.DataFrame) -> Styler:
 
 
 def perplexity_table(perplexity: pd.DataFrame, window: int) -> Styler:
-    """`unmasked.perplexity` on windows of so many tokens."""
+    """`unmasked.perplexity_by_language` on windows of so many tokens."""
     return figures.table(
         perplexity,
         f"Held-out perplexity per token, windows of {window} tokens; low and high: 95 % interval "
@@ -381,7 +381,7 @@ def gate_words(
     return Markdown(f"{verdict} {check}")
 
 
-def margins(items: pd.DataFrame, tasks: Sequence[str]) -> HTML:
+def margins_figure(items: pd.DataFrame, tasks: Sequence[str]) -> HTML:
     """Histograms of the margins of each task's items."""
     by_task = {task: items.loc[items["task"] == task, "margin"] for task in tasks}
     return figures.show(

@@ -2,9 +2,10 @@
 
 `sweep` selects neurons under each `Variant`, masks them and scores them all on the same items and
 the same held-out text; `compare_statistics` does the same for other statistics than kurtosis,
-`random_floor` for random masks. `halves.reliability` asks how far two halves of the texts agree.
-Everything is kept in the store, so an interrupted sweep goes on where it stopped. `run` does it
-all and `write` ships it, with what it was made with; notebook 08 reads the shipped files.
+`random_floor` for random masks, and `halves.split_half_reliability` asks how far two halves of the
+texts agree. Everything is kept in the store, so an interrupted sweep goes on where it stopped.
+`run` does it all and `write` ships it, with what it was made with; notebook 08 reads the shipped
+files.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from crane_lab.stages.keys import weights_of
 from crane_lab.stages.outcomes import Evaluated, Row
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.store.files import write_text
-from crane_lab.study.halves import compared, rank_correlation, reliability
+from crane_lab.study.halves import compared, rank_correlation, split_half_reliability
 
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 #: choice -> what it is called on a page.
@@ -497,7 +498,7 @@ def run(
         "choices_random": random_floor(default),
         "choices_statistics": compare_statistics(default),
         "choices_agreement": agreement(default),
-        "choices_reliability": reliability(default),
+        "choices_reliability": split_half_reliability(default),
     }
     return tables, provenance(default)
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crane_core.accumulators import Reader
-from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
 from crane_lab.pipeline import Pipeline
@@ -28,15 +27,6 @@ from crane_lab.pipeline import Pipeline
 Blocks = Mapping[str, Sequence[StreamingMoments]]
 #: language -> normalised kurtosis (layers, neurons) of each of its parts.
 Parts = dict[str, list[Tensor]]
-
-
-def relevance_blocks(pipeline: Pipeline, language: str, block: int) -> Iterator[Tensor]:
-    """Relevance of `block` consecutive windows at a time, (samples, layers, neurons)."""
-    s = pipeline.settings
-    for ids in pipeline.windows[language].split(block):
-        yield neuron_relevance(
-            pipeline.model, ids, None, s.objective, score=s.score, reduction=s.reduction
-        ).cpu()
 
 
 class BlockMoments:
@@ -66,7 +56,7 @@ class BlockMoments:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> BlockMoments:
-        """BlockMoments as `state` returned them."""
+        """Blocks as `state` returned them."""
         found = cls(state["shape"].tolist())
         found.moments = [
             StreamingMoments.from_state({n: t[i] for n, t in state.items() if n != "shape"})
@@ -76,10 +66,10 @@ class BlockMoments:
 
 
 def block_moments(
-    pipeline: Pipeline, n_windows: int, block: int
+    default: Pipeline, n_windows: int, block: int
 ) -> dict[str, list[StreamingMoments]]:
-    """Moments of relevance over consecutive blocks of `n_windows` windows; kept in the store."""
-    longer = pipeline.changed(n_samples=n_windows, batch_size=block)
+    """Moments of relevance over consecutive blocks of `n_windows` windows, by language."""
+    longer = default.changed(n_samples=n_windows, batch_size=block)
     size = longer.shape["intermediate"]
     readers = {"blocks": Reader("intermediate", lambda: BlockMoments(size))}
     return {
@@ -129,7 +119,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def correlations(scores: Mapping[str, Tensor]) -> pd.DataFrame:
+def between_languages(scores: Mapping[str, Tensor]) -> pd.DataFrame:
     """Rank correlation of every two languages' scores, within layers and averaged over them."""
     table = {
         b: {a: float(rank_correlation(scores[a], scores[b]).mean()) for a in scores} for b in scores
@@ -150,7 +140,7 @@ def compared(a: NeuronSet, b: NeuronSet) -> tuple[float, float]:
 # --- as the texts grow ----------------------------------------------------------------------------
 
 
-def reliability(
+def split_half_reliability(
     default: Pipeline,
     counts: Sequence[int] = (30, 60, 150, 300, 600, 1500),
     block: int = 30,
@@ -242,7 +232,7 @@ def blocks_per_part(blocks: Blocks, count: int) -> int:
     return min(len(found) for found in blocks.values()) // count
 
 
-def agreement(splits: Sequence[Parts]) -> pd.DataFrame:
+def halves_agreement(splits: Sequence[Parts]) -> pd.DataFrame:
     """Rank correlation of the first part of each language with the second part of every other.
 
     Returns rows with `split`, `a`, `b` (languages) and `rho`, within layers, averaged over them.

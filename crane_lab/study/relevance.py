@@ -33,7 +33,7 @@ LOSSLESS = 1e-5
 QUANTILES = {"5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95}
 
 
-def spread(values: ArrayLike, form: str = ".3f") -> str:
+def median_and_range(values: ArrayLike, form: str = ".3f") -> str:
     """Median and the range of the middle 90 % as text."""
     low, middle, high = np.nanquantile(np.asarray(values, dtype=float), (0.05, 0.5, 0.95))
     return f"{middle:{form}} ({low:{form}} to {high:{form}})"
@@ -53,7 +53,7 @@ def by_step(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                 "step": step,
                 "n": len(table),
                 "share due": table["due"].iloc[0],
-                "share passed on": spread(table["share"]),
+                "share passed on": median_and_range(table["share"]),
                 "largest error": table["error"].max(),
                 "conserves": "yes" if table["error"].max() < LOSSLESS else "no",
                 # The stream's relevance is close to zero then, and a ratio to it means nothing.
@@ -222,9 +222,9 @@ def rules_against_gradient(
 
     Returns
     -------
-    A table with one row per layer: "relevance, <x>", Pearson's r over windows (`spread`, as text),
-    and "kurtosis, <x>", Spearman's rank correlation of the neurons' kurtosis under the one and
-    under the other. And r itself, {language: (windows, layers)}.
+    A table with one row per layer: "relevance, <x>", Pearson's r over windows as
+    `median_and_range`, and "kurtosis, <x>", Spearman's rank correlation of the neurons' kurtosis
+    under the one and under the other. And r itself, {language: (windows, layers)}.
     """
     agreement, columns = {}, {}
     for x, ids in windows.items():
@@ -235,7 +235,7 @@ def rules_against_gradient(
             for rules, values in scores.items():
                 streams.setdefault(rules, StreamingMoments(values.shape[1:])).update(values)
         agreement[x] = torch.cat(found)
-        columns[f"relevance, {x}"] = [spread(r, ".2f") for r in agreement[x].T]
+        columns[f"relevance, {x}"] = [median_and_range(r, ".2f") for r in agreement[x].T]
         columns[f"kurtosis, {x}"] = [
             spearmanr(a.numpy(), b.numpy(), nan_policy="omit").statistic
             for a, b in zip(*(stream.kurtosis() for stream in streams.values()), strict=True)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
 from crane_core.selection import (
     NORMALISATIONS,
@@ -22,14 +23,14 @@ from crane_core.selection import (
     select,
 )
 from crane_lab.pipeline import Pipeline
-from crane_lab.study.halves import rank_correlation, relevance_blocks
+from crane_lab.study.halves import rank_correlation
 from crane_lab.study.sharing import overlap_row
 
 #: What a picked neuron was picked for -> (layer, neuron).
 Picked = dict[tuple[str, str], tuple[int, int]]
 
 
-def summary(kurtosis: Mapping[str, Tensor]) -> pd.DataFrame:
+def kurtosis_summary(kurtosis: Mapping[str, Tensor]) -> pd.DataFrame:
     """Per language: neurons, those without a score, quartiles, the largest, and share below 3."""
     rows = []
     for language, values in kurtosis.items():
@@ -112,12 +113,16 @@ def second_look(pipeline: Pipeline, picked: Picked, n_blocks: int = 20) -> Secon
     (fewer if there are fewer windows).
     """
     columns = torch.tensor(list(picked.values()), dtype=torch.long).reshape(-1, 2)
-    block = -(-pipeline.settings.n_samples // n_blocks)
+    s = pipeline.settings
+    block = -(-s.n_samples // n_blocks)
     look = SecondLook({}, block, {}, {})
-    for language in pipeline.settings.languages:
+    for language in s.languages:
         look.blocks[language], kept = [], []
         size = StreamingMoments(pipeline.shape["intermediate"])
-        for relevance in relevance_blocks(pipeline, language, block):
+        for ids in pipeline.windows[language].split(block):
+            relevance = neuron_relevance(
+                pipeline.model, ids, None, s.objective, score=s.score, reduction=s.reduction
+            ).cpu()
             moments = StreamingMoments(pipeline.shape["intermediate"])
             moments.update(relevance)
             look.blocks[language].append(moments)

@@ -110,7 +110,7 @@ def copier(items: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def perplexity(losses: Mapping[str, Tensor], languages: Sequence[str]) -> pd.DataFrame:
+def perplexity_by_language(losses: Mapping[str, Tensor], languages: Sequence[str]) -> pd.DataFrame:
     """Held-out perplexity per token from the losses of windows, {language: (windows,)}, in nats.
 
     `low` and `high`: 95 % interval over windows (Student's t, on the loss); NaN for one window.

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from crane_core.baselines import random_matched
+from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
 from crane_lab.pipeline import Pipeline
@@ -54,13 +55,13 @@ def test_losses_are_compared_window_by_window(pipeline: Pipeline) -> None:
     table = effects.loss_effects(pipeline, {"en": neurons}, seeds=[0, 1])
     assert table["text_language"].tolist() == ["vi", "en"]  # the order of the run
     row = table.set_index("text_language").loc["en"]
-    before, after = pipeline.losses()["en"], pipeline.losses(neurons)["en"]
+    before, after = pipeline.losses()["en"], pipeline.losses(zero(neurons))["en"]
     change = (after - before).double().numpy()
     assert row["change"] == pytest.approx(change.mean())
     reach = 1.96 * change.std(ddof=1) / 2
     assert row["change_high"] - row["change"] == pytest.approx(reach)
     random = [
-        float((pipeline.losses(random_matched(neurons, s))["en"] - before).double().mean())
+        float((pipeline.losses(zero(random_matched(neurons, s)))["en"] - before).double().mean())
         for s in (0, 1)
     ]
     assert (row["random_low"], row["random_high"]) == pytest.approx((min(random), max(random)))

@@ -58,16 +58,14 @@ def test_merged_blocks_are_the_whole(pipeline: Pipeline) -> None:
     for block in found["zh"]:
         merged.merge(block)
     assert len(found["zh"]) == 4
-    torch.testing.assert_close(
-        merged.kurtosis(), pipeline.moments("zh")["intermediate"].kurtosis(), rtol=1e-4, atol=1e-4
-    )
-    table = halves.reliability(pipeline, counts=(6, 12), block=6, n_splits=3)
+    torch.testing.assert_close(merged.kurtosis(), pipeline.kurtosis()["zh"], rtol=1e-4, atol=1e-4)
+    table = halves.split_half_reliability(pipeline, counts=(6, 12), block=6, n_splits=3)
     assert (table["low"] <= table["mean"] + 1e-12).all()
     assert set(table["n"]) == {6, 12}
     by = table.set_index(["measure", "n", "language"])["mean"]
     assert by["spearman"].between(-1, 1).all() and by["jaccard"].dropna().between(0, 1).all()
     with pytest.raises(ValueError, match="multiples"):
-        halves.reliability(pipeline, counts=(7,), block=6)
+        halves.split_half_reliability(pipeline, counts=(7,), block=6)
 
 
 def test_parts_share_no_block_and_grow() -> None:
@@ -104,13 +102,13 @@ def made_up() -> list[halves.Parts]:
 
 
 def test_agreement_goes_from_first_to_second_parts() -> None:
-    table = halves.agreement(made_up())
+    table = halves.halves_agreement(made_up())
     by = table.set_index(["split", "a", "b"])["rho"]
     assert by.round(6).to_dict() == {
         (0, "en", "en"): 1, (0, "en", "zh"): -1, (0, "zh", "en"): -1, (0, "zh", "zh"): 1,
         (1, "en", "en"): -1, (1, "en", "zh"): 1, (1, "zh", "en"): 1, (1, "zh", "zh"): -1,
     }  # fmt: skip
-    matrix = halves.correlations({"en": made_up()[0]["en"][0], "zh": made_up()[0]["zh"][0]})
+    matrix = halves.between_languages({"en": made_up()[0]["en"][0], "zh": made_up()[0]["zh"][0]})
     assert matrix.round(6).to_dict() == {"en": {"en": 1, "zh": -1}, "zh": {"en": -1, "zh": 1}}
 
 

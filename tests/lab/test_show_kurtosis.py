@@ -62,7 +62,7 @@ def test_tables_of_every_neuron() -> None:
         columns=["language", "documents", "characters", "bytes", "tokens", "tokens_per_document",
                  "tokens_per_character", "tokens_per_byte"],
     )  # fmt: skip
-    html = pages.tokens_table(tokens).to_html()
+    html = pages.corpora_table(tokens).to_html()
     assert "tokens per character" in html and "0.33" in html and "1,200" in html
     summary = pd.DataFrame(
         [("en", 6, 1, 3.0, 4.5, 8.0, 9.0, 0.25)],
@@ -223,7 +223,9 @@ def test_figure_3_without_languages(real: float, pretended: float, words: str) -
 
 def test_what_the_page_says_at_its_end() -> None:
     summary = pd.DataFrame({"median": [4.0, 6.25]})
-    text = pages.what_it_shows(summary, together(), agreement(0.5, 0.1), AGAIN, null(20, 15)).data
+    text = pages.what_kurtosis_shows(
+        summary, together(), agreement(0.5, 0.1), AGAIN, null(20, 15)
+    ).data
     for part in (
         "the medians are 4.0 to 6.2",
         "|relevance| is -0.25 (en)",

@@ -21,7 +21,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 def test_the_small_network_by_hand() -> None:
     x, h, y = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0, 1.0]), torch.tensor([5.0])
-    alt = pages.network(
+    alt = pages.network_figure(
         {"x": (x, torch.tensor([3.0, 2.0])), "h": (h, torch.tensor([6.0, 0.0, -1.0])), "y": (y, y)},
         [torch.ones(3, 2), torch.ones(1, 3)],
     ).data

@@ -41,7 +41,7 @@ def test_rules_side_by_side() -> None:
 
 
 def test_where_neurons_lie() -> None:
-    alt = pages.layer_counts({"en": of((0, 0), (0, 1), (1, 3))}, "contrast").data
+    alt = pages.layers_figure({"en": of((0, 0), (0, 1), (1, 3))}, "contrast").data
     assert "en: [2, 1], 3 in all." in alt
 
 
@@ -125,7 +125,7 @@ def test_a_sentence_under_masks() -> None:
     assert frame["goes on with"].tolist() == ["a ⏎ b", "c", "d"]
     assert frame[f"p of {label}"].round(3).tolist() == [1.0, 0.0, 1.0]
     assert frame["most probable next tokens"][0].startswith(f"{label}\u00a01.00")
-    (bars,) = pages.next_token_bars(tokenizer, {"en": "The"}, found)
+    (bars,) = pages.next_tokens_figures(tokenizer, {"en": "The"}, found)
     assert f"{label}: 1.00 unmasked, 0.00 under the mask of en." in bars.data
 
 
@@ -189,5 +189,5 @@ def test_effects_in_words() -> None:
 def test_what_the_page_says_at_its_end(
     rows: list[dict[str, Any]], counted: str, verdict: str
 ) -> None:
-    text = pages.what_it_shows(pd.DataFrame(rows), 5).data
+    text = pages.what_masks_show(pd.DataFrame(rows), 5).data
     assert counted in text and verdict in text and "every one of 5 random masks" in text

@@ -170,7 +170,7 @@ def test_the_gate_in_words() -> None:
 
 def test_how_hard_the_items_are() -> None:
     items = item_rows([0, 1, 2, 3])
-    assert "knowledge_en 1.25, knowledge_zh 1.25" in pages.margins(items, TASKS).data
+    assert "knowledge_en 1.25, knowledge_zh 1.25" in pages.margins_figure(items, TASKS).data
     frame = frame_of(pages.difficulty_table(items, TASKS[3:])).set_index("task")
     assert frame.index.tolist() == TASKS[3:] and (frame["n"] == 4).all()
     shares = frame[["impossible", "between", "trivial"]]

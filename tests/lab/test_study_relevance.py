@@ -40,7 +40,7 @@ def test_by_step() -> None:
     assert found["conserves"].tolist() == ["no", "yes"] and found["n"].tolist() == [2, 1]
     assert found["plain gradient"][0] == 0.25 and np.isnan(found["plain gradient"][1])
     assert found["share passed on"][0] == "1.000 (1.000 to 1.000)"
-    assert study.spread([1, 2, 3, np.nan], ".1f") == "2.0 (1.1 to 2.9)"
+    assert study.median_and_range([1, 2, 3, np.nan], ".1f") == "2.0 (1.1 to 2.9)"
 
 
 def test_input_over_output(model: LlamaForCausalLM, ids: torch.Tensor) -> None:
@@ -104,7 +104,7 @@ def test_rules_against_the_gradient(model: LlamaForCausalLM, ids: torch.Tensor) 
     scores = [neuron_relevance(model, ids, rules=rules) for rules in ("attnlrp", "gradient")]
     by_hand = np.corrcoef(scores[0][5, 1].numpy(), scores[1][5, 1].numpy())[0, 1]
     assert float(agreement["en"][5, 1]) == pytest.approx(by_hand, rel=1e-3)
-    assert table["relevance, en"][1] == study.spread(agreement["en"][:, 1], ".2f")
+    assert table["relevance, en"][1] == study.median_and_range(agreement["en"][:, 1], ".2f")
     assert table["kurtosis, en"].between(-1, 1).all()
 
 

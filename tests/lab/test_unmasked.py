@@ -82,7 +82,7 @@ def test_what_a_copier_scores() -> None:
 @pytest.mark.filterwarnings("ignore:One or more sample arguments")
 def test_perplexity_has_an_interval_over_windows() -> None:
     losses = {"zh": torch.tensor([1.0]), "en": torch.tensor([1.0, 2.0])}
-    table = unmasked.perplexity(losses, ["en", "zh"]).set_index("language")
+    table = unmasked.perplexity_by_language(losses, ["en", "zh"]).set_index("language")
     assert table.loc["en", "perplexity"] == pytest.approx(np.exp(1.5))
     half = np.log(table["high"].loc["en"]) - 1.5
     assert half == pytest.approx(12.706 * 0.5, rel=1e-3)  # t with one degree of freedom
