@@ -113,9 +113,7 @@ def test_neuron_values_are_of_all_languages_together(probe: Pipeline) -> None:
     tokens = torch.cat(seen)
     torch.testing.assert_close(found["mean"][1], tokens.mean(dim=0), rtol=1e-4, atol=1e-5)
     for name, q in (("p10", 0.1), ("p90", 0.9)):  # 864 tokens: all are in the sample
-        torch.testing.assert_close(
-            found[name][1], tokens.quantile(q, dim=0), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(found[name][1], tokens.quantile(q, dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_other_mask_values_are_put_out(probe: Pipeline) -> None:
@@ -304,7 +302,10 @@ def test_merged_blocks_are_the_whole(probe: Pipeline) -> None:
         merged.merge(block)
     assert len(blocks["zh"]) == 4
     torch.testing.assert_close(
-        merged.kurtosis(), probe.collected("zh")["intermediate"].moments.kurtosis(), rtol=1e-4, atol=1e-4
+        merged.kurtosis(),
+        probe.collected("zh")["intermediate"].moments.kurtosis(),
+        rtol=1e-4,
+        atol=1e-4,
     )
     found = choices.reliability(probe, counts=(6, 12), block=6, n_splits=3)
     assert (found["low"] <= found["mean"] + 1e-12).all()

@@ -193,10 +193,15 @@ def test_known_sets_are_not_measured_again(
     folder = tmp_path_factory.mktemp("store")  # type: ignore[attr-defined]
     sets = [damage.neuron_set(torch.tensor([i]), llama) for i in (1, 2)]
     known = damage.set_effects(llama, sets, texts(), store=Store(folder / "a"))
-    monkeypatch.setattr(damage, "held_out_losses", None)  # any measurement would fail
+
+    def refused(*args: object) -> None:
+        raise TypeError("measured again")
+
+    refused.__module__ = damage.held_out_losses.__module__  # whose digest is in the key
+    monkeypatch.setattr(damage, "held_out_losses", refused)
     again = damage.set_effects(llama, sets[::-1], texts(), known, Store(folder / "b"))
     pd.testing.assert_frame_equal(again.iloc[::-1].reset_index(drop=True), known)
-    with pytest.raises(TypeError):  # other texts: nothing is known
+    with pytest.raises(TypeError, match="measured again"):  # other texts: nothing is known
         damage.set_effects(llama, sets, texts(1), known, Store(folder / "c"))
 
 

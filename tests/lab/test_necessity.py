@@ -110,7 +110,9 @@ def test_the_model_is_left_alone(tiny_llama: LlamaForCausalLM) -> None:
 
 def means(model: LlamaForCausalLM, windows: dict[str, Tensor], batch_size: int = 16) -> Tensor:
     """The neurons' means over the tokens of all texts, (layers, neurons)."""
-    readers = {"means": Reader("unit", lambda: ActivationMeans(models.shape(model)["intermediate"]))}
+    readers = {
+        "means": Reader("unit", lambda: ActivationMeans(models.shape(model)["intermediate"]))
+    }
     batches = [part for own in windows.values() for part in own.split(batch_size)]
     found: Tensor = collect(model, batches, readers)["means"].mean().float()
     return found

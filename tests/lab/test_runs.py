@@ -39,7 +39,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from crane_lab.runs import atomic_path
+from crane_lab.store import atomic_path
 
 with atomic_path(Path(run_dir) / "results" / "one.csv") as path:
     path.write_text(f"{n_samples},{threshold}\\n")
@@ -508,7 +508,7 @@ run_dir = "runs/testbed"  # where results go
 import time
 from pathlib import Path
 
-from crane_lab.runs import Store, atomic_path
+from crane_lab.store import Store, atomic_path
 
 store = Store("runs/store")
 
