@@ -463,8 +463,12 @@ def _blocks(default: Pipeline, n_windows: int, block: int) -> dict[str, list[Str
     longer = default.changed(n_samples=n_windows, batch_size=block)
     size = longer.shape["intermediate"]
     readers = {"blocks": Reader("intermediate", lambda: Blocks(size))}
+    own = source_digest(
+        __name__
+    )  # `Blocks` are kept by this module, which relevance does not reach
     return {
-        x: longer.collect(x, readers, "blocks")["blocks"].moments for x in longer.settings.languages
+        x: longer.collect(x, readers, "blocks", kept_by=own)["blocks"].moments
+        for x in longer.settings.languages
     }
 
 
