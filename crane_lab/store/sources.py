@@ -38,6 +38,8 @@ class Sources:
                 parts = path.relative_to(root).parts
                 if "__pycache__" in parts or path.name.startswith(".") or not path.is_file():
                     continue
+                if path.stem == "README":  # words about the code, which nothing reads
+                    continue
                 if path.suffix == ".py":
                     names = parts[:-1] if path.stem == "__init__" else (*parts[:-1], path.stem)
                     self._code[".".join(names)] = path.read_bytes()
