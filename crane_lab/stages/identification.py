@@ -141,11 +141,12 @@ class Identification:
         this at the same time on one store share the work.
         """
         s = self.settings
+        kept_by = {type(reader.make()).__module__ for reader in readers.values()}
         key = {
             **self.relevance_key(language),
             **more,
             "rules": rules,
-            "code": source_digest(relevance.__name__, corpora.__name__),
+            "code": source_digest(relevance.__name__, corpora.__name__, *kept_by),
         }
         return streams.collect(
             self.store,

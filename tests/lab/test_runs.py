@@ -508,7 +508,7 @@ run_dir = "runs/testbed"  # where results go
 import time
 from pathlib import Path
 
-from crane_lab.runs import Store, atomic_path
+from crane_lab.store import Store, atomic_path
 
 store = Store("runs/store")
 
