@@ -15,6 +15,7 @@ from crane_core.concentration import Statistic
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import TABLES, Pipeline
 from crane_lab.stages import methods
+from crane_lab.stages.identification import Identification
 from crane_lab.store import Store
 from crane_lab.study import choices
 
@@ -69,9 +70,7 @@ def test_a_new_mask_value(folder: Path, store: Store, monkeypatch: pytest.Monkey
 
 
 def test_a_new_row_of_table_1(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def first_ones(
-        of: methods.Identification, crane: Mapping[str, NeuronSet]
-    ) -> dict[str, NeuronSet]:
+    def first_ones(of: Identification, crane: Mapping[str, NeuronSet]) -> dict[str, NeuronSet]:
         return {
             x: NeuronSet.from_pairs([(0, i) for i in range(len(neurons))], of.shape)
             for x, neurons in crane.items()

@@ -145,7 +145,7 @@ def test_readings_of_langspec_f1(
     evaluated = found.evaluated(rows, losses=False)
     for tasks in (TABLES["paper"], TABLES["reading"]):
         table = evaluated.table(tasks, n_boot=10)
-        org = {x: float(table.loc[0, x]) for x in LANGUAGES}
+        org = {x: float(table[x].iloc[0]) for x in LANGUAGES}
         for row in table.iloc[1:].to_dict("records"):
             after = {x: row[x] for x in LANGUAGES}
             f1 = metrics.langspec_f1(org, after, row["mask_language"], how=how, relative=relative)
