@@ -95,7 +95,7 @@ choices_pages.origin(sweep, made_with, differing, again)
 # but a larger set. Read them side by side, and each against its tick. The default itself:
 
 # %%
-choices_pages.default_reading(sweep)
+choices_pages.default_reading_table(sweep)
 
 # %% [markdown]
 # ## All choices at a glance
@@ -122,7 +122,7 @@ choices_pages.glance(sweep)
 # %%
 summary = summaries.of_choices(sweep)
 write_table(summary, results / "choices_summary.csv")
-display(choices_pages.departures(summary))
+display(choices_pages.departures_table(summary))
 choices_pages.what_matters(sweep)
 
 # %% [markdown]
@@ -275,8 +275,8 @@ statistics_pages.registry()
 # %%
 rho = tables["choices_agreement"]
 n = made_with["settings"]["n_samples"]
-display(statistics_pages.agreement(rho))
-statistics_pages.reliability(rho, n)
+display(statistics_pages.agreement_figure(rho))
+statistics_pages.statistics_reliability(rho, n)
 
 # %% [markdown]
 # ### What do they select?
@@ -401,7 +401,7 @@ display(*choices_pages.under_rules(rankings))
 # ## What the numbers do and do not show
 
 # %%
-choices_pages.conclusions(sweep, scored, halves)
+choices_pages.choices_conclusions(sweep, scored, halves)
 
 # %% [markdown]
 # - One choice is varied at a time. Two changes together may do what neither does alone, and the

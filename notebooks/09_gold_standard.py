@@ -97,7 +97,7 @@ necessity_pages.measured(
 # %%
 spread = summaries.spread(necessity)
 write_table(spread, results / "necessity_spread.csv")
-necessity_pages.spread(spread)
+necessity_pages.spread_table(spread)
 
 # %% [markdown]
 # Now each neuron as a point: what its ablation does to this language, against the most that it does
@@ -134,8 +134,8 @@ necessity_pages.selective_by_layer(necessity, names, fdr)
 # %%
 trust = criteria.split_half(necessity)
 write_table(trust, results / "necessity_reliability.csv")
-display(necessity_pages.reliability(trust))
-necessity_pages.zero_against_mean(necessity, names)
+display(necessity_pages.effects_reliability(trust))
+necessity_pages.zero_against_mean_in_words(necessity, names)
 
 # %% [markdown]
 # ## The criteria
@@ -302,7 +302,7 @@ write_table(added[keys + numbers], file)
 
 # %%
 ratios = summaries.additivity(added, list(scores))
-display(criteria_pages.additivity(ratios))
+display(criteria_pages.additivity_figure(ratios))
 criteria_pages.additivity_in_words(ratios, added)
 
 # %% [markdown]
@@ -381,7 +381,7 @@ figures.table(
 # ## What the numbers do and do not show
 
 # %%
-criteria_pages.conclusions(counts, agreed, damaged, names, size, crane)
+criteria_pages.criteria_conclusions(counts, agreed, damaged, names, size, crane)
 
 # %% [markdown]
 # - The gold standard is one for *single* neurons on *next-token loss*. A neuron with a twin that

@@ -28,7 +28,7 @@ from crane_lab.study import choices
 
 base = Pipeline(Settings.of(globals()))
 chat = base.on_chat(chat_model)
-ours = gather.outcomes(base, chat)
+ours = gather.our_outcomes(base, chat)
 
 # %% [markdown]
 # ## How a verdict comes about
@@ -87,7 +87,7 @@ display(*verdict_pages.claim_by_claim(page))
 # %%
 printed = audit.definition(audit.published())
 counted = gather.most_cases(ours.verdicts, printed)
-verdict_pages.most_cases(counted)
+verdict_pages.most_cases_table(counted)
 
 # %% [markdown]
 # Compare CRANE's rows with those of the random masks, where there are any: a mask that hurts

@@ -12,7 +12,7 @@ from crane_lab.stages import comparisons
 from crane_lab.texts.languages import language_names
 
 
-def outcomes(base: Pipeline, chat: Pipeline) -> Ours:
+def our_outcomes(base: Pipeline, chat: Pipeline) -> Ours:
     """Tables 1 to 4 with their verdicts, from what notebooks 04 to 06 have left in the store.
 
     `chat` is `base.on_chat` of the chat model; its masks are the base model's.

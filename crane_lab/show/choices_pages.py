@@ -30,7 +30,7 @@ RANDOM = "random neurons"
 LISTED = 9
 
 
-def listed(names: Iterable[str]) -> str:
+def choices_listed(names: Iterable[str]) -> str:
     """Choices by the names they have on a page, or "none"."""
     return ", ".join(choices.LABELS[name] for name in names) or "none"
 
@@ -81,7 +81,7 @@ def origin(
     )
 
 
-def default_reading(sweep: pd.DataFrame) -> Styler:
+def default_reading_table(sweep: pd.DataFrame) -> Styler:
     """The four read-outs of the default's own sets, language by language."""
     default = summaries.default_reading(sweep)
     return figures.table(
@@ -133,7 +133,7 @@ def glance(sweep: pd.DataFrame) -> HTML:
     )
 
 
-def departures(summary: pd.DataFrame) -> Styler:
+def departures_table(summary: pd.DataFrame) -> Styler:
     """`summaries.of_choices` as a table."""
     return figures.table(
         summary,
@@ -159,15 +159,16 @@ def what_matters(sweep: pd.DataFrame) -> Markdown:
     )
     return Markdown(
         f"By the rule the three that matter most are {firsts}.\n\n"
-        f"- By the mean departure: {listed(by_mean)}.\n"
-        f"- Above random masks of the same size: {listed(above)}.\n"
-        f"- By selectivity: {listed(selective)}.\n"
-        f"- No more than a new draw of windows ({draw:.3f}): {listed(summaries.quiet(found))}.\n"
-        f"- Nothing at all: {listed(largest.index[largest == 0])}."
+        f"- By the mean departure: {choices_listed(by_mean)}.\n"
+        f"- Above random masks of the same size: {choices_listed(above)}.\n"
+        f"- By selectivity: {choices_listed(selective)}.\n"
+        f"- No more than a new draw of windows ({draw:.3f}): "
+        f"{choices_listed(summaries.quiet_choices(found))}.\n"
+        f"- Nothing at all: {choices_listed(largest.index[largest == 0])}."
     )
 
 
-def panels(
+def read_out_panels(
     own: pd.DataFrame, row: str, measures: Mapping[str, tuple[str, str | None]] = MEASURES
 ) -> dict[str, pd.DataFrame]:
     """Some rows' read-outs as panels of `figures.dot_ranges`: values, intervals, random neurons.
@@ -204,7 +205,7 @@ def choice(sweep: pd.DataFrame, name: str) -> tuple[HTML, Markdown]:
     )
     label = choices.LABELS[name]
     figure = figures.dot_ranges(
-        panels(own, "shown"), zero=SIGNED, reference_label=RANDOM, title=label.capitalize()
+        read_out_panels(own, "shown"), zero=SIGNED, reference_label=RANDOM, title=label.capitalize()
     )
     alt = f"Four measures under each value of {label}. {told}"
     return figures.show(figure, alt), Markdown(choice_in_words(sweep, name))
@@ -261,11 +262,13 @@ def under_rules(rankings: Mapping[str, pd.Series]) -> tuple[Styler, Markdown]:
     first, *others = firsts.values()
     survive = [c for c in first if all(c in best for best in others)]
     return table, Markdown(
-        f"Among the first three under all {len(firsts)} rules: {listed(survive)}."
+        f"Among the first three under all {len(firsts)} rules: {choices_listed(survive)}."
     )
 
 
-def conclusions(sweep: pd.DataFrame, scored: pd.DataFrame, halves: pd.DataFrame) -> Markdown:
+def choices_conclusions(
+    sweep: pd.DataFrame, scored: pd.DataFrame, halves: pd.DataFrame
+) -> Markdown:
     """What the page found, as a list.
 
     `scored` is `summaries.of_statistics`, `halves` the table of `choices.reliability`.
@@ -282,8 +285,9 @@ def conclusions(sweep: pd.DataFrame, scored: pd.DataFrame, halves: pd.DataFrame)
     hits = scored[scored["own_most"] == len(default)]
     statistics = "; ".join(hits["statistic"] + ", " + hits["how"])
     lines = [
-        f"The three choices that move LangSpec-F1 most are {listed(found['choice'][:3])}; "
-        f"{listed(summaries.quiet(found))} move it no more than drawing other windows does.",
+        f"The three choices that move LangSpec-F1 most are {choices_listed(found['choice'][:3])}; "
+        f"{choices_listed(summaries.quiet_choices(found))} move it no more than drawing other "
+        "windows does.",
         "By held-out loss the default's masks clearly hurt their own language most in "
         f"{int((default['verdict'] == 'larger').sum())} of {len(default)} languages; over all "
         f"readings in {int((sweep['verdict'] == 'larger').sum())} of {len(sweep)} cases. "

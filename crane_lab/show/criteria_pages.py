@@ -260,7 +260,7 @@ def damage_in_words(
     return Markdown(text)
 
 
-def additivity(ratios: pd.DataFrame) -> HTML:
+def additivity_figure(ratios: pd.DataFrame) -> HTML:
     """Effect of a set over the sum of its neurons' effects; `ratios`: `summaries.additivity`."""
     curves = {
         str(kind): (own["budget"], own["median"], own["low"], own["high"])
@@ -305,7 +305,7 @@ def additivity_in_words(ratios: pd.DataFrame, added: pd.DataFrame) -> Markdown:
     )
 
 
-def conclusions(
+def criteria_conclusions(
     counts: pd.DataFrame,
     agreed: pd.DataFrame,
     damaged: pd.DataFrame,

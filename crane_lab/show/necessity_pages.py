@@ -33,7 +33,7 @@ def measured(
     )
 
 
-def spread(table: pd.DataFrame) -> Styler:
+def spread_table(table: pd.DataFrame) -> Styler:
     """`summaries.spread` as a table, in thousandths of a nat."""
 
     def signed(nats: float) -> str:
@@ -110,7 +110,7 @@ def selective_by_layer(
     )
 
 
-def reliability(trust: pd.DataFrame) -> Styler:
+def effects_reliability(trust: pd.DataFrame) -> Styler:
     """How well the effects agree with themselves; `trust` as `criteria.reliability` returns it."""
     return figures.table(
         trust,
@@ -120,7 +120,7 @@ def reliability(trust: pd.DataFrame) -> Styler:
     )
 
 
-def zero_against_mean(necessity: Necessity, names: Mapping[str, str]) -> Markdown:
+def zero_against_mean_in_words(necessity: Necessity, names: Mapping[str, str]) -> Markdown:
     """How far it matters what a neuron is set to."""
     found = summaries.zero_against_mean(necessity)
     if not found:

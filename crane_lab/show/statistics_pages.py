@@ -9,7 +9,7 @@ from pandas.io.formats.style import Styler
 
 from crane_core.concentration import STATISTICS
 from crane_lab.show import figures
-from crane_lab.show.choices_pages import RANDOM, SIGNED, panels
+from crane_lab.show.choices_pages import RANDOM, SIGNED, read_out_panels
 from crane_lab.study import summaries
 
 #: Name of a statistic -> what it is called on a page.
@@ -40,7 +40,7 @@ def registry() -> Styler:
     )
 
 
-def agreement(rho: pd.DataFrame) -> HTML:
+def agreement_figure(rho: pd.DataFrame) -> HTML:
     """How alike the statistics rank neurons; `rho` as `choices.agreement` returns it."""
     between = rho[rho["kind"] == "between"].groupby(["a", "b"])["rho"].mean().unstack()
     between = between.loc[list(SHORT), list(SHORT)].rename(index=SHORT, columns=SHORT)
@@ -54,7 +54,7 @@ def agreement(rho: pd.DataFrame) -> HTML:
     )
 
 
-def reliability(rho: pd.DataFrame, n_samples: int) -> Styler:
+def statistics_reliability(rho: pd.DataFrame, n_samples: int) -> Styler:
     """How well each statistic agrees with itself on other texts, of one language and of two."""
     columns = {"halves": "two halves of one language", "languages": "halves of two languages"}
     frame = pd.DataFrame({"statistic": SHORT.values()})
@@ -92,7 +92,7 @@ def selected(table: pd.DataFrame) -> HTML:
     )
     return figures.show(
         figures.dot_ranges(
-            panels(ordered, "row", MEASURES),
+            read_out_panels(ordered, "row", MEASURES),
             zero=SIGNED,
             reference_label=RANDOM,
             title="What each statistic selects, at CRANE's number of neurons",

@@ -51,7 +51,7 @@ def claim_by_claim(page: pd.DataFrame) -> list[Markdown]:
     ]
 
 
-def most_cases(table: pd.DataFrame) -> Styler:
+def most_cases_table(table: pd.DataFrame) -> Styler:
     """`gather.most_cases` as a table."""
     return figures.table(
         table,

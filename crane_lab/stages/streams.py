@@ -45,7 +45,7 @@ Measure = Callable[[Tensor], Mapping[str, Any]]
 STAGE = "collected"
 
 
-def plan(n_samples: int, batch_size: int) -> list[range]:
+def pieces_of(n_samples: int, batch_size: int) -> list[range]:
     """The batches of each piece: consecutive, as many in each as can be, `PIECES` at most.
 
     Raises ValueError if one of the numbers is less than 1.
@@ -174,7 +174,7 @@ class _Collection:
     bar: Any = None  # of tqdm
 
     def __post_init__(self) -> None:
-        self.pieces = plan(*self.size)
+        self.pieces = pieces_of(*self.size)
         self.seen = [0] * len(self.pieces)  # batches of each that the bar has counted
 
     @property

@@ -92,7 +92,7 @@ def of_choices(sweep: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def quiet(found: pd.DataFrame) -> list[str]:
+def quiet_choices(found: pd.DataFrame) -> list[str]:
     """The choices of `choices.departures` that move a measure no more than a new draw of windows.
 
     The draw of windows itself, the choice "seed", is left out.

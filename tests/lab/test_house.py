@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from crane_lab.store import ROOT
+from crane_lab.store.sources import OWN
 
 PACKAGES = ("crane_core", "crane_lab")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -20,24 +21,25 @@ LONGEST = 600
 SIBLINGS = {
     "main": "a command line's entry, in each of them",
     "load": "`models.load` and `benchmarks.load` give what the module is about, by name",
+    "collect": "one pass over texts, in memory (`accumulators`) or kept in the store (`streams`)",
 }
-#: Two things under one name, and modules that are too long, until they are taken apart.
-HOMONYMS = {
-    "act_prob_90p",
-    "agreement",
-    "collect",
-    "compute",
-    "lape",
-    "plan",
-    "reliability",
-    "variants",
-}
-TOO_LONG = {
-    "crane_lab/pipeline.py",
-    "crane_lab/show/figures.py",
-    "crane_lab/study/choices.py",
-    "crane_lab/study/criteria.py",
-}
+#: From the bottom up. A module imports from its own layer and from those below.
+LAYERS = (
+    "crane_core",
+    "crane_lab.store",
+    "crane_lab.memory",
+    "crane_lab.texts",
+    "crane_lab.testbed",
+    "crane_lab.engines",
+    "crane_lab.settings",
+    "crane_lab.stages",
+    "crane_lab.pipeline",
+    "crane_lab.study",
+    "crane_lab.audit",
+    "crane_lab.show",
+    "crane_lab.runs",
+    "crane_lab.cli",
+)
 
 
 def public_names(path: Path) -> set[str]:
@@ -54,16 +56,40 @@ def test_one_name_for_one_thing() -> None:
         for name in public_names(path):
             defined[name].append(path.relative_to(ROOT).as_posix())
     twice = {name: places for name, places in defined.items() if len(places) > 1}
-    assert not {name: twice[name] for name in twice if name not in {*SIBLINGS, *HOMONYMS}}
+    assert not {name: twice[name] for name in twice if name not in SIBLINGS}
 
 
 def test_rooms_are_small() -> None:
-    long = {
+    assert not {
         path.relative_to(ROOT).as_posix(): lines
         for path in MODULES
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LONGEST
     }
-    assert not {name: lines for name, lines in long.items() if name not in TOO_LONG}
+
+
+def layer(module: str) -> int:
+    """Its place in `LAYERS`; the two packages themselves belong to their lowest layer."""
+    places = [i for i, name in enumerate(LAYERS) if f"{module}.".startswith(f"{name}.")]
+    return places[0] if places else LAYERS.index("crane_lab.store")
+
+
+def test_no_import_runs_up() -> None:
+    """Imports inside functions count as well, so that none of them hides a circle."""
+    up = [
+        f"{module} -> {other}"
+        for module in OWN.names
+        for other in sorted(OWN.imports(module))
+        if layer(other) > layer(module)
+    ]
+    assert not up
+
+
+def test_imports_form_no_circle() -> None:
+    waiting = {module: set(OWN.imports(module)) for module in OWN.names}
+    while free := [module for module, others in waiting.items() if not others & waiting.keys()]:
+        for module in free:
+            del waiting[module]
+    assert not waiting
 
 
 def loaded(modules: str, heavy: str) -> str:

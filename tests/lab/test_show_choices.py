@@ -83,7 +83,7 @@ def test_shipped_results_of_another_model_say_so() -> None:
 
 
 def test_the_default_stands_with_its_intervals_beside_random_masks() -> None:
-    table = choices_pages.default_reading(SWEEP)
+    table = choices_pages.default_reading_table(SWEEP)
     found = cells(table).set_index("mask")
     assert found.index.to_list() == ["en", "zh"]
     assert rows(table)[1][1:] == [
@@ -100,7 +100,7 @@ def test_spans_of_all_choices_in_words() -> None:
 
 
 def test_the_summary_is_shown_with_three_decimals() -> None:
-    found = cells(choices_pages.departures(summaries.of_choices(SWEEP)))
+    found = cells(choices_pages.departures_table(summaries.of_choices(SWEEP)))
     assert found["choice"].to_list() == [RULE, SEED, REDUCTION]
     assert found["LangSpec-F1, largest"].to_list() == ["0.300", "0.050", "0.000"]
     assert found["mean"].to_list() == ["0.225", "0.050", "0.000"]
@@ -182,7 +182,9 @@ def test_conclusions_say_what_was_found_or_that_nothing_was(hit: bool) -> None:
         {"statistic": ["gini", "mean"], "how": ["alone", "contrast"], "own_most": [2 * hit, 1]}
     )
     swept = SWEEP if hit else SWEEP.assign(verdict="open")
-    first, second, third, fourth = choices_pages.conclusions(swept, scored, HALVES).data.split("\n")
+    first, second, third, fourth = choices_pages.choices_conclusions(
+        swept, scored, HALVES
+    ).data.split("\n")
     assert first.startswith(f"- The three choices that move LangSpec-F1 most are {RULE}, {SEED}")
     assert f"; {REDUCTION} move it no more" in first
     if hit:

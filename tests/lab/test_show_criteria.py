@@ -190,7 +190,7 @@ def test_whether_a_set_is_the_sum_of_its_neurons(
     assert f"criteria {first:.2f} (16 neurons), single effects {second:.2f} (16 neurons)" in text
     assert verdict in text
     assert "over the 3 sets whose sum is above five millinats is 1.00." in text
-    text = alt(criteria_pages.additivity(ratios(*medians)))
+    text = alt(criteria_pages.additivity_figure(ratios(*medians)))
     assert f"criteria: 8 7.00, 16 {first:.2f}." in text
 
 
@@ -204,7 +204,7 @@ def test_conclusions() -> None:
         ],
         columns=["set_to", "language", "kind", "n", "share"],
     )
-    text = criteria_pages.conclusions(counts, agreed(), damaged(), NAMES, 8, CRANE).data
+    text = criteria_pages.criteria_conclusions(counts, agreed(), damaged(), NAMES, 8, CRANE).data
     first, second, third = text.split("\n")
     assert first == "- Selective neurons, by single ablation: English 12 (12%), Chinese 3 (3%)."
     assert f"LAPE (+0.50) and {CRANE} (+0.20) come first of 2" in second

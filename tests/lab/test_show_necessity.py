@@ -37,7 +37,7 @@ def test_what_was_measured() -> None:
 
 
 def test_the_spread_is_in_thousandths_of_a_nat() -> None:
-    found = cells(necessity_pages.spread(summaries.spread(effects())))
+    found = cells(necessity_pages.spread_table(summaries.spread(effects())))
     english = found[(found["set to"] == "zero") & (found["language"] == "en")].iloc[0]
     assert abs(float(english["100%"]) - 250) < 0.1 and english["50%"][0] in "+-"
     assert english["standard error"] == "0.01"
@@ -67,13 +67,13 @@ def test_significant_neurons_in_a_table_and_by_layer() -> None:
 
 
 def test_reliability_has_two_decimals() -> None:
-    found = cells(necessity_pages.reliability(criteria.split_half(effects())))
+    found = cells(necessity_pages.effects_reliability(criteria.split_half(effects())))
     assert found["truth"].to_list() == ["necessity", "selectivity"] * 2
     assert all(len(text.lstrip("-")) == 4 for text in found["halves"])
 
 
 def test_zero_is_compared_with_the_mean_or_it_is_said_why_not() -> None:
-    text = necessity_pages.zero_against_mean(effects(), NAMES).data
+    text = necessity_pages.zero_against_mean_in_words(effects(), NAMES).data
     assert text.startswith("Zero against mean: ") and "English " in text and ", Chinese " in text
-    text = necessity_pages.zero_against_mean(effects(("zero",)), NAMES).data
+    text = necessity_pages.zero_against_mean_in_words(effects(("zero",)), NAMES).data
     assert text == "Neurons were set to zero only, so there is nothing to compare."

@@ -33,9 +33,9 @@ RHO = pd.DataFrame(
 
 
 def test_agreement_of_statistics_with_each_other_and_with_themselves() -> None:
-    text = alt(statistics_pages.agreement(RHO))
+    text = alt(statistics_pages.agreement_figure(RHO))
     assert f"{LABELS[0]}: {LABELS[1]} +0.25, " in text and "+1.00" not in text
-    table = statistics_pages.reliability(RHO, 1000)
+    table = statistics_pages.statistics_reliability(RHO, 1000)
     assert "(500 each)" in caption(table)
     assert rows(table)[0] == [LABELS[0], "+0.50", "-0.12"]
 

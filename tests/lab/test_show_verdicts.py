@@ -67,7 +67,13 @@ def test_masks_are_counted_by_whom_they_hit_most() -> None:
         ["published, Table 2", "CRANE", 1, 1, 1],
     ]
     assert found.columns.to_list() == ["source", "method", "most", "open", "another more"]
-    assert rows(verdict_pages.most_cases(found))[0] == ["ours, Table 1", "CRANE", "2", "1", "0"]
+    assert rows(verdict_pages.most_cases_table(found))[0] == [
+        "ours, Table 1",
+        "CRANE",
+        "2",
+        "1",
+        "0",
+    ]
 
 
 def test_claims_stand_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +143,7 @@ def test_tables_are_numbered_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(readouts, "verdicts", verdicts)
     base, chat = (cast(Pipeline, Model(name)) for name in ("base", "chat"))
-    ours = gather.outcomes(base, chat)
+    ours = gather.our_outcomes(base, chat)
     expected = {
         "1": "table of base, items, masks of base",
         "2": "table of base, answers, masks of base",

@@ -40,7 +40,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.stages import relevance as identifying
 from crane_lab.stages import streams
-from crane_lab.stages.streams import STAGE, collect, plan
+from crane_lab.stages.streams import STAGE, collect, pieces_of
 from crane_lab.store import ROOT, DiskFullError, Store
 
 
@@ -70,7 +70,7 @@ class Counting:
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 2), (31, 1), (32, 1), (33, 1), (1000, 50), (999, 7)])
 def test_a_plan_has_every_batch_once_in_order(size: tuple[int, int]) -> None:
-    pieces = plan(*size)
+    pieces = pieces_of(*size)
     batches = [batch for piece in pieces for batch in piece]
     assert batches == list(range(math.ceil(size[0] / size[1])))
     assert 1 <= len(pieces) <= 32
@@ -78,7 +78,7 @@ def test_a_plan_has_every_batch_once_in_order(size: tuple[int, int]) -> None:
     assert min(lengths) >= 1 and max(lengths) - min(lengths) <= 1
     for bad in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="both must be at least 1"):
-            plan(*bad)
+            pieces_of(*bad)
 
 
 @pytest.mark.parametrize("size", [(50, 1), (50, 7), (50, 64)])

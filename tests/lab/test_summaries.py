@@ -64,10 +64,13 @@ def test_choices_are_summed_up_by_their_departures() -> None:
 
 
 def test_quiet_choices_move_less_than_a_new_draw() -> None:
-    assert summaries.quiet(choices.departures(SWEEP, "langspec_f1")) == ["reduction"]
+    assert summaries.quiet_choices(choices.departures(SWEEP, "langspec_f1")) == ["reduction"]
     loud = sweep([("seed", "0", True, 0.2), ("seed", "1", False, 0.9)])
     both = pd.concat([SWEEP[SWEEP["choice"] != "seed"], loud])
-    assert summaries.quiet(choices.departures(both, "langspec_f1")) == ["rule", "reduction"]
+    assert summaries.quiet_choices(choices.departures(both, "langspec_f1")) == [
+        "rule",
+        "reduction",
+    ]
 
 
 def test_the_default_is_the_reference_of_the_seed() -> None:
