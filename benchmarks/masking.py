@@ -22,7 +22,9 @@ from tqdm import tqdm
 from crane_core import models
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
-from crane_lab.engines.evaluation import evaluate, load_tasks, perplexity, prepare
+from crane_lab.engines.multiple_choice import evaluate, prepare
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.engines.tasks import load_tasks
 
 TARGETS = {"zero": 1.03}
 

@@ -56,7 +56,7 @@ from crane_core.interventions import (
     zero,
 )
 from crane_core.masking import bake, masked
-from crane_core.metrics import LangSpecF1, langspec_f1
+from crane_core.metrics import Interval, LangSpecF1, langspec_f1, langspec_f1_interval
 from crane_core.models import load as load_model
 from crane_core.moments import StreamingMoments
 from crane_core.neurons import NeuronSet, Overlap, jaccard, overlap, save_lape_file
@@ -74,6 +74,7 @@ __all__ = [
     "BatchQuantiles",
     "Collected",
     "Family",
+    "Interval",
     "Intervention",
     "LangSpecF1",
     "NeuronSet",
@@ -94,6 +95,7 @@ __all__ = [
     "intervened",
     "jaccard",
     "langspec_f1",
+    "langspec_f1_interval",
     "lape",
     "lape_matched",
     "load_model",

@@ -33,7 +33,7 @@ class Collected:
     Attributes
     ----------
     moments : central moments (`StreamingMoments`), for kurtosis, variance and the mean.
-    sum_abs, sum_square, sum_fourth : sums of |r|, r^2 and r^4 over samples, float64.
+    sum_abs, sum_square, sum_fourth : sums of `|r|`, `r^2` and `r^4` over samples, float64.
     """
 
     def __init__(self, shape: Iterable[int], capacity: int = 1000, seed: int = 0) -> None:

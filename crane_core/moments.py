@@ -43,7 +43,7 @@ class StreamingMoments:
         )
 
     def update(self, x: Tensor) -> None:
-        """Take in a batch of samples (samples, *shape), of any floating type and device.
+        """Take in a batch of samples `(samples, *shape)`, of any floating type and device.
 
         Raises
         ------

@@ -27,6 +27,9 @@ SITES = ("intermediate", "gate", "up", "down")
 # The order of the seven languages in the files released by LAPE (Tang et al., 2024).
 LAPE_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
 
+#: The entry of a saved file's metadata.
+_KIND = "crane_core.NeuronSet"
+
 Shape = Mapping[str, Sequence[int]]
 
 
@@ -232,7 +235,8 @@ class NeuronSet:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the set to a safetensors file, replacing it in one step."""
-        metadata = {"kind": "crane_core.NeuronSet", "shape": json.dumps(self._shape)}
+        # One entry only: safetensors writes several in any order.
+        metadata = {_KIND: json.dumps(self._shape)}
         with replacing(path) as temporary:
             save_file(self._masks, temporary, metadata=metadata)
 
@@ -250,9 +254,12 @@ class NeuronSet:
                 masks = {site: file.get_tensor(site) for site in names}
         except SafetensorError as error:
             raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-        if metadata.get("kind") != "crane_core.NeuronSet":
+        shape = metadata.get(_KIND) or (
+            metadata.get("shape") if metadata.get("kind") == _KIND else None  # until 0.1
+        )
+        if shape is None:
             raise ValueError(f"{path} holds no neuron set: write one with NeuronSet.save")
-        return cls(masks, json.loads(metadata["shape"]))
+        return cls(masks, json.loads(shape))
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the set as plain JSON, replacing the file in one step.

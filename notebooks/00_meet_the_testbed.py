@@ -27,53 +27,40 @@
 # %% [markdown]
 # ## Parameters
 #
-# Every notebook has one cell like the next. [How to rerun](../book/rerun) shows how to change its
-# values.
+# Every notebook has one cell like the next, with the settings that its page talks about.
+# [How to rerun](../book/rerun) shows how to change them, and the others.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
-dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
-offline = True  # False: weights, corpora and benchmarks may come from the hub
-testbed = "data/testbed"  # folder with the testbed's training log and the files of its gate
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
-tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
+testbed = "data/testbed"  # folder with the testbed's training log and the files of its gate
 task_limit = None  # items per task, spread evenly over it; None takes all
-perplexity_corpus = "data/testbed/corpus/perplexity"  # held-out text for perplexity, one file each
-text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
-deduplicate = True  # leave out documents that have occurred before
-corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-n_perplexity = 200  # windows of held-out text per language on which perplexity is measured
+n_perplexity = 200  # windows per language that perplexity is measured on
 window = 64  # tokens per window of text
-seed = 0  # seed of everything that is drawn at random, except training and the gate
+seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
-import html
 import json
-import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from IPython.display import HTML, Markdown
-from scipy import stats
+from IPython.display import display
 
 from crane_core import metrics
-from crane_lab.engines import evaluation
-from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.engines import multiple_choice
+from crane_lab.engines.tasks import TASKS
+from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import figures
+from crane_lab.show import testbed_pages
 from crane_lab.store import write_table
-from crane_lab.study import gate
-from crane_lab.testbed import text, world
-from crane_lab.texts.languages import NAMES
+from crane_lab.study import gate, unmasked
+from crane_lab.testbed import world
 
 pipeline = Pipeline(Settings.of(globals()))
-tokenizer = pipeline.tokenizer
-results = Path(run_dir) / "results"
+net, tokenizer = pipeline.model, pipeline.tokenizer
+results, shipped = Path(run_dir) / "results", Path(testbed)
 
 # %% [markdown]
 # ## Figure 1: where the model comes in
@@ -81,30 +68,8 @@ results = Path(run_dir) / "results"
 # The whole method, drawn by us after §3. Everything in it happens to one model and to text in
 # several languages; this notebook is about those two.
 
-# %% tags=["hide-input"]
-figures.show(
-    figures.fig1_overview(),
-    alt="Overview in three columns. Relevance: windows of text go through AttnLRP, which gives a "
-    "distribution of relevance per neuron. Concentration and selection: kurtosis per language, "
-    "normalised within each layer; the contrast picks neurons high for the target and low for "
-    "every other language. Functional necessity: the picked neurons are masked, every language's "
-    "tasks evaluated, and the damage summed up as LangSpec-F1.",
-)
-
-
-# %% tags=["hide-input"]
-def named(language):
-    """A language's name, where we know one."""
-    return NAMES.get(language, language)
-
-
-def in_language(language, content):
-    """A paragraph marked as being in a language, with the line breaks that it has."""
-    return (
-        f'<p lang="{language}" style="white-space:pre-wrap;margin:0.2em 0 0.6em">'
-        f"<b>{language}</b>&ensp;{content}</p>"
-    )
-
+# %%
+testbed_pages.overview()
 
 # %% [markdown]
 # ## A small world, told three times
@@ -120,18 +85,7 @@ def in_language(language, content):
 
 # %%
 worlds = {x: world.build(x) for x in languages}
-first = worlds[languages[0]]
-pd.DataFrame(
-    [
-        {
-            "what": kind,
-            "facts told about each": ", ".join(members[0].facts),
-            **{f"how many, {x}": len(worlds[x].subjects[kind]) for x in languages},
-            "an example": f"{members[0].name}: {', '.join(members[0].facts.values())}",
-        }
-        for kind, members in first.subjects.items()
-    ]
-).pipe(figures.table, "What there is in the testbed's world.")
+testbed_pages.world_table(worlds)
 
 # %% [markdown]
 # A generator turns facts into documents: portraits, lessons, stories, dialogues, quizzes. Every
@@ -141,29 +95,7 @@ pd.DataFrame(
 # sentence-by-sentence translation: each language has its own phrasings and draws its own facts.
 
 # %%
-DOCUMENTS = {
-    "Portrait of a person": lambda w: w.portrait(w.pick("person")),
-    "Portrait of a town": lambda w: w.portrait(w.pick("place")),
-    "Lesson on real things": lambda w: w.lesson(),
-    "Days, months and sums": lambda w: w.calendar(),
-    "Dialogue": lambda w: w.dialogue(),
-    "Quiz on people": lambda w: w.quiz(("person",)),
-    "Quiz on the world": lambda w: w.quiz(("place", "country", "animal", "ingredient", "job")),
-    "Open question": lambda w: w.open_question(),
-    "Story": lambda w: w.story().text,
-    "Story with questions": lambda w: w.story_with_questions(),
-}
-writers = {x: text.Writer(worlds[x], random.Random(seed)) for x in languages}
-
-# %% tags=["hide-input"]
-HTML(
-    "".join(
-        f"<details{' open' if number < 2 else ''}><summary><b>{kind}</b></summary>"
-        + "".join(in_language(x, html.escape(write(writers[x]))) for x in languages)
-        + "</details>"
-        for number, (kind, write) in enumerate(DOCUMENTS.items())
-    )
-)
+testbed_pages.documents(worlds, seed)
 
 # %% [markdown]
 # ## What the model reads: tokens
@@ -175,66 +107,12 @@ HTML(
 # things.
 
 # %%
-SHARED = ("country", "animal", "ingredient", "job", "place")
-
-
-def parallel(language):
-    """One question with its answer for every fact about a shared thing, in a fixed order."""
-    writer = text.Writer(worlds[language], random.Random(0))
-    return [
-        f"{writer.test(subject, relation)}{writer.space}{answer}"
-        for kind in SHARED
-        for subject in worlds[language].subjects[kind]
-        for relation, answer in subject.facts.items()
-        if "test" in writer.phrases[kind][relation]
-    ]
-
-
-same_content = {x: parallel(x) for x in languages}
-assert len({len(lines) for lines in same_content.values()}) == 1
-
-# %%
-rows = []
-for x, lines in same_content.items():
-    encoded = tokenizer(lines, add_special_tokens=False)["input_ids"]
-    n_tokens = sum(map(len, encoded))
-    rows.append(
-        {
-            "language": named(x),
-            "questions": len(lines),
-            "characters": sum(map(len, lines)),
-            "bytes": sum(len(line.encode()) for line in lines),
-            "tokens": n_tokens,
-            "tokens per question": n_tokens / len(lines),
-            "characters per token": sum(map(len, lines)) / n_tokens,
-            "tokens relative to " + languages[0]: n_tokens
-            / (rows or [{"tokens": n_tokens}])[0]["tokens"],
-        }
-    )
-tokens_needed = pd.DataFrame(rows)
-write_table(tokens_needed, results / "testbed_tokens.csv")
-figures.table(
-    tokens_needed,
-    f"The same {rows[0]['questions']} questions with their answers in each language.",
-    {
-        "tokens per question": "{:.1f}",
-        "characters per token": "{:.2f}",
-        "tokens relative to " + languages[0]: "{:.2f}",
-    },
-)
-
-# %% tags=["hide-input"]
-pieces = {}
-for x in languages:
-    ids = tokenizer(same_content[x][0], add_special_tokens=False)["input_ids"]
-    cut, counts = figures.readable_tokens(tokenizer, ids)
-    pieces[x] = "|".join(
-        piece + (f" ({count:.0f} tokens)" if count > 1 else "")
-        for piece, count in zip(cut, counts, strict=True)
-    )
-HTML(
-    "<p>One of them, with a line between tokens (a space belongs to the token after it):</p>"
-    + "".join(in_language(x, html.escape(cut)) for x, cut in pieces.items())
+same_content = unmasked.parallel_questions(worlds)
+needed = unmasked.tokens_needed(tokenizer, same_content)
+write_table(needed, results / "testbed_tokens.csv")
+display(
+    testbed_pages.tokens_table(needed),
+    testbed_pages.cut_into_tokens(tokenizer, same_content),
 )
 
 # %% [markdown]
@@ -251,25 +129,7 @@ HTML(
 # configuration; it was not run here.
 
 # %%
-config = pipeline.model.config
-layers, width = pipeline.shape["intermediate"]
-parameters = sum(p.numel() for p in pipeline.model.parameters())
-in_mlps = sum(p.numel() for name, p in pipeline.model.named_parameters() if ".mlp." in name)
-description = pd.DataFrame(
-    [
-        ("layers", f"{layers}", "32"),
-        ("hidden size (residual stream)", f"{config.hidden_size:,}", "4,096"),
-        ("attention heads", f"{config.num_attention_heads}", "32"),
-        ("MLP neurons per layer", f"{width:,}", "11,008"),
-        ("MLP neurons in all", f"{layers * width:,}", "352,256"),
-        ("vocabulary", f"{config.vocab_size:,}", "32,000"),
-        ("positions", f"{config.max_position_embeddings:,}", "4,096"),
-        ("parameters", f"{parameters / 1e6:,.2f} million", "6,738 million"),
-        ("of these in MLPs", f"{in_mlps / parameters:.0%}", "64%"),
-    ],
-    columns=["", "model examined here", "Llama-2-7B (published)"],
-)
-figures.table(description, "The two models side by side.")
+testbed_pages.model_table(net)
 
 # %% [markdown]
 # A *neuron* in this book is, by default, one entry of an MLP's intermediate layer
@@ -280,29 +140,11 @@ figures.table(description, "The two models side by side.")
 # as it has in Llama-2's. Each language's training loss:
 
 # %%
-log = pd.read_csv(Path(testbed) / "training.csv")
-recipe = json.loads((Path(testbed) / "recipe.json").read_text(encoding="utf-8"))
-seen = log["step"] * recipe["batch"] * recipe["length"] / 1e6
-trained_on = [x for x in log.columns if x != "step"]
-figures.show(
-    figures.curves(
-        {x: (seen, log[x]) for x in trained_on},
-        xlabel="tokens read, all languages together (millions)",
-        ylabel="training loss (nats per token)",
-    ),
-    alt="Training loss against tokens read, one falling curve per language; last values "
-    + ", ".join(f"{x} {log[x].iloc[-1]:.2f}" for x in trained_on)
-    + ".",
-)
-
-# %% tags=["hide-input"]
-shares = ", ".join(f"{x} {world.SHARES[x]:.0%}" for x in world.SHARES)
-Markdown(
-    f"The training text has {recipe['tokens'] / 1e6:.1f} million tokens ({shares}), read once. The "
-    f"curves end at "
-    + ", ".join(f"{log[x].iloc[-1]:.2f} ({x})" for x in trained_on)
-    + " nats per token. Values this low come from text that is made of templates: most words "
-    "follow from those before them, and what remains is mainly the facts."
+log = pd.read_csv(shipped / "training.csv")
+recipe = json.loads((shipped / "recipe.json").read_text("utf-8"))
+display(
+    testbed_pages.training_curves(log, recipe),
+    testbed_pages.training_words(log, recipe),
 )
 
 # %% [markdown]
@@ -332,32 +174,9 @@ Markdown(
 
 # %%
 items = pipeline.items()
-requests = pipeline.prepared.requests
-asked = [task for task in evaluation.TASKS if task in pipeline.prepared.tasks]
-
-# %% tags=["hide-input"]
-shown_items = []
-for task in asked:
-    row = int(items.index[items["task"] == task][0])
-    item = items.loc[row]
-    options = requests[row * evaluation.OPTIONS : (row + 1) * evaluation.OPTIONS]
-    listed = []
-    for number, request in enumerate(options):
-        marks = [
-            *(["right"] if number == item["answer"] else []),
-            *(["chosen"] if number == item["choice"] else []),
-        ]
-        listed.append(
-            f"<li>{html.escape(request.args[1].strip())}: {item[f'logprob_{number}']:.2f}"
-            + (f" <b>({', '.join(marks)})</b>" if marks else "")
-            + "</li>"
-        )
-    shown_items.append(
-        f"<h4>{task}</h4><p lang='{item['language']}' style='white-space:pre-wrap'>"
-        f"{html.escape(options[0].args[0])}</p>"
-        f"<ul lang='{item['language']}'>{''.join(listed)}</ul>"
-    )
-HTML("".join(shown_items) + "<p>Numbers are log-probabilities in nats.</p>")
+prepared = pipeline.prepared
+asked = [task for task in TASKS if task in prepared.tasks]
+testbed_pages.first_items(items, prepared.requests, asked)
 
 # %% [markdown]
 # ## How well it answers
@@ -367,31 +186,12 @@ HTML("".join(shown_items) + "<p>Numbers are log-probabilities in nats.</p>")
 # accuracy. Chance is one in four.
 
 # %%
-scores = evaluation.scores(items).loc[asked].reset_index()
-positions = items.groupby("task")["answer"].value_counts(normalize=True).unstack(fill_value=0.0)
+scores = multiple_choice.accuracies(items).loc[asked].reset_index()
 scores["chance"] = gate.CHANCE
 write_table(scores, results / "testbed_accuracy.csv")
-figures.table(
-    scores.assign(
-        interval=[f"{a:.3f} to {b:.3f}" for a, b in zip(scores.low, scores.high, strict=True)]
-    )[["task", "n", "accuracy", "interval", "chance"]],
-    "Accuracy of the unmasked model with 95 % Wilson intervals.",
-    {"accuracy": "{:.3f}", "chance": "{:.2f}"},
-)
-
-# %% tags=["hide-input"]
-above = scores[scores["low"] > gate.CHANCE]["task"].tolist()
-rest = [task for task in scores["task"] if task not in above]
-Markdown(
-    f"The interval lies above chance for {len(above)} of {len(scores)} tasks"
-    + (f" (not for {', '.join(rest)})" if rest else "")
-    + ". The right option stands at each of the four positions in "
-    f"{positions.min(axis=None):.0%} to {positions.max(axis=None):.0%} of a task's items"
-    + (
-        ", so that a preference for a position would not help."
-        if positions.max(axis=None) < 0.3
-        else "; with the few items of this run they are not balanced, as they are in the files."
-    )
+display(
+    testbed_pages.accuracy_table(scores),
+    testbed_pages.accuracy_words(scores, items),
 )
 
 # %% [markdown]
@@ -401,19 +201,9 @@ Markdown(
 # for knowledge, what is asked of a story with how many people for reading.
 
 # %%
-by_kind = items.assign(
-    kind=items["task"].str.rsplit("_", n=1).str[0], asked=items["relation"]
-).pivot_table(index=["kind", "asked"], columns="language", values="correct", sort=False)
-counts = items.groupby("relation", sort=False).size() // len(languages)
-by_kind = by_kind[languages].reset_index()
-by_kind.insert(2, "items per language", by_kind["asked"].map(counts))
-write_table(by_kind, results / "testbed_by_relation.csv")
-figures.table(
-    by_kind,
-    "Accuracy of the unmasked model by kind of question. Few items make a rough estimate: with 70, "
-    "the interval is some ten points to either side.",
-    dict.fromkeys(languages, "{:.2f}"),
-)
+by_relation = unmasked.by_relation(items, languages)
+write_table(by_relation, results / "testbed_by_relation.csv")
+testbed_pages.relation_table(by_relation)
 
 # %% [markdown]
 # Mind the chance level of the reading tasks. Wrong options are taken from the story as far as it
@@ -422,31 +212,10 @@ figures.table(
 # is right in all items of the first kind, in half of the second and in a third of the last.
 
 # %%
-reading = items[items["task"].isin(TABLES["reading"].values())]
-people = pd.to_numeric(reading["relation"].str.rsplit(".", n=1).str[-1])
-copier = (1 / people).groupby(reading["task"]).mean()
-against = scores.set_index("task").loc[[task for task in asked if task in copier.index]]
-against = against.assign(copier=copier).reset_index()
-told = ["above" if a.low > a.copier else "below" if a.high < a.copier else "not told apart"
-            for a in against.itertuples()]  # fmt: skip
-figures.table(
-    against.assign(verdict=told)[["task", "n", "accuracy", "low", "high", "copier", "verdict"]],
-    "Reading against a copier; low and high: 95 % Wilson interval of the accuracy.",
-    dict.fromkeys(["accuracy", "low", "high", "copier"], "{:.3f}"),
-)
-
-# %% tags=["hide-input"]
-better = against[against["low"] > against["copier"]]["task"].tolist()
-Markdown(
-    (
-        f"The model reads better than a copier in {', '.join(better)}."
-        if better
-        else "**In no language is the model shown to read better than a copier.** What the reading "
-        "tasks measure on this model is whether it copies the right kind of word from the passage, "
-        "not whether it keeps apart who did what."
-    )
-    + " When a mask lowers a reading score, this ability is what it damaged; and a score can stay "
-    f"well above {gate.CHANCE} as long as copying survives."
+copier = unmasked.copier(items, scores)
+display(
+    testbed_pages.copier_table(copier),
+    testbed_pages.copier_words(copier),
 )
 
 # %% [markdown]
@@ -454,15 +223,9 @@ Markdown(
 # model, so only their level is of interest: Llama-2-7B, too, is not far above chance on such
 # tests.
 
-# %% tags=["hide-input"]
-published = pd.read_csv("data/published/table1.csv").iloc[:1]
-figures.table(
-    published[["en", "zh", "vi"]].rename(
-        columns={"en": "MMLU (en)", "zh": "C-Eval (zh)", "vi": "Belebele (vi)"}
-    ),
-    "Accuracy of the unmasked model, published (Llama-2-7B).",
-    {"MMLU (en)": "{:.4f}", "C-Eval (zh)": "{:.4f}", "Belebele (vi)": "{:.4f}"},
-)
+# %%
+published = pd.read_csv("data/published/table1.csv")
+testbed_pages.published_table(published)
 
 # %% [markdown]
 # ## A second read-out: perplexity
@@ -473,22 +236,10 @@ figures.table(
 # it beside accuracy.
 
 # %%
-rows = []
-for x in languages:
-    values = pipeline.losses()[x].double().numpy()
-    half = stats.t.ppf(0.975, max(len(values) - 1, 1)) * stats.sem(values)
-    loss = values.mean()
-    rows.append((x, len(values), loss, np.exp(loss), np.exp(loss - half), np.exp(loss + half)))
-perplexity = pd.DataFrame(
-    rows, columns=["language", "windows", "loss", "perplexity", "low", "high"]
-)
+losses = pipeline.losses()
+perplexity = unmasked.perplexity_by_language(losses, languages)
 write_table(perplexity, results / "testbed_perplexity.csv")
-figures.table(
-    perplexity,
-    f"Held-out perplexity per token, windows of {window} tokens; low and high: 95 % interval over "
-    "windows (Student's t, on the loss).",
-    {"loss": "{:.3f}", "perplexity": "{:.3f}", "low": "{:.3f}", "high": "{:.3f}"},
-)
+testbed_pages.perplexity_table(perplexity, window)
 
 # %% [markdown]
 # ## The gate
@@ -507,82 +258,25 @@ figures.table(
 #   necessary.
 # - **Items of mixed difficulty.** If items were either trivial or hopeless, accuracy could only
 #   move when a mask is large enough to flip trivial ones.
+#
+# Each line of the figure is a task, and its band the interval over random masks of that size. Look
+# for a slope: a line that stays flat and then falls off a cliff would tell masks of different
+# quality apart only at the cliff.
 
 # %%
-curve = pd.read_csv(Path(testbed) / "gate.csv")
+curve = pd.read_csv(shipped / "gate.csv")
 declined = gate.decline(curve)
-lines = {
-    task: (
-        100 * table["fraction"],
-        table["mean"],
-        table["mean"] - table["half_width"],
-        table["mean"] + table["half_width"],
-    )
-    for task, table in declined.groupby("task", sort=False)
-}
-n_masks = int(declined["count"].max())
-largest = declined["fraction"].max()
-at_largest = declined[declined["fraction"] == largest].set_index("task")["mean"]
-figures.show(
-    figures.curves(
-        lines,
-        xlabel="random neurons masked in every layer (%)",
-        ylabel="accuracy",
-        level=gate.CHANCE,
-    ),
-    alt=f"Accuracy of the six tasks under random masks of growing size. At {largest:.0%} masked: "
-    + ", ".join(f"{task} {value:.2f}" for task, value in at_largest.items())
-    + ".",
-)
-
-# %% tags=["hide-input"]
-table = declined.assign(
-    cell=[
-        f"{mean:.3f}" + (f" ± {half:.3f}" if count > 1 else "")
-        for mean, half, count in zip(
-            declined["mean"], declined["half_width"], declined["count"], strict=True
-        )
-    ],
-    masked=declined["fraction"].map("{:.0%} masked".format),
-)
-wide = table.pivot(index="task", columns="masked", values="cell")
-wide = wide.loc[list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["masked"]))]
-figures.table(
-    wide.reset_index(),
-    f"Accuracy under random masks: mean over {n_masks} masks ± half-width of its 95 % interval "
-    "over masks (Student's t). Unmasked: one value.",
+display(
+    testbed_pages.gate_curves(declined),
+    testbed_pages.gate_table(declined),
 )
 
 # %%
-verdicts = pd.read_csv(Path(testbed) / "gate_verdicts.csv")
-figures.table(
-    verdicts.assign(holds=verdicts["holds"].map({True: "yes", False: "NO"})),
-    f"The gate's {len(verdicts)} requirements and what was measured.",
+verdicts = pd.read_csv(shipped / "gate_verdicts.csv")
+display(
+    testbed_pages.requirements_table(verdicts),
+    testbed_pages.gate_words(verdicts, curve, scores, task_limit),
 )
-
-# %% tags=["hide-input"]
-failed = verdicts[~verdicts["holds"].astype(bool)]["requirement"].tolist()
-verdict = (
-    f"All {len(verdicts)} requirements hold."
-    if not failed
-    else f"**{len(failed)} of {len(verdicts)} requirements do not hold**: {'; '.join(failed)}."
-)
-committed = curve[curve["fraction"] == 0].set_index("task")["accuracy"]
-now = scores.set_index("task")["accuracy"]
-if task_limit is None:
-    apart = (now - committed.reindex(now.index)).abs().max()
-    check = (
-        "The unmasked accuracies measured above are those in the gate's file."
-        if apart < 1e-4
-        else f"The unmasked accuracies measured above differ from those in the gate's file by up "
-        f"to {apart:.3f}: this is another model, or other items."
-    )
-else:
-    check = (
-        f"This run asks {task_limit} items per task, so its accuracies above are not the gate's, "
-        "which come from all items."
-    )
-Markdown(f"{verdict} {check}")
 
 # %% [markdown]
 # ### How hard the items are
@@ -593,33 +287,12 @@ Markdown(f"{verdict} {check}")
 # can be seen on.
 
 # %%
-figures.show(
-    figures.margin_histogram({task: items.loc[items["task"] == task, "margin"] for task in asked}),
-    alt="Histograms of item margins, one panel per task. Median margins: "
-    + ", ".join(
-        f"{task} {items.loc[items['task'] == task, 'margin'].median():.2f}" for task in asked
-    )
-    + " nats.",
-)
+testbed_pages.margins_figure(items, asked)
 
 # %%
-difficulty = gate.difficulty(items).set_index("task").loc[asked].reset_index()
-figures.table(
-    difficulty.assign(n=scores["n"]),
-    "Share of items by the probability, among the four options, that the model gives to the right "
-    "one: impossible below 0.05, trivial above 0.95.",
-    {"impossible": "{:.2f}", "between": "{:.2f}", "trivial": "{:.2f}"},
-)
-
-# %% tags=["hide-input"]
-guessed = against[against["low"] <= against["copier"]]["task"].tolist()
-Markdown(
-    f"In {', '.join(guessed)}, where the model was no better than a copier, read the middle "
-    "column with care: an item can also be *between* because the model wavers among the words of "
-    "the story, without half knowing anything."
-    if guessed
-    else "Every reading task is answered better than by a copier, so its middle column is not mere "
-    "wavering among the words of the story."
+display(
+    testbed_pages.difficulty_table(items, asked),
+    testbed_pages.difficulty_words(copier),
 )
 
 # %% [markdown]
@@ -631,23 +304,8 @@ Markdown(
 # whether the model is back to what it was, to the last bit, once a mask is lifted.
 
 # %%
-probe = torch.cat([windows[:1] for windows in pipeline.perplexity_windows.values()])
-probe = probe.to(pipeline.model.device)
-with torch.no_grad():
-    before = pipeline.model(input_ids=probe).logits
-rows = []
-for fraction in (0.0, *gate.FRACTIONS):
-    neurons = gate.random_neurons(pipeline.model, fraction, seed=gate.SEEDS[0])
-    change = pipeline.logit_change(neurons)
-    with torch.no_grad():
-        restored = torch.equal(before, pipeline.model(input_ids=probe).logits)
-    rows.append((f"{fraction:.0%}", len(neurons), change, "yes" if restored else "NO"))
-figures.table(
-    pd.DataFrame(rows, columns=["masked", "neurons", "largest change", "same as before, lifted"]),
-    f"Largest change of any logit on {len(probe)} windows under random masks, and whether the "
-    "logits are the old ones to the bit afterwards.",
-    {"largest change": "{:.3f}"},
-)
+found = unmasked.first_masks(pipeline)
+testbed_pages.first_masks_table(found, n_windows=len(languages))
 
 # %% [markdown]
 # ## One test per language, or one test in all languages?
@@ -661,28 +319,10 @@ figures.table(
 # language, so we can compare.
 
 # %%
-kinds = {kind: TABLES[kind] for kind in ("knowledge", "reading")}
-grid = pd.DataFrame({kind: {x: now[by[x]] for x in languages} for kind, by in kinds.items()})
-between_tests = (grid["knowledge"] - grid["reading"]).abs()
-between_languages = grid.max() - grid.min()
-figures.table(
-    grid.rename_axis("language").reset_index(),
-    "Accuracy of the unmasked model: the same language under two tests (rows), the same test in "
-    "several languages (columns).",
-    {"knowledge": "{:.3f}", "reading": "{:.3f}"},
-)
-
-# %% tags=["hide-input"]
-larger = "more" if between_tests.mean() > between_languages.mean() else "no more"
-Markdown(
-    f"Changing the test within a language moves accuracy by {between_tests.min():.3f} to "
-    f"{between_tests.max():.3f}; changing the language within a test by up to "
-    + ", ".join(f"{value:.3f} ({kind})" for kind, value in between_languages.items())
-    + f". On average the test matters {larger} than the language, before anything is masked (each "
-    f"accuracy is uncertain by up to {(scores['high'] - scores['low']).max() / 2:.3f}). "
-    "Table 1 therefore comes three times: with the paper's assignment ("
-    + ", ".join(f"`{TABLES['paper'][x]}`" for x in languages)
-    + "), and with each kind of test in all languages."
+grid = testbed_pages.accuracy_grid(scores, languages)
+display(
+    testbed_pages.grid_table(grid),
+    testbed_pages.grid_words(grid, scores),
 )
 
 # %% [markdown]
@@ -702,20 +342,11 @@ Markdown(
 # ```
 
 # %%
-rows = []
+shares, intervals = (0.57, 0.60), {}
 for n in (160, 640, 2_560, 5_120):
-    high, low = (
-        metrics.accuracy_interval(np.arange(n) < round(share * n)) for share in (0.60, 0.57)
-    )
-    rows.append(
-        {
-            "items": n,
-            "interval of 0.57": f"{low.low:.3f} to {low.high:.3f}",
-            "interval of 0.60": f"{high.low:.3f} to {high.high:.3f}",
-            "gap": high.low - low.high,
-        }
-    )
-figures.table(pd.DataFrame(rows), "95 % Wilson intervals of two accuracies.", {"gap": "{:+.3f}"})
+    right = [np.arange(n) < round(share * n) for share in shares]
+    intervals[n] = [metrics.accuracy_interval(x) for x in right]
+testbed_pages.how_many_items_table(intervals)
 
 # %% [markdown]
 # It takes thousands. But the two scores come from the *same* items, before and after. Most items
@@ -741,12 +372,13 @@ figures.table(pd.DataFrame(rows), "95 % Wilson intervals of two accuracies.", {"
 # %%
 for x in languages:
     losses = pipeline.losses()[x]
-    windows = pipeline.perplexity_windows[x][:, 1:]  # the first token of a window is not predicted
-    n_bytes = sum(
-        len(line.encode()) for line in tokenizer.batch_decode(windows, skip_special_tokens=True)
-    )
+    # The first token of a window is not predicted.
+    windows = pipeline.perplexity_windows[x][:, 1:]
+    lines = tokenizer.batch_decode(windows, skip_special_tokens=True)
+    n_bytes = sum(len(line.encode()) for line in lines)
     bits = losses.double().sum().item() * windows.shape[1] / np.log(2)
-    print(f"{x}: {losses.mean():.3f} nats per token, {bits / n_bytes:.3f} bits per byte")
+    print(f"{x}: {losses.mean():.3f} nats per token,", end=" ")
+    print(f"{bits / n_bytes:.3f} bits per byte")
 
 # %% [markdown]
 # Fairer, but not fair. A Chinese character takes three bytes in UTF-8 and a Vietnamese letter up

@@ -22,62 +22,44 @@
 
 # %% [markdown]
 # ## Parameters
+#
+# Relevance is computed on `n_checked` windows of each language, of `window` tokens each, and
+# explains the `objective`, to which we come near the end. [How to rerun](../book/rerun) shows how
+# to change them.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
-dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
-offline = True  # False: weights, corpora and benchmarks may come from the hub
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
-corpus = "data/testbed/corpus/attribution"  # held-out text for attribution, one file per language
-text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
-deduplicate = True  # leave out documents that have occurred before
-corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 window = 64  # tokens per window of text
-batch_size = 50  # windows that go through the model at a time
-seed = 0  # seed of everything that is drawn at random, except training and the gate
 objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
-n_checked = 100  # windows per language on which this notebook checks relevance
+n_checked = 100  # windows per language on which relevance is checked
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown
-from scipy.stats import spearmanr
+from IPython.display import display
 from torch.nn import functional as F
 
-from crane_core import attribution, masking, models
-from crane_core.attribution import neuron_relevance, objective_values, token_relevance
-from crane_core.moments import StreamingMoments
+from crane_core import attribution, masking
+from crane_core.attribution import neuron_relevance, objective_values
 from crane_core.selection import NeuronSet
-from crane_lab.engines import evaluation
-from crane_lab.pipeline import TABLES, Pipeline
+from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import figures
+from crane_lab.show import relevance_pages
 from crane_lab.store import write_table
+from crane_lab.study import relevance as study
 from crane_lab.study.conservation import conservation, stream_shares
 
-settings = dataclasses.replace(Settings.of(globals()), n_samples=n_checked)
+settings = Settings.of(globals())
+settings = dataclasses.replace(settings, n_samples=n_checked)
 pipeline = Pipeline(settings)
-net, tokenizer, windows = pipeline.model, pipeline.tokenizer, pipeline.windows
+net, tokenizer = pipeline.model, pipeline.tokenizer
+windows, batch_size = pipeline.windows, settings.batch_size
 results = Path(run_dir) / "results"
-
-# %% tags=["hide-input"]
-BAND = (0.05, 0.5, 0.95)
-
-
-def spread(values, form=".3f"):
-    """Median and the range of the middle 90 % as text."""
-    low, middle, high = np.nanquantile(np.asarray(values, dtype=float), BAND)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
-
 
 # %% [markdown]
 # ## By hand, on two layers
@@ -128,47 +110,26 @@ v = torch.tensor([[2.0, 3.0, -1.0]])
 
 
 def pass_back(weights, inputs, relevance, epsilon=0.0):
-    """LRP through one linear layer: what each output hands to each input, (outputs, inputs)."""
+    """What each output hands to each input, (outputs, inputs)."""
     summands = weights * inputs
     total = summands.sum(1, keepdim=True)
-    sign = torch.where(total < 0, -1.0, 1.0)  # a sum of zero counts as positive
-    return summands / (total + epsilon * sign) * relevance[:, None]
+    sign = torch.where(total < 0, -1.0, 1.0)  # of zero: positive
+    shares = summands / (total + epsilon * sign)
+    return shares * relevance[:, None]
 
 
 h = torch.relu(W @ x)
 y = v @ h
-from_output = pass_back(v, h, relevance=y)
-R_h = from_output.sum(0)
-from_hidden = pass_back(W, x, relevance=R_h)
-R_x = from_hidden.sum(0)
-
-# %% tags=["hide-input"]
-figures.show(
-    figures.network(
-        [
-            {f"x{i + 1}": (x[i].item(), R_x[i].item()) for i in range(2)},
-            {f"h{i + 1}": (h[i].item(), R_h[i].item()) for i in range(3)},
-            {"y": (y.item(), y.item())},
-        ],
-        [W.numpy(), v.numpy()],
-        title="Inside: activation. Below: relevance. On the edges: weights.",
-    ),
-    alt="The network with its weights. Activations: x 1 and 2; h 3, 0 and 1; y 5. Relevance: "
-    f"x {R_x.tolist()}, h {R_h.tolist()}, y {y.item()}.",
+R_h = pass_back(v, h, relevance=y).sum(0)
+R_x = pass_back(W, x, relevance=R_h).sum(0)
+relevance_pages.network_figure(
+    {"x": (x, R_x), "h": (h, R_h), "y": (y, y)},
+    weights=[W, v],
 )
 
 # %%
-pd.DataFrame(
-    [
-        ("output", str(y.tolist()), y.sum().item()),
-        ("hidden", str(R_h.tolist()), R_h.sum().item()),
-        ("input", str(R_x.tolist()), R_x.sum().item()),
-    ],
-    columns=["layer", "relevance", "sum"],
-).pipe(
-    figures.table,
-    "The same by machine.",
-    {"sum": "{:g}"},
+relevance_pages.conserved_table(
+    {"output": y, "hidden": R_h, "input": R_x},
 )
 
 # %% [markdown]
@@ -183,8 +144,10 @@ pd.DataFrame(
 # %%
 start = x.clone().requires_grad_()
 hidden = torch.relu(W @ start)
-gradient_h, gradient_x = torch.autograd.grad((v @ hidden).sum(), [hidden, start])
-print("hidden:", (hidden * gradient_h).tolist(), " input:", (start * gradient_x).tolist())
+output = (v @ hidden).sum()
+gradient_h, gradient_x = torch.autograd.grad(output, [hidden, start])
+print("hidden:", (hidden * gradient_h).tolist(), end="  ")
+print("input:", (start * gradient_x).tolist())
 torch.testing.assert_close(hidden.detach() * gradient_h, R_h)
 torch.testing.assert_close(x * gradient_x, R_x)
 
@@ -197,16 +160,11 @@ torch.testing.assert_close(x * gradient_x, R_x)
 # It buys stability with conservation: what ε takes is gone.
 
 # %%
-rows = []
+found = {}
 for epsilon in (0.0, 0.01, 0.1, 1.0):
-    hidden_share = pass_back(v, h, y, epsilon).sum(0)
-    input_share = pass_back(W, x, hidden_share, epsilon).sum(0)
-    rows.append((epsilon, *input_share.tolist(), input_share.sum().item(), y.item()))
-pd.DataFrame(rows, columns=["ε", "x1", "x2", "sum", "output"]).pipe(
-    figures.table,
-    "Relevance of the inputs under the ε-rule.",
-    {"ε": "{:g}", "x1": "{:.3f}", "x2": "{:.3f}", "sum": "{:.3f}", "output": "{:g}"},
-)
+    to_hidden = pass_back(v, h, y, epsilon).sum(0)
+    found[epsilon] = pass_back(W, x, to_hidden, epsilon).sum(0)
+relevance_pages.epsilon_table(found, y.item())
 
 # %% [markdown]
 # In the gradient form no sum is divided by, and linear layers need no ε. One is left, of
@@ -215,7 +173,7 @@ pd.DataFrame(rows, columns=["ε", "x1", "x2", "sum", "output"]).pipe(
 # ## A gated MLP breaks the short way
 #
 # Llama's MLPs multiply: $z = \mathrm{SiLU}(g) \cdot u$, with a gate $g$ and an "up" value $u$
-# that are both linear in the same input ([the formula](../book/method)). Take one such unit on
+# that are both linear in the same input ([the formula](method)). Take one such unit on
 # our input $x = (1, 2)$:
 #
 # $$
@@ -244,29 +202,28 @@ pd.DataFrame(rows, columns=["ε", "x1", "x2", "sum", "output"]).pipe(
 
 # %%
 w_gate, w_up = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 1.0])
-rules = attribution.lxt  # the rules as released with AttnLRP, in the package lxt
+rules = attribution.lxt  # as released with AttnLRP, in the package lxt
 
 
-def gated(x, with_rules):
-    """One gated unit; with AttnLRP's rules its gradient is no longer the mathematical one."""
-    if not with_rules:
-        return F.silu(w_gate @ x) * (w_up @ x)
+def plain(x):
+    """One gated unit."""
+    return F.silu(w_gate @ x) * (w_up @ x)
+
+
+def with_rules(x):
+    """The same unit, but its gradient is not the mathematical one."""
     gate = rules.identity_rule_implicit(F.silu, w_gate @ x)
     return rules.divide_gradient(gate * (w_up @ x), 2)
 
 
-rows = []
-for with_rules in (False, True):
+found = {}
+unit = {"plain gradient": plain, "with AttnLRP's rules": with_rules}
+for name, forward in unit.items():
     start = x.clone().requires_grad_()
-    z = gated(start, with_rules)
-    share = start.detach() * torch.autograd.grad(z, start)[0]
-    name = "with AttnLRP's rules" if with_rules else "plain gradient"
-    rows.append((name, *share.tolist(), share.sum().item(), z.item()))
-pd.DataFrame(rows, columns=["activation × gradient", "x1", "x2", "sum", "output z"]).pipe(
-    figures.table,
-    "One gated unit: the same forward pass, two backward passes.",
-    dict.fromkeys(("x1", "x2", "sum", "output z"), "{:.3f}"),
-)
+    z = forward(start)
+    (gradient,) = torch.autograd.grad(z, start)
+    found[name] = x * gradient
+relevance_pages.gated_table(found, z.item())
 
 # %% [markdown]
 # This is the trick of the whole method. The rules change how *gradients* are computed, not what the
@@ -315,49 +272,12 @@ pd.DataFrame(rows, columns=["activation × gradient", "x1", "x2", "sum", "output
 
 # %%
 few = torch.cat([windows[lang][:16] for lang in languages])
-measured = {rules: conservation(net, few, rules) for rules in attribution.RULES}
-
-rows = []
-for step, table in measured["attnlrp"].groupby("step", sort=False):
-    plain = measured["gradient"].query("step == @step")["share"]
-    rows.append(
-        {
-            "step": step,
-            "n": len(table),
-            "share due": table["due"].iloc[0],
-            "share passed on": spread(table["share"]),
-            "largest error": table["error"].max(),
-            "conserves": "yes" if table["error"].max() < 1e-5 else "no",
-            # The stream's relevance is close to zero then, and a ratio to it means nothing.
-            "plain gradient": np.nan if "stream" in step else plain.median(),
-        }
-    )
-rule_by_rule = pd.DataFrame(rows)
-write_table(rule_by_rule, results / "conservation.csv")
-figures.table(
-    rule_by_rule,
-    "Relevance that a step's inputs receive, relative to what its output has: median and middle "
-    f"90 % over n cases ({len(few)} windows times the model's steps of the kind). Error: "
-    "difference from the share due, relative to the output's absolute relevance; a step "
-    "conserves if it stays below 0.00001. Last column: median share without the rules.",
-    {"share due": "{:.1f}", "largest error": "{:.1e}", "plain gradient": "{:.3f}"},
-)
-
-# %% tags=["hide-input"]
-lossless = rule_by_rule[rule_by_rule["conserves"] == "yes"]["step"].tolist()
-lossy = rule_by_rule[rule_by_rule["conserves"] == "no"]["step"].tolist()
-Markdown(
-    f"Conserving to rounding: {'; '.join(lossless) or 'none'}. "
-    + (
-        f"Not conserving: {'; '.join(lossy)}."
-        if lossy
-        else "No step of this model loses relevance on these texts."
-    )
-    + (
-        " Everything on the second list has a softmax inside."
-        if lossy and all("softmax" in x or "attention" in x or "whole" in x for x in lossy)
-        else ""
-    )
+measured = {r: conservation(net, few, r) for r in attribution.RULES}
+steps = study.by_step(measured)
+write_table(steps, results / "conservation.csv")
+display(
+    relevance_pages.steps_table(steps, len(few)),
+    relevance_pages.steps_words(steps),
 )
 
 # %% [markdown]
@@ -365,30 +285,11 @@ Markdown(
 #
 # The relevance of the whole residual stream, at each point between the embeddings (0) and the
 # last layer, relative to the sum of logits that is being explained. If every step conserved, all
-# lines would lie at 1.
+# lines would lie at 1. The band holds nine of ten windows.
 
 # %%
-lines = {}
-for lang in languages:
-    shares = stream_shares(net, windows[lang][:16])
-    low, middle, high = np.quantile(shares.cpu().numpy(), BAND, axis=0)
-    lines[lang] = (np.arange(len(middle)) / 2, middle, low, high)
-at_input, at_end = (
-    ", ".join(f"{lang} {line[1][position]:.2f}" for lang, line in lines.items())
-    for position in (0, -1)
-)
-figures.show(
-    figures.curves(
-        lines,
-        xlabel="position in the residual stream (layers; halves: between attention and MLP)",
-        ylabel="relevance / explained output",
-        level=1.0,
-        level_label="conserved",
-    ),
-    alt="Share of the explained output found in the residual stream, from the embeddings to the "
-    f"last layer: median and middle 90 % of windows per language. At the embeddings {at_input}; "
-    f"after the last layer {at_end}.",
-)
+shares = {x: stream_shares(net, windows[x][:16]) for x in languages}
+relevance_pages.stream_figure(shares)
 
 # %% [markdown]
 # ### From end to end
@@ -398,45 +299,11 @@ figures.show(
 # under AttnLRP's rules and under the plain gradient.
 
 # %%
-rows = []
-for lang in languages:
-    found = {
-        rule: [
-            token_relevance(net, ids, objective=objective, rules=rule).double().sum(1)
-            for ids in windows[lang].split(batch_size)
-        ]
-        for rule in attribution.RULES
-    }
-    values = torch.cat(
-        [objective_values(net, ids, objective=objective) for ids in windows[lang].split(batch_size)]
-    ).double()
-    for rule, sums in found.items():
-        quantiles = np.quantile((torch.cat(sums) / values).numpy(), (0.05, 0.25, 0.5, 0.75, 0.95))
-        rows.append((lang, rule, len(values), *quantiles))
-ends = ["5 %", "25 %", "median", "75 %", "95 %"]
-ratio = pd.DataFrame(rows, columns=["language", "rules", "n", *ends])
+ratio = study.input_over_output(net, windows, objective, batch_size)
 write_table(ratio, results / "relevance_ratio.csv")
-figures.table(
-    ratio,
-    f"Relevance of all input tokens divided by the output ({objective}), quantiles over n windows.",
-    dict.fromkeys(ends, "{:.3f}"),
-)
-
-# %% tags=["hide-input"]
-mine = ratio[ratio["rules"] == "attnlrp"]
-inside = ((mine["5 %"] < 1) & (mine["95 %"] > 1)).all()
-Markdown(
-    "Under AttnLRP the input's relevance is, in the median window, "
-    + ", ".join(f"{row['median']:.2f} ({row['language']})" for _, row in mine.iterrows())
-    + " of the output. "
-    + (
-        "The middle 90 % lie on both sides of 1: relevance is lost in some windows and created in "
-        "others."
-        if inside
-        else "Softmax takes its toll: Equation 1 holds rule by rule, and not for the whole model."
-    )
-    + " CRANE compares a neuron with *itself* over many texts, and kurtosis ignores scale, so a "
-    "common factor would do no harm; a ratio that varies from text to text adds a little noise."
+display(
+    relevance_pages.ratio_table(ratio, objective),
+    relevance_pages.ratio_words(ratio),
 )
 
 # %% [markdown]
@@ -448,50 +315,17 @@ Markdown(
 
 # %%
 FACTS = {
-    "en": ("Question: What is the capital of Vietnam?\nAnswer:", " Hanoi"),
+    "en": (
+        "Question: What is the capital of Vietnam?\nAnswer:",
+        " Hanoi",
+    ),
     "zh": ("问题：越南的首都是哪里？\n回答：", "河内"),
     "vi": ("Câu hỏi: Thủ đô của Việt Nam là gì?\nTrả lời:", " Hà Nội"),
 }
-
-
-def explained(prompt, answer, others=()):
-    """Tokens of a prompt, their relevance for the answer, and a heading.
-
-    Explained is the token by which the answer parts from all the other options: its first one, or
-    a later one if they begin alike.
-    """
-    ids, *rest = (tokenizer(prompt + text)["input_ids"] for text in (answer, *others))
-    column = len(tokenizer(prompt)["input_ids"])
-    while column < len(ids) - 1 and any(x[: column + 1] == ids[: column + 1] for x in rest):
-        column += 1
-    seen = torch.tensor([ids[: column + 1]])
-    relevance = token_relevance(net, seen, target=column)[0, :column]
-    with torch.no_grad():
-        probabilities = net(input_ids=seen[:, :column]).logits[0, -1].softmax(-1)
-    probability = probabilities[ids[column]]
-    rank = int((probabilities > probability).sum()) + 1
-    token = tokenizer.decode([ids[column]]).strip()
-    heading = f"{token!r} of {answer.strip()!r}: probability {probability:.2f}, rank {rank}"
-    return *figures.readable_tokens(tokenizer, ids[:column], relevance), heading
-
-
-def heatmap(questions):
-    """The heatmap of a question per language, with what is strongest in it as text."""
-    texts, strongest = {}, []
-    for lang, question in questions.items():
-        pieces, relevance, heading = explained(*question)
-        texts[f"{lang}: {heading}"] = (pieces, relevance)
-        top = np.abs(relevance).argsort()[::-1][:3]
-        named = ", ".join(f"{pieces[i].strip()!r} ({relevance[i]:+.2f})" for i in top)
-        strongest.append(f"{lang}: {named}")
-    return figures.token_heatmap(texts, width=6.6), "; ".join(strongest)
-
-
-figure, strongest = heatmap({lang: FACTS[lang] for lang in languages if lang in FACTS})
-figures.show(figure, alt=f"Questions with tokens coloured by relevance. Strongest: {strongest}.")
-
-# %% tags=["hide-input"]
-Markdown(f"Strongest tokens, in logits: {strongest}.")
+facts = {}
+for lang in [x for x in languages if x in FACTS]:
+    facts[lang] = study.explained(net, tokenizer, *FACTS[lang])
+display(*relevance_pages.heatmap(tokenizer, facts, "Questions"))
 
 # %% [markdown]
 # Now a story that the model has never seen, with a question about it: in each language the first
@@ -501,23 +335,11 @@ Markdown(f"Strongest tokens, in logits: {strongest}.")
 # place?
 
 # %%
-names = {lang: TABLES["reading"][lang] for lang in languages}
-loaded = evaluation.load_tasks(list(names.values()), tasks)
+questions = study.reading_questions(languages, settings.tasks)
 stories = {}
-for lang, name in names.items():
-    task = loaded[name]
-    docs = list(task.dataset["test"])
-    doc = next((doc for doc in docs if doc["relation"] == "thing.2"), docs[0])
-    right, *wrong = (
-        task.config.target_delimiter + option
-        for option in sorted(doc["options"], key=doc["options"][doc["answer"]].__ne__)
-    )
-    stories[lang] = (task.doc_to_text(doc), right, wrong)
-figure, strongest = heatmap(stories)
-figures.show(figure, alt=f"Stories with tokens coloured by relevance. Strongest: {strongest}.")
-
-# %% tags=["hide-input"]
-Markdown(f"Strongest tokens, in logits: {strongest}.")
+for lang, question in questions.items():
+    stories[lang] = study.explained(net, tokenizer, *question)
+display(*relevance_pages.heatmap(tokenizer, stories, "Stories"))
 
 # %% [markdown]
 # Look at the rank in the headings before you read anything into the colours. A heatmap explains the
@@ -528,50 +350,20 @@ Markdown(f"Strongest tokens, in logits: {strongest}.")
 # Relevance passes the MLPs' neurons on its way to the input, and there CRANE reads it: activation
 # × gradient of each of the units that `down_proj` reads, added up over the tokens of a text. One
 # text gives one number per neuron. Here is one window in one language, by layer.
+#
+# The table sums up each layer. The figure puts its neurons in order of |relevance|, largest first,
+# and adds them up: the steeper a curve starts, the fewer neurons have most of the layer's
+# relevance.
 
 # %%
-sample = windows[languages[0]][:1]
+first = languages[0]
+sample = windows[first][:1]
 relevance = neuron_relevance(net, sample, objective=objective)[0]
 output = objective_values(net, sample, objective=objective).item()
-ordered = relevance.abs().sort(dim=1, descending=True).values
-covered = (ordered.cumsum(1) / ordered.sum(1, keepdim=True)).numpy()
-by_layer = pd.DataFrame(
-    {
-        "layer": range(len(relevance)),
-        "sum": relevance.sum(1).numpy(),
-        "positive": relevance.clamp(min=0).sum(1).numpy(),
-        "negative": relevance.clamp(max=0).sum(1).numpy(),
-        "sum / output": relevance.sum(1).numpy() / output,
-        "neurons for half of |R|": (covered < 0.5).sum(1) + 1,
-    }
-)
-figures.table(
-    by_layer,
-    f"Relevance of the {relevance.shape[1]:,} neurons of each layer for one window "
-    f"({languages[0]}, output {output:.1f}).",
-    dict.fromkeys(("sum", "positive", "negative", "sum / output"), "{:.2f}"),
-)
+relevance_pages.layers_table(relevance, output, first)
 
 # %%
-figures.show(
-    figures.curves(
-        {
-            f"layer {layer}": (np.arange(1, len(line) + 1), line)
-            for layer, line in enumerate(covered)
-        },
-        xlabel="neurons of the layer, largest |relevance| first",
-        ylabel="share of the layer's |relevance|",
-        level=0.5,
-        level_label="half",
-    ),
-    alt="Cumulative share of absolute relevance against number of neurons, one curve per layer. "
-    "Half is reached with "
-    + ", ".join(
-        f"{int(n)} neurons in layer {layer}"
-        for layer, n in enumerate(by_layer["neurons for half of |R|"])
-    )
-    + ".",
-)
+relevance_pages.coverage_figure(relevance)
 
 # %% [markdown]
 # The layers' sums do not add up to the output, nor should they: relevance that reaches the
@@ -589,53 +381,15 @@ figures.show(
 # unit's relevance each*, and, since kurtosis ignores scale, the same kurtosis.
 
 # %%
-streams = {}
-apart = 0.0
-for ids in windows[languages[0]].split(batch_size):
-    found = {
-        "intermediate": neuron_relevance(net, ids, objective=objective),
-        **neuron_relevance(net, ids, objective=objective, site="projections"),
-    }
-    largest = found["intermediate"].abs().max()
-    for name in ("gate", "up"):
-        apart = max(apart, ((found[name] - found["intermediate"] / 2).abs().max() / largest).item())
-    for name, values in found.items():
-        streams.setdefault(name, StreamingMoments(values.shape[1:])).update(values)
-kurtosis = {name: stream.kurtosis() for name, stream in streams.items()}
-
-# %%
-rows = []
-for name, values in kurtosis.items():
-    same = values.shape == kurtosis["intermediate"].shape
-    difference = (values / kurtosis["intermediate"] - 1).abs() if same else torch.tensor(torch.nan)
-    rows.append(
-        {
-            "site": name,
-            "units": values.numel(),
-            "median kurtosis": values.nanmedian().item(),
-            "largest difference to intermediate": np.nanmax(difference.numpy()) if same else np.nan,
-        }
-    )
-figures.table(
-    pd.DataFrame(rows),
-    f"Kurtosis of relevance at each site over {n_checked} windows ({languages[0]}); relative "
-    "differences, unit by unit.",
-    {"median kurtosis": "{:.2f}", "largest difference to intermediate": "{:.1e}"},
+kurtosis, apart = study.at_both_sites(
+    net,
+    windows[first],
+    objective,
+    batch_size,
 )
-
-# %% tags=["hide-input"]
-Markdown(
-    "Relevance of gate and up outputs differs from half the intermediate unit's by at most "
-    f"{apart:.1e} of the largest value"
-    + (
-        ": the prediction holds, to rounding. Both readings rank these units alike, and masking "
-        "output *i* of the gate, output *i* of the up projection or unit *i* is one and the same "
-        "intervention (SiLU(0) = 0). What `projections` adds are the outputs of `down_proj`: "
-        "other units, namely dimensions that the MLP writes into the residual stream."
-        if apart < 1e-4
-        else ": **the prediction does not hold** for this model, so the sites differ by more than "
-        "scale."
-    )
+display(
+    relevance_pages.sites_table(kurtosis, n_checked, first),
+    relevance_pages.sites_words(apart),
 )
 
 # %% [markdown]
@@ -646,59 +400,17 @@ Markdown(
 # since CRANE goes on with kurtosis, the rank correlation between the neurons' kurtosis under the
 # one and under the other.
 
-
 # %%
-def correlation(a, b):
-    """Pearson correlation along the last dimension."""
-    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
-
-
-agreement, kurtosis_under = {}, {}
-for lang in languages:
-    found = []
-    streams = {rule: StreamingMoments(relevance.shape) for rule in attribution.RULES}
-    for ids in windows[lang].split(batch_size):
-        scores = {
-            rule: neuron_relevance(net, ids, objective=objective, rules=rule)
-            for rule in attribution.RULES
-        }
-        found.append(correlation(*scores.values()))
-        for rule, values in scores.items():
-            streams[rule].update(values)
-    agreement[lang] = torch.cat(found)
-    kurtosis_under[lang] = [streams[rule].kurtosis() for rule in attribution.RULES]
-
-# %%
-rows = []
-for layer in range(len(relevance)):
-    row = {"layer": layer}
-    for lang in languages:
-        a, b = (values[layer].numpy() for values in kurtosis_under[lang])
-        row[f"relevance, {lang}"] = spread(agreement[lang][:, layer], ".2f")
-        row[f"kurtosis, {lang}"] = spearmanr(a, b, nan_policy="omit").statistic
-    rows.append(row)
-rules_table = pd.DataFrame(rows)
-write_table(rules_table, results / "attnlrp_against_gradient.csv")
-figures.table(
-    rules_table,
-    "AttnLRP against the plain gradient, over the neurons of a layer. Relevance: Pearson's r, "
-    f"median and middle 90 % over {n_checked} windows. Kurtosis: Spearman's rank correlation.",
-    {f"kurtosis, {lang}": "{:.2f}" for lang in languages},
+by_layer, agreement = study.rules_against_gradient(
+    net,
+    windows,
+    objective,
+    batch_size,
 )
-
-# %% tags=["hide-input"]
-medians = torch.stack([agreement[lang].nanmedian(0).values for lang in languages])
-ranks = [row[f"kurtosis, {lang}"] for row in rows for lang in languages]
-Markdown(
-    f"The layers' median correlations of relevance go from {medians.min():.2f} to "
-    f"{medians.max():.2f}, the rank "
-    f"correlations of kurtosis from {min(ranks):.2f} to {max(ranks):.2f}. "
-    + (
-        "The rules do not just rescale: which neurons come out on top depends on them."
-        if min(ranks) < 0.9
-        else "On this model the rules change the order of neurons little."
-    )
+write_table(by_layer, results / "attnlrp_against_gradient.csv")
+display(
+    relevance_pages.rules_table(by_layer, n_checked),
+    relevance_pages.rules_words(by_layer, agreement),
 )
 
 # %% [markdown]
@@ -710,67 +422,26 @@ Markdown(
 # much does the choice matter for one window?
 
 # %%
-sample_of = {
-    name: neuron_relevance(net, sample, objective=name)[0] for name in attribution.OBJECTIVES
-}
-rows = []
-for name, values in sample_of.items():
-    top = set(values.flatten().abs().topk(20).indices.tolist())
-    default = set(sample_of["next_token"].flatten().abs().topk(20).indices.tolist())
-    rows.append(
-        {
-            "objective": name,
-            "value explained": objective_values(net, sample, objective=name).item(),
-            "sum over all neurons": values.sum().item(),
-            "correlation with next_token": correlation(
-                values.flatten(), sample_of["next_token"].flatten()
-            ).item(),
-            "shared among the 20 largest": len(top & default),
-        }
-    )
-figures.table(
-    pd.DataFrame(rows),
-    f"Neuron relevance of one window ({languages[0]}) under the three objectives; "
-    f"{relevance.numel():,} neurons.",
-    {
-        "value explained": "{:.2f}",
-        "sum over all neurons": "{:.2f}",
-        "correlation with next_token": "{:.2f}",
-    },
+objectives = study.by_objective(net, sample)
+display(
+    relevance_pages.objectives_table(
+        objectives,
+        relevance.numel(),
+        first,
+    ),
+    relevance_pages.objectives_words(objectives),
 )
 
-# %% tags=["hide-input"]
-alike = {
-    name: correlation(values.flatten(), sample_of["next_token"].flatten()).item()
-    for name, values in sample_of.items()
-    if name != "next_token"
-}
-Markdown(
-    "With the default's, relevance correlates at "
-    + " and ".join(f"{value:.2f} (`{name}`)" for name, value in alike.items())
-    + " over this window's neurons. "
-    + (
-        "So the objective is no detail: it decides which neurons look important."
-        if min(alike.values()) < 0.7
-        else "For this window the objectives largely agree."
-    )
-    + " One window settles nothing; the objective is a parameter of every notebook that uses it."
-)
+# %% [markdown]
+# The same window's *tokens* under each objective. The first two add up over all positions; the last
+# one explains a single prediction, at the end of the window.
 
 # %%
-heat = {}
-for name in attribution.OBJECTIVES:
-    values = token_relevance(net, sample, objective=name)[0]
-    heat[name] = figures.readable_tokens(tokenizer, sample[0], values)
-figures.show(
-    figures.token_heatmap(heat, width=6.6),
-    alt="The same window three times, coloured by token relevance under each objective. Strongest: "
-    + ", ".join(
-        f"{name} {pieces[int(np.abs(values).argmax())].strip()!r}"
-        for name, (pieces, values) in heat.items()
-    )
-    + ".",
-)
+heat = {
+    name: attribution.token_relevance(net, sample, objective=name)[0]
+    for name in attribution.OBJECTIVES
+}
+relevance_pages.objectives_heatmap(tokenizer, sample[0], heat)
 
 # %% [markdown]
 # ## Exercises
@@ -796,7 +467,8 @@ x = torch.tensor([2.0, 1.0])
 h = torch.relu(W @ x)
 y = v @ h
 R_h = pass_back(v, h, y).sum(0)
-print("hidden:", R_h.tolist(), " input:", pass_back(W, x, R_h).sum(0).tolist())
+R_x = pass_back(W, x, R_h).sum(0)
+print("hidden:", R_h.tolist(), " input:", R_x.tolist())
 
 # %% [markdown]
 # ```{solution-end}
@@ -835,31 +507,18 @@ print("hidden:", R_h.tolist(), " input:", pass_back(W, x, R_h).sum(0).tolist())
 # ```
 
 # %%
-shape = models.shape(net)
-width = relevance.shape[1]
-rows = []
+width, rows = relevance.shape[1], []
 for index in relevance.flatten().abs().topk(10).indices.tolist():
     pair = divmod(index, width)
-    with masking.masked(net, NeuronSet.from_pairs([pair], shape)):
-        left = objective_values(net, sample, objective=objective).item()
-    rows.append((*pair, relevance[pair].item(), output - left))
-removal = pd.DataFrame(rows, columns=["layer", "neuron", "relevance", "lost when masked"])
-figures.table(
-    removal,
-    f"One window ({languages[0]}): a neuron's share of the output, and what the output loses "
-    "without it.",
-    {"relevance": "{:+.2f}", "lost when masked": "{:+.2f}"},
-)
-
-# %% tags=["hide-input"]
-signs = int((np.sign(removal["relevance"]) == np.sign(removal["lost when masked"])).sum())
-together = np.corrcoef(removal["relevance"], removal["lost when masked"])[0, 1]
-Markdown(
-    f"Correlation over these neurons {together:.2f}; the sign agrees for {signs} of "
-    f"{len(removal)}. Relevance hands out the output as it is, with all other neurons at work. "
-    "Removal asks what the *rest* does without the neuron: norms rescale, attention looks "
-    "elsewhere, later layers make up for it or derail. The two are different questions, and this "
-    "is why CRANE uses relevance to *propose* neurons and masking to decide."
+    alone = NeuronSet.from_pairs([pair], pipeline.shape)
+    with masking.masked(net, alone):
+        left = objective_values(net, sample, objective=objective)
+    rows.append((*pair, relevance[pair].item(), output - left.item()))
+columns = ["layer", "neuron", "relevance", "lost when masked"]
+removal = pd.DataFrame(rows, columns=columns)
+display(
+    relevance_pages.removal_table(removal, first),
+    relevance_pages.removal_words(removal),
 )
 
 # %% [markdown]

@@ -6,67 +6,44 @@
 # merely hurts; and say what a masked model answers instead.
 #
 # **It assumes** sets of neurons and how they are masked ([notebook 03](03_selecting_and_masking)),
-# and [Equations 3 to 5](../book/method). **It takes** about five minutes on the testbed, nearly all
+# and [Equations 3 to 5](method). **It takes** about five minutes on the testbed, nearly all
 # of it for evaluating every mask on six tasks and on held-out text, and half an hour to read.
 # **It covers** §3.4, §3.5, §4.2, §4.3 and §5.2 of the paper {cite:p}`le2026crane`, Table 1 and
 # Figure 4.
 
 # %% tags=["parameters", "hide-input"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
-offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
-perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
-text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
-deduplicate = True  # leave out documents that have occurred before
-corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-tasks = "data/testbed/tasks"  # folder of lm-eval task files
-benchmarks = "testbed"  # testbed, or harness: lm-eval's MMLU, C-Eval and Belebele
-num_fewshot = None  # examples before each question; None: what the definition says
-benchmark_backend = "huggingface"  # what scores the harness's benchmarks: huggingface or vllm
-benchmark_data = None  # folder with copies of the harness's data sets; None: the hub's cache
-n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
-score = "activation_x_gradient"  # what is stored per neuron and token
-reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
-normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
-rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-task_limit = None  # items per task; None: all
+n_perplexity = 200  # windows per language that perplexity is measured on
 n_answers = 50  # items per task that the model answers freely under each mask
 answer_tokens = 12  # tokens of a free answer
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 import json
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from crane_core import metrics
+from crane_core.interventions import UNTOUCHED
+from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import figures, readouts
+from crane_lab.show import readouts, table1_page, table_pages
+from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
+paper = pipeline.tables["paper"]
 results = Path(run_dir) / "results"
 names = language_names(settings.languages)
-
 
 # %% [markdown]
 # ## The rows: which neurons, and how many
@@ -87,42 +64,30 @@ names = language_names(settings.languages)
 # CRANE's is LAPE matched ([choice](choice-budget)).
 
 # %%
-interventions = pipeline.interventions()
-provenance = json.dumps(pipeline.provenance(), ensure_ascii=False, indent=1, sort_keys=True)
-write_text(results / "provenance.json", provenance + "\n")  # texts, items, licences, checksums
+interventions = pipeline.rows()
+one_each = comparisons.one_of_each(interventions)
+changes = [pipeline.logit_change(row.intervention) for row in one_each]
+display(
+    table1_page.masks_table(one_each, changes, pipeline.shape),
+    table1_page.sizes_in_words(one_each, names),
+)
 
-# %% tags=["hide-input"]
-total = int(np.prod(pipeline.shape["intermediate"]))
-rows = [
-    {
-        "method": row.method,
-        "mask": row.language,
-        "n": len(row.neurons),
-        "share of all": len(row.neurons) / total,
-        "by layer": ", ".join(str(n) for n in row.neurons.counts("intermediate").tolist()),
-        "largest change of a logit": pipeline.logit_change(row.neurons),
-    }
-    for row in interventions
-    if row.seed in (None, *settings.random_seeds[:1])
-]
-display(
-    figures.table(
-        pd.DataFrame(rows),
-        f"Neurons masked, of {total:,} (random: the first seed). A mask that is at work changes "
-        "logits",
-        {"n": "{:,}", "share of all": "{:.1%}", "largest change of a logit": "{:.2f}"},
-    )
+# %% [markdown]
+# The last column is a check, not a result. Before any mask is evaluated the pipeline runs one text
+# per language with it and without, and takes the largest change of any logit. A hook that sits on
+# the wrong module changes nothing, and every table after it would say, wrongly, that the mask does
+# no harm. So a mask that selects neurons and changes no logit is an error.
+#
+# Where texts and items come from, with their licences and checksums, is kept beside the results.
+
+# %%
+provenance = json.dumps(
+    pipeline.provenance(),
+    ensure_ascii=False,
+    indent=1,
+    sort_keys=True,
 )
-sizes = pd.DataFrame(rows).groupby("method", sort=False)["n"].apply(list)
-display(
-    Markdown(
-        "LAPE as released masks "
-        + ", ".join(f"{n:,}" for n in sizes["LAPE"])
-        + f" neurons ({', '.join(names.values())}), CRANE "
-        + ", ".join(f"{n:,}" for n in sizes["CRANE"])
-        + "."
-    )
-)
+write_text(results / "provenance.json", provenance + "\n")
 
 # %% [markdown]
 # ## Evaluating every mask
@@ -133,28 +98,16 @@ display(
 # for their difference need the pairs.
 
 # %%
-by_site = {
-    "intermediate": pipeline.evaluated(interventions),
-    "projections": pipeline.evaluated(pipeline.interventions("projections")),
-}
-evaluated = by_site["intermediate"]
-
-# %% tags=["hide-input"]
-items = {site: found.items() for site, found in by_site.items()}
-seeds = {site: found.seeds(pipeline.tables["paper"]) for site, found in by_site.items()}
-write_table(items["intermediate"], results / "items_table1.parquet")
-write_table(items["projections"], results / "items_table1_projections.parquet")
-write_table(seeds["intermediate"], results / "table1_seeds.csv")
-write_table(seeds["projections"], results / "table1_projections_seeds.csv")
-per_task = items["intermediate"].query("method == 'Org'").groupby("task", sort=False).size()
-masks = [len(found.interventions) for found in by_site.values()]
-display(
-    Markdown(
-        f"{sum(masks) + 1} evaluations: the unmasked model, {masks[0]} masks of intermediate "
-        f"neurons and {masks[1]} of projections, each on {len(per_task)} tasks "
-        f"({per_task.sum():,} items) and on {settings.n_perplexity} held-out windows per language."
-    )
-)
+evaluated = pipeline.evaluated(interventions)
+literal = pipeline.evaluated(pipeline.rows("projections"))
+by_site = {"intermediate": evaluated, "projections": literal}
+items, literal_items = evaluated.items(), literal.items()
+seeds, literal_seeds = evaluated.seeds(paper), literal.seeds(paper)
+write_table(items, results / "items_table1.parquet")
+write_table(literal_items, results / "items_table1_projections.parquet")
+write_table(seeds, results / "table1_seeds.csv")
+write_table(literal_seeds, results / "table1_projections_seeds.csv")
+table1_page.evaluations(by_site, settings.n_perplexity)
 
 # %% [markdown]
 # ## Table 1
@@ -167,30 +120,22 @@ display(
 # from those means.
 
 # %%
-table1 = evaluated.table(pipeline.tables["paper"])
+table1 = evaluated.table(paper)
 write_table(table1, results / "table1.csv")
-
-
-# %% tags=["hide-input"]
-display(
-    figures.table(
-        readouts.shown(table1, settings.languages),
-        "Table 1, ours: accuracy on "
-        + ", ".join(pipeline.tables["paper"][x] for x in settings.languages)
-        + " and LangSpec-F1. For random masks the range is that over "
-        f"{len(settings.random_seeds)} seeds, for the others the interval is a 95 % one from "
-        "paired bootstrap over items",
-    )
+asked = ", ".join(paper[x] for x in names)
+table_pages.results_table(
+    table1,
+    names,
+    f"Table 1, ours: accuracy on {asked} and LangSpec-F1",
+    n_seeds=len(settings.random_seeds),
 )
-published = pd.read_csv("data/published/table1.csv").fillna({"mask_language": ""})
-display(
-    figures.table(
-        published.rename(columns={"mask_language": "mask", "langspec_f1": "LangSpec-F1"}),
-        "Table 1, published (Llama-2-7B): MMLU (en), C-Eval (zh), Belebele (vi). No number of "
-        "neurons, no interval and no LAPE at CRANE's budget is printed",
-        dict.fromkeys(["en", "zh", "vi", "LangSpec-F1"], "{:.4f}"),
-    )
-)
+
+# %% [markdown]
+# And this is the table as the paper prints it.
+
+# %%
+published = audit.read_scores("1")
+table_pages.printed_table("1", published)
 
 # %% [markdown]
 # Compare the *patterns* of the two tables, not their numbers: the models, the tasks and the number
@@ -202,29 +147,17 @@ display(
 # made for. A mask that does what CRANE is after has its darkest orange in the outlined cell and
 # next to nothing beside it.
 
-# %% tags=["hide-input"]
-figures.show(
-    figures.fig4_heatmap(
-        table1,
-        settings.languages,
-        labels={x: pipeline.tables["paper"][x] for x in settings.languages},
-        title="Ours, testbed: site intermediate",
-    ),
-    alt="Heatmap of drops in accuracy under each mask with bars of LangSpec-F1, on our testbed. "
-    + readouts.drops_in_words(table1, settings.languages),
+# %%
+display(
+    table_pages.drops_figure(table1, names, "Ours, testbed", paper),
+    table_pages.published_drops("1", published),
 )
 
-# %% tags=["hide-input"]
-figures.show(
-    figures.fig4_heatmap(
-        published,
-        ["en", "zh", "vi"],
-        labels={"en": "MMLU (en)", "zh": "C-Eval (zh)", "vi": "Belebele (vi)"},
-        title="Published (Llama-2-7B), drawn from the paper's Table 1",
-    ),
-    alt="The same heatmap drawn from the published Table 1 for Llama-2-7B. "
-    + readouts.drops_in_words(published, ["en", "zh", "vi"]),
-)
+# %% [markdown]
+# The bars at the right sum a row up as LangSpec-F1, with its interval. A long bar needs two things:
+# a drop in the outlined cell that is large for where that language started, and no drop beside it
+# that comes close. A row that is orange throughout has a bar, too, if its outlined cell lost much:
+# how selective a mask is stands in the cells, and only partly in the bar.
 
 # %% [markdown]
 # ## What LangSpec-F1 cannot see
@@ -235,34 +168,18 @@ figures.show(
 # positive, and it cannot be negative when the target happens to gain. **The null value of
 # LangSpec-F1 is not zero**, and it grows with what a mask of that size costs anyway.
 
-# %% tags=["hide-input"]
-null, marks = readouts.null_and_marks(table1, seeds["intermediate"], names)
+# %%
+title = "LangSpec-F1 of random masks of CRANE's size"
 display(
-    figures.show(
-        figures.f1_strip(null, marks, "LangSpec-F1 of random masks of CRANE's size"),
-        alt="LangSpec-F1 of random masks, one row per masked language. "
-        + readouts.strip_in_words(null, marks),
-    )
+    table_pages.random_strip(table1, seeds, names, title),
+    table1_page.random_in_words(seeds),
 )
-every = np.concatenate(list(null.values()))
-chance = dict.fromkeys(settings.languages, 0.25)
-org = {x: float(table1.loc[0, x]) for x in settings.languages}
-floor = {x: metrics.langspec_f1(org, chance, x).f1 for x in settings.languages}
-if len(every):
-    display(
-        Markdown(
-            f"Of {len(every)} random masks {int((every > 0).sum())} have a positive LangSpec-F1; "
-            f"the mean is {every.mean():.3f}, the largest {every.max():.3f}."
-        )
-    )
-display(
-    Markdown(
-        "Nor does a high value mean that a mask is specific. One that takes *every* language to "
-        "chance, as unspecific as a mask can be, would score "
-        + ", ".join(f"{value:.3f} ({names[x]})" for x, value in floor.items())
-        + ": its precision is what the unmasked scores happen to give, and its recall is high."
-    )
-)
+
+# %%
+org = table1.loc[0, settings.languages].astype(float).to_dict()
+chance = dict.fromkeys(org, 0.25)  # four options, guessed
+at_chance = {x: metrics.langspec_f1(org, chance, x).f1 for x in org}
+table1_page.all_at_chance(at_chance, names)
 
 # %% [markdown]
 # The random dots are the yardstick for CRANE's mark in the same row. (LAPE as released has another
@@ -277,15 +194,11 @@ display(
 # the numbers.
 
 # %%
-verdicts = readouts.verdicts(items["intermediate"], table1, pipeline.tables["paper"])
+verdicts = comparisons.verdicts(items, table1, paper)
 write_table(verdicts, results / "table1_verdicts.csv")
-
-# %% tags=["hide-input"]
-lines = [readouts.sentence(row, names) for row in verdicts.to_dict("records")]
-display(Markdown("\n".join(f"- {line}" for line in lines)))
-methods = [m for m in dict.fromkeys(verdicts["method"]) if m != "Random"]
 display(
-    Markdown("In short:\n\n" + "\n".join(f"- {readouts.summary(verdicts, m)}" for m in methods))
+    table_pages.mask_by_mask(verdicts, names, fold=False),
+    table_pages.by_method(verdicts, "In short:"),
 )
 
 # %% [markdown]
@@ -301,113 +214,55 @@ display(
 #
 # There is a second catch: benchmarks differ in how much *any* mask can move them.
 
-# %% tags=["hide-input"]
-gate = Path(settings.tasks).parent / "gate.csv"
-if gate.exists():
-    curve = pd.read_csv(gate)
-    curve = curve.groupby(["task", "fraction"])["accuracy"].mean().unstack()
-    lost = (curve[0.0] - curve[curve.columns[-1]]).sort_values()
-    line = (
-        f"Random masks of {curve.columns[-1]:.0%} of the neurons (from the testbed's gate) cost "
-        + ", ".join(f"{task} {100 * drop:.1f} points" for task, drop in lost.items())
-        + ". "
-    )
-    least, most = lost.iloc[0], lost.iloc[-1]
-    if least < most / 3:
-        line += (
-            f"A mask that did the same harm everywhere would seem to spare {lost.index[0]} beside "
-            f"{lost.index[-1]}, because the benchmarks differ and not because the languages do."
-        )
-        if lost.index[0].startswith("reading"):
-            line += (
-                " (A likely reason: an answer that stands in the passage can be copied by "
-                "attention, and only neurons of the MLPs are masked. Notebook 00 holds reading "
-                "against a mere copier.)"
-            )
-    display(Markdown(line))
+# %%
+table1_page.unequal_benchmarks(Path(settings.tasks).parent / "gate.csv")
 
 # %% [markdown]
 # The testbed can undo both, because its tasks exist in all three languages with the same
 # composition. Here is the same table with the same task everywhere, once for knowledge and once for
 # reading. Same masks, same evaluations; only the columns are chosen differently.
 
-
 # %%
-def both_sites(tables):
-    """Tables of both sites in one, with a last column `site`; the unmasked row once."""
-    found = pd.concat([table.assign(site=site) for site, table in tables.items()])
-    found.loc[found["method"] == "Org", "site"] = ""
-    return found.drop_duplicates(["method", "mask_language", "site"] + ["seed"] * ("seed" in found))
-
-
 parallel = {
-    kind: {site: found.table(pipeline.tables[kind]) for site, found in by_site.items()}
-    for kind in pipeline.tables
+    kind: {site: found.table(own) for site, found in by_site.items()}
+    for kind, own in pipeline.tables.items()
     if kind != "paper"
 }
-for kind, tables in parallel.items():
-    write_table(both_sites(tables), results / f"table1_parallel_{kind}.csv")
+site = "intermediate"
+same_task = {kind: own[site] for kind, own in parallel.items()}
+for kind, own in parallel.items():
+    both = comparisons.both_sites(own)
+    write_table(both, results / f"table1_parallel_{kind}.csv")
+    caption = f"Parallel table: {kind} in every language"
+    display(table_pages.results_table(same_task[kind], names, caption))
 
-# %% tags=["hide-input"]
-for kind, tables in parallel.items():
+# %%
+reach = table_pages.largest_change(same_task.values(), list(names))
+for kind, table in same_task.items():
     display(
-        figures.table(
-            readouts.shown(tables["intermediate"], settings.languages),
-            f"Parallel table: {kind} in every language (site intermediate)",
+        table_pages.drops_figure(
+            table,
+            names,
+            f"Drops in {kind}, the same task in every language (ours)",
+            pipeline.tables[kind],
+            reach=reach,
         )
     )
 
-# %% tags=["hide-input"]
-scores = [tables["intermediate"][settings.languages] for tables in parallel.values()]
-largest = max(float((found - found.iloc[0]).abs().max().max()) for found in scores)
-for kind, tables in parallel.items():
-    display(
-        figures.show(
-            figures.fig4_heatmap(
-                tables["intermediate"],
-                settings.languages,
-                labels={x: pipeline.tables[kind][x] for x in settings.languages},
-                title=f"Drops in {kind}, the same task in every language (ours)",
-                reach=largest,
-            ),
-            alt=f"Heatmap of drops when every language has the {kind} task. "
-            + readouts.drops_in_words(tables["intermediate"], settings.languages),
-        )
-    )
+# %% [markdown]
+# Both figures have one scale of colours, so that noise in one does not look like an effect beside
+# the other. An effect that belongs to a *language* is there in both of them, in the same row. One
+# that belongs to a *kind of task* changes its row with the task. Judged as above:
 
-# %% tags=["hide-input"]
-parallel_verdicts = {
-    kind: readouts.verdicts(items["intermediate"], tables["intermediate"], pipeline.tables[kind])
-    for kind, tables in parallel.items()
+# %%
+same_verdicts = {
+    kind: comparisons.verdicts(items, table, pipeline.tables[kind])
+    for kind, table in same_task.items()
 }
-text = []
-for kind, found in parallel_verdicts.items():
-    text.append(f"\n{kind.capitalize()}:\n")
-    text += [f"- {readouts.summary(found, method)}" for method in methods]
-display(Markdown("\n".join(text)))
-
-
-def holds(found):
-    """For which languages CRANE's mask costs its own language clearly most."""
-    own = found[found["method"] == "CRANE"]
-    return set(own.loc[own["absolute"] == "larger", "mask_language"])
-
-
-in_paper = holds(verdicts)
-in_both = set.intersection(*(holds(found) for found in parallel_verdicts.values()))
-lost = [names[x] for x in settings.languages if x in in_paper - in_both]
-stays = [names[x] for x in settings.languages if x in in_paper & in_both]
-if not in_paper:
-    verdict = (
-        "In the paper-shaped table CRANE's mask cost its own language clearly most for no "
-        "language, so there is nothing that the confound could have produced."
-    )
-else:
-    verdict = "Of what CRANE showed in the paper-shaped table, " + (
-        f"{', '.join(stays)} holds for both tasks" if stays else "nothing holds for both tasks"
-    )
-    verdict += f"; what does not: {', '.join(lost)}." if lost else "."
-display(Markdown(verdict))
+confound = table1_page.confound(verdicts, same_verdicts, names)
+for kind, found in same_verdicts.items():
+    display(table_pages.by_method(found, f"{kind.capitalize()}:"))
+display(table_pages.bullets(confound))
 
 # %% [markdown]
 # ## The other reading of a neuron
@@ -419,48 +274,24 @@ display(Markdown(verdict))
 # of the layer write there. LAPE counts intermediate neurons and has no row here.
 
 # %%
-table1_projections = by_site["projections"].table(pipeline.tables["paper"])
-write_table(table1_projections, results / "table1_projections.csv")
-
-# %% tags=["hide-input"]
-crane_projections = [row for row in by_site["projections"].interventions if row.method == "CRANE"]
+masks = literal.interventions
+crane_literal = [mask for mask in masks if mask.method == "CRANE"]
+table1_literal = literal.table(paper)
+write_table(table1_literal, results / "table1_projections.csv")
 display(
-    figures.table(
-        pd.DataFrame(
-            [
-                {
-                    "mask": row.language,
-                    **{
-                        site: int(row.neurons.counts(site).sum()) for site in ("gate", "up", "down")
-                    },
-                    "share of all down outputs": int(row.neurons.counts("down").sum())
-                    / int(np.prod(pipeline.shape["down"])),
-                }
-                for row in crane_projections
-            ]
-        ),
-        "CRANE's sets at the site projections",
-        {"share of all down outputs": "{:.1%}"},
-    )
-)
-display(
-    figures.table(
-        readouts.shown(table1_projections, settings.languages),
+    table1_page.literal_sets(crane_literal, pipeline.shape),
+    table_pages.results_table(
+        table1_literal,
+        names,
         "Table 1 at the site projections (ours; nothing published)",
-    )
+    ),
 )
-verdicts_projections = readouts.verdicts(
-    items["projections"], table1_projections, pipeline.tables["paper"]
-)
-write_table(verdicts_projections, results / "table1_projections_verdicts.csv")
-display(
-    Markdown(
-        "\n".join(
-            f"- {readouts.sentence(row, names)}"
-            for row in verdicts_projections.query("method == 'CRANE'").to_dict("records")
-        )
-    )
-)
+
+# %%
+told = comparisons.verdicts(literal_items, table1_literal, paper)
+write_table(told, results / "table1_projections_verdicts.csv")
+of_crane = told[told["method"] == "CRANE"]
+table_pages.mask_by_mask(of_crane, names, fold=False)
 
 # %% [markdown]
 # ## Language by language: held-out loss
@@ -472,65 +303,24 @@ display(
 # character), so compare a row's cells with care and a column's cells freely.
 
 # %%
-perplexities = both_sites({site: found.perplexities() for site, found in by_site.items()})
+perplexities = comparisons.both_sites(
+    {site: found.perplexities() for site, found in by_site.items()}
+)
 write_table(perplexities, results / "perplexity.csv")
-losses = readouts.loss_changes(
-    perplexities[perplexities["site"] == "intermediate"], settings.languages
+unmasked = perplexities.iloc[0][settings.languages].to_dict()
+own = perplexities.query("site == 'intermediate'")
+losses = comparisons.loss_changes(own, settings.languages)
+display(
+    table1_page.loss_figure(losses, settings.languages),
+    table1_page.loss_table(losses, unmasked),
+    table1_page.losses_by_method(losses, names),
 )
 
-# %% tags=["hide-input"]
-unmasked = perplexities.iloc[0]
-matrix = np.exp(losses[settings.languages])
-matrix.index = [
-    f"{row.method} · {row.mask_language} (n = {row.n_neurons:,})" for row in losses.itertuples()
-]
-display(
-    figures.show(
-        figures.matrix_heatmap(
-            matrix, row_label="mask", title="Held-out perplexity, masked / unmasked"
-        ),
-        alt="Matrix of held-out perplexity under each mask divided by the unmasked one. "
-        + " ".join(
-            f"{name}: " + ", ".join(f"{x} {row[x]:.2f}" for x in settings.languages) + "."
-            for name, row in matrix.iterrows()
-        ),
-    )
-)
-frame = losses[["method", "mask_language", "n_neurons"]].copy()
-frame.columns = ["method", "mask", "n"]
-for x in settings.languages:
-    frame[x] = [
-        f"{change:+.3f}\u00a0±\u00a0{error:.3f}"
-        for change, error in zip(losses[x], losses[f"{x}_se"], strict=True)
-    ]
-frame["own − most hit other"] = [
-    f"{row.difference:+.3f} [{row.difference_low:+.3f}, {row.difference_high:+.3f}] ({row.other})"
-    for row in losses.itertuples()
-]
-display(
-    figures.table(
-        frame,
-        "Change in held-out loss, nats per token ± standard error over windows (random: mean over "
-        "seeds, with the spread between them added). Unmasked perplexity: "
-        + ", ".join(f"{x} {unmasked[x]:.2f}" for x in settings.languages),
-        {"n": "{:,}"},
-    )
-)
-said = {"larger": "clearly", "smaller": "clearly not", "open": "not settled"}
-display(
-    Markdown(
-        "Is it the masked language whose loss rises most?\n\n"
-        + "\n".join(
-            f"- {method}: "
-            + ", ".join(
-                f"{names[x]} {said[v]}"
-                for x, v in zip(own["mask_language"], own["verdict"], strict=True)
-            )
-            + "."
-            for method, own in losses.groupby("method", sort=False)
-        )
-    )
-)
+# %% [markdown]
+# The figure gives the same changes as factors of perplexity, the exponential of the loss: 1.10 is a
+# tenth more than without a mask, and 1 is no change at all. The table's last column is the test
+# itself: the change in the masked language less that in the language which comes closest (or which
+# is clearly ahead), with its 95 % interval. "Not settled" means that this interval includes zero.
 
 # %% [markdown]
 # ## What does the model answer instead?
@@ -552,26 +342,11 @@ display(
 #   the same word wherever it is on offer has little variety, whatever its position.
 
 # %%
-chosen = readouts.choices(items["intermediate"], readouts.option_texts(pipeline.prepared))
+texts = comparisons.option_texts(pipeline.prepared)
+chosen = comparisons.choice_shares(items, texts)
 write_table(chosen, results / "choices.csv")
-
-# %% tags=["hide-input"]
-task_language = {name: x for table in pipeline.tables.values() for x, name in table.items()}
-chosen["language"] = chosen["task"].map(task_language)
-numbers = ["right", "same", "lost", "gained", "position_bits", "variety"]
-rows = []
-for method, own in chosen.groupby("method", sort=False):
-    own = own[(own["method"] == "Org") | (own["language"] == own["mask_language"])]
-    for x, group in own.groupby("language", sort=False):
-        rows.append({"method": method, "mask and tasks": x, **group[numbers].mean()})
-frame = pd.DataFrame(rows).rename(columns={"position_bits": "position"})
-figures.table(
-    frame,
-    "What is chosen in a language's own tasks (knowledge and reading together) under its own mask; "
-    "Org: no mask. All masks and tasks: choices.csv",
-    dict.fromkeys(["right", "same", "lost", "gained", "variety"], "{:.3f}")
-    | {"position": "{:.2f}"},
-)
+own = comparisons.own_tasks(chosen, pipeline.tables)
+table1_page.chosen_table(own)
 
 # %% [markdown]
 # ### Left to speak
@@ -582,96 +357,38 @@ figures.table(
 # The language is told by script; plain letters, which may be English or Vietnamese, by the words of
 # the tasks. That is a rough tool, so read each panel against its unmasked row and not against zero.
 
-# %%
-asked = [row for row in interventions if row.seed in (None, *settings.random_seeds[:1])]
-answers = {("Org", ""): pipeline.answers(None, n_answers, answer_tokens)}
-for row in asked:
-    answers[row.method, row.language] = pipeline.answers(row.neurons, n_answers, answer_tokens)
-for row in crane_projections:
-    found = pipeline.answers(row.neurons, n_answers, answer_tokens)
-    answers["CRANE, projections", row.language] = found
 
-free = pd.concat(
-    [found.assign(method=m, mask_language=x) for (m, x), found in answers.items()],
-    ignore_index=True,
-)
-shares = readouts.answer_shares(free)
+# %%
+def answered(intervention=UNTOUCHED):
+    return pipeline.answers(intervention, n_answers, answer_tokens)
+
+
+answers = {("Org", ""): answered()}
+for row in one_each:
+    answers[row.method, row.language] = answered(row.intervention)
+for row in crane_literal:
+    answers["CRANE, projections", row.language] = answered(row.intervention)
+free = comparisons.labelled(answers)
+shares = comparisons.answer_shares(free)
 write_table(free, results / "items_answers.parquet")
 write_table(shares, results / "answers.csv")
-
-# %% tags=["hide-input"]
-panels = {}
-for x in settings.languages:
-    own = shares[shares["language"] == x]
-    bars = own[list(readouts.CATEGORIES)].copy()
-    bars.index = [
-        f"{m} · {y}" if y else m for m, y in zip(own.method, own.mask_language, strict=True)
-    ]
-    panels[f"asked in {names[x]}"] = bars
 display(
-    figures.show(
-        figures.stacked_bars(panels, "share of the free answers"),
-        alt="What free answers are, by language of the question and mask. "
-        + " ".join(
-            f"{panel}, {mask}: "
-            + ", ".join(f"{name} {value:.0%}" for name, value in row.items() if value)
-            + "."
-            for panel, bars in panels.items()
-            for mask, row in bars.iterrows()
-        ),
-    )
+    table1_page.answers_figure(shares, names),
+    table1_page.answers_in_words(shares, names),
 )
 
-# %% tags=["hide-input"]
-before = shares[shares["method"] == "Org"].set_index("language")
-lines = []
-for x in settings.languages:
-    own = shares.query("method == 'CRANE' and mask_language == @x and language == @x").iloc[0]
-    was = before.loc[x]
-    rise = own["other language"] - was["other language"]
-    error = np.sqrt(
-        sum(p * (1 - p) for p in (own["other language"], was["other language"])) / own["n"]
-    )
-    line = (
-        f"- CRANE, {names[x]}, {own['n']} answers in {names[x]}: the right option is named in "
-        f"{own['gold']:.0%} (unmasked {was['gold']:.0%}), a wrong one in {own['wrong option']:.0%} "
-        f"({was['wrong option']:.0%}), another language is used in {own['other language']:.0%} "
-        f"({was['other language']:.0%}). "
-    )
-    line += (
-        "The mask makes it leave the language. "
-        if rise > 1.96 * error
-        else "There is no sign that the mask makes it leave the language. "
-    )
-    line += (
-        f"Its most frequent answer, “{own['favourite']}”, makes up {own['favourite_share']:.0%} "
-        f"(unmasked {was['favourite_share']:.0%})."
-    )
-    lines.append(line)
-display(Markdown("\n".join(lines)))
+# %% [markdown]
+# Shares say how often, not what. Here are the first answers that differ, to be read one by one.
 
-# %% tags=["hide-input"]
-rows = []
-for x in settings.languages:
-    then = answers["Org", ""].query("language == @x").reset_index(drop=True)
-    now = answers["CRANE", x].query("language == @x").reset_index(drop=True)
-    for i in np.flatnonzero(then["text"] != now["text"])[:4]:
-        rows.append(
-            {
-                "mask": x,
-                "item": then.loc[i, "id"],
-                "right answer": then.loc[i, "answer"],
-                "unmasked": then.loc[i, "text"],
-                "masked": now.loc[i, "text"],
-                "now": now.loc[i, "category"],
-            }
+# %%
+table1_page.changed_table(
+    {
+        x: comparisons.changed_answers(
+            answers["Org", ""].query("language == @x"),
+            answers["CRANE", x].query("language == @x"),
         )
-(
-    figures.table(
-        pd.DataFrame(rows), "The first free answers that change under CRANE's mask of the language"
-    )
-    if rows
-    else Markdown("No free answer changes under CRANE's masks.")
+        for x in names
+    }
 )
 
 # %% [markdown]
@@ -693,44 +410,22 @@ for x in settings.languages:
 # ```
 
 # %%
-variants = {
-    "max (Eq. 3)": {},
-    "mean": {"how": "mean"},
-    "sum": {"how": "sum"},
-    "max, relative": {"relative": True},
+f1 = metrics.langspec_f1
+readings = {
+    "max (Eq. 3)": f1,
+    "mean": partial(f1, how="mean"),
+    "sum": partial(f1, how="sum"),
+    "max, relative": partial(f1, relative=True),
 }
-rows = []
-for source, table, used in (
-    ("ours", table1, settings.languages),
-    ("published (Llama-2-7B)", published, ["en", "zh", "vi"]),
-):
-    unmasked_scores = table.iloc[0][used].astype(float).to_dict()
-    for _, row in table.iloc[1:].iterrows():
-        masked_scores = row[used].astype(float).to_dict()
-        found = {
-            name: metrics.langspec_f1(
-                unmasked_scores, masked_scores, row["mask_language"], **how
-            ).f1
-            for name, how in variants.items()
-        }
-        rows.append(
-            {"source": source, "mask": row["mask_language"], "method": row["method"]} | found
-        )
-by_variant = pd.DataFrame(rows)
+compare = partial(comparisons.f1_readings, readings=readings)
+read = {
+    "ours": compare(table1, names),
+    "published (Llama-2-7B)": compare(published, audit.LANGUAGES),
+}
+caption = "LangSpec-F1 under four readings of Eq. 3"
 display(
-    figures.table(
-        by_variant, "LangSpec-F1 under four readings of Eq. 3", dict.fromkeys(variants, "{:.3f}")
-    )
-)
-changed = [
-    f"{names.get(x, x)} ({source})"
-    for (source, x), group in by_variant.groupby(["source", "mask"], sort=False)
-    if len({group.set_index("method")[v].idxmax() for v in variants}) > 1
-]
-Markdown(
-    f"The best method changes for {', '.join(changed)}."
-    if changed
-    else "The best method is the same under all four, for every language, ours and published."
+    table_pages.readings_table(read, caption),
+    table_pages.best_by_reading(read, names),
 )
 
 # %% [markdown]
@@ -752,29 +447,11 @@ Markdown(
 # ```
 
 # %%
-rng = np.random.default_rng(settings.seed)
-rows = []
-for n in (int(per_task.iloc[0]), 70):
-    found = []
-    for _ in range(1000):
-        scores = {}
-        for x in org:
-            lost, gained = rng.binomial(n, 0.05), rng.binomial(n, 0.05)
-            scores[x] = min(1.0, max(0.0, org[x] - (lost - gained) / n))
-        found.append(metrics.langspec_f1(org, scores, settings.languages[0]).f1)
-    rows.append(
-        {
-            "items": n,
-            "mean": np.mean(found),
-            "95th percentile": np.quantile(found, 0.95),
-            "share above 0": np.mean(np.array(found) > 0),
-        }
-    )
-figures.table(
-    pd.DataFrame(rows),
-    f"LangSpec-F1 of 1,000 masks without effect, target {names[settings.languages[0]]}",
-    {"mean": "{:.3f}", "95th percentile": "{:.3f}", "share above 0": "{:.0%}"},
-)
+target = settings.languages[0]
+sizes = len(evaluated.scored(paper).before[target]), 70
+start = org[target]
+simulated = {n: audit.null_f1(n, 0.1, start) for n in sizes}
+table1_page.simulated_table(simulated, names[target])
 
 # %% [markdown]
 # About half of the time the target happens to lose, and then the score is positive. With few items
@@ -786,29 +463,14 @@ figures.table(
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["hide-input"]
-f1 = {m: v.set_index("mask_language")["langspec_f1"] for m, v in verdicts.groupby("method")}
-ahead = [names[x] for x in settings.languages if f1["CRANE"][x] > f1["LAPE matched"][x]]
-clear = {
-    method: [names[x] for x in own.loc[own["verdict"] == "larger", "mask_language"]]
-    for method, own in losses.groupby("method", sort=False)
-}
-display(
-    Markdown(
-        f"- {readouts.summary(verdicts, 'CRANE')} At equal budgets its LangSpec-F1 is larger than "
-        + (f"LAPE's for {', '.join(ahead)}" if ahead else "LAPE's for no language")
-        + ". The published table has CRANE ahead of LAPE and of Random for en and vi, and behind "
-        "Random for zh.\n"
-        "- By held-out loss, the masked language is hit clearly most for "
-        + "; ".join(
-            f"{', '.join(found) if found else 'no language'} ({method})"
-            for method, found in clear.items()
-        )
-        + f".\n- {verdict}\n"
-        "- The intervals are over items, and the range of the random rows over masks. Neither "
-        "covers the choice of texts that the neurons were selected on, nor another training run "
-        "of the model."
-    )
+# %%
+table_pages.bullets(
+    readouts.at_equal_budgets(verdicts, names, published),
+    table1_page.losses_in_words(losses, names),
+    confound,
+    "The intervals are over items, and the range of the random rows "
+    "over masks. Neither covers the choice of texts that the neurons "
+    "were selected on, nor another training run of the model.",
 )
 
 # %% [markdown]

@@ -10,58 +10,33 @@
 # {cite:p}`le2026crane` and Table 2.
 
 # %% tags=["parameters", "hide-input"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
-dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
-offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
-perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
-text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
-deduplicate = True  # leave out documents that have occurred before
-corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-tasks = "data/testbed/tasks"  # folder of lm-eval task files
-benchmarks = "testbed"  # testbed, or harness: lm-eval's MMLU, C-Eval and Belebele
-num_fewshot = None  # examples before each question; None: what the definition says
-benchmark_backend = "huggingface"  # what scores the harness's benchmarks: huggingface or vllm
-benchmark_data = None  # folder with copies of the harness's data sets; None: the hub's cache
-n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
-score = "activation_x_gradient"  # what is stored per neuron and token
-reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
-normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
-rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
 questions = "data/questions"  # folder with <language>.txt, one open question per line
 n_questions = None  # questions per language; None: all
-engine = "huggingface"  # what generates answers: huggingface or vllm
 max_new_tokens = 96  # tokens of an answer at most
 repetition_penalty = 1.1  # makes tokens that were used already less likely; 1: no penalty
-context = None  # tokens of question and answer together; None: the model's positions
-tensor_parallel_size = 1  # GPUs that vLLM divides the model among
 judge = "rubric"  # who grades answers: rubric (testbed only) or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
-judge_prompt = None  # file with the judge's instructions; None: those of crane_lab.engines.judging
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
+import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown, display
 
 from crane_core import metrics
-from crane_lab.engines import generation, judging
+from crane_lab import audit
+from crane_lab.engines import generation
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import figures, readouts
+from crane_lab.show import open_page, readouts, table_pages
+from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.testbed.rubric import SUBSCORES
 from crane_lab.texts.languages import language_names
@@ -70,7 +45,7 @@ settings = Settings.of(globals())
 pipeline = Pipeline(settings)
 results = Path(run_dir) / "results"
 names = language_names(settings.languages)
-interventions = pipeline.interventions()
+interventions = pipeline.rows()
 
 # %% [markdown]
 # ## What is asked
@@ -86,20 +61,14 @@ interventions = pipeline.interventions()
 # answer ends where it ends the text or asks a question of its own. Decoding is greedy with a
 # repetition penalty of 1.1, as in §4.4.
 
-# %% tags=["hide-input"]
+# %%
 asked = pipeline.asked
-per_language = asked.groupby("language", sort=False).size()
-shown = asked[asked["cluster"].isin(asked["cluster"].unique()[[0, -1]])]
+one = asked["question"].iloc[0]
+prompt = generation.prompts(pipeline.tokenizer, [one], chat=False)[0]
 display(
-    figures.table(
-        shown[["language", "id", "question"]],
-        f"The first and the last of {per_language.iloc[0]} questions per language",
-    )
+    open_page.questions_table(asked),
+    open_page.framed(pipeline.tokenizer.decode(prompt)),
 )
-framed = pipeline.tokenizer.decode(
-    generation.prompts(pipeline.tokenizer, [shown.iloc[0]["question"]], False)[0]
-)
-Markdown(f"What the model reads, with the token that begins every text:\n\n```text\n{framed}\n```")
 
 # %% [markdown]
 # ## The judge
@@ -120,18 +89,13 @@ Markdown(f"What the model reads, with the token that begins every text:\n\n```te
 # truth or relevance: a sound sentence that is false still differs from noise. Here is one answer
 # taken apart.
 
-# %% tags=["hide-input"]
+# %%
 unmasked = pipeline.graded()
 if settings.judge == "rubric":
-    example = unmasked.iloc[0]
-    display(Markdown(f"**{example['question']}** “{example['text']}”"))
-    parts = pd.DataFrame(
-        pipeline.judge.explain(example["language"], example["question"], example["text"])
-    )
-    parts["true"] = parts["true"].map({True: "true", False: "false"}).fillna("nothing stated")
-    display(figures.table(parts[["sentence", "relation", "value", "true"]], "Sentence by sentence"))
-    scored = ", ".join(f"{name.removesuffix('_score')} {example[name]:.2f}" for name in SUBSCORES)
-    display(Markdown(f"Its parts: {scored}. Its grade: {example['score']:.2f}."))
+    answer = unmasked.iloc[0].to_dict()
+    said = [answer[key] for key in ("language", "question", "text")]
+    explained = pipeline.judge.explain(*said)
+    display(*open_page.taken_apart(answer, explained))
 
 # %% [markdown]
 # ### Does the judge grade as a reader would?
@@ -144,23 +108,16 @@ if settings.judge == "rubric":
 # agree with each other more than two people would. Their grades and remarks are in
 # `data/testbed/hand_scored.csv`: grade some yourself and compare.
 
-# %% tags=["hide-input"]
-hand_file = Path("data/testbed/hand_scored.csv")
-if settings.judge == "rubric" and hand_file.exists():
-    hand = pd.read_csv(hand_file, keep_default_na=False)
-    hand = hand[hand["language"].isin(settings.languages)].reset_index(drop=True)
+# %%
+if settings.judge == "rubric":
+    file = "data/testbed/hand_scored.csv"
+    hand = pd.read_csv(file, keep_default_na=False)
+    hand = hand[hand["language"].isin(names)].reset_index(drop=True)
     hand["rubric"] = pipeline.judge.score(hand)["score"].to_numpy()
-    agreement = readouts.agreement(hand, ["rubric", "reader_1", "reader_2"])
+    graders = ["rubric", "reader_1", "reader_2"]
+    agreement = comparisons.grader_agreement(hand, graders)
     write_table(agreement, results / "judge_agreement.csv")
-    display(
-        figures.table(
-            agreement,
-            "Agreement of the rubric with the readers, and of the readers with each other. "
-            "Correlation: Spearman's, with a 95 % interval; within 1, within 2: shares of answers "
-            "graded so near; difference: mean of the first less the second",
-            {"within 1": "{:.0%}", "within 2": "{:.0%}", "difference": "{:+.2f}"},
-        )
-    )
+    display(open_page.graders_table(agreement))
 
 # %% [markdown]
 # The row to compare with is that of the two readers: where they differ, no rubric can agree with
@@ -184,57 +141,27 @@ table2, seeds, items = judged.table(), judged.seeds(), judged.items()
 write_table(table2, results / "table2.csv")
 write_table(seeds, results / "table2_seeds.csv")
 write_table(items, results / "items_table2.parquet")
-
-# %% tags=["hide-input"]
+published = audit.read_scores("2")
+n, n_seeds = len(asked) // len(names), len(settings.random_seeds)
+grader, grades = pipeline.judge.name, readouts.GRADE
 display(
-    figures.table(
-        readouts.shown(table2, settings.languages, 2),
-        f"Table 2, ours: mean grade (1 to 10, judge: {pipeline.judge.name}) of "
-        f"{per_language.iloc[0]} answers per language and LangSpec-F1. In brackets 95 % intervals "
-        "from paired bootstrap over questions; for random masks the range over "
-        f"{len(settings.random_seeds)} seeds",
-    )
-)
-published = pd.read_csv("data/published/table2.csv").fillna({"mask_language": ""})
-display(
-    figures.table(
-        published.rename(columns={"mask_language": "mask", "langspec_f1": "LangSpec-F1"}),
-        "Table 2, published (Llama-2-7B, graded by GPT-4o)",
-        dict.fromkeys(["en", "zh", "vi", "LangSpec-F1"], "{:.4f}"),
-    )
-)
-report = judging.judge_report(unmasked)
-missing = int(items["score"].isna().sum())
-display(
-    Markdown(
-        f"{len(items):,} answers were graded; {missing} got no grade that could be read. Without a "
-        "mask "
-        + ", ".join(
-            f"{(~own['in_language']).sum()} of {len(own)} in {names[x]}"
-            for x, own in unmasked.groupby("language", sort=False)
-        )
-        + " came in another language."
-    )
+    table_pages.grades_table("2", table2, names, n, grader, n_seeds),
+    table_pages.printed_table("2", published),
+    open_page.graded_in_words(items, names),
 )
 
 # %% [markdown]
 # The published grades start low, at 1.9 to 3.2, on a scale whose bottom is 1: a base model of 2023
-# does not answer GPT-4o's way, and there is little left to lose. Ours start near 7. LangSpec-F1
-# takes the score itself for what can be lost (Equation 4 divides by it), though no mask can take
-# more than the score above 1.
+# does not answer GPT-4o's way, and there is little left to lose. Where ours start stands in the row
+# *Org*: the further above 1, the more a mask can take. LangSpec-F1 takes the score itself for what
+# can be lost (Equation 4 divides by it), though no mask can take more than the score above 1.
 
-# %% tags=["hide-input"]
-for table, title, own in (
-    (table2, "Ours, testbed base", settings.languages),
-    (published, "Published (Llama-2-7B base), drawn from the paper's Table 2", ["en", "zh", "vi"]),
-):
-    display(
-        figures.show(
-            figures.fig4_heatmap(table, own, unit="grade", title=title),
-            alt=f"Heatmap of drops in grade under each mask, with bars of LangSpec-F1. {title}. "
-            + readouts.drops_in_words(table, own, 2),
-        )
-    )
+# %%
+title = "Ours, testbed base"
+display(
+    table_pages.drops_figure(table2, names, title, unit=grades),
+    table_pages.published_drops("2", published),
+)
 
 # %% [markdown]
 # ### Against chance
@@ -242,22 +169,21 @@ for table, title, own in (
 # Clipping at zero makes the score of a mask without purpose positive (notebook 04). With 70
 # questions instead of 640 items there is more noise, and so more of this.
 
-# %% tags=["hide-input"]
-null, marks = readouts.null_and_marks(table2, seeds, names)
-display(
-    figures.show(
-        figures.f1_strip(null, marks, "LangSpec-F1 in open-ended answers, random masks as dots"),
-        alt="LangSpec-F1 of random masks of CRANE's size as dots, other methods marked. "
-        + readouts.strip_in_words(null, marks),
-    )
+# %%
+open_tasks = {x: f"open_{x}" for x in names}
+verdicts = comparisons.verdicts(
+    items,
+    table2,
+    open_tasks,
+    value="score",
 )
-tasks_open = {x: f"open_{x}" for x in settings.languages}
-verdicts = readouts.verdicts(items, table2, tasks_open, value="score")
 write_table(verdicts, results / "table2_verdicts.csv")
-methods = [m for m in dict.fromkeys(verdicts["method"]) if m != "Random"]
-display(Markdown("\n".join(f"- {readouts.summary(verdicts, m)}" for m in methods)))
-lines = [readouts.sentence(row, names, readouts.GRADE) for row in verdicts.to_dict("records")]
-display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
+title = "LangSpec-F1 in open-ended answers, random masks as dots"
+display(
+    table_pages.random_strip(table2, seeds, names, title),
+    table_pages.by_method(verdicts),
+    table_pages.mask_by_mask(verdicts, names, grades),
+)
 
 # %% [markdown]
 # ## What gets worse?
@@ -266,21 +192,12 @@ display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
 # (relevance), breaks down (form, variety) or changes language. Each row is a mask in its own
 # language; random masks are averaged.
 
-# %% tags=["hide-input"]
+# %%
 if settings.judge == "rubric":
-    parts = readouts.own_language(items, [*SUBSCORES, "score"])
+    columns = [*SUBSCORES, "score"]
+    parts = comparisons.own_language(items, columns)
     write_table(parts, results / "table2_parts.csv")
-    display(
-        figures.table(
-            parts.rename(columns={"language": "asked in"}).rename(
-                columns=lambda name: name.removesuffix("_score")
-            ),
-            "Means of the rubric's parts under a language's own mask (Org: none)",
-            dict.fromkeys(
-                [name.removesuffix("_score") for name in SUBSCORES] + ["score"], "{:.2f}"
-            ),
-        )
-    )
+    display(open_page.parts_table(parts))
 
 # %% [markdown]
 # ## Which language do the answers come in?
@@ -288,18 +205,11 @@ if settings.judge == "rubric":
 # If a set of neurons held a language together, its mask might make the model answer in another one.
 # Rows are masks, panels the language of the question, and columns the language of the answer.
 
-# %% tags=["hide-input"]
+# %%
 spoken = judged.spoken()
 write_table(spoken, results / "table2_languages.csv")
-panels = readouts.spoken_panels(spoken, names)
-display(
-    figures.show(
-        figures.shares_heatmap(panels, "language of the answer (share of answers)"),
-        alt="Share of answers by their language, one panel for each language of the question. "
-        + readouts.left_language(spoken, names),
-    )
-)
-display(Markdown(readouts.left_language(spoken, names)))
+stays = readouts.left_language(spoken, names)
+display(table_pages.spoken_figure(spoken, names), Markdown(stays))
 
 # %% [markdown]
 # ## Judge for yourself
@@ -307,20 +217,9 @@ display(Markdown(readouts.left_language(spoken, names)))
 # Three answers, unmasked and masked. To keep us from choosing, it is the first question of every
 # language; the masks are those made for that language, and the first seed of the random ones.
 
-# %% tags=["hide-input"]
-for x in settings.languages:
-    first = asked.loc[asked["language"] == x, "id"].iloc[0]
-    rows = items[(items["id"] == first) & items["mask_language"].isin(["", x])]
-    rows = rows[rows["seed"].isin([-1, *settings.random_seeds[:1]])]
-    display(
-        figures.table(
-            rows[["method", "text", "score"]]
-            .replace({"method": {"Org": "none"}})
-            .rename(columns={"method": "mask", "text": "answer"}),
-            f"{names[x]}: {rows['question'].iloc[0]}",
-            {"score": "{:.2f}"},
-        )
-    )
+# %%
+for x, name in names.items():
+    display(open_page.answers_table(items, x, name))
 
 # %% [markdown]
 # ## Exercises
@@ -339,30 +238,18 @@ for x in settings.languages:
 # ```
 
 # %%
-rows = []
-for source, table, own in (
-    ("ours", table2, settings.languages),
-    ("published", published, ["en", "zh", "vi"]),
-):
-    org = table.iloc[0][own].astype(float)
-    for row in table.iloc[1:].to_dict("records"):
-        masked = pd.Series({x: float(row[x]) for x in own})
-        found = {
-            name: metrics.langspec_f1(
-                (org - floor).to_dict(),
-                (masked - floor).clip(lower=0).to_dict(),
-                row["mask_language"],
-            ).f1
-            for name, floor in (("from 0", 0), ("from 1", 1))
-        }
-        rows.append(
-            {"source": source, "method": row["method"], "mask": row["mask_language"], **found}
-        )
-figures.table(
-    pd.DataFrame(rows),
-    "LangSpec-F1 with grades counted from 0, as in the paper, and from 1",
-    {"from 0": "{:.3f}", "from 1": "{:.3f}"},
-)
+lowest = dict.fromkeys([*names, *audit.LANGUAGES], 1.0)
+readings = {
+    "from 0": metrics.langspec_f1,
+    "from 1": partial(audit.floor_corrected, floor=lowest),
+}
+compare = partial(comparisons.f1_readings, readings=readings)
+read = {
+    "ours": compare(table2, names),
+    "published": compare(published, audit.LANGUAGES),
+}
+caption = "LangSpec-F1, grades counted from 0 (the paper) and from 1"
+table_pages.readings_table(read, caption)
 
 # %% [markdown]
 # The published grades are close to 1, so counting from 1 changes what share of them a drop is, and
@@ -384,26 +271,12 @@ figures.table(
 # ```
 
 # %%
-import dataclasses
-
-plain = Pipeline(dataclasses.replace(settings, repetition_penalty=1.0), pipeline.store).graded()
-rows = []
-for name, answers in (
-    ("1.1" if repetition_penalty == 1.1 else str(repetition_penalty), unmasked),
-    ("1.0", plain),
-):
-    for x, own in answers.groupby("language", sort=False):
-        interval = metrics.mean_interval(own["score"].dropna())
-        rows.append(
-            {
-                "penalty": name,
-                "language": x,
-                "grade": f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]",
-                "tokens": own["n_tokens"].mean(),
-                "cut off": (own["finish"] == "length").mean(),
-            }
-        )
-figures.table(pd.DataFrame(rows), "Unmasked answers", {"tokens": "{:.1f}", "cut off": "{:.0%}"})
+plain = dataclasses.replace(settings, repetition_penalty=1.0)
+graded = {
+    settings.repetition_penalty: unmasked,
+    1.0: Pipeline(plain, pipeline.store).graded(),
+}
+open_page.penalty_table(graded)
 
 # %% [markdown]
 # ```{solution-end}
@@ -412,18 +285,11 @@ figures.table(pd.DataFrame(rows), "Unmasked answers", {"tokens": "{:.1f}", "cut 
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["hide-input"]
-f1 = {m: v.set_index("mask_language")["langspec_f1"] for m, v in verdicts.groupby("method")}
-ahead = [names[x] for x in settings.languages if f1["CRANE"][x] > f1["LAPE matched"][x]]
-display(
-    Markdown(
-        f"- {readouts.summary(verdicts, 'CRANE')} At equal budgets its LangSpec-F1 is larger than "
-        + (f"LAPE's for {', '.join(ahead)}" if ahead else "LAPE's for no language")
-        + ". In the published table CRANE's is the largest for every language, by most for zh "
-        "(0.4582, Random 0.1422) and by least for vi (0.1322, Random 0.0751).\n"
-        f"- {readouts.summary(verdicts, 'LAPE matched')}\n"
-        f"- {readouts.left_language(spoken, names)}"
-    )
+# %%
+table_pages.bullets(
+    readouts.at_equal_budgets(verdicts, names, published),
+    readouts.summary(verdicts, "LAPE matched"),
+    stays,
 )
 
 # %% [markdown]

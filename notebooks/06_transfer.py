@@ -10,72 +10,34 @@
 # to read. **It covers** §5.4 of the paper {cite:p}`le2026crane`, Tables 3 and 4, Figures 5 and 6.
 
 # %% tags=["parameters", "hide-input"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 chat_model = "data/testbed/chat"  # folder or name of the chat model tuned from it
-dtype = "float32"  # type of the weights: float32, bfloat16 or float16
-device = "cpu"  # where the model runs: cpu, cuda, or auto for a GPU if there is one
-offline = True  # False: weights, corpora and benchmarks may come from the hub
-languages = ["en", "zh", "vi"]  # language codes, in the order of the tables
-corpus = "data/testbed/corpus/attribution"  # folder with <language>.txt to take relevance on
-perplexity_corpus = "data/testbed/corpus/perplexity"  # folder of held-out text for perplexity
-text_column = "text"  # column of JSON lines or Parquet that holds the documents
-max_document_tokens = None  # tokens a document is cut to; None: not cut
-deduplicate = True  # leave out documents that have occurred before
-corpus_documents = 5000  # documents per language that are taken from a corpus on the hub
-tasks = "data/testbed/tasks"  # folder of lm-eval task files
-benchmarks = "testbed"  # testbed, or harness: lm-eval's MMLU, C-Eval and Belebele
-num_fewshot = None  # examples before each question; None: what the definition says
-benchmark_backend = "huggingface"  # what scores the harness's benchmarks: huggingface or vllm
-benchmark_data = None  # folder with copies of the harness's data sets; None: the hub's cache
-n_samples = 1000  # windows of text per language that relevance is taken on
-window = 64  # tokens per window
-batch_size = 50  # windows that are run at once
-seed = 0  # order of the documents, and simulations
-objective = "next_token"  # what relevance explains: next_token, next_token_logprob or last_max
-score = "activation_x_gradient"  # what is stored per neuron and token
-reduction = "sum"  # how a window's tokens become one value per neuron: sum or mean
-normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
-rule = "contrast"  # how neurons are selected: contrast, threshold or top
-threshold = 1.0  # normalised kurtosis above which a neuron is a candidate
-budget = None  # number of neurons to select per language; None: all above the threshold
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
-n_perplexity = 200  # held-out windows per language for perplexity
-task_limit = None  # items per task; None: all
-questions = "data/questions"  # folder with <language>.txt, one open question per line
-n_questions = None  # questions per language; None: all
-engine = "huggingface"  # what generates answers: huggingface or vllm
-max_new_tokens = 96  # tokens of an answer at most
-repetition_penalty = 1.1  # makes tokens that were used already less likely; 1: no penalty
-context = None  # tokens of question and answer together; None: the model's positions
-tensor_parallel_size = 1  # GPUs that vLLM divides the model among
-judge = "rubric"  # who grades answers: rubric (testbed only) or llm
-judge_model = "gpt-4o"  # name of the judging model, for judge llm
-judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
-judge_prompt = None  # file with the judge's instructions; None: those of crane_lab.engines.judging
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from IPython.display import Markdown, display
 
-from crane_core import models
-from crane_core.selection import overlap
+from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import figures, readouts
+from crane_lab.show import readouts, table_pages, transfer_page
+from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table
+from crane_lab.study import transfer
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 base = Pipeline(settings)
 chat = base.on_chat(chat_model)
+paper = base.tables["paper"]
 results = Path(run_dir) / "results"
 names = language_names(settings.languages)
-interventions = base.interventions()
+interventions = base.rows()
 
 # %% [markdown]
 # ## Figure 5: strict transfer
@@ -84,36 +46,30 @@ interventions = base.interventions()
 # neuron 17 of layer 2 exists in both. But is it the same neuron? The paper's test is strict: sets
 # are found on the base model alone, and the very same positions are masked in the chat model.
 
-# %% tags=["hide-input"]
-figures.show(
-    figures.fig5_transfer(),
-    alt="Left, the base model: text in each language gives the kurtosis of relevance, and that the "
-    "set for one language, a few filled circles among the MLP neurons. An arrow carries the same "
-    "indices, layer and neuron, to the chat model on the right, where the same positions are "
-    "crossed out: their outputs are set to zero, the model is asked and evaluated, and LangSpec-F1 "
-    "is computed. Nothing is searched for on the chat model.",
-)
+# %%
+transfer_page.figure5()
+
+# %% [markdown]
+# Two things follow from the test being strict. A set can fail it though the chat model has neurons
+# for that language: tuning may have moved the work elsewhere. And a set can pass it without being
+# about a language: whatever costs both models something, costs it on the chat model, too. For the
+# first there is a search on the chat model itself, at the end of this page; for the second there
+# are random masks in every table.
 
 # %% [markdown]
 # On the testbed the chat model was tuned from the base model on conversations in the three
 # languages, and accepted before any method was run (its card is `data/testbed/README.md`). How far
 # did tuning move the weights that the neurons consist of?
 
-# %% tags=["hide-input"]
-rows = []
-for layer, (before, after) in enumerate(
-    zip(models.mlp_sites(base.model), models.mlp_sites(chat.model), strict=True)
-):
-    row = {"layer": layer}
-    for name in ("gate_proj", "up_proj", "down_proj"):
-        w, v = (getattr(mlp, name).weight.detach().float() for mlp in (before, after))
-        row[name] = float((v - w).norm() / w.norm())
-    rows.append(row)
-figures.table(
-    pd.DataFrame(rows),
-    "Change of the MLP weights by tuning, relative to their size (Frobenius norms)",
-    dict.fromkeys(["gate_proj", "up_proj", "down_proj"], "{:.1%}"),
-)
+# %%
+moved = transfer.weight_changes(base.model, chat.model)
+transfer_page.weights_table(moved)
+
+# %% [markdown]
+# The row $i$ of `gate_proj` and of `up_proj` is what neuron $i$ reads, its column of `down_proj`
+# what it writes. If these moved little, neurons are still much the same vectors, and it makes sense
+# to ask whether they keep their role. It does not follow that they do: what a neuron is used for
+# depends on all layers before and after it, and all of them moved at once.
 
 # %% [markdown]
 # ## Table 3: benchmarks
@@ -125,51 +81,33 @@ figures.table(
 # %%
 on_base = base.evaluated(interventions, losses=False)
 on_chat = chat.evaluated(interventions, losses=False)
-write_table(on_chat.items(), results / "items_table3.parquet")
-
-base_table, chat_table = (found.table(base.tables["paper"]) for found in (on_base, on_chat))
-base_seeds, chat_seeds = (found.seeds(base.tables["paper"]) for found in (on_base, on_chat))
-table3 = side_by_side(base_table, chat_table, settings.languages)
+items3 = on_chat.items()
+tables = [found.table(paper) for found in (on_base, on_chat)]
+seeds = [found.seeds(paper) for found in (on_base, on_chat)]
+table3 = side_by_side(*tables, settings.languages)
+seeds3 = side_by_side(*seeds, settings.languages)
+write_table(items3, results / "items_table3.parquet")
 write_table(table3, results / "table3.csv")
-write_table(side_by_side(base_seeds, chat_seeds, settings.languages), results / "table3_seeds.csv")
-
-# %% tags=["hide-input"]
-plain = readouts.shown(chat_table, settings.languages)
-frame = plain[["method", "mask", "n"]].copy()
-for name, table in (("base", base_table), ("chat", chat_table)):
-    for x in settings.languages:
-        frame[f"{name} {x}"] = table[x].map("{:.3f}".format)
-frame["LangSpec-F1"] = plain["LangSpec-F1"]
+write_table(seeds3, results / "table3_seeds.csv")
+n_seeds, published3 = len(settings.random_seeds), audit.read_scores("3")
 display(
-    figures.table(
-        frame,
-        "Table 3, ours: accuracy on "
-        + ", ".join(base.tables["paper"][x] for x in settings.languages)
-        + " of base and chat model under the same masks, and LangSpec-F1 of the chat model with a "
-        "95 % interval (random masks: range over "
-        f"{len(settings.random_seeds)} seeds). Intervals of the scores are in Figure 6 and in "
-        "table3.csv",
-    )
-)
-published3 = pd.read_csv("data/published/table3.csv").fillna({"mask_language": ""})
-frame = published3.rename(columns={"mask_language": "mask", "langspec_f1": "LangSpec-F1"})
-frame = frame.rename(columns=lambda name: name.replace("_", " "))
-display(
-    figures.table(
-        frame,
-        "Table 3, published (Llama-2-7B base and chat). There is no random row",
-        dict.fromkeys(frame.columns[2:], "{:.4f}"),
-    )
+    table_pages.both_models_table(*tables, names, paper, n_seeds),
+    table_pages.printed_table("3", published3),
 )
 
-# %% tags=["hide-input"]
-verdicts3 = readouts.verdicts(on_chat.items(), chat_table, base.tables["paper"])
+# %% [markdown]
+# The columns are in pairs: the same mask on the base model, on which it was found, and on the chat
+# model. Compare each with the row *Org* of its own model, since the two start from different
+# scores. What each mask does to the chat model, judged as in notebook 04, with 95 % intervals from
+# paired items:
+
+# %%
+verdicts3 = comparisons.verdicts(items3, tables[1], paper)
 write_table(verdicts3, results / "table3_verdicts.csv")
-methods = [m for m in dict.fromkeys(verdicts3["method"]) if m != "Random"]
-lines = [f"- {readouts.summary(verdicts3, m)}" for m in methods]
-display(Markdown("On the chat model:\n\n" + "\n".join(lines)))
-lines = [readouts.sentence(row, names) for row in verdicts3.to_dict("records")]
-display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
+display(
+    table_pages.by_method(verdicts3, "On the chat model:"),
+    table_pages.mask_by_mask(verdicts3, names),
+)
 
 # %% [markdown]
 # ## Figure 6: raw scores of the target language
@@ -178,36 +116,16 @@ display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
 # are the unmasked models, the dotted line is guessing. If a set keeps its role, both models fall;
 # if it loses it, only the base model does.
 
-# %% tags=["hide-input"]
-
-
-def six(table, own, labels, title):
-    """Figure 6 of a table, with its numbers as alternative text."""
-    text = " ".join(
-        f"{row['method']} {row['mask_language']}: "
-        + ", ".join(
-            f"{x} base {row[f'base_{x}']:.3f}, chat {row[f'chat_{x}']:.3f}"
-            for x in own
-            if row["mask_language"] in (x, "")
-        )
-        + "."
-        for row in table.to_dict("records")
-    )
-    return figures.show(
-        figures.fig6_transfer(table, own, labels, title=title, floor=0.25),
-        alt=f"Accuracy in each target language under its masks, base and chat. {title}. {text}",
-    )
-
-
-display(six(table3, settings.languages, base.tables["paper"], "Ours, testbed"))
+# %%
 display(
-    six(
-        published3,
-        ["en", "zh", "vi"],
-        {"en": "MMLU (en)", "zh": "C-Eval (zh)", "vi": "Belebele (vi)"},
-        "Published (Llama-2-7B), drawn from the paper's Table 3",
-    )
+    table_pages.transfer_figure(table3, names, paper, "Ours, testbed"),
+    table_pages.published_transfer(published3),
 )
+
+# %% [markdown]
+# Two more readings are worth a look. If the random masks fall as far as the others, the panel shows
+# what any mask of that size does, on either model. And where the unmasked chat model already lies
+# near the dotted line, no mask can take much more: a small drop there is no sign of robustness.
 
 # %% [markdown]
 # ## Table 4: open-ended answers of the chat model
@@ -220,36 +138,23 @@ table4, seeds4, items4 = judged.table(), judged.seeds(), judged.items()
 write_table(table4, results / "table4.csv")
 write_table(seeds4, results / "table4_seeds.csv")
 write_table(items4, results / "items_table4.parquet")
+published4 = audit.read_scores("4")
+n, grader = len(chat.asked) // len(names), chat.judge.name
+grades = readouts.GRADE
+display(
+    table_pages.grades_table("4", table4, names, n, grader, n_seeds),
+    table_pages.printed_table("4", published4),
+)
 
-# %% tags=["hide-input"]
-asked_per_language = int((chat.asked["language"] == settings.languages[0]).sum())
+# %% [markdown]
+# As drops, in grades, like Figure 4:
+
+# %%
+title = "Ours, testbed chat"
 display(
-    figures.table(
-        readouts.shown(table4, settings.languages, 2),
-        f"Table 4, ours: mean grade (1 to 10, judge: {chat.judge.name}) of {asked_per_language} "
-        "answers per language by the chat model, neurons found on the base model. Brackets as "
-        "above",
-    )
+    table_pages.drops_figure(table4, names, title, unit=grades),
+    table_pages.published_drops("4", published4),
 )
-published4 = pd.read_csv("data/published/table4.csv").fillna({"mask_language": ""})
-display(
-    figures.table(
-        published4.rename(columns={"mask_language": "mask", "langspec_f1": "LangSpec-F1"}),
-        "Table 4, published (Llama-2-7B-Chat, graded by GPT-4o). There is no random row",
-        dict.fromkeys(["en", "zh", "vi", "LangSpec-F1"], "{:.4f}"),
-    )
-)
-for table, title, own in (
-    (table4, "Ours, testbed chat", settings.languages),
-    (published4, "Published (Llama-2-7B-Chat), drawn from the paper's Table 4", ["en", "zh", "vi"]),
-):
-    display(
-        figures.show(
-            figures.fig4_heatmap(table, own, unit="grade", title=title),
-            alt=f"Heatmap of drops in grade under each mask, with bars of LangSpec-F1. {title}. "
-            + readouts.drops_in_words(table, own, 2),
-        )
-    )
 
 # %% [markdown]
 # ### Against chance
@@ -257,43 +162,40 @@ for table, title, own in (
 # Both tables' LangSpec-F1 of the chat model, with random masks as dots: what is left of them when
 # neurons are picked without any method.
 
-# %% tags=["hide-input"]
-for table, seeds, kind in (
-    (chat_table, chat_seeds, "benchmarks (Table 3)"),
+# %%
+for table, own, kind in (
+    (tables[1], seeds[1], "benchmarks (Table 3)"),
     (table4, seeds4, "open-ended answers (Table 4)"),
 ):
-    null, marks = readouts.null_and_marks(table, seeds, names)
-    display(
-        figures.show(
-            figures.f1_strip(null, marks, f"Chat model, {kind}"),
-            alt=f"LangSpec-F1 on the chat model, {kind}: random masks as dots, other methods "
-            "marked. " + readouts.strip_in_words(null, marks),
-        )
-    )
-tasks_open = {x: f"open_{x}" for x in settings.languages}
-verdicts4 = readouts.verdicts(items4, table4, tasks_open, value="score")
+    title = f"Chat model, {kind}"
+    display(table_pages.random_strip(table, own, names, title))
+
+# %% [markdown]
+# A method's mark among the dots of its row has done no more than chance would. Where even the dots
+# lie far from zero, a mask of that size costs the chat model something whichever neurons it hits,
+# and a high mark says little. What each mask does to the grades, in words:
+
+# %%
+asked = {x: f"open_{x}" for x in names}
+verdicts4 = comparisons.verdicts(items4, table4, asked, value="score")
 write_table(verdicts4, results / "table4_verdicts.csv")
-lines = [f"- {readouts.summary(verdicts4, m)}" for m in methods]
-display(Markdown("Open-ended answers of the chat model:\n\n" + "\n".join(lines)))
-lines = [readouts.sentence(row, names, readouts.GRADE) for row in verdicts4.to_dict("records")]
-display(Markdown(readouts.folded(lines, "Mask by mask, with intervals")))
+display(
+    table_pages.by_method(verdicts4, "On the chat model, by grade:"),
+    table_pages.mask_by_mask(verdicts4, names, grades),
+)
 
 # %% [markdown]
 # ### Which language do the answers come in?
+#
+# A chat model is trained to answer in the language it is asked in. If that habit rested on a
+# language's neurons, masking them would make it break. Panels are languages of the question, rows
+# masks, columns the language of the answer.
 
-# %% tags=["hide-input"]
+# %%
 spoken = judged.spoken()
 write_table(spoken, results / "table4_languages.csv")
-display(
-    figures.show(
-        figures.shares_heatmap(
-            readouts.spoken_panels(spoken, names), "language of the answer (share of answers)"
-        ),
-        alt="Share of the chat model's answers by their language, one panel for each language of "
-        "the question. " + readouts.left_language(spoken, names),
-    )
-)
-display(Markdown(readouts.left_language(spoken, names)))
+stays = readouts.left_language(spoken, names)
+display(table_pages.spoken_figure(spoken, names), Markdown(stays))
 
 # %% [markdown]
 # ## The counterpart: sets found on the chat model
@@ -305,134 +207,36 @@ display(Markdown(readouts.left_language(spoken, names)))
 # does each do to the chat model?
 
 # %%
-found_on = {
-    "CRANE": (base.neuron_sets(), chat.neuron_sets()),
-    "LAPE matched": tuple(
-        {row.language: row.neurons for row in rows if row.method == "LAPE matched"}
-        for rows in (interventions, chat.interventions())
-    ),
-}
-rows = []
-for method, (on_b, on_c) in found_on.items():
-    for x in settings.languages:
-        test = overlap(on_b[x], on_c[x])
-        rows.append(
-            {
-                "method": method,
-                "language": x,
-                "n_base": len(on_b[x]),
-                "n_chat": len(on_c[x]),
-                "shared": len(on_b[x] & on_c[x]),
-                "expected": test.expected_within_layers,
-                "p": test.p_value,
-                "jaccard": test.jaccard,
-            }
-        )
-shared = pd.DataFrame(rows)
+own_sets = chat.rows()
+shared = transfer.shared_neurons(interventions, own_sets)
 write_table(shared, results / "transfer_overlap.csv")
-
-# %% tags=["hide-input"]
 display(
-    figures.table(
-        shared,
-        "Sets found on the base and on the chat model. expected: neurons shared by two random sets "
-        "with the same number in every layer; p: chance of sharing so many or more if neither knew "
-        "of the other (hypergeometric, layers pooled)",
-        {"expected": "{:.1f}", "p": "{:.1g}", "jaccard": "{:.2f}"},
-    )
-)
-above = shared[shared["p"] < 0.01]
-display(
-    Markdown(
-        f"{len(above)} of {len(shared)} pairs share more than chance (p < 0.01). CRANE's searches "
-        "share "
-        + ", ".join(
-            f"{row['shared'] / max(row['n_base'], 1):.0%} of the set ({names[row['language']]})"
-            for row in shared.query("method == 'CRANE'").to_dict("records")
-        )
-        + "; LAPE's "
-        + ", ".join(
-            f"{row['shared'] / max(row['n_base'], 1):.0%} ({names[row['language']]})"
-            for row in shared.query("method == 'LAPE matched'").to_dict("records")
-        )
-        + "."
-    )
+    transfer_page.found_again(shared),
+    transfer_page.shared_in_words(shared, names),
 )
 
 # %% [markdown]
-# And what do they do to the chat model?
+# And what do they do to the chat model? Two sets may share few neurons and do the same: if several
+# neurons carry the same thing, a search may take one or the other. So both are masked in the chat
+# model, and their scores stand side by side.
 
 # %%
-own = [row for row in chat.interventions() if row.method in found_on]
-tables = {
-    ("benchmarks", "base"): chat_table,
-    ("benchmarks", "chat"): chat.evaluated(own, losses=False).table(base.tables["paper"]),
-    ("open-ended", "base"): table4,
-    ("open-ended", "chat"): chat.judged(own).table(),
-}
-rows = [
+own = [row for row in own_sets if row.method in transfer.METHODS]
+own_table = chat.evaluated(own, losses=False).table(paper)
+counterpart = transfer.counterparts(
     {
-        **row[["method", "mask_language"]],
-        "read_out": kind,
-        "found_on": model,
-        **row[["n_neurons", *settings.languages, "langspec_f1"]],
-        **row[["langspec_f1_low", "langspec_f1_high"]],
-    }
-    for (kind, model), table in tables.items()
-    for _, row in table[table["method"].isin(found_on)].iterrows()
-]
-counterpart = pd.DataFrame(rows)
+        ("benchmarks", "base"): tables[1],
+        ("benchmarks", "chat"): own_table,
+        ("open-ended", "base"): table4,
+        ("open-ended", "chat"): chat.judged(own).table(),
+    },
+    settings.languages,
+)
 write_table(counterpart, results / "transfer_counterpart.csv")
-
-# %% tags=["hide-input"]
-frame = counterpart[["read_out", "method", "mask_language", "found_on", "n_neurons"]].copy()
-for x in settings.languages:
-    frame[x] = [
-        f"{value:.3f}" if kind == "benchmarks" else f"{value:.2f}"
-        for value, kind in zip(counterpart[x], counterpart["read_out"], strict=True)
-    ]
-frame["LangSpec-F1"] = [
-    f"{row.langspec_f1:.3f} [{row.langspec_f1_low:.3f}, {row.langspec_f1_high:.3f}]"
-    for row in counterpart.itertuples()
-]
-frame = frame.sort_values(["read_out", "method", "mask_language"], kind="stable")
+told = transfer.told_apart(counterpart)
 display(
-    figures.table(
-        frame.rename(
-            columns={
-                "read_out": "read-out",
-                "mask_language": "mask",
-                "found_on": "found on",
-                "n_neurons": "n",
-            }
-        ),
-        "The chat model under masks found on the base model (strict transfer) and on itself",
-        {"n": "{:,}"},
-    )
-)
-wide = counterpart.pivot_table(
-    index=["read_out", "method", "mask_language"],
-    columns="found_on",
-    values=["langspec_f1", "langspec_f1_low", "langspec_f1_high"],
-    sort=False,
-)
-better = wide[wide["langspec_f1_low", "chat"] > wide["langspec_f1_high", "base"]]
-worse = wide[wide["langspec_f1_high", "chat"] < wide["langspec_f1_low", "base"]]
-
-
-def counted(rows):
-    """How many rows of the comparison, and which."""
-    listed = "; ".join(f"{m}, {names[x]}, {kind}" for kind, m, x in rows.index)
-    return f"{len(rows)} ({listed})" if listed else "none"
-
-
-display(
-    Markdown(
-        f"Of {len(wide)} comparisons, the set found on the chat model has a LangSpec-F1 whose "
-        f"interval lies above that of the base model's set in {counted(better)}, and below it in "
-        f"{counted(worse)}. In the others the intervals overlap: what strict transfer loses there, "
-        "if anything, is less than the items can tell."
-    )
+    transfer_page.counterpart_table(counterpart, names),
+    transfer_page.counterpart_in_words(told, names),
 )
 
 # %% [markdown]
@@ -453,28 +257,9 @@ display(
 # ```
 
 # %%
-rows = []
-for source, table in (("ours", table3), ("published", published3)):
-    org = table.iloc[0]
-    for row in table.iloc[1:].to_dict("records"):
-        x = row["mask_language"]
-        drops = {m: float(org[f"{m}_{x}"]) - row[f"{m}_{x}"] for m in ("base", "chat")}
-        rows.append(
-            {
-                "source": source,
-                "method": row["method"],
-                "mask": x,
-                "drop, base": drops["base"],
-                "drop, chat": drops["chat"],
-                "kept": drops["chat"] / drops["base"] if drops["base"] > 0 else np.nan,
-            }
-        )
-figures.table(
-    pd.DataFrame(rows),
-    "Drop of the masked language's own benchmark, and the share of it that the chat model keeps "
-    "(a dash: no drop on the base model)",
-    {"drop, base": "{:+.3f}", "drop, chat": "{:+.3f}", "kept": "{:.0%}"},
-)
+read = {"ours": table3, "published": published3}
+kept = {name: transfer.kept_drops(own) for name, own in read.items()}
+transfer_page.kept_table(kept)
 
 # %% [markdown]
 # In the published table the Vietnamese set keeps most of its effect, the English set about a
@@ -487,17 +272,14 @@ figures.table(
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["hide-input"]
-lines = []
-for kind, found in (("benchmarks", verdicts3), ("open-ended answers", verdicts4)):
-    f1 = {m: v.set_index("mask_language")["langspec_f1"] for m, v in found.groupby("method")}
-    ahead = [names[x] for x in settings.languages if f1["CRANE"][x] > f1["LAPE matched"][x]]
-    lines.append(
-        f"- In {kind} of the chat model: {readouts.summary(found, 'CRANE')} At equal budgets its "
-        "LangSpec-F1 is larger than "
-        + (f"LAPE's for {', '.join(ahead)}." if ahead else "LAPE's for no language.")
-    )
-display(Markdown("\n".join(lines)))
+# %%
+in_short = readouts.at_equal_budgets
+multiple_choice = in_short(verdicts3, names, published3)
+open_ended = in_short(verdicts4, names, published4)
+table_pages.bullets(
+    f"In benchmarks of the chat model: {multiple_choice}",
+    f"In open-ended answers of the chat model: {open_ended}",
+)
 
 # %% [markdown]
 # - The chat model here was tuned for a few minutes on text of the same world. Llama-2-Chat was

@@ -5,35 +5,33 @@
 # it, leave it and come back to it, compare it with another, and take neurons and masked models from
 # here into other tools.
 #
-# **It assumes** the method ([at a glance](../book/method)) and that you have rerun a notebook
+# **It assumes** the method ([at a glance](method)) and that you have rerun a notebook
 # ([how to](../book/rerun)). **It takes** half a minute to run and a quarter of an hour to read.
 #
 # Everything in this book runs under a *profile*, a file of parameters. The testbed's is the
 # default; `hub` is for any decoder on the Hugging Face hub, `paper` is Llama-2-7B with MMLU, C-Eval
 # and Belebele. The notebooks are the same.
 
-# %% tags=["parameters"]
-model = "data/testbed/base"  # folder or Hugging Face name of the model
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 gpus = ["RTX 3090", "RTX 4090", "A100", "H100"]  # devices that a run is planned for
-run_dir = "runs/testbed"  # where results are written
+run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
-import json
+import dataclasses
 import tempfile
 from pathlib import Path
 
-import pandas as pd
 import torch
-from IPython.display import Markdown, display
 from transformers import AutoModelForCausalLM
 
 from crane_core import models
 from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet
-from crane_lab.cli.plan import GPUS, plan
+from crane_lab.cli.plan import by_device, plan
 from crane_lab.runs import Project
 from crane_lab.settings import Settings
-from crane_lab.show import figures
+from crane_lab.show import own_model_pages
 from crane_lab.store import write_table
 
 results = Path(run_dir) / "results"
@@ -62,8 +60,8 @@ results = Path(run_dir) / "results"
 # Which models: those whose MLPs are gated, of the families below. Another family needs an entry in
 # `models.FAMILIES`, a few lines that say where its MLPs and norms are; the error message says so.
 
-# %% tags=["hide-input"]
-display(Markdown("Families: " + ", ".join(f"`{name}`" for name in sorted(models.FAMILIES)) + "."))
+# %%
+own_model_pages.families(models.FAMILIES)
 
 # %% [markdown]
 # ## What it takes
@@ -74,41 +72,19 @@ display(Markdown("Families: " + ", ".join(f"`{name}`" for name in sorted(models.
 # activations, which shrink with `batch_size`; vLLM, which generates the open-ended answers, takes a
 # share of its own beside it.
 
-# %% tags=["hide-input"]
+# %%
 paper = Settings.of(Project().run("paper").parameters)
-rows = []
-for gpu in gpus:
-    planned = plan(paper, gpu)
-    need = sum(planned.memory().values())
-    by_stage = {stage.name: planned.seconds(stage) / 3600 for stage in planned.stages}
-    rows.append(
-        {
-            "device": gpu,
-            "memory (GiB)": GPUS[gpu][1],
-            "fits": "yes" if need < GPUS[gpu][1] else "no",
-            "relevance": by_stage["relevance"],
-            "benchmarks": sum(h for name, h in by_stage.items() if "benchmarks" in name),
-            "open questions": sum(h for name, h in by_stage.items() if "open" in name),
-            "in all": sum(by_stage.values()),
-            "speed": planned.device.source,
-        }
-    )
-hours = pd.DataFrame(rows)
+hours = by_device(paper, gpus)
 write_table(hours, results / "plan_paper.csv")
-display(
-    figures.table(
-        hours,
-        f"Hours for Tables 1 to 4 of {paper.model} (needs {need:.0f} GiB besides vLLM), by device",
-        dict.fromkeys(("relevance", "benchmarks", "open questions", "in all"), "{:.1f}"),
-    )
-)
+planned = plan(paper, gpus[-1])
+own_model_pages.hours(hours, paper.model, planned.memory())
 
 # %% [markdown]
 # The whole plan for the last of them, as `crane plan --profile paper` prints it. Units are samples
 # (at both sites), windows, items and answers, under all masks; answers are counted at their full
 # length.
 
-# %% tags=["hide-input"]
+# %%
 print(planned)
 
 # %% [markdown]
@@ -147,29 +123,34 @@ print(planned)
 network, tokenizer = models.load(model)
 shape = models.shape(network)
 path = results / "neurons_en.safetensors"
-neurons = NeuronSet.load(path) if path.is_file() else NeuronSet.from_pairs([(0, 1)], shape)
+neurons = NeuronSet.from_pairs([(0, 1)], shape)
+if path.is_file():  # as notebook 03 leaves it
+    neurons = NeuronSet.load(path)
+folder = tempfile.TemporaryDirectory()  # until this process ends
+scratch = Path(folder.name)
+neurons.to_json(scratch / "en.json")
+neurons.to_lape_file(scratch / "en.neuron.pth")
+back = [
+    NeuronSet.from_json(scratch / "en.json"),
+    NeuronSet.from_lape_file(scratch / "en.neuron.pth", 0, shape=shape),
+]
+
+# %% [markdown]
+# The checkpoint is loaded here by transformers alone, which knows nothing of CRANE, and its logits
+# for one sentence are held against those of the model under the mask, and of the untouched model.
+
+# %%
+bake(network, neurons, scratch / "without-en", tokenizer)
+other = AutoModelForCausalLM.from_pretrained(scratch / "without-en")
 ids = torch.tensor([tokenizer("The river is long.")["input_ids"]])
-with tempfile.TemporaryDirectory() as scratch:
-    as_json, as_lape = Path(scratch, "en.json"), Path(scratch, "en.neuron.pth")
-    neurons.to_json(as_json)
-    neurons.to_lape_file(as_lape)
-    back = [NeuronSet.from_json(as_json), NeuronSet.from_lape_file(as_lape, 0, shape=shape)]
-    first = json.loads(as_json.read_text())["neurons"]["intermediate"][:5]
-    checkpoint = bake(network, neurons, Path(scratch, "without-en"), tokenizer)
-    with torch.no_grad():
-        plain = AutoModelForCausalLM.from_pretrained(checkpoint)(ids).logits
-        untouched = network(ids).logits
-        with masked(network, neurons):
-            expected = network(ids).logits
-display(
-    Markdown(
-        f"{len(neurons)} neurons, the first {first} (layer, neuron). "
-        f"Through JSON and LAPE's format and back: {'equal' if back == [neurons] * 2 else 'not'}. "
-        f"The checkpoint, loaded by transformers alone, differs from the masked model by "
-        f"{float((plain - expected).abs().max()):.1e} in any logit and from the untouched one by "
-        f"{float((plain - untouched).abs().max()):.2f}."
-    )
-)
+with torch.no_grad():
+    logits = other(ids).logits
+    untouched = network(ids).logits
+    with masked(network, neurons):
+        expected = network(ids).logits
+pair = (expected, untouched)
+differences = [float((logits - x).abs().max()) for x in pair]
+own_model_pages.exported(neurons, back, differences)
 
 # %% [markdown]
 # The same folder is all that other tools need:
@@ -194,20 +175,19 @@ display(
 # ```
 
 # %%
-import dataclasses
-
+few = {"task_limit": 500}
+zero = few | {"num_fewshot": 0}
 cheaper = {
     "as it is": {},
-    "500 items per benchmark": {"task_limit": 500},
-    "and without examples": {"task_limit": 500, "num_fewshot": 0},
-    "and 256 tokens per answer": {"task_limit": 500, "num_fewshot": 0, "max_new_tokens": 256},
+    "500 items per benchmark": few,
+    "and without examples": zero,
+    "and 256 tokens per answer": zero | {"max_new_tokens": 256},
 }
-rows = []
+needed = {}
 for name, changes in cheaper.items():
-    changed = plan(dataclasses.replace(paper, **changes), gpus[0])
-    hours_ = sum(changed.seconds(stage) for stage in changed.stages) / 3600
-    rows.append({"setting": name, "hours": hours_})
-display(figures.table(pd.DataFrame(rows), f"Hours on the {gpus[0]}", {"hours": "{:.1f}"}))
+    changed = dataclasses.replace(paper, **changes)
+    needed[name] = by_device(changed, gpus[:1])["in all"].iloc[0]
+own_model_pages.savings(needed, gpus[0])
 
 # %% [markdown]
 # Fewer items widen the intervals: where a mask changes a fifth of 500 answers, the drop's standard

@@ -2,29 +2,33 @@
 
 `tables` recomputes them and applies the paper's definition, `grim` asks whether they are possible
 means, `noise` bounds what the choice of questions could do, `floors` counts scores from their floor
-and shows how LangSpec-F1 behaves, `claims` holds the text against the tables, and `drawing` has the
-figures. Everything here is computed from `data/published/`.
+and shows how LangSpec-F1 behaves, `claims` holds the text against the tables, and `ours` against
+the testbed's. Everything else here is computed from `data/published/`; `crane_lab.show.figures`
+draws it.
 """
 
 from crane_lab.audit.claims import (
     CHECKS,
     LAPE_RELEASED,
     Claim,
+    ClaimVerdict,
     Evidence,
-    Verdict,
     claims_table,
     read_claims,
     tally,
 )
 from crane_lab.audit.floors import (
     even_damage,
+    even_damage_by_language,
+    f1_variants,
     floor_corrected,
     floor_corrected_interval,
     leaders,
+    null_by_size,
     null_f1,
-    variants,
 )
 from crane_lab.audit.grim import (
+    benchmark_sizes,
     fitting_sizes,
     grim,
     grim_summary,
@@ -42,6 +46,7 @@ from crane_lab.audit.noise import (
     closeness,
     extreme_pairings,
     f1_intervals,
+    interval_table,
     noise_bounds,
     noise_table,
     squares,
@@ -55,14 +60,8 @@ from crane_lab.audit.tables import (
     f1_bounds,
     largest_f1,
     published,
+    read_scores,
     recompute,
-)
-from crane_lab.show.audit_figures import (
-    even_damage_curves,
-    iso_f1,
-    noise_ranges,
-    null_curves,
-    recomputed,
 )
 
 __all__ = [
@@ -70,10 +69,11 @@ __all__ = [
     "LANGUAGES",
     "LAPE_RELEASED",
     "Claim",
+    "ClaimVerdict",
     "Evidence",
     "NoiseBounds",
     "Published",
-    "Verdict",
+    "benchmark_sizes",
     "between",
     "bold",
     "bold_cells",
@@ -82,10 +82,11 @@ __all__ = [
     "closeness",
     "definition",
     "even_damage",
-    "even_damage_curves",
+    "even_damage_by_language",
     "extreme_pairings",
     "f1_bounds",
     "f1_intervals",
+    "f1_variants",
     "fitting_sizes",
     "floor_corrected",
     "floor_corrected_interval",
@@ -93,23 +94,21 @@ __all__ = [
     "grim_summary",
     "grim_table",
     "hypotheses",
-    "iso_f1",
+    "interval_table",
     "largest_f1",
     "leaders",
     "noise_bounds",
-    "noise_ranges",
     "noise_table",
-    "null_curves",
+    "null_by_size",
     "null_f1",
     "possible_share",
     "published",
     "read_claims",
+    "read_scores",
     "recompute",
     "recompute_from_counts",
-    "recomputed",
     "seeds_coincidence",
     "squares",
     "tally",
     "unreachable",
-    "variants",
 ]

@@ -47,7 +47,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What a check found: "holds", "does not" or "cannot tell", and the numbers in a sentence."""
 
     verdict: str
@@ -137,7 +137,7 @@ def _number(evidence: Evidence, number: str, value: float) -> str:
     return f"{100 * value:.2f} points".replace("-", "−")
 
 
-def _highest_everywhere(evidence: Evidence) -> Verdict:
+def _highest_everywhere(evidence: Evidence) -> ClaimVerdict:
     settings, lost = 0, []
     for number in evidence.tables:
         for x in LANGUAGES:
@@ -155,10 +155,10 @@ def _highest_everywhere(evidence: Evidence) -> Verdict:
                 )
     text = f"CRANE is highest in {settings - len(lost)} of {settings} settings"
     text += f"; not in {'; '.join(lost)}." if lost else "."
-    return Verdict(_said(not lost), text)
+    return ClaimVerdict(_said(not lost), text)
 
 
-def _larger_target_drop(evidence: Evidence) -> Verdict:
+def _larger_target_drop(evidence: Evidence) -> ClaimVerdict:
     lost, shown = [], []
     for x in LANGUAGES:
         values = {m: evidence.drop("1", m, x) for m in evidence.tables["1"].methods}
@@ -170,10 +170,10 @@ def _larger_target_drop(evidence: Evidence) -> Verdict:
     text = f"Drops of the masked language in points: {'; '.join(shown)}."
     if lost:
         text += f" Not larger for {', '.join(NAMES[x] for x in lost)}."
-    return Verdict(_said(not lost), text)
+    return ClaimVerdict(_said(not lost), text)
 
 
-def _non_target_preserved(evidence: Evidence) -> Verdict:
+def _non_target_preserved(evidence: Evidence) -> ClaimVerdict:
     noise = evidence.noise
     own = noise[
         (noise["number"] == "1") & (noise["method"] == "CRANE") & (noise["role"] == "other")
@@ -195,10 +195,10 @@ def _non_target_preserved(evidence: Evidence) -> Verdict:
         f"{worst['language']} (random: "
         f"{100 * random[worst['mask_language'], worst['language']]:.1f})."
     )
-    return Verdict(_said(certain.empty and not above), text)
+    return ClaimVerdict(_said(certain.empty and not above), text)
 
 
-def _smaller_side_effects(evidence: Evidence) -> Verdict:
+def _smaller_side_effects(evidence: Evidence) -> ClaimVerdict:
     table, lost, shown = evidence.tables["1"], [], []
     for x in LANGUAGES:
         mean = {
@@ -213,10 +213,10 @@ def _smaller_side_effects(evidence: Evidence) -> Verdict:
     text = f"Mean drop of the two other languages in points, by mask: {'; '.join(shown)}."
     if lost:
         text += f" Not the smallest for {', '.join(NAMES[x] for x in lost)}."
-    return Verdict(_said(not lost), text)
+    return ClaimVerdict(_said(not lost), text)
 
 
-def _lape_near_zero(evidence: Evidence) -> Verdict:
+def _lape_near_zero(evidence: Evidence) -> ClaimVerdict:
     values = [evidence.f1("1", "LAPE", x) for x in LANGUAGES]
     noise = evidence.noise
     own = noise[(noise["number"] == "1") & (noise["method"] == "LAPE")]
@@ -226,10 +226,10 @@ def _lape_near_zero(evidence: Evidence) -> Verdict:
         f"are certain to exceed noise, the largest is "
         f"{100 * own['drop'].abs().max():.1f} points."
     )
-    return Verdict(_said(max(values) < 0.05 and certain == 0), text)
+    return ClaimVerdict(_said(max(values) < 0.05 and certain == 0), text)
 
 
-def _vietnamese_example(evidence: Evidence) -> Verdict:
+def _vietnamese_example(evidence: Evidence) -> ClaimVerdict:
     table = evidence.tables["1"]
     scores = table.original["vi"], table.row("CRANE", "vi")["masked"]["vi"]
     checked = recompute({"1": table})
@@ -240,10 +240,10 @@ def _vietnamese_example(evidence: Evidence) -> Verdict:
         "printed."
     )
     same = scores == (0.3722, 0.2233) and row["printed"] == 0.4747
-    return Verdict(_said(same and row["verdict"] == "agrees"), text)
+    return ClaimVerdict(_said(same and row["verdict"] == "agrees"), text)
 
 
-def _definition_met(evidence: Evidence) -> Verdict:
+def _definition_met(evidence: Evidence) -> ClaimVerdict:
     found = definition(evidence.tables)
     own = found[found["method"] == "CRANE"]
     relative, absolute = ((own[key] == "yes").sum() for key in ("relative", "absolute"))
@@ -257,10 +257,10 @@ def _definition_met(evidence: Evidence) -> Verdict:
         f"masks, the largest absolute drop under {absolute}."
     )
     text += f" Relative drops are not largest there in {named}." if named else ""
-    return Verdict(_said(missed.empty), text)
+    return ClaimVerdict(_said(missed.empty), text)
 
 
-def _matched_budgets(evidence: Evidence) -> Verdict:
+def _matched_budgets(evidence: Evidence) -> ClaimVerdict:
     printed = [t.name for t in evidence.tables.values() if "n_neurons" in t.scores]
     counts = ", ".join(f"{n} for {NAMES[x]}" for x, n in LAPE_RELEASED.items())
     text = (
@@ -269,16 +269,16 @@ def _matched_budgets(evidence: Evidence) -> Verdict:
         "one budget for all needs other sets than those, or a budget for each language."
     )
     if not printed:
-        return Verdict(UNKNOWN, text)
+        return ClaimVerdict(UNKNOWN, text)
     equal = all(
         group["n_neurons"].nunique() == 1
         for number in evidence.tables
         for _, group in evidence.tables[number].scores.iloc[1:].groupby("mask_language")
     )
-    return Verdict(_said(equal), text)
+    return ClaimVerdict(_said(equal), text)
 
 
-def _threshold_robust(evidence: Evidence) -> Verdict:
+def _threshold_robust(evidence: Evidence) -> ClaimVerdict:
     varied = [
         t.name
         for t in evidence.tables.values()
@@ -287,15 +287,17 @@ def _threshold_robust(evidence: Evidence) -> Verdict:
     ]
     rows = sum(len(t.scores) - 1 for t in evidence.tables.values())
     if not varied:
-        return Verdict(
+        return ClaimVerdict(
             UNKNOWN,
             f"None of the {len(evidence.tables)} tables ({rows} masks) has a threshold, a budget "
             "or the same mask twice; the threshold in Figure 3 is 1 throughout.",
         )
-    return Verdict(UNKNOWN, f"{', '.join(varied)} vary it; the check does not read the outcome.")
+    return ClaimVerdict(
+        UNKNOWN, f"{', '.join(varied)} vary it; the check does not read the outcome."
+    )
 
 
-def _language_not_task(evidence: Evidence) -> Verdict:
+def _language_not_task(evidence: Evidence) -> ClaimVerdict:
     benchmarks = {"en": "MMLU", "zh": "C-Eval", "vi": "Belebele"}
     shared = len(LANGUAGES) - len(set(benchmarks.values()))
     listed = ", ".join(f"{NAMES[x]} {b}" for x, b in benchmarks.items())
@@ -304,7 +306,7 @@ def _language_not_task(evidence: Evidence) -> Verdict:
         "benchmarks are given in two languages: a drop on Belebele may be a loss of Vietnamese or "
         "a loss of reading."
     )
-    return Verdict(HOLDS if shared else UNKNOWN, text)
+    return ClaimVerdict(HOLDS if shared else UNKNOWN, text)
 
 
 def _against_lape(evidence: Evidence, number: str) -> tuple[list[str], list[str], str]:
@@ -324,32 +326,34 @@ def _against_lape(evidence: Evidence, number: str) -> tuple[list[str], list[str]
     return drops, f1, f"Drops of the masked language, CRANE against LAPE: {'; '.join(shown)}."
 
 
-def _open_ended_base(evidence: Evidence) -> Verdict:
+def _open_ended_base(evidence: Evidence) -> ClaimVerdict:
     drops, f1, text = _against_lape(evidence, "2")
-    return Verdict(_said(len(drops) == 3 and len(f1) >= 2), text)
+    return ClaimVerdict(_said(len(drops) == 3 and len(f1) >= 2), text)
 
 
-def _chat_nlu_target(evidence: Evidence) -> Verdict:
+def _chat_nlu_target(evidence: Evidence) -> ClaimVerdict:
     drops, _, text = _against_lape(evidence, "3")
     lost = [NAMES[x] for x in LANGUAGES if x not in drops]
-    return Verdict(_said(not lost), text + (f" Not larger for {', '.join(lost)}." if lost else ""))
+    return ClaimVerdict(
+        _said(not lost), text + (f" Not larger for {', '.join(lost)}." if lost else "")
+    )
 
 
-def _chat_vietnamese(evidence: Evidence) -> Verdict:
+def _chat_vietnamese(evidence: Evidence) -> ClaimVerdict:
     margin = {x: evidence.f1("3", "CRANE", x) - evidence.f1("3", "LAPE", x) for x in LANGUAGES}
     ahead = [x for x, value in margin.items() if value > 0]
     best = max(margin, key=margin.__getitem__)
     shown = ", ".join(f"{x} {value:+.4f}".replace("-", "−") for x, value in margin.items())
     text = f"LangSpec-F1 of CRANE less that of LAPE: {shown}. It is higher for {len(ahead)} of 3."
-    return Verdict(_said(len(ahead) >= 2 and best == "vi"), text)
+    return ClaimVerdict(_said(len(ahead) >= 2 and best == "vi"), text)
 
 
-def _open_ended_chat(evidence: Evidence) -> Verdict:
+def _open_ended_chat(evidence: Evidence) -> ClaimVerdict:
     drops, _, text = _against_lape(evidence, "4")
-    return Verdict(_said(len(drops) >= 2), text + " There is no random control.")
+    return ClaimVerdict(_said(len(drops) >= 2), text + " There is no random control.")
 
 
-def _transfer_retained(evidence: Evidence) -> Verdict:
+def _transfer_retained(evidence: Evidence) -> ClaimVerdict:
     controlled = [n for n in "34" if "Random" in evidence.tables[n].methods]
     noise = evidence.noise
     own = noise[
@@ -371,16 +375,16 @@ def _transfer_retained(evidence: Evidence) -> Verdict:
         + "."
     )
     if not controlled:
-        return Verdict(UNKNOWN, text)
+        return ClaimVerdict(UNKNOWN, text)
     beats = all(
         evidence.drop(n, "CRANE", x) > evidence.drop(n, "Random", x)
         for n in controlled
         for x in LANGUAGES
     )
-    return Verdict(_said(beats), text)
+    return ClaimVerdict(_said(beats), text)
 
 
-def _stronger_than_activation(evidence: Evidence) -> Verdict:
+def _stronger_than_activation(evidence: Evidence) -> ClaimVerdict:
     lost, settings = [], 0
     for number in evidence.tables:
         drops, f1, _ = _against_lape(evidence, number)
@@ -388,10 +392,10 @@ def _stronger_than_activation(evidence: Evidence) -> Verdict:
         lost += [f"Table {number} {x}" for x in LANGUAGES if x not in drops or x not in f1]
     text = f"Both are larger in {settings - len(lost)} of {settings} settings"
     text += f"; not in {', '.join(lost)}." if lost else "."
-    return Verdict(_said(not lost), text)
+    return ClaimVerdict(_said(not lost), text)
 
 
-def _metric_is_selective(evidence: Evidence) -> Verdict:
+def _metric_is_selective(evidence: Evidence) -> ClaimVerdict:
     found = definition(evidence.tables).merge(
         recompute(evidence.tables), on=["table", "method", "mask_language"]
     )
@@ -409,10 +413,10 @@ def _metric_is_selective(evidence: Evidence) -> Verdict:
         f"takes all three languages to guessing would score {even[most]:.4f} as one for "
         f"{NAMES[most]}; the best row of Table 1 has {best['langspec_f1']:.4f}."
     )
-    return Verdict(_said(below.empty and even[most] < best["langspec_f1"]), text)
+    return ClaimVerdict(_said(below.empty and even[most] < best["langspec_f1"]), text)
 
 
-def _metric_is_relative(evidence: Evidence) -> Verdict:
+def _metric_is_relative(evidence: Evidence) -> ClaimVerdict:
     agree = {
         key: recompute(evidence.tables, relative=key == "relative")["verdict"].eq("agrees").sum()
         for key in ("absolute", "relative")
@@ -422,10 +426,10 @@ def _metric_is_relative(evidence: Evidence) -> Verdict:
         f"With absolute drops in Eq. 3, {agree['absolute']} of {total} printed values follow from "
         f"their rows, with relative ones {agree['relative']}."
     )
-    return Verdict(_said(agree["relative"] >= agree["absolute"]), text)
+    return ClaimVerdict(_said(agree["relative"] >= agree["absolute"]), text)
 
 
-def _bold_is_best(evidence: Evidence) -> Verdict:
+def _bold_is_best(evidence: Evidence) -> ClaimVerdict:
     cells = bold(evidence.tables, evidence.bold)
     marked = cells[cells["bold"]]
     others = marked[marked["role"] == "other"]
@@ -441,11 +445,11 @@ def _bold_is_best(evidence: Evidence) -> Verdict:
         f"{len(wrong)} are beaten by another method under the same mask. Best and not bold: "
         f"{named or 'none'}."
     )
-    return Verdict(_said(others.empty and unmarked.empty and wrong.empty), text)
+    return ClaimVerdict(_said(others.empty and unmarked.empty and wrong.empty), text)
 
 
 #: name in claims.yaml -> check.
-CHECKS: dict[str, Callable[[Evidence], Verdict]] = {
+CHECKS: dict[str, Callable[[Evidence], ClaimVerdict]] = {
     check.__name__.lstrip("_"): check
     for check in (
         _highest_everywhere,

@@ -104,7 +104,7 @@ def floor_corrected_interval(
     return interval
 
 
-def variants(tables: Mapping[str, Published]) -> pd.DataFrame:
+def f1_variants(tables: Mapping[str, Published]) -> pd.DataFrame:
     """Every printed row's LangSpec-F1 as Eq. 3-5 have it, and with one thing changed at a time.
 
     `paper` is recomputed from the printed scores; `mean` and `sum` are of the other languages'
@@ -139,7 +139,7 @@ def variants(tables: Mapping[str, Published]) -> pd.DataFrame:
 def leaders(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Which method has the largest LangSpec-F1 for each table and masked language, by variant.
 
-    `frame` as `variants` makes it. Where the best is 0 nobody leads ("–").
+    `frame` as `f1_variants` makes it. Where the best is 0 nobody leads ("–").
     """
     rows = []
     for (table, target), own in frame.groupby(["table", "mask_language"], sort=False):
@@ -204,3 +204,33 @@ def null_f1(
     before = np.full((n_masks, languages), score - floor)
     after = np.maximum(before - drops, 0.0)
     return _equations(before, after, 0, EPSILON, "max", False)[2]
+
+
+def null_by_size(
+    sizes: Sequence[int],
+    changed: Sequence[float] = (0.02, 0.1, 0.2),
+    n_masks: int = 5000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`null_f1` by the number of items: one row per share `changed` and number of `items`.
+
+    `mean` and `p95`, the 95th percentile, are over the masks; each number of items has a seed of
+    its own, counted from `seed`.
+    """
+    rows = []
+    for share in changed:
+        for i, n in enumerate(sizes):
+            found = null_f1(n, share, n_masks=n_masks, seed=seed + i)
+            mean, high = float(found.mean()), float(np.quantile(found, 0.95))
+            rows.append({"changed": share, "items": n, "mean": mean, "p95": high})
+    return pd.DataFrame(rows)
+
+
+def even_damage_by_language(
+    table: Published, shares: ArrayLike, corrected: bool = False
+) -> dict[str, list[float]]:
+    """`even_damage` to the unmasked scores of a table: language the mask is for -> LangSpec-F1."""
+    return {
+        x: even_damage(table.original, table.floor, x, shares, corrected).tolist()
+        for x in table.original
+    }

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crane_core.metrics import langspec_f1
-from crane_lab.audit.tables import HALF_UNIT, LANGUAGES, Published, largest_f1
+from crane_lab.audit.tables import HALF_UNIT, LANGUAGES, QUESTIONS, Published, largest_f1
 
 Array = NDArray[np.float64]
 
@@ -99,7 +99,7 @@ def grim_summary(cells: pd.DataFrame) -> pd.DataFrame:
         share = float(own["share"].iloc[0])
         rows.append(
             {
-                "scores": language if n != 70 else f"grades {language}",
+                "scores": language if n != QUESTIONS else f"grades {language}",
                 "n": n,
                 "distinct prints": len(distinct),
                 "possible": int(distinct["possible"].sum()),
@@ -109,6 +109,21 @@ def grim_summary(cells: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def benchmark_sizes(
+    cells: pd.DataFrame, languages: Sequence[str] = ("zh", "vi"), largest: int = 3000
+) -> dict[str, list[int]]:
+    """Language -> every number of questions for which all its printed accuracies are possible.
+
+    `cells` as `grim_table` makes them. English is left out by default: on a benchmark as large as
+    MMLU every print is possible.
+    """
+    found = {}
+    for x in languages:
+        printed = cells[(cells["language"] == x) & (cells["n"] != QUESTIONS)]["printed"]
+        found[x] = fitting_sizes(printed, largest)
+    return found
 
 
 def _all_f1(ends: Mapping[str, list[list[float]]], target: str) -> list[float]:

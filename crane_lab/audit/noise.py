@@ -312,3 +312,21 @@ def f1_intervals(
         else:
             found.append(langspec_f1_interval(before, after, target, n_boot, level, seed))
     return found[0], found[1]
+
+
+def interval_table(table: Published, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """`f1_intervals` of every row of a table, of scores from zero and from their floor.
+
+    One row per `method` and `mask`: the values `paper` and `floor`, and the ends of their intervals
+    under the `similar` and the `opposed` pairing, such as `paper_similar_low`.
+    """
+    rows = []
+    for method, target in itertools.product(table.methods, LANGUAGES):
+        row: dict[str, float | str] = {"method": method, "mask": target}
+        for label, floors in (("paper", False), ("floor", True)):
+            found = f1_intervals(table, method, target, floors, n_boot, seed=seed)
+            row |= {label: found[0].estimate}
+            for kind, interval in zip(("similar", "opposed"), found, strict=True):
+                row |= {f"{label}_{kind}_low": interval.low, f"{label}_{kind}_high": interval.high}
+        rows.append(row)
+    return pd.DataFrame(rows)

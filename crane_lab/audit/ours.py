@@ -16,7 +16,8 @@ import pandas as pd
 
 from crane_core import metrics
 from crane_core.metrics import Interval
-from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN, Verdict
+from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN, ClaimVerdict
+from crane_lab.stages.comparisons import hit_most
 from crane_lab.stages.outcomes import Scored
 
 #: What a claim about the printed tables themselves gets: there is nothing to test elsewhere.
@@ -28,7 +29,7 @@ BASELINES = ("LAPE matched", "Random")
 class Ours:
     """Our outcomes: `{"1": …, "2": …, "3": …, "4": …}` as in the paper, 3 being the chat model's.
 
-    `tables` are what `Scored.table` makes of them, `verdicts` what `readouts.verdicts` does,
+    `tables` are what `Scored.table` makes of them, `verdicts` what `comparisons.verdicts` does,
     `parallel` those of the same task in every language (name of the task -> verdicts), `names`
     language -> name.
     """
@@ -56,7 +57,7 @@ class Ours:
         scored = self.scored[number]
         found = [
             after
-            for row, after in zip(scored.interventions, scored.after, strict=True)
+            for row, after in zip(scored.rows, scored.after, strict=True)
             if (row.method, row.language) == (method, target)
         ]
         if len(found) > 1:
@@ -146,22 +147,24 @@ def _drops(
     return outcomes, "; ".join(texts) + "."
 
 
-def _highest_everywhere(ours: Ours) -> Verdict:
+def _highest_everywhere(ours: Ours) -> ClaimVerdict:
     outcomes, worst = _f1_everywhere(ours, list(ours.scored))
     text = (
         f"CRANE's LangSpec-F1 lies clearly above LAPE's and random masks' in "
         f"{_count(outcomes, 'more')} cases and clearly below one of them in "
         f"{_count(outcomes, 'less')}.{worst}"
     )
-    return Verdict(_verdict(outcomes), text)
+    return ClaimVerdict(_verdict(outcomes), text)
 
 
-def _larger_target_drop(ours: Ours, number: str = "1", who: Sequence[str] = BASELINES) -> Verdict:
+def _larger_target_drop(
+    ours: Ours, number: str = "1", who: Sequence[str] = BASELINES
+) -> ClaimVerdict:
     outcomes, text = _drops(ours, number, who)
-    return Verdict(_verdict(outcomes), f"Drop of the masked language under CRANE: {text}")
+    return ClaimVerdict(_verdict(outcomes), f"Drop of the masked language under CRANE: {text}")
 
 
-def _non_target_preserved(ours: Ours) -> Verdict:
+def _non_target_preserved(ours: Ours) -> ClaimVerdict:
     harmed, more = [], []
     for x in ours.languages:
         for y in ours.others(x):
@@ -174,12 +177,12 @@ def _non_target_preserved(ours: Ours) -> Verdict:
         + (f" ({'; '.join(harmed)})" if harmed else "")
         + f"; {_count(more, 'more')} lie above the range of random masks."
     )
-    return Verdict(FAILS if harmed or "more" in more else HOLDS, text)
+    return ClaimVerdict(FAILS if harmed or "more" in more else HOLDS, text)
 
 
-def _smaller_side_effects(ours: Ours) -> Verdict:
+def _smaller_side_effects(ours: Ours) -> ClaimVerdict:
     outcomes, text = _drops(ours, "1", BASELINES, own=False)
-    return Verdict(
+    return ClaimVerdict(
         HOLDS
         if all(outcome == "less" for outcome in outcomes)
         else FAILS
@@ -189,7 +192,7 @@ def _smaller_side_effects(ours: Ours) -> Verdict:
     )
 
 
-def _lape_near_zero(ours: Ours) -> Verdict:
+def _lape_near_zero(ours: Ours) -> ClaimVerdict:
     f1 = [ours.f1("1", "LAPE", x) for x in ours.languages]
     matched = [ours.f1("1", "LAPE matched", x) for x in ours.languages]
     text = (
@@ -198,10 +201,10 @@ def _lape_near_zero(ours: Ours) -> Verdict:
     )
     above = [value.low > 0.05 for value in f1]
     below = [value.high < 0.05 for value in f1]
-    return Verdict(FAILS if any(above) else HOLDS if all(below) else UNKNOWN, text)
+    return ClaimVerdict(FAILS if any(above) else HOLDS if all(below) else UNKNOWN, text)
 
 
-def _definition_met(ours: Ours) -> Verdict:
+def _definition_met(ours: Ours) -> ClaimVerdict:
     outcomes = [
         outcome
         for found in ours.verdicts.values()
@@ -217,10 +220,10 @@ def _definition_met(ours: Ours) -> Verdict:
         f"CRANE masks, and clearly less than another under {_count(outcomes, 'smaller')}. For LAPE "
         f"at equal budgets: {_count(lape, 'larger')} and {_count(lape, 'smaller')}."
     )
-    return Verdict(_verdict(outcomes, "larger"), text)
+    return ClaimVerdict(_verdict(outcomes, "larger"), text)
 
 
-def _matched_budgets(ours: Ours) -> Verdict:
+def _matched_budgets(ours: Ours) -> ClaimVerdict:
     table = ours.tables["1"].set_index(["method", "mask_language"])["n_neurons"]
     counts = {
         m: [int(table[m, x]) for x in ours.languages]
@@ -231,13 +234,13 @@ def _matched_budgets(ours: Ours) -> Verdict:
         f"{m} {', '.join(map(str, n))}" for m, n in counts.items() if m != "LAPE"
     )
     text += f". LAPE as released masks {', '.join(map(str, counts['LAPE']))}."
-    return Verdict(HOLDS if same else FAILS, text)
+    return ClaimVerdict(HOLDS if same else FAILS, text)
 
 
-def _language_not_task(ours: Ours) -> Verdict:
+def _language_not_task(ours: Ours) -> ClaimVerdict:
     found = {
-        kind: set(v.loc[(v["method"] == "CRANE") & (v["absolute"] == "larger"), "mask_language"])
-        for kind, v in {"paper-shaped": ours.verdicts["1"], **ours.parallel}.items()
+        kind: hit_most(found)
+        for kind, found in {"paper-shaped": ours.verdicts["1"], **ours.parallel}.items()
     }
     first, *rest = found.values()
     text = "CRANE's masks cost their own language clearly most: " + "; ".join(
@@ -245,11 +248,11 @@ def _language_not_task(ours: Ours) -> Verdict:
         for kind, own in found.items()
     )
     if not first:
-        return Verdict(UNKNOWN, text + ". There is no effect that could be one or the other.")
-    return Verdict(HOLDS if all(first <= own for own in rest) else FAILS, text + ".")
+        return ClaimVerdict(UNKNOWN, text + ". There is no effect that could be one or the other.")
+    return ClaimVerdict(HOLDS if all(first <= own for own in rest) else FAILS, text + ".")
 
 
-def _chat_vietnamese(ours: Ours) -> Verdict:
+def _chat_vietnamese(ours: Ours) -> ClaimVerdict:
     outcomes, _ = _f1_everywhere(ours, ["3"], ["LAPE matched"])
     text = "; ".join(
         f"{ours.names[x]} {_said(ours.f1('3', 'CRANE', x))}, LAPE "
@@ -258,10 +261,10 @@ def _chat_vietnamese(ours: Ours) -> Verdict:
     )
     more, less = outcomes.count("more"), outcomes.count("less")
     verdict = HOLDS if more >= 2 else FAILS if less >= 2 else UNKNOWN
-    return Verdict(verdict, f"LangSpec-F1 on the chat model: {text}.")
+    return ClaimVerdict(verdict, f"LangSpec-F1 on the chat model: {text}.")
 
 
-def _transfer_retained(ours: Ours) -> Verdict:
+def _transfer_retained(ours: Ours) -> ClaimVerdict:
     outcomes, texts = [], []
     for number, kind in (("3", "benchmarks"), ("4", "open-ended")):
         found, text = _drops(ours, number, ["Random"])
@@ -269,14 +272,14 @@ def _transfer_retained(ours: Ours) -> Verdict:
         texts.append(f"{kind}: {text}")
     more = outcomes.count("more")
     verdict = HOLDS if more == len(outcomes) else UNKNOWN if more else _verdict(outcomes)
-    return Verdict(
+    return ClaimVerdict(
         verdict,
         f"Drop of the masked language on the chat model, above random masks in "
         f"{_count(outcomes, 'more')} cases. {' '.join(texts)}",
     )
 
 
-def _stronger_than_activation(ours: Ours) -> Verdict:
+def _stronger_than_activation(ours: Ours) -> ClaimVerdict:
     f1, worst = _f1_everywhere(ours, list(ours.scored), ["LAPE matched"])
     drops = [o for number in ours.scored for o in _drops(ours, number, ["LAPE matched"])[0]]
     text = (
@@ -284,26 +287,28 @@ def _stronger_than_activation(ours: Ours) -> Verdict:
         f"{_count(f1, 'more')} cases and clearly lower in {_count(f1, 'less')}; the drop of the "
         f"masked language in {_count(drops, 'more')} and {_count(drops, 'less')}.{worst}"
     )
-    return Verdict(_verdict([*f1, *drops]), text)
+    return ClaimVerdict(_verdict([*f1, *drops]), text)
 
 
-def _metric_is_selective(ours: Ours) -> Verdict:
+def _metric_is_selective(ours: Ours) -> ClaimVerdict:
     rows = pd.concat(
         [found.assign(table=number) for number, found in ours.verdicts.items()], ignore_index=True
     )
     rows = rows[rows["method"] != "Random"]
     fails, meets = (rows[rows["relative"] == which] for which in ("smaller", "larger"))
     if not len(fails) or not len(meets):
-        return Verdict(UNKNOWN, "No row clearly fails the definition, or none clearly meets it.")
+        return ClaimVerdict(
+            UNKNOWN, "No row clearly fails the definition, or none clearly meets it."
+        )
     worst, best = fails["langspec_f1"].max(), meets["langspec_f1"].min()
     text = (
         f"Rows that clearly meet the definition of §3.1 score {best:.3f} or more, rows that "
         f"clearly fail it {worst:.3f} or less."
     )
-    return Verdict(HOLDS if worst < best else FAILS, text)
+    return ClaimVerdict(HOLDS if worst < best else FAILS, text)
 
 
-def threshold_robust(swept: pd.DataFrame, names: Mapping[str, str]) -> Verdict:
+def threshold_robust(swept: pd.DataFrame, names: Mapping[str, str]) -> ClaimVerdict:
     """Whether CRANE's masks have the same outcome at every threshold, for each language.
 
     `swept`: one row per threshold and masked language, as in `choices.csv`; its `verdict` says
@@ -326,14 +331,14 @@ def threshold_robust(swept: pd.DataFrame, names: Mapping[str, str]) -> Verdict:
         f"{thresholds.nunique()} thresholds from {thresholds.min():g} to {thresholds.max():g} "
         f"(notebook 08). {'; '.join(told)}."
     )
-    return Verdict(FAILS if opposite else HOLDS if same else UNKNOWN, text)
+    return ClaimVerdict(FAILS if opposite else HOLDS if same else UNKNOWN, text)
 
 
-def _printed_only(ours: Ours) -> Verdict:
-    return Verdict(NOT_TESTED, "About the paper's printed numbers alone.")
+def _printed_only(ours: Ours) -> ClaimVerdict:
+    return ClaimVerdict(NOT_TESTED, "About the paper's printed numbers alone.")
 
 
-CHECKS: dict[str, Callable[[Ours], Verdict]] = {
+CHECKS: dict[str, Callable[[Ours], ClaimVerdict]] = {
     "highest-everywhere": _highest_everywhere,
     "larger-target-drop": _larger_target_drop,
     "non-target-preserved": _non_target_preserved,
@@ -355,6 +360,8 @@ CHECKS: dict[str, Callable[[Ours], Verdict]] = {
 }
 
 
-def on_testbed(ours: Ours, more: Mapping[str, Verdict] | None = None) -> dict[str, Verdict]:
+def on_testbed(
+    ours: Ours, more: Mapping[str, ClaimVerdict] | None = None
+) -> dict[str, ClaimVerdict]:
     """A verdict by claim id, from our tables; `more` adds or replaces some from elsewhere."""
     return {name: check(ours) for name, check in CHECKS.items()} | dict(more or {})

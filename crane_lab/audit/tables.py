@@ -89,11 +89,19 @@ class Published:
         return list(dict.fromkeys(self.scores["method"].iloc[1:]))
 
 
+def read_scores(number: str, folder: str | Path = "data/published") -> pd.DataFrame:
+    """One of the paper's tables as printed, "1" to "4": row Org first, its `mask_language` empty.
+
+    Columns as in `Scored.table`, or for Table 3 as in `outcomes.side_by_side`.
+    """
+    return pd.read_csv(Path(folder) / f"table{number}.csv").fillna({"mask_language": ""})
+
+
 def published(folder: str | Path = "data/published") -> dict[str, Published]:
     """The paper's four tables by number; of Table 3 the chat model's half, which is new there."""
     found = {}
     for number in "1234":
-        scores = pd.read_csv(Path(folder) / f"table{number}.csv").fillna({"mask_language": ""})
+        scores = read_scores(number, folder)
         if number == "3":
             scores = scores.drop(columns=[f"base_{x}" for x in LANGUAGES])
             scores = scores.rename(columns=lambda name: name.removeprefix("chat_"))

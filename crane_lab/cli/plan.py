@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
@@ -180,6 +181,32 @@ def plan(
             done[name] = done.get(name, 0) + 1
     device = find_device(gpu, results)
     return Plan(settings, config, parameters, device, stages, done, prices)
+
+
+def by_device(settings: Settings, gpus: Sequence[str]) -> pd.DataFrame:
+    """Hours of the same run on several devices, one row each.
+
+    Returns `device`, `memory (GiB)` of the device, `fits` ("yes" or "no": weights and one batch's
+    activations, without vLLM's share), the hours of `relevance`, `benchmarks`, `open questions` and
+    `in all`, and `speed`, how we know what the device does per second.
+    """
+    rows = []
+    for gpu in gpus:
+        found = plan(settings, gpu)
+        hours = {stage.name: found.seconds(stage) / 3600 for stage in found.stages}
+        rows.append(
+            {
+                "device": gpu,
+                "memory (GiB)": GPUS[gpu][1],
+                "fits": "yes" if sum(found.memory().values()) < GPUS[gpu][1] else "no",
+                "relevance": hours["relevance"],
+                "benchmarks": sum(h for name, h in hours.items() if "benchmarks" in name),
+                "open questions": sum(h for name, h in hours.items() if "open" in name),
+                "in all": sum(hours.values()),
+                "speed": found.device.source,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _stages(s: Settings) -> list[Stage]:

@@ -8,8 +8,6 @@ token for token.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,18 +98,6 @@ def read_questions(folder: str | Path, languages: Sequence[str]) -> dict[str, li
             "missing lines"
         )
     return questions
-
-
-def questions_fingerprint(folder: str | Path, languages: Sequence[str]) -> str:
-    """SHA-256 over the languages' question files, for the keys of what is computed from them.
-
-    Raises FileNotFoundError as `question_file` does.
-    """
-    digests = {
-        language: hashlib.sha256(question_file(folder, language).read_bytes()).hexdigest()
-        for language in languages
-    }
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 # --------------------------------------------------------------------------------------- prompts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import tempfile
@@ -64,7 +65,7 @@ class Project:
     @cached_property
     def notebooks(self) -> list[Notebook]:
         """The notebooks in the order of their numbers."""
-        return [Notebook(path) for path in sorted((self.root / "notebooks").glob("[0-9]*.py"))]
+        return [Notebook(path) for path in sorted((self.root / "notebooks").glob("*.py"))]
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -279,6 +280,8 @@ class Run:
         received = self.received(notebook)
         # Named here: the runner's own bar is not meant by TQDM_DISABLE, which is for the kernels.
         bar = {"desc": notebook.name, "disable": False}
+        # It would name every setting that this notebook's page does not talk about.
+        logging.getLogger("papermill").setLevel(logging.ERROR)
         try:
             with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self):
                 executed = execute_notebook(

@@ -108,7 +108,8 @@ class Notebook:
     @cached_property
     def uses_settings(self) -> bool:
         """Whether the notebook runs the method, so that any of its settings can be given to it."""
-        return "crane_lab.settings" in modules_behind(self.source)
+        behind = modules_behind(self.source)
+        return any(m == "crane_lab.settings" or m.startswith("crane_core.") for m in behind)
 
     @property
     def accepts(self) -> set[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from crane_lab.engines.fidelity import fidelity
 from crane_lab.engines.judging import Judge
+from crane_lab.texts.fidelity import fidelity
 
 
 def graded(judge: Judge, answers: pd.DataFrame, languages: list[str]) -> pd.DataFrame:

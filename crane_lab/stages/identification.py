@@ -162,8 +162,11 @@ class Identification:
     def collected(self, language: str) -> dict[str, Any]:
         """Everything that identifies one language's neurons: `relevance.readers`, by name."""
         statistic = STATISTICS[self.settings.statistic]
-        kept = {"samples kept": not statistic.one_pass}
-        return self.collect(language, relevance.readers(self.shape, self.settings), **kept)
+        return self.collect(
+            language,
+            relevance.readers(self.shape, self.settings),
+            samples_kept=not statistic.one_pass,
+        )
 
     def statistic(self, site: str | None = None, name: str | None = None) -> dict[str, Scores]:
         """A statistic of each neuron's relevance: `{language: (layers, neurons)}`.

@@ -36,7 +36,9 @@ class Sources:
         for package in packages:
             for path in sorted((root / package).rglob("*")):
                 parts = path.relative_to(root).parts
-                if "__pycache__" in parts or path.name.startswith(".") or not path.is_file():
+                if "__pycache__" in parts or path.name.startswith((".", "README")):
+                    continue
+                if not path.is_file():
                     continue
                 if path.stem == "README":  # words about the code, which nothing reads
                     continue

@@ -2,9 +2,10 @@
 
 `sweep` selects neurons under each `Variant`, masks them and scores them all on the same items and
 the same held-out text; `compare_statistics` does the same for other statistics than kurtosis,
-`random_floor` for random masks, and `reliability` asks how far two halves of the texts agree.
-Everything is kept in the store, so an interrupted sweep goes on where it stopped. `run` does it
-all and `write` ships it, with what it was made with; notebook 08 reads the shipped files.
+`random_floor` for random masks, and `halves.split_half_reliability` asks how far two halves of the
+texts agree. Everything is kept in the store, so an interrupted sweep goes on where it stopped.
+`run` does it all and `write` ships it, with what it was made with; notebook 08 reads the shipped
+files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,15 +29,15 @@ from crane_core import baselines, concentration
 from crane_core.accumulators import Reader
 from crane_core.concentration import STATISTICS, Collected, compute
 from crane_core.interventions import zero
-from crane_core.moments import StreamingMoments
-from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
+from crane_core.selection import NeuronSet, SelectionWarning, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import MASK_VALUES, Settings
-from crane_lab.show import readouts
+from crane_lab.stages.comparisons import loss_changes
 from crane_lab.stages.keys import weights_of
 from crane_lab.stages.outcomes import Evaluated, Row
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.store.files import write_text
+from crane_lab.study.halves import compared, rank_correlation, split_half_reliability
 
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 #: choice -> what it is called on a page.
@@ -180,16 +180,6 @@ def as_intermediate(neurons: NeuronSet) -> NeuronSet:
     return NeuronSet({"intermediate": mask}, neurons.shape)
 
 
-def compared(a: NeuronSet, b: NeuronSet) -> tuple[float, float]:
-    """Jaccard of two sets, and what two random sets with their counts per layer would have.
-
-    The second is the ratio of expected numbers. NaN if both sets are empty.
-    """
-    found = overlap(a, b)
-    either = len(a) + len(b) - found.expected_within_layers
-    return found.jaccard, found.expected_within_layers / either if either else float("nan")
-
-
 def _outcome_rows(evaluated: Evaluated, tasks: Mapping[str, str], n_boot: int) -> pd.DataFrame:
     """Per method and language: LangSpec-F1 with interval, accuracies, losses and selectivity.
 
@@ -200,7 +190,7 @@ def _outcome_rows(evaluated: Evaluated, tasks: Mapping[str, str], n_boot: int) -
         warnings.simplefilter("ignore")  # an empty set is a result here
         table = evaluated.table(tasks, n_boot).iloc[1:]
     x = list(evaluated.languages)
-    losses = readouts.loss_changes(evaluated.perplexities(), x)
+    losses = loss_changes(evaluated.perplexities(), x)
     losses = losses.rename(
         columns={
             **{name: f"{name}_loss" for name in x},
@@ -316,13 +306,6 @@ def statistic_values(default: Pipeline) -> dict[str, dict[str, dict[str, Tensor]
     return found
 
 
-def _rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's correlation within each layer, (layers,); neurons with a NaN are left out."""
-    return torch.tensor(
-        [float(spearmanr(u, v, nan_policy="omit").statistic) for u, v in zip(a, b, strict=True)]
-    )
-
-
 def agreement(default: Pipeline) -> pd.DataFrame:
     """Rank correlations of the statistics, within a layer, averaged over layers.
 
@@ -336,7 +319,7 @@ def agreement(default: Pipeline) -> pd.DataFrame:
     rows = []
 
     def add(kind: str, a: str, b: str, language: str, left: Tensor, right: Tensor) -> None:
-        rho = float(_rank_correlation(sign[a] * left, sign[b] * right).mean())
+        rho = float(rank_correlation(sign[a] * left, sign[b] * right).mean())
         rows.append({"kind": kind, "a": a, "b": b, "language": language, "rho": rho})
 
     for x, own in values["all"].items():
@@ -419,140 +402,7 @@ def compare_statistics(default: Pipeline, n_boot: int = 2000) -> pd.DataFrame:
     return table.drop(columns="method")
 
 
-# --- how far two halves agree ---------------------------------------------------------------------
-
-
-class Blocks:
-    """Moments of every batch of a stream on its own, in order; `shape` is (layers, neurons)."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
-        self.moments: list[StreamingMoments] = []
-
-    def update(self, batch: Tensor) -> None:
-        """Take in a batch (samples, layers, neurons) as one block."""
-        block = StreamingMoments(self.shape)
-        block.update(batch)
-        self.moments = [*self.moments, block]
-
-    def merge(self, other: Blocks) -> None:
-        """Append the other's blocks."""
-        self.moments = [*self.moments, *other.moments]
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything collected, as tensors to store; `from_state` reads it back."""
-        states = [block.state() for block in self.moments]
-        parts = (
-            {name: torch.stack([s[name] for s in states]) for name in states[0]} if states else {}
-        )
-        return {"shape": torch.tensor(self.shape), **parts}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Blocks:
-        """Blocks as `state` returned them."""
-        found = cls(state["shape"].tolist())
-        found.moments = [
-            StreamingMoments.from_state({n: t[i] for n, t in state.items() if n != "shape"})
-            for i in range(len(state.get("count", ())))
-        ]
-        return found
-
-
-def _blocks(default: Pipeline, n_windows: int, block: int) -> dict[str, list[StreamingMoments]]:
-    """Moments of consecutive blocks of windows, by language."""
-    longer = default.changed(n_samples=n_windows, batch_size=block)
-    size = longer.shape["intermediate"]
-    readers = {"blocks": Reader("intermediate", lambda: Blocks(size))}
-    own = source_digest(
-        __name__
-    )  # `Blocks` are kept by this module, which relevance does not reach
-    return {
-        x: longer.collect(x, readers, "blocks", kept_by=own)["blocks"].moments
-        for x in longer.settings.languages
-    }
-
-
-def reliability(
-    default: Pipeline,
-    counts: Sequence[int] = (30, 60, 150, 300, 600, 1500),
-    block: int = 30,
-    n_splits: int = 50,
-) -> pd.DataFrame:
-    """How far two halves of the texts agree, as they grow.
-
-    Blocks of `block` consecutive windows are dealt at random into two halves of `counts` windows
-    each, `n_splits` times; the moments of blocks are merged, so no single sample is kept.
-
-    Returns
-    -------
-    Rows with `n` (windows per half), `language`, `measure`, `mean`, `low`, `high` (2.5 and 97.5 %
-    of the splits; those of large halves share most of their texts). Measures: "spearman" of
-    kurtosis between halves within a layer, averaged over layers; "spearman, layer k"; "spearman,
-    other language": half A of this language against half B of the others; "jaccard" of the sets
-    selected from the halves and "chance", what random sets of their sizes would have; "neurons".
-
-    Raises ValueError for counts that are no multiples of `block`.
-    """
-    if any(n % block for n in counts):
-        raise ValueError(f"counts {list(counts)} must be multiples of the block, {block} windows")
-    blocks = _blocks(default, 2 * max(counts), block)
-    languages, s = default.settings.languages, default.settings
-    rows: list[dict[str, Any]] = []
-    for split in tqdm(range(n_splits), desc="splits"):
-        rng = np.random.default_rng(split)
-        order = {x: rng.permutation(len(blocks[x])) for x in languages}
-        halves = {
-            (x, h): StreamingMoments(default.shape["intermediate"])
-            for x in languages
-            for h in (0, 1)
-        }
-        done = 0
-        for n in sorted(counts):
-            for x in languages:
-                for h in (0, 1):
-                    for i in order[x][2 * done + h : 2 * (n // block) : 2]:
-                        halves[x, h].merge(blocks[x][i])
-            done = n // block
-            kurtosis = {key: m.kurtosis() for key, m in halves.items()}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SelectionWarning)
-                sets = {
-                    (x, h): select(
-                        {y: normalise(kurtosis[y, h], s.normalisation) for y in languages},
-                        x,
-                        s.rule,
-                        s.threshold,
-                        s.budget,
-                        shape=default.shape,
-                    )
-                    for x in languages
-                    for h in (0, 1)
-                }
-            for x in languages:
-                rho = _rank_correlation(kurtosis[x, 0], kurtosis[x, 1])
-                others = [
-                    float(_rank_correlation(kurtosis[x, 0], kurtosis[y, 1]).mean())
-                    for y in languages
-                    if y != x
-                ]
-                jaccard, chance = compared(sets[x, 0], sets[x, 1])
-                measured = {
-                    "spearman": float(rho.mean()),
-                    **{f"spearman, layer {k}": float(r) for k, r in enumerate(rho)},
-                    "spearman, other language": float(np.mean(others)),
-                    "jaccard": jaccard,
-                    "chance": chance,
-                    "neurons": (len(sets[x, 0]) + len(sets[x, 1])) / 2,
-                }
-                rows += [
-                    {"n": n, "language": x, "measure": measure, "value": value}
-                    for measure, value in measured.items()
-                ]
-    grouped = pd.DataFrame(rows).groupby(["n", "language", "measure"], sort=False)["value"]
-    found = grouped.agg(
-        mean="mean", low=lambda v: v.quantile(0.025), high=lambda v: v.quantile(0.975)
-    )
-    return found.reset_index()
+# --- beside random masks --------------------------------------------------------------------------
 
 
 def with_floor(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
@@ -648,7 +498,7 @@ def run(
         "choices_random": random_floor(default),
         "choices_statistics": compare_statistics(default),
         "choices_agreement": agreement(default),
-        "choices_reliability": reliability(default),
+        "choices_reliability": split_half_reliability(default),
     }
     return tables, provenance(default)
 

@@ -7,7 +7,7 @@ That gives a grade without a large model as a judge, the same on every machine.
 **Sub-scores**, each from 0 to 1:
 
 - `language_score`: 1 if the answer is in the question's language. py3langid tells
-  (`engines.fidelity`), unless every sentence is one of this world in the question's language (1)
+  (`texts.fidelity`), unless every sentence is one of this world in the question's language (1)
   or else in another (0). On whole sentences the two agree: py3langid errs on none of the 16,000
   that state the world's facts once each with name and pronoun. It does err on values that stand
   alone ("Tokyo.", "a camp.") and on English sentences around a Vietnamese name.
@@ -48,11 +48,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from crane_lab.engines.fidelity import fidelity
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.sources import source_digest
 from crane_lab.testbed.grammar import Asked, Found, Grammar, sentences
 from crane_lab.testbed.world import LANGUAGES, Subject, World, build
+from crane_lab.texts.fidelity import fidelity
 
 SUBSCORES = ("language_score", "form", "truth", "relevance", "variety")
 COUNTS = ("sentences", "statements", "true_statements")

@@ -138,17 +138,3 @@ def held_out_texts(
 def dump(items: Iterable[Item]) -> str:
     """The items as JSON lines."""
     return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-
-
-def subject_of(world: World, item: Item) -> Subject:
-    """The subject whose fact a knowledge item asks for.
-
-    Raises:
-        LookupError: no subject's held-out question reads like the item's.
-    """
-    kind, relation = item["relation"].split(".")
-    writer = Writer(world, random.Random(0))
-    for subject in world.subjects[kind]:
-        if writer.test(subject, relation) == item["question"]:
-            return subject
-    raise LookupError(f"no {kind} is asked about in {item['question']!r}")

@@ -336,7 +336,7 @@ def test_even_damage_and_null_masks(tables: dict[str, audit.Published]) -> None:
 
 
 def test_variants_and_leaders(tables: dict[str, audit.Published]) -> None:
-    found = audit.variants(tables)
+    found = audit.f1_variants(tables)
     assert (found["sum"] <= found["paper"] + 1e-12).all()
     assert (found["paper"] <= found["mean"] + 1e-12).all()
     leading = audit.leaders(found, ["paper", "floor"])
@@ -435,14 +435,58 @@ def test_lapes_released_sets_have_these_sizes() -> None:
 
 def test_figures_are_drawn(tables: dict[str, audit.Published]) -> None:
     noise = audit.noise_table(tables)
-    variants = audit.variants(tables)
+    variants = audit.f1_variants(tables)
     shares = [0.0, 0.5, 1.0]
     drawn = [
-        audit.recomputed(audit.recompute(tables)),
-        audit.noise_ranges(noise[noise["number"] == "2"]),
-        audit.iso_f1({"all": variants}),
-        audit.null_curves({"10 %": ([70, 900], [0.1, 0.05], [0.2, 0.1])}, {"here": 70}),
-        audit.even_damage_curves(shares, {"one": {"en": [0, 0.3, 0.6]}}, {"one": {"en": 0.2}}),
+        figures.recomputed(audit.recompute(tables)),
+        figures.noise_ranges(noise[noise["number"] == "2"]),
+        figures.iso_f1({"all": variants}),
+        figures.null_curves({"10 %": ([70, 900], [0.1, 0.05], [0.2, 0.1])}, {"here": 70}),
+        figures.even_damage_curves(shares, {"one": {"en": [0, 0.3, 0.6]}}, {"one": {"en": 0.2}}),
     ]
     for figure in drawn:
         assert figures.png(figure).startswith(b"\x89PNG")
+
+
+# --- tables of the metric card ------------------------------------------------------------------
+
+
+def test_tables_are_read_as_printed() -> None:
+    scores = audit.read_scores("3", FOLDER)
+    assert list(scores.loc[0, ["method", "mask_language"]]) == ["Org", ""]
+    assert {"base_en", "chat_vi", "langspec_f1"} <= set(scores)
+
+
+def test_sizes_that_fit_all_printed_accuracies(tables: dict[str, audit.Published]) -> None:
+    assert audit.benchmark_sizes(audit.grim_table(tables)) == {
+        "zh": [1346, 2692],
+        "vi": [900, 1800, 2700],
+    }
+
+
+def test_null_by_size_is_null_f1_with_a_seed_for_every_size() -> None:
+    found = audit.null_by_size([70, 900], changed=[0.1, 0.2], n_masks=50, seed=3)
+    assert found[["changed", "items"]].to_numpy().tolist() == [
+        *([0.1, 70], [0.1, 900], [0.2, 70], [0.2, 900])
+    ]
+    expected = audit.null_f1(900, 0.2, n_masks=50, seed=4)
+    assert found.loc[3, "mean"] == pytest.approx(expected.mean())
+    assert found.loc[3, "p95"] == pytest.approx(np.quantile(expected, 0.95))
+
+
+def test_even_damage_of_every_language(tables: dict[str, audit.Published]) -> None:
+    table = tables["1"]
+    for corrected in (False, True):
+        found = audit.even_damage_by_language(table, [0.0, 1.0], corrected)
+        assert list(found) == list(L)
+        own = audit.even_damage(table.original, table.floor, "zh", [0.0, 1.0], corrected)
+        assert found["zh"] == own.tolist()
+
+
+def test_interval_table_has_every_row_and_pairing(tables: dict[str, audit.Published]) -> None:
+    found = audit.interval_table(tables["2"], n_boot=20)
+    assert len(found) == 9
+    tight, wide = audit.f1_intervals(tables["2"], "CRANE", "zh", n_boot=20)
+    (row,) = found.query("method == 'CRANE' and mask == 'zh'").to_dict("records")
+    assert row["paper"] == tight.estimate
+    assert (row["paper_similar_low"], row["paper_opposed_high"]) == (tight.low, wide.high)

@@ -10,7 +10,7 @@ from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
 from crane_lab import audit
 from crane_lab.audit.ours import NOT_TESTED, Ours, on_testbed, threshold_robust
-from crane_lab.show import readouts
+from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import Row, Scored, stacked
 
 LANGUAGES = ["en", "zh", "vi"]
@@ -40,7 +40,7 @@ def made(own: dict[str, float], other: dict[str, float]) -> Ours:
         return pd.concat(pd.DataFrame({"task": x, "correct": values[x]}) for x in LANGUAGES)
 
     items = stacked(rows, frame(before), [frame(values) for values in after])
-    found = readouts.verdicts(items, scored.table(50), {x: x for x in LANGUAGES})
+    found = comparisons.verdicts(items, scored.table(50), {x: x for x in LANGUAGES})
     return Ours(
         dict.fromkeys("1234", scored),
         dict.fromkeys("1234", scored.table()),
@@ -54,13 +54,13 @@ NOTHING = {"LAPE": 0.0, "LAPE matched": 0.0, "CRANE": 0.0, "Random": 0.0}
 
 
 @pytest.fixture(scope="module")
-def perfect() -> dict[str, audit.Verdict]:
+def perfect() -> dict[str, audit.ClaimVerdict]:
     """CRANE's masks take half of their own language and nothing else; the others do nothing."""
     return on_testbed(made(NOTHING | {"CRANE": 0.4}, NOTHING))
 
 
 @pytest.fixture(scope="module")
-def reversed_() -> dict[str, audit.Verdict]:
+def reversed_() -> dict[str, audit.ClaimVerdict]:
     """LAPE does what CRANE is for, and CRANE hits the other languages."""
     return on_testbed(made(NOTHING | {"LAPE matched": 0.4}, NOTHING | {"CRANE": 0.3}))
 
@@ -74,7 +74,7 @@ GENERAL = [
 
 @pytest.mark.parametrize("claim", [*GENERAL, "non-target-preserved", "lape-near-zero"])
 def test_claims_hold_where_the_method_does_what_it_is_for(
-    perfect: dict[str, audit.Verdict], claim: str
+    perfect: dict[str, audit.ClaimVerdict], claim: str
 ) -> None:
     assert perfect[claim].verdict == "holds", perfect[claim].evidence
 
@@ -88,7 +88,7 @@ def test_claims_hold_where_the_method_does_what_it_is_for(
     ],
 )
 def test_claims_fail_where_it_does_the_opposite(
-    reversed_: dict[str, audit.Verdict], claim: str
+    reversed_: dict[str, audit.ClaimVerdict], claim: str
 ) -> None:
     assert reversed_[claim].verdict == "does not", reversed_[claim].evidence
 
@@ -100,7 +100,7 @@ def test_nothing_clear_is_nothing_told() -> None:
 
 
 def test_every_claim_has_a_check_here_or_says_that_it_has_none(
-    perfect: dict[str, audit.Verdict],
+    perfect: dict[str, audit.ClaimVerdict],
 ) -> None:
     claims = set(audit.claims_table()["id"])
     assert set(perfect) <= claims
@@ -132,7 +132,7 @@ def test_robust_means_the_same_outcome_at_every_threshold(
     assert "2 thresholds from 1 to 2.5" in found.evidence
 
 
-def test_evidence_carries_its_intervals(perfect: dict[str, audit.Verdict]) -> None:
+def test_evidence_carries_its_intervals(perfect: dict[str, audit.ClaimVerdict]) -> None:
     text = perfect["larger-target-drop"].evidence
     assert "English 0.400 [" in text and "(Random)" in text
     assert "0 of 12" not in perfect["highest-everywhere"].evidence.split("clearly below")[0]

@@ -33,8 +33,7 @@ from crane_lab.engines.multiple_choice import Prepared, accuracies
 from crane_lab.engines.tasks import load_tasks, tasks_digests
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import readouts
-from crane_lab.stages import scoring
+from crane_lab.stages import comparisons, scoring
 from crane_lab.store import ROOT, Store
 
 #: One subject of each of MMLU's four groups; C-Eval's group lists all its subjects.
@@ -163,7 +162,7 @@ def test_one_row_per_item(items: pd.DataFrame) -> None:
 
 
 def test_options_are_known_by_their_text(prepared: Prepared) -> None:
-    texts = readouts.option_texts(prepared)
+    texts = comparisons.option_texts(prepared)
     assert texts["mmlu_marketing-00001"] == [f"marketing {i}" for i in range(1, 5)]
     assert texts["belebele_vie_Latn-00002"] == ["3", "4", "5", "6"]
     assert texts["ceval-valid_law-00000"] == [f"第{i}项" for i in range(4)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from conftest import make_tiny_llama
 from crane_core.accumulators import NEURON_VALUES, collect
 from crane_core.concentration import STATISTICS
 from crane_core.interventions import zero
-from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, overlap, select
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.stages import losses, relevance, scoring
 from crane_lab.store import ROOT, Store
-from crane_lab.study import choices
+from crane_lab.study import choices, halves
 from crane_lab.study.choices import Variant
 
 pytestmark = pytest.mark.filterwarnings("ignore:kurtosis of", "ignore:.*neuron")
@@ -155,22 +153,6 @@ def test_projections_are_compared_as_what_they_switch_off() -> None:
     assert choices.as_intermediate(one) == one
 
 
-def test_chance_is_what_random_sets_have() -> None:
-    a = NeuronSet.from_pairs([(0, i) for i in range(30)] + [(1, 0)], (2, 100))
-    b = NeuronSet.from_pairs([(0, i) for i in range(50, 70)], (2, 100))
-    jaccard, chance = choices.compared(a, b)
-    assert jaccard == 0
-    assert chance == pytest.approx(6 / 45)
-    drawn = []
-    rng = np.random.default_rng(0)
-    for _ in range(400):
-        pairs = [(0, int(i)) for i in rng.choice(100, 20, replace=False)]
-        drawn.append(overlap(a, NeuronSet.from_pairs(pairs, (2, 100))).jaccard)
-    assert np.mean(drawn) == pytest.approx(chance, abs=0.01)
-    empty = NeuronSet.empty((2, 100))
-    assert all(math.isnan(v) for v in choices.compared(empty, empty))
-
-
 def test_the_floor_of_a_row_is_that_of_its_size() -> None:
     random = pd.DataFrame(
         [
@@ -278,7 +260,7 @@ def test_a_sweep_is_kept(probe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> No
     pd.testing.assert_frame_equal(first, again)
 
 
-def test_small_tables_of_statistics_and_reliability(probe: Pipeline) -> None:
+def test_small_tables_of_statistics(probe: Pipeline) -> None:
     values = choices.statistic_values(probe)
     kurtosis = probe.kurtosis()
     for x in ("en", "zh", "vi"):
@@ -293,27 +275,6 @@ def test_small_tables_of_statistics_and_reliability(probe: Pipeline) -> None:
     between = rho[rho["kind"] == "between"].pivot_table(index="a", columns="b", values="rho")
     assert np.allclose(np.diag(between), 1) and np.allclose(between, between.T)
     assert set(rho["kind"]) == {"between", "halves", "languages"}
-
-
-def test_merged_blocks_are_the_whole(probe: Pipeline) -> None:
-    blocks = choices._blocks(probe, 24, 6)
-    merged = StreamingMoments(probe.shape["intermediate"])
-    for block in blocks["zh"]:
-        merged.merge(block)
-    assert len(blocks["zh"]) == 4
-    torch.testing.assert_close(
-        merged.kurtosis(),
-        probe.collected("zh")["intermediate"].moments.kurtosis(),
-        rtol=1e-4,
-        atol=1e-4,
-    )
-    found = choices.reliability(probe, counts=(6, 12), block=6, n_splits=3)
-    assert (found["low"] <= found["mean"] + 1e-12).all()
-    assert set(found["n"]) == {6, 12}
-    by = found.set_index(["measure", "n", "language"])["mean"]
-    assert by["spearman"].between(-1, 1).all() and by["jaccard"].dropna().between(0, 1).all()
-    with pytest.raises(ValueError, match="multiples"):
-        choices.reliability(probe, counts=(7,), block=6)
 
 
 def test_random_floor(probe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +320,7 @@ def test_shipped_rows_are_what_this_code_selects(tmp_path: Path) -> None:
             row = shipped[variant.choice, variant.value, x]
             assert row["n_neurons"] == len(neurons)
             assert row["digest"] == neurons.digest()
-            assert row["jaccard"] == pytest.approx(choices.compared(neurons, own[x])[0], abs=1e-6)
+            assert row["jaccard"] == pytest.approx(halves.compared(neurons, own[x])[0], abs=1e-6)
 
 
 def test_shipped_losses_are_what_this_code_measures(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import re
 import pandas as pd
 import pytest
 
-from crane_lab.engines.fidelity import fidelity
 from crane_lab.store.sources import ROOT
+from crane_lab.texts.fidelity import fidelity
 
 
 def make_answers(n: int, texts: list[str] | None = None) -> pd.DataFrame:

@@ -18,7 +18,6 @@ from crane_lab.engines.generation import (
     Decoding,
     HuggingFaceEngine,
     prompts,
-    questions_fingerprint,
     read_questions,
 )
 from crane_lab.engines.vllm_engine import MaskingExtension, VLLMEngine, fused_gate_up, shard
@@ -121,15 +120,6 @@ def test_missing_questions_say_what_there_is(tmp_path: Path) -> None:
         read_questions(tmp_path, ["en", "zh"])
     with pytest.raises(ValueError, match="list of language codes"):
         read_questions(tmp_path, "en")
-
-
-def test_fingerprint_follows_the_files_of_the_languages_asked_for(tmp_path: Path) -> None:
-    write(tmp_path, en=b"Who?\n", vi=b"Ai?\n")
-    first = questions_fingerprint(tmp_path, ["en", "vi"])
-    assert first == questions_fingerprint(tmp_path, ["vi", "en"])
-    assert first != questions_fingerprint(tmp_path, ["en"])
-    write(tmp_path, vi=b"G\xc3\xac?\n")
-    assert first != questions_fingerprint(tmp_path, ["en", "vi"])
 
 
 @pytest.mark.skipif(not LAPE.is_dir(), reason="LAPE's released question files are not here")

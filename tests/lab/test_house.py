@@ -27,7 +27,6 @@ HOMONYMS = {
     "agreement",
     "collect",
     "compute",
-    "held_out",
     "lape",
     "plan",
     "reliability",

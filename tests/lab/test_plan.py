@@ -10,7 +10,7 @@ import pytest
 from test_compare import results
 
 from crane_lab.cli.main import main
-from crane_lab.cli.plan import GPUS, find_device, plan
+from crane_lab.cli.plan import GPUS, by_device, find_device, plan
 from crane_lab.runs import Project
 from crane_lab.settings import Settings
 from crane_lab.store import ROOT, Store
@@ -114,3 +114,17 @@ def test_plan_status_and_compare_on_the_command_line(
     assert out.is_file()
     assert main(["compare", "a", "c"]) == 1
     assert "no run 'c'; there are a, b" in capsys.readouterr().err
+
+
+def test_devices_stand_side_by_side() -> None:
+    paper = Settings.of(Project().run("paper").parameters)
+    found = by_device(paper, ["RTX 3090", "A100"]).set_index("device")
+    assert found["memory (GiB)"].to_list() == [24, 80]
+    for gpu, row in found.iterrows():
+        planned = plan(paper, str(gpu))
+        assert row["fits"] == ("yes" if sum(planned.memory().values()) < row.iloc[0] else "no")
+        total = sum(planned.seconds(stage) for stage in planned.stages) / 3600
+        assert row["in all"] == pytest.approx(total)
+        parts = ["relevance", "benchmarks", "open questions"]
+        assert 0 < row[parts].sum() < row["in all"]
+        assert row["speed"] == planned.device.source

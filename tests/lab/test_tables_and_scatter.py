@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from numpy.typing import NDArray
 
-from crane_lab.show import figures
+from crane_lab.show import figures, style
 
 
 def test_a_table_has_caption_formats_dashes_and_no_index() -> None:
@@ -40,13 +39,9 @@ def test_scatter_puts_each_cloud_in_its_panel(log: bool) -> None:
     first, second = figure.axes[:2]
     assert (first.get_title(), second.get_title()) == ("vi: +1.00", "zh")
     assert {axes.get_xscale() for axes in (first, second)} == {"log" if log else "linear"}
-    np.testing.assert_allclose(
-        np.asarray(first.collections[0].get_offsets(), dtype=float), np.stack([x, 2 * x], axis=1)
-    )
-    offsets: Any = np.ma.asarray(second.collections[0].get_offsets(), dtype=float)
-    drawn: NDArray[np.float64] = np.ma.filled(offsets, np.nan)
-    assert np.isnan(drawn).any(axis=1).tolist() == [False, True, False]
-    red, green, blue, alpha = np.asarray(first.collections[0].get_facecolor(), dtype=float)[0]
-    colour = to_hex((red, green, blue, alpha))
-    assert colour == figures.language_colour("vi").lower()
+    clouds: list[Any] = [axes.collections[0] for axes in (first, second)]
+    np.testing.assert_allclose(clouds[0].get_offsets(), np.stack([x, 2 * x], axis=1))
+    np.testing.assert_allclose(clouds[1].get_offsets(), [[0.1, 3.0], [10.0, 5.0]])  # without NaN
+    for name, cloud in zip(panels, clouds, strict=True):
+        assert to_hex(cloud.get_facecolor()[0]) == style.LANGUAGES[name]
     assert len(figures.png(figure)) > 1000

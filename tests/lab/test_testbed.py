@@ -332,14 +332,6 @@ def test_items_have_ids_of_their_own(name: str) -> None:
     assert len({(item["passage"], item["question"]) for item in items}) == len(items)
 
 
-def test_subject_of_finds_who_is_asked_about(worlds: dict[str, World]) -> None:
-    item = shipped_items("knowledge_zh")[0]
-    subject = tasks.subject_of(worlds["zh"], item)
-    assert subject.name in item["question"]
-    with pytest.raises(LookupError, match="nobody"):
-        tasks.subject_of(worlds["zh"], {**item, "question": "nobody"})
-
-
 def test_too_few_stated_facts_are_refused(worlds: dict[str, World]) -> None:
     with pytest.raises(ValueError, match=r"\d+ person town items need as many facts"):
         tasks.knowledge_items(worlds["en"], Counter(), seed=0)

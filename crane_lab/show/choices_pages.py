@@ -1,0 +1,302 @@
+"""What notebook 08 shows of the sweep over choices: each table, figure and sentence from its rows.
+
+`sweep` is everywhere what `choices.with_floor` returns: one row per choice, value and masked
+language, beside what random masks of the same size score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_lab.show import figures
+from crane_lab.study import choices, summaries
+
+#: Title of a panel -> the column of `sweep`, and where the same of random neurons stands.
+MEASURES = {
+    "neurons (% of all)": ("share", None),
+    "Jaccard with the default": ("jaccard", "jaccard_chance"),
+    "LangSpec-F1": ("langspec_f1", "langspec_f1_random"),
+    "selectivity (nats)": ("selectivity", "selectivity_random"),
+}
+SIGNED = ["selectivity (nats)"]
+RANDOM = "random neurons"
+#: So many cases are listed one by one; of more only the number is told.
+LISTED = 9
+
+
+def listed(names: Iterable[str]) -> str:
+    """Choices by the names they have on a page, or "none"."""
+    return ", ".join(choices.LABELS[name] for name in names) or "none"
+
+
+def interval(frame: pd.DataFrame, measure: str, sign: str = "") -> list[str]:
+    """A column of estimates with the interval from its `_low` and `_high`, as text."""
+    columns = (frame[name] for name in (measure, f"{measure}_low", f"{measure}_high"))
+    return [
+        f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+        for value, low, high in zip(*columns, strict=True)
+    ]
+
+
+def origin(
+    sweep: pd.DataFrame,
+    made_with: Mapping[str, Any],
+    differing: Sequence[str],
+    again: pd.DataFrame | None = None,
+) -> Markdown:
+    """Where the numbers come from, and whether they hold for this run.
+
+    Parameters
+    ----------
+    made_with : what the tables were made with.
+    differing : the inputs that are not this run's, from `choices.differing_inputs`.
+    again : `summaries.sets_again`, where nothing differs.
+    """
+    if differing or again is None:
+        message = (
+            "**These results are not those of your run.** They were made with another "
+            + ", ".join(name.replace("_", " ") for name in differing)
+            + " and say nothing about yours; set `recompute_choices`."
+        )
+    else:
+        found = zip(again["n_neurons"], again["language"], strict=True)
+        message = (
+            f"Computed again on this machine: {', '.join(f'{n} ({x})' for n, x in found)} "
+            f"neurons from {summaries.FEW} windows; equal to the shipped sets for "
+            f"{int(again['equal'].sum())} of {len(again)} languages."
+        )
+    made = made_with["settings"]
+    return Markdown(
+        f"{message}\n\nThe sweep: {len(sweep[['choice', 'value']].drop_duplicates())} readings "
+        f"of {sweep['choice'].nunique()} choices, for {', '.join(made['languages'])}; default "
+        f"{made['n_samples']:,} windows of {made['window']} tokens, {made['n_perplexity']} "
+        "held-out windows per language, "
+        f"{'all' if made['task_limit'] is None else made['task_limit']} items per task."
+    )
+
+
+def default_reading(sweep: pd.DataFrame) -> Styler:
+    """The four read-outs of the default's own sets, language by language."""
+    default = summaries.default_reading(sweep)
+    return figures.table(
+        pd.DataFrame(
+            {
+                "mask": default.index,
+                "neurons": default["n_neurons"].to_numpy(),
+                "share": default["share"].to_numpy(),
+                "LangSpec-F1": interval(default, "langspec_f1"),
+                "random masks of that size": default["langspec_f1_random"].to_numpy(),
+                "selectivity": interval(default, "selectivity", "+"),
+                "random": default["selectivity_random"].to_numpy(),
+            }
+        ),
+        "The default reading of every choice",
+        {"share": "{:.1%}", "random masks of that size": "{:.3f}", "random": "{:+.3f}"},
+    )
+
+
+def glance(sweep: pd.DataFrame) -> HTML:
+    """For every choice the reference value of each read-out, and the span of all its values."""
+    panels = {}
+    for title, (column, _) in MEASURES.items():
+        scale = 100 if column == "share" else 1
+        groups = sweep.groupby(["choice", "mask_language"], sort=False)
+        panels[title] = pd.DataFrame(
+            [
+                {
+                    "row": choices.LABELS[str(choice)],
+                    "series": x,
+                    "value": scale * own.loc[own["reference"], column].iloc[0],
+                    "low": scale * own[column].min(),
+                    "high": scale * own[column].max(),
+                }
+                for (choice, x), own in groups
+            ]
+        )
+    title = "Reference value (dot) and span over all values of each choice (line)"
+    told = " ".join(
+        f"{choices.LABELS[str(choice)]}: Jaccard with the default {own['jaccard'].min():.2f} to "
+        f"{own['jaccard'].max():.2f}, LangSpec-F1 {own['langspec_f1'].min():.2f} to "
+        f"{own['langspec_f1'].max():.2f}, selectivity {own['selectivity'].min():+.2f} to "
+        f"{own['selectivity'].max():+.2f}."
+        for choice, own in sweep.groupby("choice", sort=False)
+    )
+    return figures.show(
+        figures.dot_ranges(panels, zero=SIGNED, title=title),
+        alt=f"For each choice and language the span of four measures over its values. {told}",
+    )
+
+
+def departures(summary: pd.DataFrame) -> Styler:
+    """`summaries.of_choices` as a table."""
+    return figures.table(
+        summary,
+        "Departures from the reference value, averaged over languages, largest first",
+        dict.fromkeys(summary.columns[2:], "{:.3f}"),
+    )
+
+
+def what_matters(sweep: pd.DataFrame) -> Markdown:
+    """Which three choices matter most by the rule of the page, by other rules, and which do not."""
+    found = choices.departures(sweep, "langspec_f1")
+    largest = found.set_index("choice")["largest"]
+    draw = largest["seed"]
+    firsts = "; ".join(
+        f"**{choices.LABELS[c]}** ({largest[c]:.3f}, {largest[c] / draw:.1f} times a new draw of "
+        "windows)"
+        for c in largest.index[:3]
+    )
+    by_mean = found.sort_values("typical", ascending=False)["choice"][:3]
+    above, selective = (
+        choices.departures(sweep, measure)["choice"][:3]
+        for measure in ("langspec_f1_above", "selectivity")
+    )
+    return Markdown(
+        f"By the rule the three that matter most are {firsts}.\n\n"
+        f"- By the mean departure: {listed(by_mean)}.\n"
+        f"- Above random masks of the same size: {listed(above)}.\n"
+        f"- By selectivity: {listed(selective)}.\n"
+        f"- No more than a new draw of windows ({draw:.3f}): {listed(summaries.quiet(found))}.\n"
+        f"- Nothing at all: {listed(largest.index[largest == 0])}."
+    )
+
+
+def panels(
+    own: pd.DataFrame, row: str, measures: Mapping[str, tuple[str, str | None]] = MEASURES
+) -> dict[str, pd.DataFrame]:
+    """Some rows' read-outs as panels of `figures.dot_ranges`: values, intervals, random neurons.
+
+    `row` is the column that names the rows; `measures` as `MEASURES`.
+    """
+    found = {}
+    for title, (column, random) in measures.items():
+        scale = 100 if column == "share" else 1
+        table = pd.DataFrame(
+            {"row": own[row], "series": own["mask_language"], "value": scale * own[column]}
+        )
+        if f"{column}_low" in own:
+            table["low"], table["high"] = own[f"{column}_low"], own[f"{column}_high"]
+        if random is not None:
+            table["reference"] = own[random]
+        found[title] = table
+    return found
+
+
+def choice(sweep: pd.DataFrame, name: str) -> tuple[HTML, Markdown]:
+    """The figure of one choice, the reference starred, and what it amounts to, in sentences."""
+    own = sweep[sweep["choice"] == name].copy()
+    own["shown"] = own["value"] + np.where(own["reference"], " ★", "")
+    told = " ".join(
+        f"{value}: "
+        + ", ".join(
+            f"{r['mask_language']} {r['n_neurons']} neurons, Jaccard {r['jaccard']:.2f}, "
+            f"LangSpec-F1 {r['langspec_f1']:.2f}, selectivity {r['selectivity']:+.3f}"
+            for r in group.to_dict("records")
+        )
+        + "."
+        for value, group in own.groupby("shown", sort=False)
+    )
+    label = choices.LABELS[name]
+    figure = figures.dot_ranges(
+        panels(own, "shown"), zero=SIGNED, reference_label=RANDOM, title=label.capitalize()
+    )
+    alt = f"Four measures under each value of {label}. {told}"
+    return figures.show(figure, alt), Markdown(choice_in_words(sweep, name))
+
+
+def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
+    """How far a choice moves LangSpec-F1 and the sets, and whether its masks are selective."""
+    own = sweep[sweep["choice"] == name]
+    largest = choices.departures(sweep, "langspec_f1").set_index("choice")["largest"]
+    text = (
+        f"Largest departure of LangSpec-F1: {largest[name]:.3f} "
+        f"({largest[name] / largest['seed']:.1f} times a new draw of windows)."
+    )
+    other = own[~own["reference"]].dropna(subset="jaccard")
+    if len(other):
+        least = other.sort_values("jaccard", kind="stable").iloc[0]
+        text += (
+            f" Least overlap with the default: {least['value']}, {least['mask_language']}, Jaccard "
+            f"{least['jaccard']:.2f} (random {least['jaccard_chance']:.2f})."
+        )
+    clear = own[own["verdict"] == "larger"]
+    text += (
+        f" The mask clearly hurts its own language most in {len(clear)} of {len(own)} cases by "
+        f"held-out loss{f': {_cases(clear)}' if 0 < len(clear) <= LISTED else ''}."
+    )
+    empty = own[own["n_neurons"] == 0]
+    if len(empty):
+        text += f" No neuron at all is selected under {_cases(empty)}."
+    return text
+
+
+def _cases(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{r['value']} ({r['mask_language']})" for r in rows.to_dict("records"))
+
+
+def under_rules(rankings: Mapping[str, pd.Series]) -> tuple[Styler, Markdown]:
+    """The first three choices under several rules, and which of them all rules agree on.
+
+    `rankings`: rule -> how much each choice matters by it.
+    """
+    firsts = {
+        rule: [str(c) for c in found.sort_values(ascending=False).index[:3]]
+        for rule, found in rankings.items()
+    }
+    table = figures.table(
+        pd.DataFrame(
+            [
+                {"rule": rule, **{str(i + 1): choices.LABELS[c] for i, c in enumerate(best)}}
+                for rule, best in firsts.items()
+            ]
+        ),
+        f"The three choices that matter most under {len(firsts)} rules",
+    )
+    first, *others = firsts.values()
+    survive = [c for c in first if all(c in best for best in others)]
+    return table, Markdown(
+        f"Among the first three under all {len(firsts)} rules: {listed(survive)}."
+    )
+
+
+def conclusions(sweep: pd.DataFrame, scored: pd.DataFrame, halves: pd.DataFrame) -> Markdown:
+    """What the page found, as a list.
+
+    `scored` is `summaries.of_statistics`, `halves` the table of `choices.reliability`.
+    """
+    found = choices.departures(sweep, "langspec_f1")
+    default = summaries.default_reading(sweep)
+    every = [
+        f"{choices.LABELS[str(choice)]} = {value}"
+        for (choice, value), own in sweep.groupby(["choice", "value"], sort=False)
+        if (own["verdict"] == "larger").all()
+    ]
+    last = halves[halves["n"] == halves["n"].max()]
+    mean = last.groupby("measure")["mean"].mean()
+    hits = scored[scored["own_most"] == len(default)]
+    statistics = "; ".join(hits["statistic"] + ", " + hits["how"])
+    lines = [
+        f"The three choices that move LangSpec-F1 most are {listed(found['choice'][:3])}; "
+        f"{listed(summaries.quiet(found))} move it no more than drawing other windows does.",
+        "By held-out loss the default's masks clearly hurt their own language most in "
+        f"{int((default['verdict'] == 'larger').sum())} of {len(default)} languages; over all "
+        f"readings in {int((sweep['verdict'] == 'larger').sum())} of {len(sweep)} cases. "
+        + (
+            f"Readings under which they do so in every language: {'; '.join(every)}."
+            if every
+            else "Under no reading do they do so in every language: no choice we tried turns the "
+            "result around."
+        ),
+        "At CRANE's number of neurons, statistics whose masks clearly hurt their own language most "
+        f"in every language: {statistics or 'none'}.",
+        f"Two halves of {last['n'].iloc[0]:,} windows each rank neurons by kurtosis with a "
+        f"correlation of {mean['spearman']:.2f} and select sets with a Jaccard index of "
+        f"{mean['jaccard']:.2f}. A set found once is one draw.",
+    ]
+    return Markdown("\n".join(f"- {line}" for line in lines))

@@ -1,0 +1,132 @@
+"""What notebook 05 shows beside the tables: questions, the judge at work, and single answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+from pandas.io.formats.style import Styler
+
+from crane_core.metrics import mean_interval
+from crane_lab.show import figures
+from crane_lab.testbed.rubric import SUBSCORES
+
+
+def _part(name: Hashable) -> str:
+    """What a subscore's column is called on the page."""
+    return str(name).removesuffix("_score")
+
+
+def questions_table(asked: pd.DataFrame) -> Styler:
+    """The first and the last question of each language; `asked` as `Pipeline.asked`."""
+    ends = asked["cluster"].unique()[[0, -1]]
+    count = asked.groupby("language", sort=False).size().iloc[0]
+    return figures.table(
+        asked.loc[asked["cluster"].isin(ends), ["language", "id", "question"]],
+        f"The first and the last of {count} questions per language",
+    )
+
+
+def framed(prompt: str) -> Markdown:
+    """What the model reads, as it stands."""
+    return Markdown(
+        f"What the model reads, with the token that begins every text:\n\n```text\n{prompt}\n```"
+    )
+
+
+# --- the judge ----------------------------------------------------------------------------------
+
+
+def taken_apart(
+    answer: Mapping[Any, Any], explained: Sequence[Mapping[str, Any]]
+) -> tuple[Markdown, Styler, Markdown]:
+    """One answer with its grade: question and answer, sentence by sentence, part by part.
+
+    `explained` is what `Rubric.explain` says of it.
+    """
+    parts = pd.DataFrame(explained)
+    parts["true"] = parts["true"].map({True: "true", False: "false"}).fillna("nothing stated")
+    scored = ", ".join(f"{_part(name)} {answer[name]:.2f}" for name in SUBSCORES)
+    return (
+        Markdown(f"**{answer['question']}** “{answer['text']}”"),
+        figures.table(parts[["sentence", "relation", "value", "true"]], "Sentence by sentence"),
+        Markdown(f"Its parts: {scored}. Its grade: {answer['score']:.2f}."),
+    )
+
+
+def graders_table(agreement: pd.DataFrame) -> Styler:
+    """How well graders agree, of `comparisons.grader_agreement`."""
+    return figures.table(
+        agreement,
+        "Agreement of the rubric with the readers, and of the readers with each other. "
+        "Correlation: Spearman's, with a 95 % interval; within 1, within 2: shares of answers "
+        "graded so near; difference: mean of the first less the second",
+        {"within 1": "{:.0%}", "within 2": "{:.0%}", "difference": "{:+.2f}"},
+    )
+
+
+def graded_in_words(items: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
+    """How many answers got a grade, and how many unmasked ones came in another language.
+
+    `items` as `Judged.items` returns them.
+    """
+    unmasked = items[items["method"] == "Org"]
+    return Markdown(
+        f"{len(items):,} answers were graded; {int(items['score'].isna().sum())} got no grade that "
+        "could be read. Without a mask "
+        + ", ".join(
+            f"{int((own['in_language'] == 0).sum())} of {len(own)} in {names[str(x)]}"
+            for x, own in unmasked.groupby("language", sort=False)
+        )
+        + " came in another language."
+    )
+
+
+def parts_table(parts: pd.DataFrame) -> Styler:
+    """Means of the rubric's parts, of `comparisons.own_language`."""
+    frame = parts.rename(columns={"language": "asked in"}).rename(columns=_part)
+    return figures.table(
+        frame,
+        "Means of the rubric's parts under a language's own mask (Org: none)",
+        dict.fromkeys([*map(_part, SUBSCORES), "score"], "{:.2f}"),
+    )
+
+
+def answers_table(items: pd.DataFrame, language: str, name: str) -> Styler:
+    """Answers to the first question of a language, without a mask and under each made for it.
+
+    Of random masks the first seed's.
+    """
+    own = items[(items["language"] == language) & items["mask_language"].isin(["", language])]
+    rows = own[own["id"] == own["id"].iloc[0]].drop_duplicates("method")
+    frame = rows[["method", "text", "score"]].replace({"method": {"Org": "none"}})
+    return figures.table(
+        frame.rename(columns={"method": "mask", "text": "answer"}),
+        f"{name}: {rows['question'].iloc[0]}",
+        {"score": "{:.2f}"},
+    )
+
+
+# --- exercises ----------------------------------------------------------------------------------
+
+
+def penalty_table(answers: Mapping[float, pd.DataFrame]) -> Styler:
+    """Unmasked answers by repetition penalty (penalty -> graded answers): grades and lengths."""
+    rows = []
+    for penalty, graded in answers.items():
+        for x, own in graded.groupby("language", sort=False):
+            interval = mean_interval(own["score"].dropna())
+            rows.append(
+                {
+                    "penalty": str(penalty),
+                    "language": x,
+                    "grade": f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]",
+                    "tokens": own["n_tokens"].mean(),
+                    "cut off": (own["finish"] == "length").mean(),
+                }
+            )
+    return figures.table(
+        pd.DataFrame(rows), "Unmasked answers", {"tokens": "{:.1f}", "cut off": "{:.0%}"}
+    )

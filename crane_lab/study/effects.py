@@ -1,0 +1,131 @@
+"""What a mask does: to the next words of a sentence, and to the loss on held-out text (§3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crane_core import baselines
+from crane_core.interventions import zero
+from crane_core.masking import masked
+from crane_core.selection import NeuronSet
+from crane_lab.pipeline import Pipeline
+
+
+@torch.no_grad()
+def next_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
+    """Logits of the token after a prompt, (vocabulary,)."""
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    return model(input_ids=ids, use_cache=False).logits[0, -1].cpu()
+
+
+@torch.no_grad()
+def continuation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int = 8
+) -> str:
+    """What the model goes on with, by the most probable token each time."""
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
+    )
+    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A sentence as the model goes on with it under one mask."""
+
+    mask: str  # its name
+    n_neurons: int
+    logits: Tensor  # of the next token, (vocabulary,)
+    text: str
+
+
+def continued(pipeline: Pipeline, prompt: str, masks: Mapping[str, NeuronSet]) -> list[Continued]:
+    """A prompt without a mask, which is called "none", and under each of the masks."""
+    model, tokenizer, found = pipeline.model, pipeline.tokenizer, []
+    for name, neurons in {"none": NeuronSet.empty(pipeline.shape), **masks}.items():
+        with masked(model, neurons):
+            logits = next_logits(model, tokenizer, prompt)
+            text = continuation(model, tokenizer, prompt)
+        found.append(Continued(name, len(neurons), logits, text))
+    return found
+
+
+def loss_effects(
+    pipeline: Pipeline, sets: Mapping[str, NeuronSet], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """What each language's mask does to each language's held-out loss, beside random masks.
+
+    Returns
+    -------
+    One row per masked language and language of the text: `mask_language`, `n_neurons`,
+    `text_language`, `loss` without a mask (nats per token), `change` under the mask with its 95 %
+    interval over windows (`change_low`, `change_high`, paired, normal; NaN for one window), and
+    mean and range of the change under random masks with as many neurons in each layer, one per seed
+    (`random_mean`, `random_low`, `random_high`).
+    """
+    original = pipeline.losses()
+    rows = []
+    for x, neurons in sets.items():
+        masks = [neurons, *(baselines.random_matched(neurons, seed) for seed in seeds)]
+        under = [pipeline.losses(zero(found)) for found in masks]
+        for text in pipeline.settings.languages:
+            before = original[text]
+            change, *control = [(losses[text] - before).double().numpy() for losses in under]
+            means = [random.mean() for random in control]
+            error = 1.96 * change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan
+            rows.append(
+                {
+                    "mask_language": x,
+                    "n_neurons": len(neurons),
+                    "text_language": text,
+                    "loss": before.double().mean().item(),
+                    "change": change.mean(),
+                    "change_low": change.mean() - error,
+                    "change_high": change.mean() + error,
+                    "random_mean": np.mean(means),
+                    "random_low": np.min(means),
+                    "random_high": np.max(means),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def judged(effects: pd.DataFrame) -> pd.DataFrame:
+    """Per mask, whether its own language loses more than under random masks, and than the others.
+
+    Parameters
+    ----------
+    effects : as `loss_effects` returns them.
+
+    Returns
+    -------
+    The row of `effects` for the masked language's own text, with `against`: "more" or "less" than
+    every random mask, else "within" their range; and `most`, the language that is hurt most, with
+    `most_change`. One row per language, those without neurons included.
+    """
+    rows = []
+    for x, found in effects.groupby("mask_language", sort=False):
+        own = found[found["text_language"] == x].iloc[0]
+        most = found.iloc[int(found["change"].to_numpy().argmax())]
+        against = "within"
+        if own["change"] > own["random_high"]:
+            against = "more"
+        elif own["change"] < own["random_low"]:
+            against = "less"
+        rows.append(
+            {
+                **own.to_dict(),
+                "against": against,
+                "most": most["text_language"],
+                "most_change": most["change"],
+            }
+        )
+    return pd.DataFrame(rows)

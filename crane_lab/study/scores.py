@@ -1,0 +1,223 @@
+"""Kurtosis looked at from all sides before it selects anything (§3.3, Figures 2 and 3)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crane_core.attribution import neuron_relevance
+from crane_core.moments import StreamingMoments
+from crane_core.selection import (
+    NORMALISATIONS,
+    SelectionWarning,
+    margins,
+    normalise,
+    overlap,
+    select,
+)
+from crane_lab.pipeline import Pipeline
+from crane_lab.study.halves import rank_correlation
+from crane_lab.study.sharing import overlap_row
+
+#: What a picked neuron was picked for -> (layer, neuron).
+Picked = dict[tuple[str, str], tuple[int, int]]
+
+
+def kurtosis_summary(kurtosis: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Per language: neurons, those without a score, quartiles, the largest, and share below 3."""
+    rows = []
+    for language, values in kurtosis.items():
+        known = values[~values.isnan()].numpy()
+        q25, q50, q75 = np.quantile(known, [0.25, 0.5, 0.75])
+        rows.append(
+            {
+                "language": language,
+                "neurons": values.numel(),
+                "constant": int(values.isnan().sum()),
+                "lower quartile": q25,
+                "median": q50,
+                "upper quartile": q75,
+                "largest": known.max(),
+                "below 3": (known < 3).mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_normalisation(kurtosis: Mapping[str, Tensor], threshold: float) -> pd.DataFrame:
+    """How many candidates each normalisation leaves at one threshold.
+
+    Returns `normalisation` and, per language, "<x>: above", the share of all neurons above the
+    threshold, and "<x>: contrast", how many of them are above it in no other language.
+    """
+    rows = []
+    for how in NORMALISATIONS:
+        scores = {x: normalise(values, how) for x, values in kurtosis.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SelectionWarning)  # an empty set is a result here
+            counts = {x: len(select(scores, x, threshold=threshold)) for x in scores}
+        above = {x: (s > threshold).double().mean().item() for x, s in scores.items()}
+        rows.append(
+            {
+                "normalisation": how,
+                **{f"{x}: above": above[x] for x in scores},
+                **{f"{x}: contrast": counts[x] for x in scores},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# --- a second pass over the windows ---------------------------------------------------------------
+
+
+def pick(normalised: Mapping[str, Tensor], threshold: float) -> Picked:
+    """Neurons to look at: for each language those of largest and of median contrast.
+
+    Of the neurons that the rule `contrast` selects; none for a language without any. Keys are
+    (language, "largest contrast") and (language, "median contrast").
+    """
+    picked = {}
+    for language in normalised:
+        own, other = margins(normalised, language)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SelectionWarning)
+            chosen = select(normalised, language, "contrast", threshold)
+        ranked = sorted(chosen, key=lambda pair: float((other - own)[pair]))
+        if ranked:
+            picked[language, "largest contrast"] = ranked[0]
+            picked[language, "median contrast"] = ranked[len(ranked) // 2]
+    return picked
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """What `second_look` keeps of relevance, by language."""
+
+    blocks: dict[str, list[StreamingMoments]]  # moments of each block of windows
+    block: int  # windows in a block
+    magnitude: dict[str, Tensor]  # mean |relevance|, (layers, neurons)
+    values: dict[str, dict[tuple[str, str], NDArray[np.float64]]]  # picked neurons, (samples,)
+
+
+def second_look(pipeline: Pipeline, picked: Picked, n_blocks: int = 20) -> SecondLook:
+    """Run the windows once more, for what kurtosis alone does not say.
+
+    `picked` names the neurons whose single values are kept; windows are run in `n_blocks` blocks
+    (fewer if there are fewer windows).
+    """
+    columns = torch.tensor(list(picked.values()), dtype=torch.long).reshape(-1, 2)
+    s = pipeline.settings
+    block = -(-s.n_samples // n_blocks)
+    look = SecondLook({}, block, {}, {})
+    for language in s.languages:
+        look.blocks[language], kept = [], []
+        size = StreamingMoments(pipeline.shape["intermediate"])
+        for ids in pipeline.windows[language].split(block):
+            relevance = neuron_relevance(
+                pipeline.model, ids, None, s.objective, score=s.score, reduction=s.reduction
+            ).cpu()
+            moments = StreamingMoments(pipeline.shape["intermediate"])
+            moments.update(relevance)
+            look.blocks[language].append(moments)
+            size.update(relevance.abs())
+            kept.append(relevance[:, columns[:, 0], columns[:, 1]])
+        look.magnitude[language] = size.mean()
+        single = torch.cat(kept).T.double().numpy()
+        look.values[language] = dict(zip(picked, single, strict=True))
+    return look
+
+
+def magnitude_and_kurtosis(
+    magnitude: Mapping[str, Tensor], kurtosis: Mapping[str, Tensor]
+) -> pd.DataFrame:
+    """Whether mean |relevance| and kurtosis point at the same neurons, one row per language.
+
+    Returns `rho`, their rank correlation within layers, averaged over layers; `tenth`, a tenth of
+    all neurons; `shared` by the top tenths of both (z-scores within layers), `chance`, what two
+    random sets share, and `against` as in `overlap_row`.
+    """
+    rows = []
+    for x, values in kurtosis.items():
+        tenth = values.numel() // 10
+        of_size, of_kurtosis = (
+            select({x: normalise(scores.masked_fill(values.isnan(), torch.nan))}, x, "top",
+                   budget=tenth)
+            for scores in (magnitude[x], values)
+        )  # fmt: skip
+        rows.append(
+            {
+                "language": x,
+                "rho": float(rank_correlation(magnitude[x], values).nanmean()),
+                "tenth": tenth,
+                "shared": overlap(of_size, of_kurtosis).shared,
+                "chance": overlap(of_size, of_kurtosis).expected,
+                "against": overlap_row(of_size, of_kurtosis)["against"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# --- Figure 3 -------------------------------------------------------------------------------------
+
+
+def regions(
+    normalised: Mapping[str, Tensor], target: str, threshold: float
+) -> tuple[dict[str, Tensor], float]:
+    """The regions of Figure 3 as masks (layers, neurons), by name; the first one is selected.
+
+    The second value is how many neurons the first region would hold if a neuron's scores in the
+    target and in the other languages were unrelated.
+    """
+    own, other = margins(normalised, target)
+    scored = ~(own.isnan() | other.isnan())
+    high, elsewhere = own > threshold, other > threshold
+    found = {
+        "target only (selected)": high & ~elsewhere & scored,
+        "target and another": high & elsewhere & scored,
+        "another only": ~high & elsewhere & scored,
+        "none": ~high & ~elsewhere & scored,
+        "no score": ~scored,
+    }
+    unrelated = high.double().mean(1) * (~elsewhere).double().mean(1) * own.shape[1]
+    return found, unrelated.sum().item()
+
+
+def region_counts(normalised: Mapping[str, Tensor], threshold: float) -> pd.DataFrame:
+    """How many neurons lie in each region of Figure 3, one row per target language."""
+    rows = []
+    for x in normalised:
+        masks, unrelated = regions(normalised, x, threshold)
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
+        rows.append({"target": x, **counts, "selected if unrelated": unrelated})
+    return pd.DataFrame(rows)
+
+
+def every_neuron(
+    kurtosis: Mapping[str, Tensor],
+    normalised: Mapping[str, Tensor],
+    magnitude: Mapping[str, Tensor],
+) -> pd.DataFrame:
+    """One row per language and neuron with its kurtosis, normalised kurtosis and mean |R|."""
+    tables = []
+    for x, values in kurtosis.items():
+        layer, neuron = np.indices(values.shape)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "language": x,
+                    "layer": layer.ravel(),
+                    "neuron": neuron.ravel(),
+                    "kurtosis": values.flatten().numpy(),
+                    "normalised": normalised[x].flatten().numpy(),
+                    "mean_abs_relevance": magnitude[x].flatten().numpy(),
+                }
+            )
+        )
+    return pd.concat(tables)

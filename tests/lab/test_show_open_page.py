@@ -1,0 +1,98 @@
+"""What notebook 05 shows beside the tables, on small data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from page_outputs import caption, cells
+
+from crane_lab.show import open_page
+from crane_lab.testbed.rubric import SUBSCORES
+
+PARTS = dict.fromkeys(SUBSCORES, 0.5)
+
+
+def test_first_and_last_question_of_each_language() -> None:
+    rows = [(x, f"open_{x}-{n}", str(n), f"{x} {n}?") for x in ("en", "zh") for n in range(3)]
+    asked = pd.DataFrame(rows, columns=["language", "id", "cluster", "question"])
+    table = open_page.questions_table(asked)
+    assert caption(table) == "The first and the last of 3 questions per language"
+    assert cells(table)["question"].to_list() == ["en 0?", "en 2?", "zh 0?", "zh 2?"]
+    assert open_page.framed("<s> Q: x A:").data.endswith("```text\n<s> Q: x A:\n```")
+
+
+def test_an_answer_taken_apart() -> None:
+    answer: dict[str, Any] = {"question": "Who?", "text": "A. B. C.", "score": 2.126, **PARTS}
+    explained: list[dict[str, Any]] = [
+        {"sentence": "A.", "relation": "born_in", "value": "x", "true": True},
+        {"sentence": "B.", "relation": "born_in", "value": "y", "true": False},
+        {"sentence": "C.", "relation": None, "value": None, "true": None},
+    ]
+    said, table, parts = open_page.taken_apart(answer, explained)
+    assert said.data == "**Who?** “A. B. C.”"
+    assert cells(table)["true"].to_list() == ["true", "false", "nothing stated"]
+    first = SUBSCORES[0].removesuffix("_score")
+    assert parts.data.startswith(f"Its parts: {first} 0.50, ")
+    assert parts.data.endswith("Its grade: 2.13.")
+
+
+def test_agreement_in_a_table() -> None:
+    agreement = pd.DataFrame(
+        [{"graders": "a and b", "within 1": 0.5, "within 2": 1.0, "difference": 0.25}]
+    )
+    assert list(cells(open_page.graders_table(agreement)).loc[0]) == [
+        *("a and b", "50%", "100%", "+0.25")
+    ]
+
+
+ITEMS = pd.DataFrame(
+    [
+        ("Org", "", -1, "en", "en-0", "Q0?", "first", 8.0, True),
+        ("Org", "", -1, "en", "en-1", "Q1?", "second", np.nan, False),
+        ("CRANE", "en", -1, "en", "en-0", "Q0?", "worse", 2.0, True),
+        ("CRANE", "zh", -1, "en", "en-0", "Q0?", "not shown", 3.0, True),
+        ("Random", "en", 0, "en", "en-0", "Q0?", "seed 0", 4.0, True),
+        ("Random", "en", 1, "en", "en-0", "Q0?", "seed 1", 5.0, True),
+    ],
+    columns=[
+        *("method", "mask_language", "seed", "language", "id"),
+        *("question", "text", "score", "in_language"),
+    ],
+)
+
+
+def test_grades_and_languages_are_counted() -> None:
+    assert open_page.graded_in_words(ITEMS, {"en": "English"}).data == (
+        "6 answers were graded; 1 got no grade that could be read. Without a mask 1 of 2 in "
+        "English came in another language."
+    )
+
+
+def test_parts_of_the_rubric_in_a_table() -> None:
+    frame = pd.DataFrame([{"method": "Org", "language": "en", **PARTS, "score": 3.456, "n": 2}])
+    read = cells(open_page.parts_table(frame))
+    short = [name.removesuffix("_score") for name in SUBSCORES]
+    assert list(read) == ["method", "asked in", *short, "score", "n"]
+    assert read.loc[0, "score"] == "3.46"
+
+
+def test_the_first_question_under_every_mask_made_for_it() -> None:
+    table = open_page.answers_table(ITEMS, "en", "English")
+    assert caption(table) == "English: Q0?"
+    assert cells(table).to_numpy().tolist() == [
+        ["none", "first", "8.00"],
+        ["CRANE", "worse", "2.00"],
+        ["Random", "seed 0", "4.00"],
+    ]
+
+
+def test_answers_by_penalty() -> None:
+    graded = pd.DataFrame(
+        {"language": "en", "score": [8.0, 6.0, 7.0], "n_tokens": 10, "finish": ["length"] * 3}
+    )
+    read = cells(open_page.penalty_table({1.1: graded, 1.0: graded.assign(finish="stop")}))
+    assert read["penalty"].to_list() == ["1.1", "1.0"]
+    assert str(read.loc[0, "grade"]).startswith("7.00 [")
+    assert read["cut off"].to_list() == ["100%", "0%"]
