@@ -22,47 +22,13 @@ from crane_core.accumulators import Reader
 from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
 from crane_lab.pipeline import Pipeline
+from crane_lab.stages.blocks import BlockMoments
+from crane_lab.store import source_digest
 
 #: language -> moments of consecutive blocks of its windows.
 Blocks = Mapping[str, Sequence[StreamingMoments]]
 #: language -> normalised kurtosis (layers, neurons) of each of its parts.
 Parts = dict[str, list[Tensor]]
-
-
-class BlockMoments:
-    """Moments of every batch of a stream on its own, in order; `shape` is (layers, neurons)."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
-        self.moments: list[StreamingMoments] = []
-
-    def update(self, batch: Tensor) -> None:
-        """Take in a batch (samples, layers, neurons) as one block."""
-        block = StreamingMoments(self.shape)
-        block.update(batch)
-        self.moments = [*self.moments, block]
-
-    def merge(self, other: BlockMoments) -> None:
-        """Append the other's blocks."""
-        self.moments = [*self.moments, *other.moments]
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything collected, as tensors to store; `from_state` reads it back."""
-        states = [block.state() for block in self.moments]
-        parts = (
-            {name: torch.stack([s[name] for s in states]) for name in states[0]} if states else {}
-        )
-        return {"shape": torch.tensor(self.shape), **parts}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> BlockMoments:
-        """Blocks as `state` returned them."""
-        found = cls(state["shape"].tolist())
-        found.moments = [
-            StreamingMoments.from_state({n: t[i] for n, t in state.items() if n != "shape"})
-            for i in range(len(state.get("count", ())))
-        ]
-        return found
 
 
 def block_moments(
@@ -72,8 +38,10 @@ def block_moments(
     longer = default.changed(n_samples=n_windows, batch_size=block)
     size = longer.shape["intermediate"]
     readers = {"blocks": Reader("intermediate", lambda: BlockMoments(size))}
+    kept_by = source_digest(BlockMoments.__module__)  # which the code of relevance does not reach
     return {
-        x: longer.collect(x, readers, "blocks")["blocks"].moments for x in longer.settings.languages
+        x: longer.collect(x, readers, "blocks", kept_by=kept_by)["blocks"].moments
+        for x in longer.settings.languages
     }
 
 

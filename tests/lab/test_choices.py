@@ -15,7 +15,6 @@ from conftest import make_tiny_llama
 from crane_core.accumulators import NEURON_VALUES, collect
 from crane_core.concentration import STATISTICS
 from crane_core.interventions import zero
-from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, overlap, select
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
@@ -276,20 +275,6 @@ def test_small_tables_of_statistics(probe: Pipeline) -> None:
     between = rho[rho["kind"] == "between"].pivot_table(index="a", columns="b", values="rho")
     assert np.allclose(np.diag(between), 1) and np.allclose(between, between.T)
     assert set(rho["kind"]) == {"between", "halves", "languages"}
-
-
-def test_merged_blocks_are_the_whole(probe: Pipeline) -> None:
-    blocks = halves.block_moments(probe, 24, 6)
-    merged = StreamingMoments(probe.shape["intermediate"])
-    for block in blocks["zh"]:
-        merged.merge(block)
-    assert len(blocks["zh"]) == 4
-    torch.testing.assert_close(
-        merged.kurtosis(),
-        probe.collected("zh")["intermediate"].moments.kurtosis(),
-        rtol=1e-4,
-        atol=1e-4,
-    )
 
 
 def test_random_floor(probe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
