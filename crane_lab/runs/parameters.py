@@ -12,7 +12,7 @@ import yaml
 
 from crane_lab.settings import OF_THE_METHOD, PARAMETERS, Parameter
 from crane_lab.store.secrets import refuse_secret
-from crane_lab.store.sources import modules_behind
+from crane_lab.store.sources import OWN, modules_behind
 
 if TYPE_CHECKING:
     import nbformat
@@ -108,8 +108,9 @@ class Notebook:
     @cached_property
     def uses_settings(self) -> bool:
         """Whether the notebook runs the method, so that any of its settings can be given to it."""
-        behind = modules_behind(self.source)
-        return any(m == "crane_lab.settings" or m.startswith("crane_core.") for m in behind)
+        # The store, too, reaches a module of the core: only what a notebook names itself counts.
+        named = any(m.partition(".")[0] == "crane_core" for m in OWN.imported(self.source))
+        return named or "crane_lab.settings" in modules_behind(self.source)
 
     @property
     def accepts(self) -> set[str]:
