@@ -9,7 +9,7 @@ public code does; `accumulators` counts them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ def lape_matched(
     orders = lape_order(over_zero, n, filter_rate, activation_bar_ratio)
     size = next(iter(over_zero.values())).shape
     return {
-        language: _first(orders[language], count, size, shape)
+        language: NeuronSet.from_flat(orders[language][:count], shape or size)
         for language, count in _checked_counts(counts, over_zero).items()
     }
 
@@ -181,7 +181,7 @@ def act_prob_90p(
     for language, count in _checked_counts(counts, over_p90).items():
         score = probabilities[..., list(over_p90).index(language)]
         order = score.flatten().argsort(descending=True, stable=True)
-        sets[language] = _first(order, count, size, shape)
+        sets[language] = NeuronSet.from_flat(order[:count], shape or size)
     return sets
 
 
@@ -250,9 +250,3 @@ def _checked_counts(counts: Mapping[str, int], known: Mapping[str, Tensor]) -> M
                 f"{known[language].numel()}, the neurons of the model"
             )
     return counts
-
-
-def _first(order: Tensor, count: int, size: Sequence[int], shape: Shape | None) -> NeuronSet:
-    mask = torch.zeros(len(order), dtype=torch.bool)
-    mask[order[:count]] = True
-    return NeuronSet({"intermediate": mask.reshape(*size)}, shape)

@@ -6,7 +6,6 @@ Both are the `Intervention` that the paper uses, setting neurons to a value, by 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from crane_core.families import shape as model_shape
+from crane_core.files import replacing
 from crane_core.interventions import Intervention, SetTo, Value, intervened, own_weights
 from crane_core.models import write_checksums
 from crane_core.neurons import NeuronSet
@@ -60,8 +60,7 @@ def bake(
     tokenizer : saved beside the weights if given.
     value : must be 0, because a neuron's constant is no weight of a gated MLP.
 
-    Returns the folder. Nothing is left behind by an error or an interruption except a folder
-    `.<name>.<process>` beside it.
+    Returns the folder. Nothing is left behind by an error.
 
     Raises FileExistsError if there is something at `path`, and ValueError for another value, for
     weights that are shared, quantised or offloaded, and for what `masked` raises it.
@@ -79,15 +78,11 @@ def bake(
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} exists already; remove it or choose another folder")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
         with masked(model, neurons):
             model.save_pretrained(draft)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
         write_checksums(draft)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return path

@@ -367,7 +367,8 @@ answers = {("Org", ""): answered()}
 for row in one_each:
     answers[row.method, row.language] = answered(row.intervention)
 for row in crane_literal:
-    answers["CRANE, projections", row.language] = answered(row.intervention)
+    name = "CRANE, projections"
+    answers[name, row.language] = answered(row.intervention)
 free = comparisons.labelled(answers)
 shares = comparisons.answer_shares(free)
 write_table(free, results / "items_answers.parquet")

@@ -28,11 +28,12 @@ import torch
 import crane_core as crane
 
 net, tokenizer = crane.load_model(model)
+shape = crane.model_shape(net)["intermediate"]
 windows, kurtosis = {}, {}
 for x in languages:
     texts = Path(corpus, f"{x}.txt").read_text("utf-8").splitlines()
     windows[x] = crane.token_windows(tokenizer, texts, 500, 64, seed=0)
-    stream = crane.StreamingMoments(crane.model_shape(net)["intermediate"])
+    stream = crane.StreamingMoments(shape)
     for batch in windows[x][:400].split(50):
         stream.update(crane.neuron_relevance(net, batch))
     kurtosis[x] = stream.kurtosis()
@@ -42,14 +43,16 @@ neurons = crane.select(scores, "zh")
 
 @torch.no_grad()
 def guessed(ids):
-    return (net(ids).logits[:, :-1].argmax(-1) == ids[:, 1:]).double().mean().item()
+    best = net(ids).logits[:, :-1].argmax(-1)
+    return (best == ids[:, 1:]).double().mean().item()
 
 
 before = {x: guessed(w[400:]) for x, w in windows.items()}
 with crane.masked(net, neurons):
     after = {x: guessed(w[400:]) for x, w in windows.items()}
 found = crane.langspec_f1(before, after, "zh")
-print(f"{len(neurons)} neurons; LangSpec-F1 {found.f1:.3f}; drops", found.drops)
+print(f"{len(neurons)} neurons; LangSpec-F1 {found.f1:.3f}")
+print("drops", found.drops)
 
 # %% [markdown]
 # The last line says how many neurons were selected, what LangSpec-F1 (step 4 below) makes of

@@ -40,14 +40,6 @@ from crane_lab.study.necessity import (
 Texts = dict[str, Tensor]
 
 
-def neuron_set(chosen: Tensor, model: PreTrainedModel) -> NeuronSet:
-    """Intermediate neurons given as indices into the flattened (layers, neurons)."""
-    shape = models.shape(model)
-    mask = torch.zeros(shape["intermediate"], dtype=torch.bool)
-    mask.view(-1)[chosen] = True
-    return NeuronSet({"intermediate": mask}, shape)
-
-
 def random_orders(model: PreTrainedModel, seeds: Sequence[int]) -> dict[int, Tensor]:
     """All intermediate neurons in random order, one order per seed, the same for all languages."""
     layers, width = models.shape(model)["intermediate"]
@@ -93,7 +85,7 @@ def greedy_order(
     start: dict[str, float] = {}
     for size in tqdm(steps, desc=f"greedy set, {target}", unit="round"):
         gain: dict[str, Tensor] = {}
-        with masked(model, neuron_set(torch.tensor(taken, dtype=torch.long), model)):
+        with masked(model, NeuronSet.from_flat(taken, models.shape(model))):
             for x, windows in texts.items():
                 worth = torch.empty(len(rest), dtype=torch.float64)
                 for layer in sorted({i // width for i in rest}):
@@ -192,7 +184,10 @@ def damage(
     `other`, the largest of another language's; `difference` of the two with `difference_se`.
     """
     rows = [(*k, b) for k, chosen in orders.items() for b in budgets if b <= len(chosen)]
-    sets = [neuron_set(orders[name, x, seed][:budget], model) for name, x, seed, budget in rows]
+    shape = models.shape(model)
+    sets = [
+        NeuronSet.from_flat(orders[name, x, seed][:budget], shape) for name, x, seed, budget in rows
+    ]
     table = set_effects(model, sets, texts, known, store)
     keys = pd.DataFrame(rows, columns=["criterion", "language", "seed", "budget"])
     table = pd.concat([keys, table], axis=1)

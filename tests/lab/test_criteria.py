@@ -24,7 +24,7 @@ from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages import losses
 from crane_lab.store import Store
-from crane_lab.study import criteria, damage, necessity
+from crane_lab.study import criteria, damage
 from crane_lab.study.necessity import Estimate, Necessity
 
 __all__ = ["folder"]  # a fixture: the model, corpora and tasks made up in test_pipeline
@@ -138,7 +138,7 @@ def texts(seed: int = 0) -> dict[str, Tensor]:
 
 def increase(model: LlamaForCausalLM, chosen: list[int]) -> dict[str, float]:
     found = {}
-    neurons = damage.neuron_set(torch.tensor(chosen, dtype=torch.long), model)
+    neurons = NeuronSet.from_flat(chosen, models.shape(model))
     for x, windows in texts().items():
         before = perplexity(model, windows).loss
         with masked(model, neurons):
@@ -192,7 +192,7 @@ def test_known_sets_are_not_measured_again(
     llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: object
 ) -> None:
     folder = tmp_path_factory.mktemp("store")  # type: ignore[attr-defined]
-    sets = [damage.neuron_set(torch.tensor([i]), llama) for i in (1, 2)]
+    sets = [NeuronSet.from_flat([i], models.shape(llama)) for i in (1, 2)]
     known = damage.set_effects(llama, sets, texts(), store=Store(folder / "a"))
 
     def refused(*args: object) -> None:
@@ -223,13 +223,6 @@ def test_the_sum_of_single_effects_is_compared_with_the_sets(llama: LlamaForCaus
     total = float(found.necessity("en").value.flatten()[[5, 60]].sum())
     assert row["predicted"] == pytest.approx(total)
     assert row["ratio"] == pytest.approx(4 / total)
-
-
-def test_a_neuron_set_is_the_neurons_of_the_order(llama: LlamaForCausalLM) -> None:
-    found = damage.neuron_set(torch.tensor([0, 49, 143]), llama)
-    assert found.pairs() == [(0, 0), (1, 1), (2, 47)]
-    assert isinstance(found, NeuronSet) and found.shape == models.shape(llama)
-    assert necessity.FOLDS == 8
 
 
 # ---------------------------------------------------------------------------- on a whole pipeline

@@ -23,7 +23,7 @@ def test_the_method_in_a_few_lines_runs_with_public_names_only() -> None:
     said = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    n, f1, drops = re.fullmatch(r"(\d+) neurons; LangSpec-F1 ([\d.]+); drops (.*)\n", said).groups()  # type: ignore[union-attr]
+    n, f1, drops = re.fullmatch(r"(\d+) neurons; LangSpec-F1 ([\d.]+)\ndrops (.*)\n", said).groups()  # type: ignore[union-attr]
     assert int(n) > 0 and 0 <= float(f1) <= 1
     assert {"en", "zh", "vi"} == set(re.findall(r"'(\w\w)'", drops))
 
