@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from crane_core import models
+from crane_core.interventions import zero
 from crane_core.masking import bake
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import STOP, Answer, Decoding, HuggingFaceEngine, prompts
@@ -101,8 +102,8 @@ def test_masked_answers_equal_those_of_hugging_face(
 ) -> None:
     assert engine.shape == models.shape(reference.model)
     neurons = some(engine.shape, MASKS[name])
-    found = engine.generate(asked, neurons)
-    assert found == reference.generate(asked, neurons)
+    found = engine.generate(asked, zero(neurons))
+    assert found == reference.generate(asked, zero(neurons))
     assert found != original
     assert engine.generate(asked) == original
 
@@ -110,7 +111,7 @@ def test_masked_answers_equal_those_of_hugging_face(
 def test_an_empty_set_masks_nothing(
     engine: VLLMEngine, original: list[Answer], asked: list[list[int]]
 ) -> None:
-    assert engine.generate(asked, NeuronSet.empty(engine.shape)) == original
+    assert engine.generate(asked, zero(NeuronSet.empty(engine.shape))) == original
     assert engine.generate([]) == []
 
 
@@ -127,7 +128,7 @@ def test_impossible_requests_are_refused_and_the_engine_goes_on(
     with pytest.raises(ValueError, match=r"prompt 1 has 512 tokens.*context of 512"):
         engine.generate([asked[0], [5] * 512])
     with pytest.raises(ValueError, match="different models"):
-        engine.generate(asked, some({"intermediate": (4, 500)}, {"intermediate": 0.1}))
+        engine.generate(asked, zero(some({"intermediate": (4, 500)}, {"intermediate": 0.1})))
     assert engine.generate(asked[:3]) == original[:3]
 
 
@@ -157,7 +158,7 @@ def test_two_workers_mask_a_shard_each(
     neurons = some(models.shape(reference.model), MASKS["all sites"])
     with start(TESTBED / "base", tensor_parallel_size=2) as engine:
         assert engine.shape == models.shape(reference.model)
-        assert engine.generate(asked, neurons) == reference.generate(asked, neurons)
+        assert engine.generate(asked, zero(neurons)) == reference.generate(asked, zero(neurons))
         assert engine.generate(asked) == reference.generate(asked)
 
 
@@ -168,7 +169,7 @@ def test_a_baked_chat_checkpoint_answers_as_the_masked_model(tmp_path: Path) -> 
     asked = prompts(tokenizer, questions(12), chat=True)
     assert len(asked) == 36
     reference = HuggingFaceEngine(model, tokenizer, decoding, progress=False)
-    expected = reference.generate(asked, neurons)
+    expected = reference.generate(asked, zero(neurons))
     assert expected != reference.generate(asked)
     baked = bake(model, neurons, tmp_path / "baked", tokenizer)
     engine = start(baked, decoding)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from crane_core import models
+from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import (
@@ -237,11 +238,11 @@ def test_a_mask_changes_the_answers_and_leaves_no_trace(
     original = engine.generate(asked)
     for sites in (("intermediate",), ("gate", "down")):
         neurons = some(model, *sites)
-        found = engine.generate(asked, neurons)
+        found = engine.generate(asked, zero(neurons))
         assert found != original
         with masked(model, neurons):
             assert found == engine.generate(asked)
-    assert engine.generate(asked, NeuronSet.empty(models.shape(model))) == original
+    assert engine.generate(asked, zero(NeuronSet.empty(models.shape(model)))) == original
     assert engine.generate(asked) == original
     assert models.fingerprint(model) == before and model.generation_config is settings
 
@@ -342,7 +343,7 @@ def test_impossible_requests_are_refused_before_work(
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         HuggingFaceEngine(model, tokenizer, batch_size=0)
     with pytest.raises(ValueError, match="different models"):
-        engine.generate([[1, 5]], some(make_llama(), "intermediate"))
+        engine.generate([[1, 5]], zero(some(make_llama(), "intermediate")))
     assert engine.generate([]) == []
     (answer,) = engine.generate([[1, 5]])
     assert isinstance(answer, Answer)
