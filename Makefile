@@ -14,6 +14,10 @@ INSTALLED := $(VENV)/.installed
 EDITABLE  := $(VENV)/.editable
 # vLLM pulls in what would break the other environment, so it has one of its own.
 VENV_VLLM := .venv-vllm
+# The method installed as a user of it alone would, without what runs, shows and builds.
+VENV_CORE := .venv-core
+BIN_CORE  := $(VENV_CORE)/bin
+INSTALLED_CORE := $(VENV_CORE)/.installed
 BIN_VLLM  := $(VENV_VLLM)/bin
 INSTALLED_VLLM := $(VENV_VLLM)/.installed
 
@@ -32,7 +36,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-vllm lint rehearse testbed clean
+.PHONY: help setup book test test-core test-vllm lint rehearse testbed clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -43,10 +47,12 @@ help: ## show this list
 
 setup: $(EDITABLE) ## create .venv and install everything (other targets do this themselves)
 
-$(INSTALLED): requirements.txt requirements-dev.txt requirements-nodeps.txt constraints.txt
+REQUIREMENTS := requirements.txt requirements-lab.txt requirements-book.txt requirements-dev.txt
+
+$(INSTALLED): $(REQUIREMENTS) requirements-nodeps.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on the PATH; name one with make PYTHON=/path/to/python3' >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(REQUIREMENTS:%=-r %)
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-nodeps.txt
 	@touch $@
 
@@ -60,7 +66,19 @@ book: setup ## run the notebooks that changed and build the book
 test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors
 	$(BIN)/crane book --profile smoke
 	$(BIN)/crane rehearse
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/lab
+	$(MAKE) test-core
+
+$(INSTALLED_CORE): requirements.txt requirements-nodeps.txt constraints.txt pyproject.toml $(wildcard crane_core/*.py)
+	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on the PATH; name one with make PYTHON=/path/to/python3' >&2; exit 1; }
+	@test -x $(BIN_CORE)/pip || $(PYTHON) -m venv $(VENV_CORE)
+	$(BIN_CORE)/python -m pip install --quiet -c constraints.txt . pytest hypothesis
+	$(BIN_CORE)/python -m pip install --quiet --no-deps -r requirements-nodeps.txt
+	@touch $@
+
+# From tests/, so that what is imported is what `pip install .` has installed.
+test-core: $(INSTALLED_CORE) ## the method's tests, in an environment with crane_core alone
+	cd tests && ../$(BIN_CORE)/python -m pytest core
 
 # From a package index torchvision, torchaudio and torchcodec are CUDA builds, which break transformers
 # beside a CPU torch. vLLM asks for them and works without.
@@ -85,6 +103,6 @@ rehearse: setup ## every stage of the paper's setting on a made-up model (REHEAR
 testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
 	$(BIN)/python -m crane_lab.cli.testbed train
 
-clean: ## remove runs, the built book and caches (not .venv, .venv-vllm)
+clean: ## remove runs, the built book and caches (not .venv, .venv-core, .venv-vllm)
 	rm -rf _build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -151,6 +151,9 @@ class Pipeline(Identification):
 
     def _items_key(self, intervention: Intervention) -> dict[str, Any]:
         s = self.settings
+        # lm-eval's own tasks, and vLLM, are prepared and run by a module of their own.
+        others = s.benchmarks != "testbed" or s.benchmark_backend != "huggingface"
+        code = [scoring.__name__, *([benchmarks.__name__] if others else [])]
         return {
             "model": self.loaded.key,
             "tasks": self.task_fingerprint,
@@ -158,7 +161,7 @@ class Pipeline(Identification):
             "num_fewshot": s.num_fewshot,
             "backend": s.benchmark_backend,
             "intervention": intervention.digest(),
-            "code": source_digest(scoring.__name__),
+            "code": source_digest(*code),
         }
 
     def items(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
@@ -196,7 +199,7 @@ class Pipeline(Identification):
                 self.model, self.tokenizer, self.prepared, intervention, n_items, max_new_tokens
             )
 
-        key = self._items_key(intervention)
+        key = self._items_key(intervention) | {"model": self.loaded.generation_key}
         key |= {"n_items": n_items, "max_new_tokens": max_new_tokens}
         return self.store.table("answers", key, compute)
 

@@ -8,7 +8,7 @@ stand here; any other can be given to it all the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -119,7 +119,7 @@ def _as_float(value: int | str) -> Any:
         return value
 
 
-def _setting(default: Any, about: str, choices: Sequence[Any] = ()) -> Any:
+def _setting(default: Any, about: str, choices: Iterable[Any] = ()) -> Any:
     return dataclasses.field(default=default, metadata={"help": about, "choices": tuple(choices)})
 
 
@@ -284,9 +284,10 @@ def _parameters(of: type) -> dict[str, Parameter]:
         kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         kind = next(k for k in kinds if k is not NoneType)
         many = get_origin(kind) is not None
+        default: Any = field.default
         found[field.name] = Parameter(
             field.name,
-            list(field.default) if many and field.default is not None else field.default,
+            list(default) if many and default is not None else default,
             field.metadata["help"],
             "list" if many else kind.__name__,
             choices=field.metadata["choices"],

@@ -274,7 +274,7 @@ display(table_pages.bullets(confound))
 # of the layer write there. LAPE counts intermediate neurons and has no row here.
 
 # %%
-masks = literal.interventions
+masks = literal.rows
 crane_literal = [mask for mask in masks if mask.method == "CRANE"]
 table1_literal = literal.table(paper)
 write_table(table1_literal, results / "table1_projections.csv")

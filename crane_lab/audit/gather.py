@@ -8,7 +8,7 @@ import pandas as pd
 
 from crane_lab.audit.ours import NOT_TESTED, Ours, on_testbed, threshold_robust
 from crane_lab.pipeline import Pipeline
-from crane_lab.show import readouts
+from crane_lab.stages import comparisons
 from crane_lab.texts.languages import language_names
 
 
@@ -30,13 +30,13 @@ def outcomes(base: Pipeline, chat: Pipeline) -> Ours:
     }
     tables = {number: found.table() for number, found in scored.items()}
     verdicts = {
-        number: readouts.verdicts(evaluated[number].items(), table, paper)
+        number: comparisons.verdicts(evaluated[number].items(), table, paper)
         if number in evaluated
-        else readouts.verdicts(judged[number].items(), table, asked, value="score")
+        else comparisons.verdicts(judged[number].items(), table, asked, value="score")
         for number, table in tables.items()
     }
     parallel = {
-        kind: readouts.verdicts(evaluated["1"].items(), evaluated["1"].table(tasks), tasks)
+        kind: comparisons.verdicts(evaluated["1"].items(), evaluated["1"].table(tasks), tasks)
         for kind, tasks in base.tables.items()
         if kind != "paper"
     }
@@ -79,7 +79,7 @@ def most_cases(verdicts: Mapping[str, pd.DataFrame], definition: pd.DataFrame) -
 
     Parameters
     ----------
-    verdicts : number of our table -> `readouts.verdicts` of it.
+    verdicts : number of our table -> `comparisons.verdicts` of it.
     definition : the published tables', as `tables.definition` returns it.
 
     Returns `source`, `method` and three counts of masks: `most` (the masked language clearly loses

@@ -147,23 +147,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
-
-
-# ------------------------------------------------------------------------------------ the report
-
-
-def judge_report(scored: pd.DataFrame) -> pd.DataFrame:
-    """Count answers per language: all, by status, and out of language if `in_language` is there.
-
-    Indexed by `language` in order of appearance; columns `answers`, `scored`, `empty`, `unparsable`
-    and, with `fidelity`'s column `in_language`, `out_of_language`.
-    """
-    rows = {}
-    for language, group in scored.groupby("language", sort=False):
-        row = {"answers": len(group)}
-        for status in ("scored", "empty", "unparsable"):
-            row[status] = int((group["status"] == status).sum())
-        if "in_language" in group:
-            row["out_of_language"] = int((~group["in_language"].astype(bool)).sum())
-        rows[language] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("language")

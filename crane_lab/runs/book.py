@@ -42,7 +42,7 @@ def _build(run: Run) -> Path:
     stamp = base / "book.sha256"
     _stage(run, source)
     # The reference is made from docstrings, which no digest of code covers.
-    depends = [_tree(source), _tree(run.project.root / "crane_core")]
+    depends: list[Any] = [_tree(source), _tree(run.project.root / "crane_core")]
     depends += [source_digest("crane_lab.runs.book"), packages_digest()]
     digest = digest_of(canonical(depends), 64)
     if output.is_dir() and stamp.is_file() and stamp.read_text() == digest:

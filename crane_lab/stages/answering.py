@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from crane_core.interventions import Intervention
-from crane_lab.engines.generation import HuggingFaceEngine, Prompts
+from crane_lab.engines.decoding import Prompts
+from crane_lab.engines.generation import HuggingFaceEngine
 from crane_lab.engines.vllm_engine import VLLMEngine
 
 

@@ -141,11 +141,12 @@ class Identification:
         this at the same time on one store share the work.
         """
         s = self.settings
+        kept_by = {type(reader.make()).__module__ for reader in readers.values()}
         key = {
             **self.relevance_key(language),
             **more,
             "rules": rules,
-            "code": source_digest(relevance.__name__, corpora.__name__),
+            "code": source_digest(relevance.__name__, corpora.__name__, *kept_by),
         }
         return streams.collect(
             self.store,
@@ -162,8 +163,11 @@ class Identification:
     def collected(self, language: str) -> dict[str, Any]:
         """Everything that identifies one language's neurons: `relevance.readers`, by name."""
         statistic = STATISTICS[self.settings.statistic]
-        kept = {"samples kept": not statistic.one_pass}
-        return self.collect(language, relevance.readers(self.shape, self.settings), **kept)
+        return self.collect(
+            language,
+            relevance.readers(self.shape, self.settings),
+            samples_kept=not statistic.one_pass,
+        )
 
     def statistic(self, site: str | None = None, name: str | None = None) -> dict[str, Scores]:
         """A statistic of each neuron's relevance: `{language: (layers, neurons)}`.

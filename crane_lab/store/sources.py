@@ -40,6 +40,8 @@ class Sources:
                     continue
                 if not path.is_file():
                     continue
+                if path.stem == "README":  # words about the code, which nothing reads
+                    continue
                 if path.suffix == ".py":
                     names = parts[:-1] if path.stem == "__init__" else (*parts[:-1], path.stem)
                     self._code[".".join(names)] = path.read_bytes()

@@ -118,8 +118,8 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
     for objective in objectives:
         same = objective == pipeline.settings.objective
         of = pipeline if same else pipeline.changed(objective=objective)
-        found = of.kurtosis("intermediate")
-        kurtosis = {x: k for x, k in found.items() if isinstance(k, Tensor)}
+        every = of.kurtosis("intermediate")
+        kurtosis = {x: k for x, k in every.items() if isinstance(k, Tensor)}
         how = pipeline.settings.normalisation
         scores[f"kurtosis ({OBJECTIVES.get(objective, objective)})"] = normalise(kurtosis, how)
     values = choices.statistic_values(pipeline)["all"]

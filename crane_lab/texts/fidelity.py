@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from crane_lab.texts.languages import LANGUAGES
+
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
 
-#: The letters a language is written in, by the first word of their Unicode names. A language that
-#: is not listed is told by py3langid alone.
-_SCRIPTS = {"en": "LATIN", "vi": "LATIN", "zh": "CJK"}
+_SCRIPTS = {code: language.script for code, language in LANGUAGES.items()}
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_padding_does_not_change_the_counts(tiny_llama, tiny_batch):
 def test_activation_quantiles_are_the_batch_values_weighted_by_tokens(tiny_llama, tiny_batch):
     ids, mask = tiny_batch
     parts = [(ids[:2], mask[:2]), (ids[2:], mask[2:])]
-    expected = 0
+    expected = torch.zeros(SHAPE, dtype=torch.float64)
     for part in parts:
         a = recorded_activations(tiny_llama, *part)
         expected = expected + a.sort(dim=0).values[math.ceil(0.9 * len(a)) - 1].double() * len(a)
@@ -256,9 +257,7 @@ def test_values_that_masks_can_set() -> None:
 
 def everything() -> dict[str, Reader]:
     sizes = dict.fromkeys(("intermediate", "gate", "up"), SHAPE) | {"down": (3, 32)}
-    found = {
-        point: Reader(point, lambda size=size: Collected(size, 8)) for point, size in sizes.items()
-    }
+    found = {point: Reader(point, partial(Collected, size, 8)) for point, size in sizes.items()}
     found["even"] = Reader("intermediate", lambda: StreamingMoments(SHAPE), 0, 2)
     found["active"] = Reader("act_fn", lambda: ActiveCounts(SHAPE))
     found["means"] = Reader("unit", lambda: ActivationMeans(SHAPE))
@@ -289,9 +288,12 @@ def test_one_pass_runs_the_model_once(
 ) -> None:
     calls = []
     forward = type(tiny_llama.model).forward
-    monkeypatch.setattr(
-        type(tiny_llama.model), "forward", lambda *a, **k: (calls.append(1), forward(*a, **k))[1]
-    )
+
+    def counted_forward(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(type(tiny_llama.model), "forward", counted_forward)
     one_pass(tiny_llama, *tiny_batch, everything())
     assert len(calls) == 1
 

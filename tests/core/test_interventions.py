@@ -136,10 +136,9 @@ def test_through_weights_and_through_hooks(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generated_positions_only(family: str) -> None:
     model = make_tiny(family)
-    step = {"vector": 3.0, "strength": 1.0}
-    everywhere = Intervention(Add(some(model), **step))
-    generated = Intervention(Add(some(model), **step, positions="generated"))
-    options = {"max_new_tokens": 6, "do_sample": False, "output_logits": True}
+    everywhere = Intervention(Add(some(model), 3.0))
+    generated = Intervention(Add(some(model), 3.0, positions="generated"))
+    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "output_logits": True}
     options |= {"return_dict_in_generate": True, "pad_token_id": 0, "eos_token_id": None}
 
     def steps(intervention: Intervention) -> list[Tensor]:

@@ -13,9 +13,10 @@ import torch
 from conftest import make_tiny_llama
 from torch import Tensor
 
+from crane_core.accumulators import Reader
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
-from crane_lab.stages.streams import STAGE, Relevance, collect
+from crane_lab.stages.streams import STAGE, Measure, collect
 from crane_lab.store import Store
 
 # Forks of a process that has imported what is slow to import, and nothing of ours.
@@ -26,6 +27,8 @@ processes.set_forkserver_preload(
 
 SIZE = (50, 1)  # 50 batches in 32 pieces, some of one and some of two
 KEY = {"model": "tiny", "size": list(SIZE)}
+READERS = {"intermediate": Reader("intermediate", lambda: StreamingMoments((3, 48)))}
+PIECE_STAGE = f"{STAGE}-pieces"
 
 
 @cache
@@ -43,16 +46,19 @@ def relevance(ids: Tensor) -> dict[str, Tensor]:
 
 
 def collected(
-    root: Path, size: tuple[int, int] = SIZE, function: Relevance = relevance, **more: Any
+    root: Path, size: tuple[int, int] = SIZE, function: Measure = relevance, **more: Any
 ) -> StreamingMoments:
     key = {"model": "tiny", "size": list(size)}
-    found = collect(Store(root), key, windows, size, function, **more)
+    found = collect(Store(root), key, windows, size, READERS, function, **more)
     assert set(found) == {"intermediate"}
-    return found["intermediate"]
+    moments = found["intermediate"]
+    assert isinstance(moments, StreamingMoments)
+    return moments
 
 
 def checksum(root: Path, size: tuple[int, int] = SIZE) -> str:
-    manifest = Store(root).manifest(STAGE, {"model": "tiny", "size": list(size)})
+    key = {"model": "tiny", "size": list(size), "readers": {"intermediate": "intermediate"}}
+    manifest = Store(root).manifest(STAGE, key)
     assert manifest is not None
     return str(manifest["sha256"])
 

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
 from crane_lab import audit
 from crane_lab.audit.ours import NOT_TESTED, Ours, on_testbed, threshold_robust
 from crane_lab.stages import comparisons
-from crane_lab.stages.outcomes import Intervention, Scored, stacked
+from crane_lab.stages.outcomes import Row, Scored, stacked
 
 LANGUAGES = ["en", "zh", "vi"]
 NAMES = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
@@ -25,20 +26,20 @@ def made(own: dict[str, float], other: dict[str, float]) -> Ours:
     """Every language at 0.8; a mask takes `own` from its language and `other` from the rest."""
     neurons = NeuronSet.from_pairs([(0, 1)], {"intermediate": (1, 4)})
     before = {x: outcomes(0.8) for x in LANGUAGES}
-    interventions, after = [], []
+    rows, after = [], []
     for method in ("LAPE", "LAPE matched", "CRANE", "Random"):
         for target in LANGUAGES:
             for seed in (0, 1) if method == "Random" else (None,):
-                interventions.append(Intervention(method, target, neurons, seed))
+                rows.append(Row(method, target, zero(neurons), seed))
                 lost = {x: own[method] if x == target else other[method] for x in LANGUAGES}
                 after.append({x: outcomes(0.8 - lost[x]) for x in LANGUAGES})
     names = {x: [f"{x}{i}" for i in range(N)] for x in LANGUAGES}
-    scored = Scored(LANGUAGES, interventions, before, after, names)
+    scored = Scored(LANGUAGES, rows, before, after, names)
 
     def frame(values: dict[str, np.ndarray]) -> pd.DataFrame:
         return pd.concat(pd.DataFrame({"task": x, "correct": values[x]}) for x in LANGUAGES)
 
-    items = stacked(interventions, frame(before), [frame(values) for values in after])
+    items = stacked(rows, frame(before), [frame(values) for values in after])
     found = comparisons.verdicts(items, scored.table(50), {x: x for x in LANGUAGES})
     return Ours(
         dict.fromkeys("1234", scored),

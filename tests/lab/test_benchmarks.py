@@ -25,6 +25,7 @@ from datasets.exceptions import DatasetNotFoundError
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from crane_core.interventions import UNTOUCHED, zero
 from crane_core.masking import bake, masked
 from crane_core.neurons import NeuronSet
 from crane_lab.engines import answers, benchmarks, multiple_choice, shared_context
@@ -32,7 +33,7 @@ from crane_lab.engines.multiple_choice import Prepared, accuracies
 from crane_lab.engines.tasks import load_tasks, tasks_digests
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.stages import comparisons
+from crane_lab.stages import comparisons, scoring
 from crane_lab.store import ROOT, Store
 
 #: One subject of each of MMLU's four groups; C-Eval's group lists all its subjects.
@@ -413,8 +414,8 @@ def test_items_are_kept_by_model_mask_and_task(
 ) -> None:
     store = Store(tmp_path / "store")
     found = Pipeline(settings, store)
-    neurons = _some(found)
-    tables = [found.items(), found.items(neurons)]
+    masking = zero(_some(found))
+    tables = [found.items(), found.items(masking)]
     assert set(tables[0]["task"]) == {"belebele_eng_Latn", "belebele_vie_Latn"}
     assert not np.allclose(tables[0]["margin"], tables[1]["margin"])
 
@@ -424,10 +425,10 @@ def test_items_are_kept_by_model_mask_and_task(
         calls.append(arguments)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(multiple_choice, "evaluate", counted)
+    monkeypatch.setattr(scoring, "evaluate", counted)
     again = Pipeline(settings, store)
-    for neurons_, table in zip((None, neurons), tables, strict=True):
-        pd.testing.assert_frame_equal(again.items(neurons_), table)
+    for intervention, table in zip((UNTOUCHED, masking), tables, strict=True):
+        pd.testing.assert_frame_equal(again.items(intervention), table)
     assert not calls
     Pipeline(dataclasses.replace(settings, num_fewshot=0), store).items()
     assert len(calls) == 1
@@ -506,8 +507,7 @@ def test_vllm_gets_a_checkpoint_with_the_mask_in_it(
     store = Store(tmp_path / "store")
     on_vllm = Pipeline(dataclasses.replace(settings, benchmark_backend="vllm"), store)
     on_hf = Pipeline(settings, store)
-    neurons = _some(on_hf)
-    for mask in (None, neurons):
+    for mask in (UNTOUCHED, zero(_some(on_hf))):
         table, expected = on_vllm.items(mask), on_hf.items(mask)
         assert not FakeVLLM.last.path.exists() and FakeVLLM.last.path.is_relative_to(store.root)
         pd.testing.assert_frame_equal(table, expected, rtol=1e-5, atol=1e-5)

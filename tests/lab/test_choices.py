@@ -12,13 +12,18 @@ import pytest
 import torch
 from conftest import make_tiny_llama
 
+from crane_core.accumulators import NEURON_VALUES, collect
 from crane_core.concentration import STATISTICS
+from crane_core.interventions import zero
+from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, overlap, select
-from crane_lab.engines import evaluation
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.stages import losses, relevance, scoring
 from crane_lab.store import ROOT, Store
 from crane_lab.study import choices, halves
-from crane_lab.study.choices import Probe, Variant
+from crane_lab.study.choices import Variant
 
 pytestmark = pytest.mark.filterwarnings("ignore:kurtosis of", "ignore:.*neuron")
 
@@ -35,8 +40,8 @@ SMALL = dataclasses.replace(
 
 
 @pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
-    return Probe(SMALL, Store(tmp_path_factory.mktemp("store")))
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return choices.probe(SMALL, Store(tmp_path_factory.mktemp("store")))
 
 
 # --------------------------------------------------------------------------------------- variants
@@ -71,46 +76,69 @@ def test_neuron_values_are_those_of_what_a_mask_replaces() -> None:
     handle = model.model.layers[1].mlp.down_proj.register_forward_pre_hook(
         lambda module, args: seen.append(args[0].flatten(0, 1))
     )
-    found = choices.neuron_values(model, [ids])
+    wanted = relevance.value_readers({"intermediate": (3, 48)}, SMALL)
+
+    def values(batches: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        kept = collect(model, batches, wanted)
+        return {name: of(kept["means"], kept["sample"]) for name, of in NEURON_VALUES.items()}
+
+    found = values([ids])
     assert set(found) == {"mean", "p10", "p90"}
-    assert all(v.shape == (3, 48) and v.dtype == torch.float32 for v in found.values())
-    torch.testing.assert_close(found["mean"][1], seen[0].mean(dim=0))
-    ranked = seen[0].sort(dim=0).values
-    torch.testing.assert_close(found["p10"][1], ranked[5])  # the 6th of 60
-    torch.testing.assert_close(found["p90"][1], ranked[53])
-    halves = choices.neuron_values(model, [ids[:2], ids[2:]])
+    assert all(v.shape == (3, 48) for v in found.values())
+    torch.testing.assert_close(found["mean"][1].float(), seen[0].mean(dim=0))
+    # All 60 tokens are kept, and a quantile lies between the two that it falls between.
+    ranked = seen[0].double().sort(dim=0).values
+    torch.testing.assert_close(found["p10"][1], 0.1 * ranked[5] + 0.9 * ranked[6])
+    torch.testing.assert_close(found["p90"][1], 0.9 * ranked[53] + 0.1 * ranked[54])
+    halves = values([ids[:2], ids[2:]])
     torch.testing.assert_close(halves["mean"], found["mean"])
     handle.remove()
     assert not any(m._forward_pre_hooks for m in model.modules())
-    with pytest.raises(ValueError, match="no tokens"):
-        choices.neuron_values(model, [])
+    with pytest.raises(ValueError, match="there is no batch"):
+        values([])
 
 
-def test_other_mask_values_are_put_out(probe: Probe) -> None:
+def test_neuron_values_are_of_all_languages_together(probe: Pipeline) -> None:
+    found = probe.neuron_values
+    assert all(v.shape == (4, 512) and v.dtype == torch.float32 for v in found.values())
+    seen = []
+    handle = probe.model.model.layers[1].mlp.down_proj.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].flatten(0, 1))
+    )
+    with torch.no_grad():
+        for windows in probe.windows.values():
+            probe.model(input_ids=windows)
+    handle.remove()
+    tokens = torch.cat(seen)
+    torch.testing.assert_close(found["mean"][1], tokens.mean(dim=0), rtol=1e-4, atol=1e-5)
+    for name, q in (("p10", 0.1), ("p90", 0.9)):  # 864 tokens: all are in the sample
+        torch.testing.assert_close(found[name][1], tokens.quantile(q, dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_other_mask_values_are_put_out(probe: Pipeline) -> None:
     neurons = NeuronSet.from_pairs([(0, 3), (2, 5), (3, 100)], probe.shape)
-    zero, mean = (probe.outcome(neurons, value)[1]["en"] for value in ("zero", "mean"))
-    assert not torch.equal(zero, mean)
+    to_zero, mean = (probe.losses(probe.masking(neurons, v))["en"] for v in ("zero", "mean"))
+    assert not torch.equal(to_zero, mean)
     down = probe.model.model.layers[2].mlp.down_proj
-    value = probe.values["mean"][2, 5]
+    means = probe.neuron_values["mean"]
+    value = means[2, 5]
     handles = [
         probe.model.model.layers[layer].mlp.down_proj.register_forward_pre_hook(
             lambda module, args, layer=layer: (
-                torch.where(
-                    neurons.mask()[layer], probe.values["mean"][layer].expand_as(args[0]), args[0]
-                ),
+                torch.where(neurons.mask()[layer], means[layer].expand_as(args[0]), args[0]),
             )
         )
         for layer in range(4)
     ]
-    expected = evaluation.perplexity(probe.model, probe.perplexity_windows["en"]).losses
+    expected = perplexity(probe.model, probe.perplexity_windows["en"]).losses
     for handle in handles:
         handle.remove()
     torch.testing.assert_close(mean, expected)
     assert value != 0 and not down._forward_pre_hooks
     with pytest.raises(ValueError, match="unknown mask value 'p50'"):
-        probe.outcome(neurons, "p50")
+        probe.masking(neurons, "p50")
     with pytest.raises(ValueError, match="intermediate neurons only"):
-        probe.outcome(NeuronSet.from_pairs([(0, 1)], probe.shape, "gate"), "mean")
+        probe.masking(NeuronSet.from_pairs([(0, 1)], probe.shape, "gate"), "mean")
 
 
 def test_projections_are_compared_as_what_they_switch_off() -> None:
@@ -180,7 +208,7 @@ def test_departures_from_the_reference() -> None:
 # ----------------------------------------------------------------------------------- a small case
 
 
-def test_a_small_sweep(probe: Probe) -> None:
+def test_a_small_sweep(probe: Pipeline) -> None:
     chosen = [
         Variant("threshold", "1", reference=True),
         Variant("threshold", "0", {"threshold": 0.0}),
@@ -213,27 +241,27 @@ def test_a_small_sweep(probe: Probe) -> None:
         assert by["reduction", "mean", x]["jaccard"] == 1
         assert by["mask value", "mean", x]["digest"] == own[x].digest()
         assert by["mask value", "mean", x]["en_loss"] != reference["en_loss"]
-        losses = probe.losses(own[x])[x] - probe.losses()[x]
-        assert reference[f"{x}_loss"] == pytest.approx(float(losses.double().mean()))
+        rise = probe.losses(zero(own[x]))[x] - probe.losses()[x]
+        assert reference[f"{x}_loss"] == pytest.approx(float(rise.double().mean()))
     # Under the uniform rule gate and up each carry half of the intermediate neuron's relevance.
     assert (table[table["choice"] == "site"]["jaccard"] == 1).all()
 
 
-def test_a_sweep_is_kept(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_kept(probe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [Variant("n_samples", "12", {"n_samples": 12}, reference=True)]
     first = choices.sweep(probe, chosen, n_boot=20)
 
     def forbidden(*args: object, **kwargs: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(evaluation, "evaluate", forbidden)
-    monkeypatch.setattr(evaluation, "perplexity", forbidden)
-    monkeypatch.setattr("crane_lab.pipeline.neuron_relevance", forbidden)
-    again = choices.sweep(Probe(SMALL, probe.store), chosen, n_boot=20)
+    monkeypatch.setattr(scoring, "evaluate", forbidden)
+    monkeypatch.setattr(losses, "perplexity", forbidden)
+    monkeypatch.setattr(relevance, "one_pass", forbidden)
+    again = choices.sweep(choices.probe(SMALL, probe.store), chosen, n_boot=20)
     pd.testing.assert_frame_equal(first, again)
 
 
-def test_small_tables_of_statistics(probe: Probe) -> None:
+def test_small_tables_of_statistics(probe: Pipeline) -> None:
     values = choices.statistic_values(probe)
     kurtosis = probe.kurtosis()
     for x in ("en", "zh", "vi"):
@@ -250,7 +278,21 @@ def test_small_tables_of_statistics(probe: Probe) -> None:
     assert set(rho["kind"]) == {"between", "halves", "languages"}
 
 
-def test_random_floor(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merged_blocks_are_the_whole(probe: Pipeline) -> None:
+    blocks = halves.block_moments(probe, 24, 6)
+    merged = StreamingMoments(probe.shape["intermediate"])
+    for block in blocks["zh"]:
+        merged.merge(block)
+    assert len(blocks["zh"]) == 4
+    torch.testing.assert_close(
+        merged.kurtosis(),
+        probe.collected("zh")["intermediate"].moments.kurtosis(),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_random_floor(probe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "SHARES", (0.05,))
     table = choices.random_floor(probe, n_boot=20)
     assert table["kind"].value_counts().to_dict() == {"default": 3, "projections": 3, "share": 3}
@@ -276,7 +318,7 @@ def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_shipped_rows_are_what_this_code_selects(tmp_path: Path) -> None:
     tables, made = choices.read(FOLDER)
-    default = Probe(TESTBED, Store(tmp_path))
+    default = choices.probe(TESTBED, Store(tmp_path))
     assert choices.differing_inputs(default, made) == []
     assert choices.differing_inputs(default, {**made, "model": "another"}) == ["model"]
     own = choices.default_sets(made, default.shape)
@@ -298,12 +340,12 @@ def test_shipped_rows_are_what_this_code_selects(tmp_path: Path) -> None:
 
 def test_shipped_losses_are_what_this_code_measures(tmp_path: Path) -> None:
     tables, made = choices.read(FOLDER)
-    probe = Probe(TESTBED, Store(tmp_path))
+    probe = choices.probe(TESTBED, Store(tmp_path))
     neurons = choices.default_sets(made, probe.shape)["vi"]
     rows = tables["choices"].query("choice == 'site' and value == 'intermediate'")
     row = rows.set_index("mask_language").loc["vi"]
     assert row["digest"] == neurons.digest()
-    after, before = probe.losses(neurons), probe.losses()
+    after, before = probe.losses(zero(neurons)), probe.losses()
     for x in TESTBED.languages:
         found = float((after[x] - before[x]).double().mean())
         assert row[f"{x}_loss"] == pytest.approx(found, abs=1e-4)

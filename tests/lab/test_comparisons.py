@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from made_up_verdicts import TASKS, N, judge, rows
 
 from crane_core import metrics
+from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
 from crane_lab.show import readouts
 from crane_lab.stages import comparisons
-from crane_lab.stages.outcomes import Intervention
+from crane_lab.stages.outcomes import Row
 
 
 @pytest.mark.parametrize(
@@ -278,8 +279,8 @@ def test_own_language_leaves_other_masks_out() -> None:
 
 def test_of_random_masks_the_first_is_taken() -> None:
     neurons = NeuronSet.from_pairs([(0, 1)], {"intermediate": (1, 4)})
-    masks = [Intervention("CRANE", "en", neurons), Intervention("Random", "en", neurons, 3)]
-    masks += [Intervention("Random", "en", neurons, 4), Intervention("Random", "zh", neurons, 3)]
+    masks = [Row("CRANE", "en", zero(neurons)), Row("Random", "en", zero(neurons), 3)]
+    masks += [Row("Random", "en", zero(neurons), 4), Row("Random", "zh", zero(neurons), 3)]
     assert comparisons.one_of_each(masks) == [masks[0], masks[1], masks[3]]
 
 

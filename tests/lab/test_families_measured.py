@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from crane_core import models
+from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import Decoding, HuggingFaceEngine
@@ -164,7 +165,7 @@ def test_answers(family: str) -> None:
     prompts = [ids.tolist() for ids in samples()]
     engine = HuggingFaceEngine(model, tokenizer, decoding, progress=False)
     neurons = some(model, "intermediate")
-    found = engine.generate(prompts, neurons)
+    found = engine.generate(prompts, zero(neurons))
     for prompt, answer in zip(prompts, found, strict=True):
         ids = list(prompt)
         with masked(model, neurons), torch.no_grad():

@@ -91,7 +91,7 @@ def audit_figures():
     return {
         "recomputed": figures.recomputed(audit.recompute(tables)),
         "noise": figures.noise_ranges(noise[noise["number"] == "2"]),
-        "iso": figures.iso_f1({"đã": audit.variants(tables)}),
+        "iso": figures.iso_f1({"đã": audit.f1_variants(tables)}),
         "null": figures.null_curves({"10 %": ([70, 900], [0.1, 0.05], [0.2, 0.1])}, {"đã": 70}),
         "even": figures.even_damage_curves(
             [0.0, 0.5, 1.0], {"đã": {"en": [0, 0.3, 0.6]}}, {"đã": {"en": 0.2}}
@@ -447,7 +447,7 @@ def test_the_audit_s_figures_show_its_tables() -> None:
     assert (round(row["z_low"], 9), round(row["z_high"] - row["z_low"], 9)) in bars
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["en", "zh", "vi"]
 
-    variants = audit.variants(tables)
+    variants = audit.f1_variants(tables)
     axes = figures.iso_f1({"all": variants}).axes[0]
     own = variants[variants["method"] == "CRANE"]
     np.testing.assert_allclose(points(axes)[style.METHODS["CRANE"]], own[["recall", "precision"]])

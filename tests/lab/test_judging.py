@@ -3,12 +3,11 @@
 import json
 import re
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crane_lab.engines.judging import PROMPT, filled, judge_report, read_reply
+from crane_lab.engines.judging import PROMPT, filled, read_reply
 from crane_lab.engines.llm_judge import LLMJudge
 
 
@@ -97,24 +96,3 @@ def test_any_reply_gives_a_grade_or_none(reply: str, cut: int) -> None:
 @given(st.integers(1, 10), st.text(st.characters(codec="utf-8")))
 def test_a_proper_reply_is_read(score: int, reason: str) -> None:
     assert read_reply(json.dumps({"score": score, "reason": reason})) == (score, reason)
-
-
-def test_judge_report() -> None:
-    scored = pd.DataFrame(
-        {
-            "language": ["vi", "vi", "en", "vi"],
-            "status": ["scored", "unparsable", "scored", "empty"],
-            "in_language": [False, True, True, False],
-        }
-    )
-    report = judge_report(scored)
-    assert list(report.index) == ["vi", "en"] and report.index.name == "language"
-    assert report.loc["vi"].to_dict() == {
-        "answers": 3,
-        "scored": 1,
-        "empty": 1,
-        "unparsable": 1,
-        "out_of_language": 2,
-    }
-    assert report.loc["en", "out_of_language"] == 0
-    assert "out_of_language" not in judge_report(scored.drop(columns="in_language"))

@@ -27,8 +27,8 @@ def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert given == [("data/testbed/base", "bfloat16", "auto", {"local_files_only": False})]
     assert short.model.dtype == torch.bfloat16
     # What is stored for one type is not taken for another's.
-    key = Pipeline(Settings(), store)._attribution_key("en")
-    assert key != short._attribution_key("en")
+    key = Pipeline(Settings(), store).relevance_key("en")
+    assert key != short.relevance_key("en")
 
 
 def test_a_chat_model_with_another_vocabulary(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from crane_core import models
+from crane_core.accumulators import ActivationMeans, Reader, collect
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
-from crane_lab.engines import evaluation
+from crane_lab.engines.perplexity import perplexity
 from crane_lab.store import Store
 from crane_lab.study import necessity
-from crane_lab.study.necessity import Estimate, Necessity, mean_activations, measure, single_effects
+from crane_lab.study.necessity import Estimate, Necessity, measure, single_effects
 from crane_lab.texts import corpora, local
 
 TESTBED = Path(models.__file__).resolve().parent.parent / "data" / "testbed"
@@ -77,7 +78,7 @@ def test_effects_on_top_of_a_mask(tiny_llama: LlamaForCausalLM) -> None:
         _, found = single_effects(tiny_llama, windows, 1, [5])
     both = NeuronSet.from_pairs([(0, 1), (1, 2), (2, 3), (1, 5)], shape)
     with masked(tiny_llama, both):
-        expected = evaluation.perplexity(tiny_llama, windows).losses.double()
+        expected = perplexity(tiny_llama, windows).losses.double()
     torch.testing.assert_close(found[0, 0], expected, rtol=1e-5, atol=0)
 
 
@@ -101,10 +102,20 @@ def test_long_texts_and_large_logits_take_the_general_way(
 def test_the_model_is_left_alone(tiny_llama: LlamaForCausalLM) -> None:
     before = models.fingerprint(tiny_llama)
     single_effects(tiny_llama, texts(0), 1, [0])
-    mean_activations(tiny_llama, {"en": texts(0)})
+    means(tiny_llama, {"en": texts(0)})
     assert models.fingerprint(tiny_llama) == before
     hooks = [m for m in tiny_llama.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert not hooks
+
+
+def means(model: LlamaForCausalLM, windows: dict[str, Tensor], batch_size: int = 16) -> Tensor:
+    """The neurons' means over the tokens of all texts, (layers, neurons)."""
+    readers = {
+        "means": Reader("unit", lambda: ActivationMeans(models.shape(model)["intermediate"]))
+    }
+    batches = [part for own in windows.values() for part in own.split(batch_size)]
+    found: Tensor = collect(model, batches, readers)["means"].mean().float()
+    return found
 
 
 def test_mean_activations_pool_all_tokens(tiny_llama: LlamaForCausalLM) -> None:
@@ -115,11 +126,11 @@ def test_mean_activations_pool_all_tokens(tiny_llama: LlamaForCausalLM) -> None:
     with torch.no_grad():
         tiny_llama(input_ids=torch.cat(list(windows.values())))
     handle.remove()
-    found = mean_activations(tiny_llama, windows, batch_size=3)
+    found = means(tiny_llama, windows, batch_size=3)
     assert found.shape == (3, 48) and found.dtype == torch.float32
     torch.testing.assert_close(found[1], seen[0].flatten(0, 1).mean(0))
     with pytest.raises(ValueError, match="no texts"):
-        mean_activations(tiny_llama, {})
+        means(tiny_llama, {})
 
 
 @pytest.mark.parametrize(
@@ -157,7 +168,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Necessity:
 
 def sweep(model: LlamaForCausalLM, store: Store) -> Necessity:
     windows = {x: texts(seed) for x, seed in LANGUAGES.items()}
-    set_to = {"zero": torch.zeros(3, 48), "mean": mean_activations(model, windows)}
+    set_to = {"zero": torch.zeros(3, 48), "mean": means(model, windows)}
     return measure(model, windows, set_to, {"model": "tiny"}, store, batch_size=8)
 
 
@@ -168,7 +179,7 @@ def test_a_sweep_measures_every_neuron(tiny_llama: LlamaForCausalLM, swept: Nece
     for value, x, layer, neuron in (("zero", "zh", 2, 47), ("mean", "vi", 0, 0)):
         windows = texts(LANGUAGES[x])
         constant = found.set_to[value][layer, neuron]
-        before = evaluation.perplexity(tiny_llama, windows).losses.double()
+        before = perplexity(tiny_llama, windows).losses.double()
         increase = plainly(tiny_llama, windows, layer, neuron, float(constant)) - before
         estimate = found.necessity(x, value)
         assert estimate.value[layer, neuron] == pytest.approx(float(increase.mean()), abs=1e-6)

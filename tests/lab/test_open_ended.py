@@ -15,12 +15,13 @@ import pytest
 from conftest import make_tiny_llama
 
 from crane_core import metrics, models
+from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
 from crane_lab.engines import generation
 from crane_lab.engines.judging import JudgeError
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.stages.outcomes import Intervention, Judged, Scored, side_by_side
+from crane_lab.stages.outcomes import Judged, Row, Scored, side_by_side
 from crane_lab.store import Store
 from crane_lab.study import gate
 
@@ -70,21 +71,21 @@ def test_no_more_questions_than_there_are(store: Store) -> None:
 
 def test_a_mask_changes_answers_and_leaves_no_trace(base: Pipeline) -> None:
     before = base.said()
-    masked = base.said(some(base))
+    masked = base.said(zero(some(base)))
     assert (before["text"] != masked["text"]).any()
     base.store = Store(Path(base.store.root) / "fresh")
     try:
         pd.testing.assert_frame_equal(base.said(), before)
-        pd.testing.assert_frame_equal(base.said(some(base)), masked)
+        pd.testing.assert_frame_equal(base.said(zero(some(base))), masked)
     finally:
         base.store = Store(Path(base.store.root).parent)
 
 
 def test_answers_are_kept(base: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    neurons = some(base, 0.1)
-    first = base.said(neurons)
+    mask = zero(some(base, 0.1))
+    first = base.said(mask)
     monkeypatch.setattr(base._engine, "generate", lambda *_: pytest.fail("generated again"))
-    pd.testing.assert_frame_equal(base.said(neurons), first)
+    pd.testing.assert_frame_equal(base.said(mask), first)
 
 
 def test_other_decoding_is_another_artefact(base: Pipeline, store: Store) -> None:
@@ -112,12 +113,11 @@ def test_graded_answers_keep_fidelity_apart_from_the_score(base: Pipeline) -> No
 
 
 def test_a_table_of_judged_answers(base: Pipeline) -> None:
-    neurons = some(base)
     judged = base.judged(
         [
-            Intervention("CRANE", "en", neurons),
-            Intervention("Random", "en", some(base, 0.3), 0),
-            Intervention("Random", "en", some(base, 0.1), 1),
+            Row("CRANE", "en", zero(some(base))),
+            Row("Random", "en", zero(some(base, 0.3)), 0),
+            Row("Random", "en", zero(some(base, 0.1)), 1),
         ]
     )
     table, items = judged.table(n_boot=100), judged.items()
@@ -145,7 +145,7 @@ def test_vllm_is_told_how_many_devices_share_the_model(
 ) -> None:
     given: dict[str, object] = {}
     monkeypatch.setattr(
-        "crane_lab.engines.vllm_engine.VLLMEngine", lambda *args, **options: given.update(options)
+        "crane_lab.pipeline.VLLMEngine", lambda *args, **options: given.update(options)
     )
     _ = Pipeline(
         dataclasses.replace(SETTINGS, engine="vllm", tensor_parallel_size=2), store
@@ -188,7 +188,7 @@ def test_an_answer_without_a_grade_counts_in_no_mean_and_is_reported() -> None:
     shape = {"intermediate": (1, 4)}
     judged = Judged(
         ["en", "zh"],
-        [Intervention("CRANE", "en", NeuronSet.from_pairs([(0, 1)], shape))],
+        [Row("CRANE", "en", zero(NeuronSet.from_pairs([(0, 1)], shape)))],
         answers(8, 6, np.nan, 4),
         [answers(2, np.nan, 9, 4)],
     )
@@ -214,7 +214,7 @@ def test_no_grade_at_all_is_an_error() -> None:
 def test_the_same_set_is_masked_in_both_models(base: Pipeline, chat: Pipeline) -> None:
     assert base.shape == chat.shape
     assert models.fingerprint(base.model) != models.fingerprint(chat.model)
-    neurons = some(base)
+    neurons = zero(some(base))
     assert base.logit_change(neurons) > 0 and chat.logit_change(neurons) > 0
     assert (chat.said(neurons)["text"] != chat.said()["text"]).any()
 

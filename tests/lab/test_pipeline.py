@@ -26,13 +26,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from crane_core import baselines, metrics
+from crane_core.interventions import UNTOUCHED, zero
 from crane_core.selection import NeuronSet
-from crane_lab import pipeline
-from crane_lab.engines import evaluation
+from crane_lab.engines import multiple_choice
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.engines.tasks import FOLDER, TASKS
 from crane_lab.pipeline import TABLES, Pipeline
 from crane_lab.settings import Settings
-from crane_lab.stages import streams
-from crane_lab.stages.outcomes import Evaluated, Intervention
+from crane_lab.stages import losses as held_out
+from crane_lab.stages import relevance, scoring, streams
+from crane_lab.stages.outcomes import Evaluated, Row
 from crane_lab.store import Store
 
 # In so small a model LAPE finds nothing for some languages; the tests of empty sets say so.
@@ -61,9 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             texts = [made_up(language, rng) for _ in range(lines)]
             (root / corpus / f"{language}.txt").write_text("\n".join(texts), encoding="utf-8")
     (root / "tasks").mkdir()
-    for path in evaluation.FOLDER.glob("*yaml"):
+    for path in FOLDER.glob("*yaml"):
         shutil.copy(path, root / "tasks")
-    for name in evaluation.TASKS:
+    for name in TASKS:
         language = name[-2:]
         items = [
             {
@@ -118,7 +121,7 @@ def settings_in(folder: Path, **changes: Any) -> Settings:
 
 
 def everything(found: Pipeline) -> Evaluated:
-    return found.evaluated(found.interventions())
+    return found.evaluated(found.rows())
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,7 @@ def files(store: Store) -> dict[str, str]:
     return {
         path.relative_to(store.root).as_posix(): hashlib.sha256(content(path)).hexdigest()
         for path in store.root.rglob("*")
-        if path.is_file() and path.parent.name != streams.PIECE_STAGE
+        if path.is_file() and path.parent.name != f"{streams.STAGE}-pieces"
     }
 
 
@@ -149,11 +152,10 @@ def test_a_second_run_computes_nothing(
 ) -> None:
     store, first = filled
     for module, name in [
-        (pipeline, "neuron_relevance"),
-        (baselines, "activation_counts"),
-        (evaluation, "prepare"),
-        (evaluation, "evaluate"),
-        (evaluation, "perplexity"),
+        (relevance, "one_pass"),
+        (multiple_choice, "prepare"),
+        (scoring, "evaluate"),
+        (held_out, "perplexity"),
     ]:
         monkeypatch.setattr(module, name, _forbidden)
     before = files(store)
@@ -162,15 +164,15 @@ def test_a_second_run_computes_nothing(
     pd.testing.assert_frame_equal(again.items(), first.items())
     pd.testing.assert_frame_equal(again.perplexities(), first.perplexities())
     with pytest.raises(AssertionError, match="computed again"):
-        Pipeline(settings_in(folder, seed=1), store).moments("en")
+        Pipeline(settings_in(folder, seed=1), store).collected("en")
 
 
 @pytest.mark.parametrize(
     ("module", "name", "call"),
     [
-        (pipeline, "neuron_relevance", 3),  # in the middle of the second language
-        (evaluation, "evaluate", 4),
-        (evaluation, "perplexity", 5),  # between two languages of one mask
+        (relevance, "one_pass", 3),  # in the middle of the second language
+        (scoring, "evaluate", 4),
+        (held_out, "perplexity", 5),  # between two languages of one mask
     ],
 )
 def test_a_killed_run_started_again_leaves_the_same_files(
@@ -240,8 +242,7 @@ class _KeyStore(Store):
 
 
 STAGES: dict[str, Callable[[Pipeline], object]] = {
-    "moments": lambda p: p.moments("en"),
-    "activations": lambda p: p.activation_counts(),
+    "collected": lambda p: p.collected("en"),
     "items": lambda p: p.items(),
     "losses": lambda p: p.losses(),
 }
@@ -254,8 +255,8 @@ def key_of(stage: str, settings: Settings, tmp_path: Path) -> str:
     return str(asked.value.args[1])
 
 
-ALL = {"moments", "activations", "items", "losses"}
-TEXTS = {"moments", "activations"}
+ALL = {"collected", "items", "losses"}
+TEXTS = {"collected"}
 
 
 @pytest.mark.parametrize(
@@ -264,9 +265,9 @@ TEXTS = {"moments", "activations"}
         ({"n_samples": 31}, TEXTS),
         ({"window": 7}, TEXTS | {"losses"}),
         ({"seed": 1}, TEXTS | {"losses"}),
-        ({"objective": "last_max"}, {"moments"}),
-        ({"score": "weight_gradient_sum"}, {"moments"}),
-        ({"reduction": "mean"}, {"moments"}),
+        ({"objective": "last_max"}, TEXTS),
+        ({"score": "weight_gradient_sum"}, TEXTS),
+        ({"reduction": "mean"}, TEXTS),
         ({"n_perplexity": 4}, {"losses"}),
         ({"task_limit": 3}, {"items"}),
         ({"languages": ("en", "vi")}, {"items", "losses"}),
@@ -315,11 +316,11 @@ def test_masks_have_keys_of_their_own(
 ) -> None:
     found = Pipeline(settings_in(folder), _KeyStore(tmp_path / "none"))
     keys = set()
-    for neurons in (None, *(row.neurons for row in filled[1].interventions)):
+    for intervention in (UNTOUCHED, *(row.intervention for row in filled[1].rows)):
         with pytest.raises(_Asked) as asked:
-            found.items(neurons)
+            found.items(intervention)
         keys.add(asked.value.args[1])
-    assert len(keys) == 1 + len({row.neurons for row in filled[1].interventions})
+    assert len(keys) == 1 + len({row.neurons for row in filled[1].rows})
 
 
 # ------------------------------------------------------------------------------------ the stages
@@ -374,7 +375,7 @@ def test_unknown_site_is_refused(folder: Path, filled: tuple[Store, Evaluated]) 
 
 def test_rows_of_table_1(folder: Path, filled: tuple[Store, Evaluated]) -> None:
     found = Pipeline(settings_in(folder), filled[0])
-    rows = found.interventions()
+    rows = found.rows()
     methods = list(dict.fromkeys(row.method for row in rows))
     assert methods == ["LAPE", "LAPE matched", "CRANE", "Random"]
     crane = {row.language: row.neurons for row in rows if row.method == "CRANE"}
@@ -394,7 +395,7 @@ def test_projections_have_all_three_sites_and_no_lape(
     folder: Path, filled: tuple[Store, Evaluated]
 ) -> None:
     found = Pipeline(settings_in(folder), filled[0])
-    rows = found.interventions("projections")
+    rows = found.rows("projections")
     assert {row.method for row in rows} == {"CRANE", "Random"}
     assert set(rows[0].neurons.sites) <= {"gate", "up", "down"}
     kurtosis = found.kurtosis("projections")["vi"]
@@ -411,11 +412,11 @@ def test_a_mask_that_does_nothing_is_noticed(
 ) -> None:
     found = Pipeline(settings_in(folder), filled[0])
     neurons = NeuronSet.from_pairs([(0, 0), (1, 3)], found.shape)
-    assert found.logit_change(neurons) > 0
-    assert found.logit_change(NeuronSet.empty(found.shape)) == 0
-    monkeypatch.setattr(pipeline, "masked", lambda model, neurons: contextlib.nullcontext())
+    assert found.logit_change(zero(neurons)) > 0
+    assert found.logit_change(zero(NeuronSet.empty(found.shape))) == 0
+    monkeypatch.setattr(held_out, "intervened", lambda model, what: contextlib.nullcontext())
     with pytest.raises(RuntimeError, match="the mask is not at work"):
-        found.items(neurons)
+        found.items(zero(neurons))
 
 
 def test_outcomes_are_those_of_the_masked_model(
@@ -423,13 +424,13 @@ def test_outcomes_are_those_of_the_masked_model(
 ) -> None:
     store, evaluated = filled
     found = Pipeline(settings_in(folder), store)
-    number = next(i for i, row in enumerate(evaluated.interventions) if row.method == "CRANE")
-    row, (items, losses) = evaluated.interventions[number], evaluated.outcomes[number]
+    number = next(i for i, row in enumerate(evaluated.rows) if row.method == "CRANE")
+    row, (items, losses) = evaluated.rows[number], evaluated.outcomes[number]
     for layer, neuron in row.neurons.pairs():
         with torch.no_grad():
             found.model.model.layers[layer].mlp.down_proj.weight[:, neuron] = 0
-    pd.testing.assert_frame_equal(evaluation.evaluate(found.model, found.prepared), items)
-    expected = evaluation.perplexity(found.model, found.perplexity_windows["zh"]).losses
+    pd.testing.assert_frame_equal(multiple_choice.evaluate(found.model, found.prepared), items)
+    expected = perplexity(found.model, found.perplexity_windows["zh"]).losses
     torch.testing.assert_close(losses["zh"], expected)
     assert not torch.allclose(expected, evaluated.original[1]["zh"])
 
@@ -523,9 +524,9 @@ def made() -> Iterator[Evaluated]:
     yield Evaluated(
         ["en", "zh", "vi"],
         [
-            Intervention("CRANE", "en", one),
-            Intervention("Random", "en", one, 0),
-            Intervention("Random", "en", one, 1),
+            Row("CRANE", "en", zero(one)),
+            Row("Random", "en", zero(one), 0),
+            Row("Random", "en", zero(one), 1),
         ],
         outcome(en=full, zh=half, vi=full),
         [

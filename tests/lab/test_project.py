@@ -32,7 +32,8 @@ def test_every_requirement_has_a_version_and_a_reason() -> None:
 
 def test_constraints_fit_the_requirements_and_this_environment() -> None:
     pins = {str(r.name).lower().replace("_", "-"): r for r in requirements("constraints.txt")}
-    for requirement in requirements("requirements.txt") + requirements("requirements-dev.txt"):
+    wanted = ("requirements.txt", *(f"requirements-{x}.txt" for x in ("lab", "book", "dev")))
+    for requirement in [r for name in wanted for r in requirements(name)]:
         name = requirement.name.lower().replace("_", "-")
         if name == "setuptools":
             continue

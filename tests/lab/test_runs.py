@@ -18,7 +18,7 @@ from manifests import content
 
 from crane_lab.cli.main import main
 from crane_lab.runs import Project, RunError
-from crane_lab.runs.parameters import Parameter
+from crane_lab.settings import Parameter
 from crane_lab.store import Store, atomic_path
 from crane_lab.store.files import canonical, remove_leftovers
 
@@ -39,7 +39,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from crane_lab.runs import atomic_path
+from crane_lab.store import atomic_path
 
 with atomic_path(Path(run_dir) / "results" / "one.csv") as path:
     path.write_text(f"{n_samples},{threshold}\\n")
@@ -508,7 +508,7 @@ run_dir = "runs/testbed"  # where results go
 import time
 from pathlib import Path
 
-from crane_lab.runs import Store, atomic_path
+from crane_lab.store import Store, atomic_path
 
 store = Store("runs/store")
 

@@ -10,10 +10,11 @@ from IPython.display import Markdown
 from page_outputs import alt, caption, cells
 from pandas.io.formats.style import Styler
 
+from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
 from crane_lab.show import table1_page
 from crane_lab.stages.comparisons import CATEGORIES
-from crane_lab.stages.outcomes import Evaluated, Intervention, Outcome
+from crane_lab.stages.outcomes import Evaluated, Outcome, Row
 
 NAMES = {"en": "English", "zh": "Chinese"}
 SHAPE = {"intermediate": (2, 50), "gate": (2, 50), "up": (2, 50), "down": (2, 4)}
@@ -24,10 +25,10 @@ def neurons(*pairs: tuple[int, int]) -> NeuronSet:
 
 
 MASKS = [
-    Intervention("LAPE", "en", neurons((0, 1))),
-    Intervention("LAPE", "zh", neurons((0, 1), (1, 2))),
-    Intervention("CRANE", "en", neurons((0, 1), (1, 2), (1, 3))),
-    Intervention("CRANE", "zh", neurons()),
+    Row("LAPE", "en", zero(neurons((0, 1)))),
+    Row("LAPE", "zh", zero(neurons((0, 1), (1, 2)))),
+    Row("CRANE", "en", zero(neurons((0, 1), (1, 2), (1, 3)))),
+    Row("CRANE", "zh", zero(neurons())),
 ]
 
 
@@ -105,7 +106,7 @@ def test_sets_of_projections() -> None:
     masks["gate"][0, :3] = True
     masks["down"][1, :2] = True
     chosen = NeuronSet(masks)
-    table = table1_page.literal_sets([Intervention("CRANE", "en", chosen)], shape)
+    table = table1_page.literal_sets([Row("CRANE", "en", zero(chosen))], shape)
     assert list(cells(table).loc[0]) == ["en", "3", "0", "2", "25.0%"]
 
 

@@ -19,6 +19,8 @@ import pytest
 import torch
 from collecting import (
     KEY,
+    PIECE_STAGE,
+    READERS,
     SIZE,
     begun,
     checksum,
@@ -31,13 +33,14 @@ from collecting import (
 from torch import Tensor
 from tqdm import tqdm
 
-from crane_core import baselines
+from crane_core.accumulators import Reader
 from crane_core.moments import StreamingMoments
 from crane_lab.memory import Memory
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.stages import relevance as identifying
 from crane_lab.stages import streams
-from crane_lab.stages.streams import PIECE_STAGE, STAGE, collect, plan
+from crane_lab.stages.streams import STAGE, collect, plan
 from crane_lab.store import ROOT, DiskFullError, Store
 
 
@@ -98,7 +101,8 @@ def test_pieces_have_the_moments_of_one_stream(tmp_path: Path, size: tuple[int, 
 def test_windows_have_to_be_as_many_as_planned(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="windows gives 50 samples, but size says 60"):
         collected(tmp_path, (60, 10))
-    assert not Store(tmp_path).has(STAGE, {"model": "tiny", "size": [60, 10]})
+    key = {"model": "tiny", "size": [60, 10], "readers": {"intermediate": "intermediate"}}
+    assert not Store(tmp_path).has(STAGE, key)
 
 
 def test_several_sites_are_kept_apart(tmp_path: Path) -> None:
@@ -106,7 +110,11 @@ def test_several_sites_are_kept_apart(tmp_path: Path) -> None:
         found = relevance(ids)["intermediate"]
         return {"gate": found, "down": found[..., :32] * 2}
 
-    found = collect(Store(tmp_path), KEY, windows, SIZE, both)
+    readers = {
+        "gate": Reader("gate", lambda: StreamingMoments((3, 48))),
+        "down": Reader("down", lambda: StreamingMoments((3, 32))),
+    }
+    found = collect(Store(tmp_path), KEY, windows, SIZE, readers, both)
     assert {site: tuple(m.shape) for site, m in found.items()} == {"gate": (3, 48), "down": (3, 32)}
     torch.testing.assert_close(found["down"].mean(), found["gate"].mean()[:, :32] * 2)
 
@@ -317,14 +325,14 @@ def test_accelerate_launch_fills_the_store_of_the_notebooks(tmp_path: Path) -> N
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert "relevance of 7 samples, vi, intermediate: stored" in done.stdout
+    assert "relevance of 7 samples, vi: stored" in done.stdout
     launched = list(Store(tmp_path / "launched").records())
     assert [record["stage"] for record in launched] == [STAGE] * 2
     assert {str(record["run"]).split("-")[0] for record in launched} == {"testbed"}
 
     found = Pipeline(Settings.of(changed), Store(tmp_path / "alone"))
     for language in changed["languages"]:  # type: ignore[attr-defined]
-        found.moments(language)
+        found.collected(language)
     assert {r["path"].name: r["path"].read_bytes() for r in launched} == {
         r["path"].name: r["path"].read_bytes() for r in found.store.records()
     }
@@ -349,7 +357,7 @@ ERRORS = [
 ]
 
 
-def short_of_memory(room: int, error: BaseException) -> tuple[streams.Relevance, list[int]]:
+def short_of_memory(room: int, error: BaseException) -> tuple[streams.Measure, list[int]]:
     """Relevance that fits for `room` samples at once, and the sizes of all that was tried."""
     tried: list[int] = []
 
@@ -396,7 +404,8 @@ def test_a_resumed_piece_knows_what_did_not_fit(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return short(ids)
 
-    many = ({"model": "tiny", "n": 1}, lambda: windows().repeat(12, 1), (600, 8))  # 2 or 3 a piece
+    many = ({"model": "tiny", "n": 1}, lambda: windows().repeat(12, 1), (600, 8), READERS)
+    # 2 or 3 batches a piece
     with pytest.warns(UserWarning, match="out of memory"), pytest.raises(KeyboardInterrupt):
         collect(Store(tmp_path), *many, stopped)
     with warnings.catch_warnings():
@@ -426,14 +435,14 @@ def test_counts_of_activations_are_the_same_in_parts(
 ) -> None:
     settings = Settings(n_samples=6, window=8, batch_size=4, languages=("en", "vi"))
     whole, n = Pipeline(settings, Store(tmp_path / "whole")).activation_counts()
-    real = baselines.activation_counts
+    from crane_core.accumulators import one_pass as real
 
-    def short(model: Any, batches: Any, threshold: Any = 0.0) -> tuple[Tensor, int]:
-        if any(len(ids) > 2 for ids, _ in batches):
+    def short(model: Any, ids: Tensor, *rest: Any, **more: Any) -> dict[str, Any]:
+        if len(ids) > 2:
             raise ERRORS[0]
-        return real(model, batches, threshold)
+        return real(model, ids, *rest, **more)
 
-    monkeypatch.setattr(baselines, "activation_counts", short)
+    monkeypatch.setattr(identifying, "one_pass", short)
     store = Store(tmp_path / "parts")
     with pytest.warns(UserWarning, match="out of memory"):
         parts, same = Pipeline(settings, store).activation_counts()

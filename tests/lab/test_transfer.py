@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
+from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
-from crane_lab.stages.outcomes import Intervention
+from crane_lab.stages.outcomes import Row
 from crane_lab.study import transfer
 
 SHAPE = {"intermediate": (1, 100)}
@@ -34,11 +35,11 @@ def neurons(first: int, count: int) -> NeuronSet:
 
 
 def test_shared_neurons_against_chance() -> None:
-    def masks(first: int) -> list[Intervention]:
+    def masks(first: int) -> list[Row]:
         return [
-            Intervention("LAPE", "en", neurons(50, 5)),
-            Intervention("LAPE matched", "en", neurons(first, 20)),
-            Intervention("CRANE", "en", neurons(0, 20)),
+            Row("LAPE", "en", zero(neurons(50, 5))),
+            Row("LAPE matched", "en", zero(neurons(first, 20))),
+            Row("CRANE", "en", zero(neurons(0, 20))),
         ]
 
     found = transfer.shared_neurons(masks(0), masks(20)).set_index("method")
