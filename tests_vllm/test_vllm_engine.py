@@ -226,6 +226,22 @@ def test_stop_strings_and_a_full_context_end_answers_alike(
     assert {answer.finish for answer in found} == {"stop", "length"}
 
 
+def test_prompts_in_pieces_and_computed_again_are_no_generated_tokens(
+    loaded: tuple[Any, Any], asked: list[list[int]]
+) -> None:
+    """Little room: few tokens in a pass, and answers that are put off for want of memory."""
+    decoding, equal = Decoding(max_new_tokens=64), [(ids * 20)[:112] for ids in asked[::4]]
+    reference = HuggingFaceEngine(*loaded, decoding, progress=False)
+    small = {"max_num_batched_tokens": 48, "num_gpu_blocks_override": 6, "block_size": 128}
+    with start(TESTBED / "base", decoding, **small, disable_log_stats=False) as engine:
+        for name in ("generated", "generated at act_fn, and everywhere"):
+            intervention = INTERVENTIONS[name](engine.shape)
+            found = engine.generate(equal, intervention)
+            assert found == reference.generate(equal, intervention)
+        counts = {metric.name: metric for metric in engine._llm.get_metrics()}
+        assert counts["vllm:num_preemptions"].value > 0
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each worker")
 def test_two_workers_change_a_shard_each(
     reference: HuggingFaceEngine, asked: list[list[int]], monkeypatch: pytest.MonkeyPatch

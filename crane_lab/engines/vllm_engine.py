@@ -71,7 +71,8 @@ class VLLMEngine:
         if find_spec("vllm") is None:
             raise ModuleNotFoundError(
                 "vLLM is not installed. Install it in an environment of its own with "
-                "`pip install -r requirements-vllm.txt` (a GPU), or `make test-vllm` to have one "
+                "`pip install -r requirements-vllm.txt` and `pip install --no-deps -r "
+                "requirements-nodeps.txt` (a GPU), or `make test-vllm` to have one "
                 "with the build for processors in .venv-vllm; or use HuggingFaceEngine, which "
                 "answers alike",
                 name="vllm",

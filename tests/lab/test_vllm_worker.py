@@ -275,7 +275,7 @@ def test_a_new_intervention_takes_the_place_of_the_one_before(
 def test_neurons_outside_of_the_set_keep_their_bits(tiny_llama: LlamaForCausalLM) -> None:
     worker = Worker(tiny_llama)
     seen: list[Tensor] = []
-    down = worker.model.mlps[0].down_proj
+    down: Any = worker.model.mlps[0].down_proj
     neurons = some(tiny_llama, "intermediate")
     for steps in ([], plain(Intervention(SetTo(neurons, 0.5, at="act_fn")))):
         worker.crane_intervene(steps)
