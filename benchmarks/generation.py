@@ -26,7 +26,8 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from crane_core import models
-from crane_core.selection import NeuronSet
+from crane_core.interventions import zero
+from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import Decoding, HuggingFaceEngine, prompts
 from crane_lab.engines.vllm_engine import VLLMEngine
 
@@ -70,7 +71,7 @@ def main() -> None:
     decoding = Decoding()
     shape = models.shape(model)
     draw = torch.rand(shape["intermediate"], generator=torch.Generator().manual_seed(0))
-    neurons = NeuronSet({"intermediate": draw < args.percent / 100}, shape)
+    mask = zero(NeuronSet({"intermediate": draw < args.percent / 100}, shape))
 
     begin = time.perf_counter()
     vllm = VLLMEngine(MODEL, decoding, progress=False, kv_cache_memory_bytes=2**29)
@@ -85,8 +86,8 @@ def main() -> None:
         "vllm": lambda: tokens(vllm.generate(ids)),
         "hugging_face_batched": lambda: tokens(batched.generate(ids)),
         "hugging_face_one_by_one": lambda: one_by_one(model, ids, decoding),
-        "vllm_masked": lambda: tokens(vllm.generate(ids, neurons)),
-        "hugging_face_batched_masked": lambda: tokens(batched.generate(ids, neurons)),
+        "vllm_masked": lambda: tokens(vllm.generate(ids, mask)),
+        "hugging_face_batched_masked": lambda: tokens(batched.generate(ids, mask)),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     outputs: dict[str, list[tuple[int, ...]]] = {}

@@ -1,12 +1,12 @@
-"""vLLM itself, run by `make test-vllm` in the environment that this makes. One start for all masks.
+"""vLLM itself, run by `make test-vllm` in the environment that this makes. One start for all.
 
-Expected is what the other engine answers, which tests/test_generation.py compares with plain
-`generate` of transformers.
+Expected is what the other engine answers, which tests/lab/test_generation.py compares with plain
+`generate` of transformers; tests/lab/test_vllm_worker.py has what needs no vLLM.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from crane_core import models
-from crane_core.interventions import zero
+from crane_core.interventions import Add, Intervention, Scale, SetTo, zero
 from crane_core.masking import bake
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.generation import STOP, Answer, Decoding, HuggingFaceEngine, prompts
@@ -34,6 +34,37 @@ MASKS: dict[str, dict[str, float]] = {
     "down": {"down": 0.05},
     "projections": {"gate": 0.1, "up": 0.1, "down": 0.03},
     "all sites": {"intermediate": 0.1, "gate": 0.1, "up": 0.1, "down": 0.03},
+}
+#: What is done besides masking, for a model of a shape.
+Shape = dict[str, tuple[int, int]]
+INTERVENTIONS: dict[str, Callable[[Shape], Intervention]] = {
+    "set to a number": lambda s: Intervention(SetTo(few(s), 0.5)),
+    "set to values": lambda s: Intervention(SetTo(few(s), numbers(s))),
+    "add": lambda s: Intervention(Add(few(s), numbers(s), 1.5)),
+    "scale": lambda s: Intervention(Scale(few(s), 4.0)),
+    "zero and add": lambda s: zero(few(s)) + Intervention(Add(few(s, 1), numbers(s))),
+    "one after the other": lambda s: Intervention(
+        SetTo(few(s), numbers(s)), Scale(few(s, 1), 3.0), Add(few(s), 0.5)
+    ),
+    "at act_fn": lambda s: Intervention(
+        SetTo(few(s), 0.0, at="act_fn"),
+        Add(few(s, 1), numbers(s), at="act_fn"),
+        Scale(few(s, 2), 3.0, at="act_fn"),
+    ),
+    "projections": lambda s: Intervention(
+        SetTo(few(s, site="gate"), numbers(s)),
+        Add(few(s, site="up"), numbers(s)),
+        Scale(some(s, {"down": 0.05}), 2.0),
+    ),
+    "at down": lambda s: Intervention(
+        Add(some(s, {"down": 0.05}), numbers(s), 0.3), SetTo(some(s, {"down": 0.02}, 1), 0.2)
+    ),
+    "generated": lambda s: Intervention(Add(few(s), numbers(s), 1.5, positions="generated")),
+    "generated at act_fn, and everywhere": lambda s: Intervention(
+        Scale(few(s), 5.0, at="act_fn", positions="generated"),
+        SetTo(few(s, 1), 0.0, positions="generated"),
+        Add(few(s, 2), 0.3),
+    ),
 }
 
 
@@ -56,6 +87,16 @@ def some(shape: dict[str, tuple[int, int]], shares: dict[str, float], seed: int 
     generator = torch.Generator().manual_seed(seed)
     masks = {s: torch.rand(shape[s], generator=generator) < share for s, share in shares.items()}
     return NeuronSet(masks, shape)
+
+
+def few(shape: Shape, seed: int = 0, site: str = "intermediate") -> NeuronSet:
+    return some(shape, {site: 0.15}, seed)
+
+
+def numbers(shape: Shape) -> dict[str, torch.Tensor]:
+    """A value for every neuron of every site."""
+    generator = torch.Generator().manual_seed(7)
+    return {site: 0.5 * torch.randn(size, generator=generator) for site, size in shape.items()}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +149,31 @@ def test_masked_answers_equal_those_of_hugging_face(
     assert engine.generate(asked) == original
 
 
+@pytest.mark.parametrize("name", INTERVENTIONS)
+def test_answers_under_interventions_equal_those_of_hugging_face(
+    name: str,
+    engine: VLLMEngine,
+    reference: HuggingFaceEngine,
+    original: list[Answer],
+    asked: list[list[int]],
+) -> None:
+    intervention = INTERVENTIONS[name](engine.shape)
+    found = engine.generate(asked, intervention)
+    assert found == reference.generate(asked, intervention)
+    assert found != original
+    assert engine.generate(asked) == original
+
+
+def test_the_first_generated_token_is_the_untouched_models(
+    engine: VLLMEngine, original: list[Answer], asked: list[list[int]]
+) -> None:
+    """It is predicted from the prompt alone."""
+    added = Add(few(engine.shape), numbers(engine.shape), 3.0, positions="generated")
+    found = engine.generate(asked, Intervention(added))
+    assert [answer.tokens[0] for answer in found] == [answer.tokens[0] for answer in original]
+    assert sum(a.tokens != b.tokens for a, b in zip(found, original, strict=True)) > 30
+
+
 def test_an_empty_set_masks_nothing(
     engine: VLLMEngine, original: list[Answer], asked: list[list[int]]
 ) -> None:
@@ -129,7 +195,18 @@ def test_impossible_requests_are_refused_and_the_engine_goes_on(
         engine.generate([asked[0], [5] * 512])
     with pytest.raises(ValueError, match="different models"):
         engine.generate(asked, zero(some({"intermediate": (4, 500)}, {"intermediate": 0.1})))
+    with pytest.raises(ValueError, match="different models"):
+        engine.generate(asked, Intervention(Scale(few({"intermediate": (4, 500)}), 2.0)))
     assert engine.generate(asked[:3]) == original[:3]
+
+
+def test_in_a_quantised_checkpoint_only_zero_is_done(
+    engine: VLLMEngine, asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._llm.model_config, "quantization", "fp8")
+    with pytest.raises(ValueError, match=r"quantise .* \(fp8\) .*only be set to zero"):
+        engine.generate(asked, Intervention(Scale(few(engine.shape), 2.0)))
+    assert engine.generate(asked[:3], zero(few(engine.shape)))
 
 
 def test_stop_strings_and_a_full_context_end_answers_alike(
@@ -149,8 +226,24 @@ def test_stop_strings_and_a_full_context_end_answers_alike(
     assert {answer.finish for answer in found} == {"stop", "length"}
 
 
+def test_prompts_in_pieces_and_computed_again_are_no_generated_tokens(
+    loaded: tuple[Any, Any], asked: list[list[int]]
+) -> None:
+    """Little room: few tokens in a pass, and answers that are put off for want of memory."""
+    decoding, equal = Decoding(max_new_tokens=64), [(ids * 20)[:112] for ids in asked[::4]]
+    reference = HuggingFaceEngine(*loaded, decoding, progress=False)
+    small = {"max_num_batched_tokens": 48, "num_gpu_blocks_override": 6, "block_size": 128}
+    with start(TESTBED / "base", decoding, **small, disable_log_stats=False) as engine:
+        for name in ("generated", "generated at act_fn, and everywhere"):
+            intervention = INTERVENTIONS[name](engine.shape)
+            found = engine.generate(equal, intervention)
+            assert found == reference.generate(equal, intervention)
+        counts = {metric.name: metric for metric in engine._llm.get_metrics()}
+        assert counts["vllm:num_preemptions"].value > 0
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core for each worker")
-def test_two_workers_mask_a_shard_each(
+def test_two_workers_change_a_shard_each(
     reference: HuggingFaceEngine, asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -159,6 +252,9 @@ def test_two_workers_mask_a_shard_each(
     with start(TESTBED / "base", tensor_parallel_size=2) as engine:
         assert engine.shape == models.shape(reference.model)
         assert engine.generate(asked, zero(neurons)) == reference.generate(asked, zero(neurons))
+        for name in ("one after the other", "at act_fn", "projections", "generated"):
+            intervention = INTERVENTIONS[name](engine.shape)
+            assert engine.generate(asked, intervention) == reference.generate(asked, intervention)
         assert engine.generate(asked) == reference.generate(asked)
 
 

@@ -2,8 +2,8 @@
 
 One interface, two engines. `HuggingFaceEngine` runs `generate` of transformers, and
 `crane_lab.engines.vllm_engine.VLLMEngine` runs vLLM. Both take token ids, so a prompt is tokenised
-once and alike, and both mask neurons without loading the model again. In float32 they answer alike,
-token for token.
+once and alike, and both intervene on neurons without loading the model again. In float32 they
+answer alike, token for token.
 """
 
 from __future__ import annotations

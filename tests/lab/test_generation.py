@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from crane_core import models
@@ -20,7 +19,7 @@ from crane_lab.engines.generation import (
     prompts,
     read_questions,
 )
-from crane_lab.engines.vllm_engine import MaskingExtension, VLLMEngine, fused_gate_up, shard
+from crane_lab.engines.vllm_engine import VLLMEngine, by_length
 
 Make = Callable[..., LlamaForCausalLM]
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,83 +366,6 @@ def test_options_that_masking_cannot_work_with_are_refused() -> None:
         VLLMEngine(TESTBED / "base", enforce_eager=False)
 
 
-def test_a_shard_is_a_workers_contiguous_piece() -> None:
-    mask = torch.rand(3, 12, generator=torch.Generator().manual_seed(0)) < 0.5
-    for world in (1, 2, 3, 4):
-        pieces = [shard(mask, rank, world) for rank in range(world)]
-        assert all(piece.shape == (3, 12 // world) for piece in pieces)
-        assert torch.equal(torch.cat(pieces, dim=-1), mask)
-    with pytest.raises(ValueError, match="12 neurons cannot be divided among 5 workers"):
-        shard(mask, 0, 5)
-    with pytest.raises(ValueError, match="no worker 2 among 2"):
-        shard(mask, 2, 2)
-
-
-def test_fused_mask_is_gate_then_up() -> None:
-    inner, gate, up = torch.eye(4, dtype=torch.bool)[:3]
-    fused = fused_gate_up(inner, gate, up, 0, 1)
-    assert fused.tolist() == [True, True, False, False, True, False, True, False]
-    assert fused_gate_up(inner, gate, up, 0, 2).tolist() == [True, True, True, False]
-    assert fused_gate_up(inner, gate, up, 1, 2).tolist() == [False, False, True, False]
-
-
-class Linear(nn.Module):
-    """A piece of a linear layer, with the parts of vLLM's interface that masking uses."""
-
-    def __init__(self, weight: Tensor, output_size: int, rank: int, world: int):
-        super().__init__()
-        self.weight, self.output_size = nn.Parameter(weight), output_size
-        self.tp_rank, self.tp_size = rank, world
-
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        return x @ self.weight.T, None
-
-
-class MLP(nn.Module):
-    """The part of a gated MLP that one of `world` workers of vLLM computes."""
-
-    def __init__(self, of: Any, rank: int, world: int):
-        super().__init__()
-        gate, up = (p.weight.chunk(world)[rank] for p in (of.gate_proj, of.up_proj))
-        width, hidden = of.gate_proj.weight.shape
-        self.gate_up_proj = Linear(torch.cat([gate, up]), 2 * width, rank, world)
-        self.down_proj = Linear(of.down_proj.weight.chunk(world, dim=1)[rank], hidden, rank, world)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x)[0].chunk(2, dim=-1)
-        out: Tensor = self.down_proj(nn.functional.silu(gate) * up)[0]
-        return out
-
-
-class Worker(MaskingExtension):
-    def __init__(self, model: LlamaForCausalLM, rank: int, world: int):
-        mlps = [MLP(site.mlp, rank, world) for site in models.mlp_sites(model)]
-        self.mlps = nn.ModuleList(mlps)
-        self.get_model = lambda: self.mlps
-
-
-@pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("sites", [("intermediate",), ("gate", "up", "down"), ("down",)])
-def test_workers_together_compute_the_masked_mlps(
-    tiny_llama: LlamaForCausalLM, world: int, sites: tuple[str, ...]
-) -> None:
-    neurons = some(tiny_llama, *sites)
-    indices = {s: [row.nonzero()[:, 0].tolist() for row in neurons.mask(s)] for s in sites}
-    workers = [Worker(tiny_llama, rank, world) for rank in range(world)]
-    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
-
-    def together() -> list[Tensor]:
-        layers = zip(*(worker.mlps for worker in workers), strict=True)
-        return [torch.stack([mlp(x) for mlp in parts]).sum(0) for parts in layers]
-
-    with torch.no_grad():
-        original = together()
-        for worker in workers:
-            assert worker.crane_shape() == models.shape(tiny_llama)
-            assert worker.crane_mask(indices) > 0
-        found = together()
-        with masked(tiny_llama, neurons):
-            expected = [site.mlp(x) for site in models.mlp_sites(tiny_llama)]
-        torch.testing.assert_close(found, expected)
-        assert [worker.crane_mask({}) for worker in workers] == [0] * world
-        torch.testing.assert_close(together(), original, rtol=0, atol=0)
+def test_prompts_of_one_length_go_together() -> None:
+    assert by_length([[1, 2], [3], [4, 5], [6]]) == [[1, 3], [0, 2]]
+    assert by_length([]) == []
