@@ -287,8 +287,8 @@ def collect(
 
     Parameters
     ----------
-    store, stage, key : where it is kept; see `Store` for what a key needs. `readers`' names are
-        added to it.
+    store, stage, key : where it is kept; see `Store` for what a key needs. `readers`' names
+        and what they read are added to it.
     windows : gives the samples, int64 (n_samples, tokens); called only if something is missing.
     size : n_samples, batch_size. A plan of their batches decides how accumulators are merged, so
         both belong into the key.
@@ -302,7 +302,8 @@ def collect(
     and for readings that an accumulator refuses; MemoryError if a single sample does not fit;
     DiskFullError if the store has no room.
     """
-    key = {**key, "readers": {name: reader.reads for name, reader in readers.items()}}
+    reads = {name: [r.reads, r.start, r.step] for name, r in readers.items()}
+    key = {**key, "readers": reads}
     work = _Collection(
         store, stage, key, windows, size, readers, measure, memory or Memory(), every
     )

@@ -23,7 +23,6 @@ from crane_core.moments import StreamingMoments
 from crane_core.selection import NeuronSet, SelectionWarning, normalise, overlap, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.blocks import BlockMoments
-from crane_lab.store import source_digest
 
 #: language -> moments of consecutive blocks of its windows.
 Blocks = Mapping[str, Sequence[StreamingMoments]]
@@ -38,10 +37,8 @@ def block_moments(
     longer = default.changed(n_samples=n_windows, batch_size=block)
     size = longer.shape["intermediate"]
     readers = {"blocks": Reader("intermediate", lambda: BlockMoments(size))}
-    kept_by = source_digest(BlockMoments.__module__)  # which the code of relevance does not reach
     return {
-        x: longer.collect(x, readers, "blocks", kept_by=kept_by)["blocks"].moments
-        for x in longer.settings.languages
+        x: longer.collect(x, readers, "blocks")["blocks"].moments for x in longer.settings.languages
     }
 
 

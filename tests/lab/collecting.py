@@ -57,7 +57,7 @@ def collected(
 
 
 def checksum(root: Path, size: tuple[int, int] = SIZE) -> str:
-    key = {"model": "tiny", "size": list(size), "readers": {"intermediate": "intermediate"}}
+    key = {"model": "tiny", "size": list(size), "readers": {"intermediate": ["intermediate", 0, 1]}}
     manifest = Store(root).manifest(STAGE, key)
     assert manifest is not None
     return str(manifest["sha256"])

@@ -101,7 +101,7 @@ def test_pieces_have_the_moments_of_one_stream(tmp_path: Path, size: tuple[int, 
 def test_windows_have_to_be_as_many_as_planned(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="windows gives 50 samples, but size says 60"):
         collected(tmp_path, (60, 10))
-    key = {"model": "tiny", "size": [60, 10], "readers": {"intermediate": "intermediate"}}
+    key = {"model": "tiny", "size": [60, 10], "readers": {"intermediate": ["intermediate", 0, 1]}}
     assert not Store(tmp_path).has(STAGE, key)
 
 
