@@ -444,6 +444,7 @@ def _clean(notebook: nbformat.NotebookNode, root: Path) -> None:
             cell.metadata.pop(key, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
+            cell.metadata["tags"].append("hide-input")  # as the cell above it, which it overrides
         if cell.cell_type != "code":
             continue
         streams: dict[str, Any] = {}
