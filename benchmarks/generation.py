@@ -120,7 +120,7 @@ def main() -> None:
         "prompts": len(ids),
         "prompt_tokens": sum(map(len, ids)),
         "generated_tokens": {way: sum(map(len, found)) for way, found in outputs.items()},
-        "neurons_masked": len(neurons),
+        "neurons_masked": len(mask),
         "answers_equal_token_for_token": {
             name: sum(a == b for a, b in zip(outputs[first], outputs[second], strict=True))
             for name, (first, second) in pairs.items()
