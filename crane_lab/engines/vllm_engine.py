@@ -106,9 +106,9 @@ class VLLMEngine:
     def generate(self, prompts: Prompts, intervention: Intervention = UNTOUCHED) -> list[Answer]:
         """One answer per prompt (token ids), in their order, under an intervention.
 
-        The engine is left untouched; an error or an interruption on the way closes it. For steps at
-        generated positions, prompts of one length are answered together and one length after the
-        other (see `_Generated`), which takes longer where lengths are many.
+        The model is left as it was; an error or an interruption on the way closes the engine. For
+        steps at generated positions, prompts of one length are answered together, one length after
+        the other (`vllm_worker` says why), which takes longer where lengths are many.
 
         Raises ValueError for a prompt that leaves no room in the context and for what cannot be
         done: a set made for another model's shape, or more than setting to zero in a quantised
