@@ -154,6 +154,11 @@ def corpus_digests(source: str | Path, languages: Sequence[str]) -> dict[str, st
     digests = {}
     for language in languages:
         files = corpus_files(source, language)
-        sums = [file_sha256(file) for file in files]
-        digests[language] = sums[0] if len(sums) == 1 else digest_of(canonical(sums), 64)
+        # The same bytes are other documents in another format; plain text goes without saying.
+        sums = [
+            file_sha256(file) if _format(file) == ".txt" else f"{_format(file)} {file_sha256(file)}"
+            for file in files
+        ]
+        plain = len(sums) == 1 and " " not in sums[0]
+        digests[language] = sums[0] if plain else digest_of(canonical(sums), 64)
     return digests

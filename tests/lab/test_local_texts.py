@@ -51,6 +51,15 @@ def test_invalid_utf8_names_the_line(folder: Path) -> None:
         local.read_texts(folder, "vi")
 
 
+def test_the_format_is_part_of_the_digest(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "en.txt").write_text('{"text": "one"}\n')
+    (tmp_path / "b" / "en.jsonl").write_text('{"text": "one"}\n')
+    first, second = (local.corpus_digests(tmp_path / name, ["en"]) for name in ("a", "b"))
+    assert first != second
+
+
 def test_fingerprint_follows_the_file(folder: Path) -> None:
     before = local.corpus_digests(folder, ["en", "zh"])
     (folder / "zh.txt").write_text("别的。\n", encoding="utf-8")
