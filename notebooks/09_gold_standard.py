@@ -381,7 +381,14 @@ figures.table(
 # ## What the numbers do and do not show
 
 # %%
-criteria_pages.criteria_conclusions(counts, agreed, damaged, names, size, crane)
+criteria_pages.criteria_conclusions(
+    counts,
+    agreed,
+    damaged,
+    names,
+    size,
+    crane,
+)
 
 # %% [markdown]
 # - The gold standard is one for *single* neurons on *next-token loss*. A neuron with a twin that
