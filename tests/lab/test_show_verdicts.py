@@ -13,7 +13,8 @@ from crane_lab.audit import gather
 from crane_lab.audit.ours import Ours, threshold_robust
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import readouts, verdict_pages
+from crane_lab.show import verdict_pages
+from crane_lab.stages import comparisons
 
 PAGE = pd.DataFrame(
     [
@@ -141,7 +142,7 @@ def test_tables_are_numbered_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) ->
         calls.append((tuple(tasks.values()), value))
         return table
 
-    monkeypatch.setattr(readouts, "verdicts", verdicts)
+    monkeypatch.setattr(comparisons, "verdicts", verdicts)
     base, chat = (cast(Pipeline, Model(name)) for name in ("base", "chat"))
     ours = gather.our_outcomes(base, chat)
     expected = {
