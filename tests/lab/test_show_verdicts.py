@@ -124,7 +124,7 @@ class Model:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def interventions(self) -> list[str]:
+    def rows(self) -> list[str]:
         return [f"masks of {self.name}"]
 
     def evaluated(self, masks: list[str], losses: bool) -> Made:
