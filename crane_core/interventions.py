@@ -242,6 +242,10 @@ def _checked_value(neurons: NeuronSet, value: Value) -> dict[str, Tensor] | floa
             continue
         if site not in value:
             raise ValueError(f"the set has neurons at site {site!r}, but no value is given there")
+        if not isinstance(value[site], Tensor):
+            raise TypeError(
+                f"values at site {site!r} must be a tensor; got {type(value[site]).__name__}"
+            )
         if value[site].shape != masks.shape:
             raise ValueError(
                 f"values at site {site!r} have shape {tuple(value[site].shape)}; "
@@ -370,9 +374,10 @@ def intervened(model: PreTrainedModel, intervention: Intervention) -> Iterator[P
     Nothing else in it changes, and on exit, by an error too, it is what it was, to the bit. Steps
     at one place are carried out in order, each on what the one before has made.
 
-    Blocks can be nested and then do both; leave them in reverse order. Where zero is done in the
-    weights (see above), a hook of yours on `down_proj` still sees the activation of a masked
-    intermediate neuron: it is what comes of it that is zero.
+    Blocks can be nested and then do both, if they share no neuron (for those that do, give the
+    steps to one `Intervention`); leave them in reverse order. Where zero is done in the weights
+    (see above), a hook of yours on `down_proj` still sees the activation of a masked intermediate
+    neuron: it is what comes of it that is zero.
 
     Raises ValueError for neurons of another model's shape, and for an unknown family or a model
     without gated MLPs; inside the block, if positions are "generated", for a forward pass without a

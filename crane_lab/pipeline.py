@@ -200,6 +200,7 @@ class Pipeline(Identification):
             )
 
         key = self._items_key(intervention) | {"model": self.loaded.generation_key}
+        del key["backend"]  # what is said is always Hugging Face's
         key |= {"n_items": n_items, "max_new_tokens": max_new_tokens}
         return self.store.table("answers", key, compute)
 
@@ -349,6 +350,7 @@ class Pipeline(Identification):
             "max_new_tokens": s.max_new_tokens,
             "repetition_penalty": s.repetition_penalty,
             "context": s.context,
+            "stop": [] if s.chat else list(generation.STOP),
             "intervention": intervention.digest(),
             "code": source_digest(answering.__name__),
         }

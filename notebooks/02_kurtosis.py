@@ -226,8 +226,9 @@ kurtosis_pages.corpora_table(tokens)
 # per layer, to which we come in a moment.
 
 # %%
-raw = pipeline.kurtosis()
-normalised = pipeline.normalised()
+raw = pipeline.kurtosis("intermediate")
+of_kurtosis = pipeline.changed(statistic="kurtosis")
+normalised = of_kurtosis.normalised("intermediate")
 
 # %%
 summary = scores.kurtosis_summary(raw)

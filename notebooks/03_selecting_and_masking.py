@@ -236,7 +236,7 @@ except ValueError as error:
 # %%
 for x, neurons in sets.items():
     # Refuses a mask that changes nothing.
-    change = pipeline.logit_change(zero(neurons))
+    change = pipeline.logit_change(pipeline.masking(neurons))
     print(f"mask {x}: {len(neurons):,} neurons,", end=" ")
     print(f"largest change of any logit {change:.2f}")
     assert change > 0 or not len(neurons)

@@ -64,7 +64,7 @@ names = language_names(settings.languages)
 # CRANE's is LAPE matched ([choice](choice-budget)).
 
 # %%
-interventions = pipeline.rows()
+interventions = pipeline.rows("intermediate")
 one_each = comparisons.one_of_each(interventions)
 changes = [pipeline.logit_change(row.intervention) for row in one_each]
 display(
@@ -178,7 +178,9 @@ display(
 # %%
 org = table1.loc[0, settings.languages].astype(float).to_dict()
 chance = dict.fromkeys(org, 0.25)  # four options, guessed
-at_chance = {x: metrics.langspec_f1(org, chance, x).f1 for x in org}
+how = settings.f1_others
+relative = settings.f1_drop == "relative"
+at_chance = {x: metrics.langspec_f1(org, chance, x, how=how, relative=relative).f1 for x in org}
 table1_page.all_at_chance(at_chance, names)
 
 # %% [markdown]

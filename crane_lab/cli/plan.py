@@ -173,7 +173,7 @@ def plan(
     parameters = sum(p.numel() for p in model.parameters())
     models.mlp_sites(model)  # refuses what CRANE cannot be run on, before anything is downloaded
     stages = tuple(_stages(settings))
-    names = {"moments": "relevance", "activations": "activation counts (LAPE)"}
+    names = {"collected": "relevance"}
     names |= {"items": "benchmarks, base", "said": "open questions, base"}
     done: dict[str, int] = {}
     for stage in kept:
@@ -217,7 +217,6 @@ def _stages(s: Settings) -> list[Stage]:
     projections = languages * (1 + len(s.random_seeds))
     stages = [
         Stage("relevance", 2 * samples, 2 * samples * window, RELEVANCE_COST),
-        Stage("activation counts (LAPE)", samples, samples * window),
         Stage(
             "held-out perplexity",
             (masks + projections) * languages * s.n_perplexity,

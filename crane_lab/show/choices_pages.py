@@ -271,7 +271,7 @@ def choices_conclusions(
 ) -> Markdown:
     """What the page found, as a list.
 
-    `scored` is `summaries.of_statistics`, `halves` the table of `choices.reliability`.
+    `scored` is `summaries.of_statistics`, `halves` the table of `halves.split_half_reliability`.
     """
     found = choices.departures(sweep, "langspec_f1")
     default = summaries.default_reading(sweep)

@@ -111,7 +111,7 @@ def selective_by_layer(
 
 
 def effects_reliability(trust: pd.DataFrame) -> Styler:
-    """How well the effects agree with themselves; `trust` as `criteria.reliability` returns it."""
+    """How well the effects agree with themselves; `trust` as `criteria.split_half` returns it."""
     return figures.table(
         trust,
         "Rank correlation of the effects on one half of the texts with those on the other, and "

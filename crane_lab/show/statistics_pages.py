@@ -187,7 +187,7 @@ def _told(halves: pd.DataFrame, measure: str) -> str:
 
 
 def two_halves(halves: pd.DataFrame) -> HTML:
-    """How far two halves of the texts agree; `halves` as `choices.reliability` returns it."""
+    """How far two halves of the texts agree; `halves`: `halves.split_half_reliability`."""
     return figures.show(
         figures.dot_ranges(
             {

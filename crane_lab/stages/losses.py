@@ -29,7 +29,8 @@ def logit_change(
     change = float((after - before).abs().max())
     if len(intervention) and change == 0:
         raise RuntimeError(
-            f"masking {len(intervention)} neurons changed no logit: the mask is not at work"
+            f"an intervention on {len(intervention)} neurons changed no logit: the mask is not at "
+            "work"
         )
     return change
 

@@ -37,17 +37,22 @@ AT_ANY_SITE = ("CRANE",)
 
 
 def rows(of: Identification, site: str | None = None) -> list[Row]:
-    """Every method's row for every language, and random controls of CRANE's, one per seed."""
+    """Every method's row for every language, and random controls of CRANE's, one per seed.
+
+    Projections are set to zero whatever the settings' mask value: the others are those of
+    intermediate neurons.
+    """
     crane = of.neuron_sets(site)
     inner = (site or of.settings.site) == "intermediate"
+    value = None if inner else "zero"
     found = [
-        Row(name, x, of.masking(neurons))
+        Row(name, x, of.masking(neurons, value))
         for name, method in METHODS.items()
         if inner or name in AT_ANY_SITE
         for x, neurons in method(of, crane).items()
     ]
     return found + [
-        Row("Random", x, of.masking(baselines.random_matched(neurons, seed)), seed)
+        Row("Random", x, of.masking(baselines.random_matched(neurons, seed), value), seed)
         for x, neurons in crane.items()
         for seed in of.settings.random_seeds
     ]

@@ -282,8 +282,8 @@ def collect(
     Processes that call this with one key on one store share the work. If torch.distributed is
     initialised, process r of w begins with pieces r, r + w, ... of the plan; all end with the same
     accumulators, and pieces of a process that died are taken over. Out of memory, a batch is run in
-    parts (`Memory`), which moves results by rounding in the model only, and the artefact's
-    manifest says so.
+    parts (`Memory`), and the artefact's manifest says so. That moves sums and moments by rounding
+    only; samples draw other rows, and `BatchQuantiles` averages over smaller batches.
 
     Parameters
     ----------

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import baselines
-from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
 from crane_lab.pipeline import Pipeline
@@ -75,7 +74,7 @@ def loss_effects(
     rows = []
     for x, neurons in sets.items():
         masks = [neurons, *(baselines.random_matched(neurons, seed) for seed in seeds)]
-        under = [pipeline.losses(zero(found)) for found in masks]
+        under = [pipeline.losses(pipeline.masking(found)) for found in masks]
         for text in pipeline.settings.languages:
             before = original[text]
             change, *control = [(losses[text] - before).double().numpy() for losses in under]

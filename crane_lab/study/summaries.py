@@ -208,7 +208,7 @@ def zero_against_mean(necessity: Necessity) -> dict[str, float]:
 def overall(agreed: pd.DataFrame, value: str = "zero") -> pd.DataFrame:
     """Correlations with selectivity as means over languages, highest first.
 
-    `agreed` is `criteria.agreement`'s table with `set_to`, the value neurons were set to.
+    `agreed` is `criteria.rank_agreement`'s table with `set_to`, the value neurons were set to.
     """
     own = agreed[
         (agreed["set_to"] == value)
