@@ -178,9 +178,12 @@ display(
 # %%
 org = table1.loc[0, settings.languages].astype(float).to_dict()
 chance = dict.fromkeys(org, 0.25)  # four options, guessed
-how = settings.f1_others
-relative = settings.f1_drop == "relative"
-at_chance = {x: metrics.langspec_f1(org, chance, x, how=how, relative=relative).f1 for x in org}
+score = partial(
+    metrics.langspec_f1,
+    how=settings.f1_others,
+    relative=settings.f1_drop == "relative",
+)
+at_chance = {x: score(org, chance, x).f1 for x in org}
 table1_page.all_at_chance(at_chance, names)
 
 # %% [markdown]

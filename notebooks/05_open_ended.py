@@ -239,9 +239,13 @@ for x, name in names.items():
 
 
 # %%
+def shifted(grades):
+    return {x: max(y - 1, 0) for x, y in grades.items()}
+
+
 def from_one(before, after, target):
-    shifted = [{x: max(grade - 1, 0) for x, grade in grades.items()} for grades in (before, after)]
-    return metrics.langspec_f1(*shifted, target)
+    before, after = shifted(before), shifted(after)
+    return metrics.langspec_f1(before, after, target)
 
 
 readings = {"from 0": metrics.langspec_f1, "from 1": from_one}
