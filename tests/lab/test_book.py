@@ -196,7 +196,7 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
         (folder / "book" / "parameters.html").read_text("utf-8"), "lxml"
     ).text
     assert "how many lines to print | or draw" in parameters
-    assert "int; default 3; here 2 (override); in notebook 01" in parameters
+    assert "int; default 3; here 2 (override); on the page of 01" in parameters
 
     # Built again it is left alone; the same from nothing has the same bytes.
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.html")}
