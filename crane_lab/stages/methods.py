@@ -39,12 +39,13 @@ AT_ANY_SITE = ("CRANE",)
 def rows(of: Identification, site: str | None = None) -> list[Row]:
     """Every method's row for every language, and random controls of CRANE's, one per seed.
 
-    Projections are set to zero whatever the settings' mask value: the others are those of
-    intermediate neurons.
+    Beside intermediate neurons, projections are set to zero whatever the settings' mask value: the
+    other values are known for intermediate neurons only.
+    Raises ValueError if another value is asked for where the settings' own site is projections.
     """
     crane = of.neuron_sets(site)
     inner = (site or of.settings.site) == "intermediate"
-    value = None if inner else "zero"
+    value = None if inner or of.settings.site != "intermediate" else "zero"
     found = [
         Row(name, x, of.masking(neurons, value))
         for name, method in METHODS.items()
