@@ -135,15 +135,18 @@ def test_activations_leave_no_hooks_and_reject_nonsense(tiny_llama, tiny_batch):
 
 # --- each of them ---------------------------------------------------------------------------------
 
-#: name -> a new accumulator, and a batch of 5 to 9 for it.
+#: More than the longest stream below has: beyond its room a sample in pieces is another draw.
+ROOM = 60
+
+#: name -> a new accumulator, with room for every stream.
 KINDS: dict[str, Any] = {
     "moments": lambda: StreamingMoments((2, 3)),
-    "collected": lambda: Collected((2, 3), 50),
-    "reservoir": lambda: Reservoir(50),
+    "collected": lambda: Collected((2, 3), ROOM),
+    "reservoir": lambda: Reservoir(ROOM),
     "counts": lambda: ActiveCounts((1, 4)),
     "means": lambda: ActivationMeans((1, 4)),
     "quantiles": lambda: BatchQuantiles((1, 4)),
-    "tokens": lambda: TokenSample((1, 4), 50),
+    "tokens": lambda: TokenSample((1, 4), ROOM),
 }
 OF_TOKENS = {"counts", "means", "quantiles", "tokens"}
 
