@@ -3,26 +3,11 @@
 import math
 import re
 
-import pandas as pd
 import pytest
+from made_up_answers import make_answers
 
 from crane_lab.store.sources import ROOT
 from crane_lab.texts.fidelity import fidelity
-
-
-def make_answers(n: int, texts: list[str] | None = None) -> pd.DataFrame:
-    texts = texts or [f"Answer number {number}." for number in range(n)]
-    return pd.DataFrame(
-        {
-            "language": ["en", "zh", "vi", "en"] * (n // 4) + ["en"] * (n % 4),
-            "id": range(n),
-            "question": ["What is this?"] * n,
-            "text": texts,
-            "mask": ["none"] * n,
-        },
-        index=[f"row {number}" for number in range(n)],
-    )
-
 
 AMONG = ["en", "zh", "vi"]
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from made_up_answers import make_answers
 
 from crane_lab.engines.judging import PROMPT, Judge, JudgeError, filled
 from crane_lab.engines.llm_judge import ASKS, LLMJudge
@@ -114,20 +115,6 @@ def make(endpoint: Endpoint, tmp_path: Path) -> Callable[..., LLMJudge]:
         return LLMJudge("tiny", **given)
 
     return judge
-
-
-def make_answers(n: int, texts: list[str] | None = None) -> pd.DataFrame:
-    texts = texts or [f"Answer number {number}." for number in range(n)]
-    return pd.DataFrame(
-        {
-            "language": ["en", "zh", "vi", "en"] * (n // 4) + ["en"] * (n % 4),
-            "id": range(n),
-            "question": ["What is this?"] * n,
-            "text": texts,
-            "mask": ["none"] * n,
-        },
-        index=[f"row {number}" for number in range(n)],
-    )
 
 
 def by_number(body: dict[str, Any]) -> int:
