@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -29,6 +30,9 @@ DEFAULT_PROFILE = "testbed"
 
 # Set by the runner in every notebook that declares it; not a choice of the reader.
 RUN_DIR = "run_dir"
+
+# Bytes up to which a file that a parameter names is read to see whether it is still the same.
+_READ_WHOLE = 2**24
 
 # What an executed notebook must not depend on: the user's Jupyter, IPython and matplotlib set-up,
 # the network, hash randomisation, and progress bars that print timings into the pages.
@@ -376,38 +380,65 @@ def _data_digest(root: Path) -> str:
         canonical(
             {
                 path.relative_to(folder).as_posix(): _sum(
-                    path, path.stat().st_size, path.stat().st_mtime_ns
+                    path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
                 )
                 for path in sorted(folder.rglob("*"))
-                if path.is_file() and not path.name.startswith(".")
+                if path.is_file() and not path.name.startswith(".") and (facts := path.stat())
             }
         )
     )
 
 
 @cache
-def _sum(path: Path, size: int, time: int) -> str:
-    """Return a file's checksum, read once as long as its size and time stay the same."""
+def _sum(path: Path, size: int, written: int, changed: int) -> str:
+    """Return a file's checksum, read once as long as its size and times stay the same."""
     return file_sha256(path)
 
 
 def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
-    """Return sizes and times of the files that parameters name outside `data/`.
+    """Return what tells apart the states of all files that parameters name outside `data/`.
 
-    A checkpoint of many gigabytes is not read for this; the library verifies what it loads.
+    A path may be a file, a folder with files at any depth, or have `{language}` in it, which stands
+    for anything here. Small files are told by their content, others by size and times: a checkpoint
+    of many gigabytes is not read for this; the library verifies what it loads.
     """
+    # What every execution changes, and what is digested by itself.
+    apart = [(root / name).resolve() for name in ("data", "runs")]
     found = {}
     for value in values:
-        if not isinstance(value, str) or not value or len(value) > 1000:
+        if not isinstance(value, str) or not value or len(value) > 1000 or "\0" in value:
             continue
-        path = root / value
-        if not path.exists() or path.resolve().is_relative_to((root / "data").resolve()):
-            continue
-        if path.resolve().is_relative_to((root / "runs").resolve()):
-            continue  # the run's own directory, which every execution changes
-        files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
-        found[value] = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+        pattern = glob.escape(str(root / Path(value).expanduser())).replace("{language}", "*")
+        for path in map(Path, sorted(glob.glob(pattern))):
+            if not any(path.resolve().is_relative_to(folder) for folder in apart):
+                found[str(path.relative_to(root) if path.is_relative_to(root) else path)] = [
+                    [name, _state(file)] for name, file in _files_below(path, apart)
+                ]
     return found
+
+
+def _files_below(path: Path, apart: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a folder at any depth, or a file itself; hidden ones are left out."""
+    if path.is_file():
+        yield "", path
+    seen = {*apart}
+    for folder, folders, files in os.walk(path, followlinks=True):
+        # Links are followed, as whoever reads the folder does; one back to above ends here.
+        if (real := Path(folder).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(Path(folder, name) for name in files if not name.startswith(".")):
+            if file.is_file():
+                yield file.relative_to(path).as_posix(), file
+
+
+def _state(path: Path) -> list[Any]:
+    facts = path.stat()
+    if facts.st_size <= _READ_WHOLE:
+        return [_sum(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)]
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
 @contextmanager
