@@ -15,7 +15,8 @@ import contextlib
 import os
 import sys
 
-from crane_lab.runs.execution import DEFAULT_PROFILE, Project, RunError
+from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.runs.execution import Run
 from crane_lab.store.artefacts import RUN_NAME, Store
 
 
@@ -25,41 +26,19 @@ def main(arguments: list[str] | None = None) -> int:
         prog="accelerate launch -m crane_lab.cli.attribute",
         description="Compute the relevance of all languages, in any number of processes.",
     )
-    parser.add_argument("--profile", default=DEFAULT_PROFILE, help="a file of notebooks/profiles/")
+    add_run(parser)
     parser.add_argument("--store", help="a folder; default: that of the notebooks")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="override a parameter, as for the notebooks",
-    )
     options = parser.parse_args(arguments)
-    try:
-        attribute(options.profile, dict(options.parameter), options.store)
-    except (RunError, ValueError, TypeError, OSError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: attribute(the_run(options), options.store))
 
 
-def attribute(
-    profile: str = DEFAULT_PROFILE,
-    overrides: dict[str, str] | None = None,
-    store: str | None = None,
-    project: Project | None = None,
-) -> None:
+def attribute(run: Run, store: str | None = None) -> None:
     """Store what identifies every language's neurons, as one of the processes started.
 
     The process group is gloo's on CPUs and nccl's on GPUs. Only ranks and devices are taken from
     it: work is shared through the store, so a process that dies leaves no other waiting.
 
-    Raises what `Project.run` and `Pipeline` raise.
+    Raises what `Pipeline` raises.
     """
     import torch
     from accelerate import PartialState
@@ -68,8 +47,6 @@ def attribute(
     from crane_lab.settings import Settings
     from crane_lab.stages.identification import Identification
 
-    project = project or Project()
-    run = project.run(profile, overrides)
     os.environ.setdefault(RUN_NAME, run.name)
     values = run.parameters
     device = str(values.get("device", "cpu"))
@@ -78,8 +55,8 @@ def attribute(
         device = "cuda"  # each process's own; "cuda:0" would be the same for all
     settings = Settings.of({**values, "device": device})
     try:
-        with contextlib.chdir(project.root):
-            kept = Store(store) if store else Store(project.runs / "store")
+        with contextlib.chdir(run.project.root):
+            kept = Store(store) if store else Store(run.project.runs / "store")
             pipeline = Identification(settings, kept)
             for language in settings.languages:
                 pipeline.collected(language)

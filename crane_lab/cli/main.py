@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.book import build_book
-from crane_lab.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
+from crane_lab.runs.execution import Project
 from crane_lab.store.artefacts import Store
 
 
@@ -32,16 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             added.add_argument("--device", default="cpu", help="cpu, cuda or auto")
             added.add_argument("--dtype", default="float32", help="float32 or bfloat16")
             return
-        added.add_argument("--profile", default=DEFAULT_PROFILE, help="in notebooks/profiles/")
-        added.add_argument(
-            "-p",
-            "--parameter",
-            nargs=2,
-            action="append",
-            default=[],
-            metavar=("NAME", "VALUE"),
-            help="override a parameter; results go to runs/<profile>-<hash>/",
-        )
+        add_run(added)
         if name in ("run", "book"):
             added.add_argument("--notebook", help="this one only, by number or name")
         if name == "plan":
@@ -62,24 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
     command("rehearse", "every stage of the paper's setting on a made-up model, offline", _rehearse)
     command("compare", "two runs' results with intervals of the difference", _compare)
     options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except (RunError, ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _run(options: argparse.Namespace) -> Run:
-    return Project().run(options.profile, dict(options.parameter))
+    return exit_status(lambda: options.run(options))
 
 
 def _execute(options: argparse.Namespace) -> None:
-    run = _run(options)
-    run.execute([run.project.find(options.notebook)] if options.notebook else None)
+    run = the_run(options, Project())
+    one = options.notebook
+    run.execute(None if one is None else [run.project.find(one)])
     if options.command == "book":
         build_book(run)
 
@@ -88,14 +69,14 @@ def _plan(options: argparse.Namespace) -> None:
     from crane_lab.cli.plan import plan
     from crane_lab.settings import Settings
 
-    run = _run(options)
+    run = the_run(options, Project())
     kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
     print(f"run: {run.name}")
     print(plan(Settings.of(run.parameters), options.gpu, None, tuple(options.prices), kept))
 
 
 def _status(options: argparse.Namespace) -> None:
-    run = _run(options)
+    run = the_run(options, Project())
     print(f"run {run.name}: {os.path.relpath(run.directory)}")
     for notebook in run.notebooks:
         executed, failed = run.executed(notebook), run.failed(notebook)
