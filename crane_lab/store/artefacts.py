@@ -26,7 +26,7 @@ from crane_lab.store.files import (
     write_text,
 )
 from crane_lab.store.machine import machine, versions
-from crane_lab.store.sources import ROOT
+from crane_lab.store.sources import ROOT, modules_digested
 
 if TYPE_CHECKING:
     import pandas
@@ -38,6 +38,9 @@ FORMAT, OLDEST_FORMAT = 2, 1
 
 #: The environment variable with the name of the run, for manifests.
 RUN_NAME = "CRANE_RUN"
+#: The environment variable with a file to which every artefact asked for is added, a line each:
+#: what a notebook needs. Those that are asked for while another is computed are not its own.
+USES = "CRANE_USES"
 
 
 #: Another process's work on an artefact is waited for so long before a word about it.
@@ -54,7 +57,8 @@ class Record(TypedDict):
     `stage` and `key` are what it was stored under, `path` is the artefact and `bytes` its size.
     `seconds` is the time it took, in all attempts and processes that had a part in it, `when` the
     moment it was stored (UTC), `run` the name of the run (`CRANE_RUN`), and `notes` what should be
-    known about it, such as a batch halved for lack of memory.
+    known about it, such as a batch halved for lack of memory. `modules` are those whose digest
+    is the key's "code".
     """
 
     stage: str
@@ -65,6 +69,7 @@ class Record(TypedDict):
     when: datetime | None
     run: str | None
     notes: list[str]
+    modules: list[str] | None
 
 
 @dataclass
@@ -169,28 +174,23 @@ class Store:
         return self.manifest(stage, key) is not None
 
     def records(self) -> Iterator[Record]:
-        """Yield what is known about every artefact, by stage and time; checksums are not read."""
+        """Yield what is known about every artefact, by stage and time; checksums are not read.
+
+        Warns about a manifest that cannot be read, and leaves it out.
+        """
         found = []
         for sidecar in self.root.glob("*/*.json"):
-            manifest = _read(sidecar)
-            if not re.fullmatch(r"[0-9a-f]{20}", sidecar.stem) or manifest is None:
-                continue
-            path, made = sidecar.with_name(manifest["file"]), manifest.get("made", {})
-            if not path.is_file():
-                continue
-            ended = made.get("ended")
-            found.append(
-                Record(
-                    stage=manifest["stage"],
-                    key=manifest["key"],
-                    path=path,
-                    bytes=path.stat().st_size,
-                    seconds=made.get("seconds"),
-                    when=datetime.fromisoformat(ended) if ended else None,
-                    run=made.get("run"),
-                    notes=made.get("notes", []),
-                )
-            )
+            if re.fullmatch(r"[0-9a-f]{20}", sidecar.stem):
+                try:
+                    found.append(_record(sidecar))
+                except FileNotFoundError:  # deleted just now, or stored no more
+                    continue
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    warnings.warn(
+                        f"manifest {sidecar} is damaged and left out; what it is about is "
+                        "computed again when it is asked for",
+                        stacklevel=2,
+                    )
         yield from sorted(found, key=lambda r: (r["stage"], str(r["when"] or ""), r["path"].name))
 
     def discard(self, stage: str, key: Mapping[str, Any]) -> None:
@@ -244,6 +244,9 @@ class Store:
         wait: bool = True,
     ) -> bool:
         sidecar, path = self._file(stage, key, "json"), self._file(stage, key, extension)
+        if not self._making and (uses := os.environ.get(USES)):
+            with Path(uses).open("a", encoding="utf-8") as stream:
+                stream.write(f"{stage}/{path.stem.partition('.')[0]}\n")
         if _intact(sidecar, path):
             return True
         with _locked(sidecar, wait) as locked:
@@ -277,6 +280,7 @@ class Store:
                 "seconds": round(time.monotonic() - clock + making.seconds, 3),
                 "run": os.environ.get(RUN_NAME),
                 "notes": making.notes,
+                "modules": modules_digested(str(key.get("code"))),
                 "versions": versions(),
                 "machine": machine(),
             },
@@ -333,6 +337,27 @@ def _read(sidecar: Path) -> dict[str, Any] | None:
         return None
     # A file beside the manifest, never one elsewhere.
     return manifest if manifest["file"] == Path(str(manifest["file"])).name else None
+
+
+def _record(sidecar: Path) -> Record:
+    """What a manifest says; raises one of many errors if it is damaged."""
+    manifest = _read(sidecar)
+    if manifest is None:
+        sidecar.stat()
+        raise ValueError
+    path, made = sidecar.with_name(manifest["file"]), manifest.get("made", {})
+    ended, seconds = made.get("ended"), made.get("seconds")
+    return Record(
+        stage=sidecar.parent.name,
+        key=dict(manifest["key"]),
+        path=path,
+        bytes=path.stat().st_size,
+        seconds=None if seconds is None else float(seconds),
+        when=datetime.fromisoformat(ended) if ended else None,
+        run=None if made.get("run") is None else str(made["run"]),
+        notes=list(made.get("notes", [])),
+        modules=made.get("modules"),
+    )
 
 
 def _intact(sidecar: Path, path: Path | None = None, warn: bool = False) -> dict[str, Any] | None:

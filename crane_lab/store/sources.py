@@ -169,7 +169,17 @@ def source_digest(*names: str) -> str:
 
     Raises ValueError for a module that there is not.
     """
-    return OWN.digest(*names)
+    digest = OWN.digest(*names)
+    _NAMES[digest] = names
+    return digest
+
+
+_NAMES: dict[str, tuple[str, ...]] = {}
+
+
+def modules_digested(digest: str) -> list[str] | None:
+    """The names that `source_digest` gave `digest` for in this process, None if it did not."""
+    return list(_NAMES[digest]) if digest in _NAMES else None
 
 
 def modules_behind(source: str) -> list[str]:

@@ -84,7 +84,8 @@ def test_records_tell_what_is_there(tmp_path: Path) -> None:
     )
     store.discard("items", {"n": 2})
     store.discard("items", {"n": 4})  # never there
-    assert {r["stage"] for r in store.records()} == {"sizes"}
+    with pytest.warns(UserWarning, match="damaged and left out"):
+        assert {r["stage"] for r in store.records()} == {"sizes"}
     assert not list(tmp_path.glob("items/*"))
 
 
@@ -282,3 +283,38 @@ def test_a_store_of_another_format_is_refused_and_untouched(
 def test_an_empty_folder_is_a_new_store(tmp_path: Path) -> None:
     Store(tmp_path).value("sizes", {"n": 1}, lambda: 1)
     assert json.loads((tmp_path / "store.json").read_text())["format"] == FORMAT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"made": None},
+        {"made": {"ended": "yesterday"}},
+        {"made": {"seconds": "long"}},
+        {"key": 3},
+        {"file": "../elsewhere"},
+        None,
+    ],
+)
+def test_a_damaged_manifest_is_told_and_left_out(tmp_path: Path, change: Any) -> None:
+    store = Store(tmp_path)
+    store.value("numbers", {"n": 1}, lambda: 1)
+    store.value("numbers", {"n": 2}, lambda: 2)
+    sidecar = next(p for p in tmp_path.glob("numbers/*.json") if "value" not in p.name)
+    text = sidecar.read_text("utf-8")
+    sidecar.write_text(text[:40] if change is None else json.dumps(json.loads(text) | change))
+    with pytest.warns(UserWarning, match=r"manifest .* is damaged and left out"):
+        assert len(list(store.records())) == 1
+
+
+def test_what_is_asked_for_is_noted_but_not_what_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRANE_USES", str(tmp_path / "uses"))
+    for _ in range(2):  # computed, and read: the same
+        store = Store(tmp_path / "store")
+        store.value("outer", {"n": 1}, lambda s=store: s.value("inner", {"n": 1}, lambda: 1))
+    uses = (tmp_path / "uses").read_text("utf-8").split()
+    assert len(uses) == 2 and len(set(uses)) == 1 and uses[0].startswith("outer/")
+    (found,) = [r for r in Store(tmp_path / "store").records() if r["stage"] == "outer"]
+    assert f"outer/{found['path'].name.partition('.')[0]}" == uses[0]
