@@ -20,7 +20,7 @@ import yaml
 from crane_lab.runs.parameters import Notebook, load_profile
 from crane_lab.settings import OF_THE_METHOD, Parameter
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
-from crane_lab.store.secrets import refuse_secret
+from crane_lab.store.secrets import refuse_secret, scrubbed
 from crane_lab.store.sources import ROOT, modules_behind, packages_digest, source_digest
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class Project:
         Raises ValueError for an unknown profile or parameter, or a secret; TypeError for a value
         of the wrong type. Nothing is executed or written.
         """
+        for name, text in (overrides or {}).items():
+            refuse_secret(name, text)
         values = load_profile(self.root / "notebooks" / "profiles", profile)
         chosen = values.pop("notebooks", None)
         known = self.parameters
@@ -124,7 +126,6 @@ class Project:
         values = {name: known[name].check(value) for name, value in values.items()}
         changed = {}
         for name, text in (overrides or {}).items():
-            refuse_secret(name, text)
             changed[name] = known[name].parse(text)
         notebooks = self.notebooks if chosen is None else [self.find(str(n)) for n in chosen]
         return Run(self, profile, {**values, **changed}, changed, tuple(notebooks))
@@ -299,11 +300,12 @@ class Run:
                     extra_arguments=["--IPKernelApp.log_level=40"],
                 )
         except PapermillExecutionError as error:
-            index = error.cell_index
-            raise RunError(
-                self._failure(notebook, index, bool(received), f"{error.ename}: {error.evalue}")
-            ) from None
+            _scrub(failed)
+            index, reason = error.cell_index, f"{error.ename}: {error.evalue}"
+            message = self._failure(notebook, index, bool(received), scrubbed(reason))
+            raise RunError(message) from None
         except RuntimeError as error:  # nbclient's way to say that the kernel is gone
+            _scrub(failed)
             index = _last_started(failed)
             reason = f"the kernel stopped, as it does when memory runs out: {error}"
             raise RunError(self._failure(notebook, index, bool(received), reason)) from None
@@ -371,6 +373,17 @@ def _last_started(path: Path) -> int:
         if cell["metadata"].get("papermill", {}).get("start_time")
     ]
     return started[-1] if started else 0
+
+
+def _scrub(path: Path) -> None:
+    """Take keys out of what a notebook that failed has said; it is kept to be looked at."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            for name in {"text", "traceback", "evalue"} & output.keys():
+                said = output[name]
+                output[name] = scrubbed(said) if isinstance(said, str) else [*map(scrubbed, said)]
+    write_text(path, json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
 
 
 def _data_digest(root: Path) -> str:
@@ -482,7 +495,7 @@ def _clean(notebook: nbformat.NotebookNode, root: Path) -> None:
         outputs: list[Any] = []
         for output in cell.outputs:
             if output.output_type == "stream":
-                output["text"] = _neutral(output["text"], root)
+                output["text"] = scrubbed(_neutral(output["text"], root))
                 # stderr arrives in pieces whose order among the rest depends on timing
                 if output.name in streams and (
                     output.name == "stderr" or outputs[-1] is streams[output.name]

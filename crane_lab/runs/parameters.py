@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from crane_lab.settings import OF_THE_METHOD, PARAMETERS, Parameter
-from crane_lab.store.secrets import refuse_secret
+from crane_lab.store.secrets import refuse_secret, scrubbed
 from crane_lab.store.sources import OWN, modules_behind
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Notebook:
             )
         declared = {}
         for name, found in inspect_notebook(notebook).items():
-            refuse_secret(name, None)
+            refuse_secret(name, found["default"])
             if not found["help"]:
                 raise ValueError(
                     f"notebook {self.name}: parameter {name} needs a comment on its line that "
@@ -141,16 +141,16 @@ def load_profile(folder: Path, name: str, seen: tuple[str, ...] = ()) -> dict[st
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"profile {path.name} is not valid YAML: {error}") from error
+        raise ValueError(f"profile {path.name} is not valid YAML: {scrubbed(str(error))}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"profile {path.name} must be a list of `parameter: value` lines")
+    for key, value in content.items():
+        refuse_secret(key, value)
     nested = [key for key, value in content.items() if isinstance(value, dict)]
     if nested:
         raise ValueError(
             f"profile {path.name}: a profile is flat, but {', '.join(nested)} holds a mapping"
         )
     parent = content.pop("extends", None)
-    for key, value in content.items():
-        refuse_secret(key, value)
     base = {} if parent is None else load_profile(folder, str(parent), (*seen, name))
     return {**base, **content}
