@@ -191,12 +191,12 @@ def _mark_secret(text: str, secret: str, hidden: list[bool]) -> None:
                 _mark(hidden, characters[start].start(), characters[start + length - 1].end())
     for found in _MASKED.finditer(text):
         word = found[0].rstrip(".:")
-        parts = [part for part in _MASK.split(word) if len(part) > 2]
-        if len(_MASK.split(word)) > 1 and any(
-            part in secret or part.endswith(secret[:4]) for part in parts
+        pieces = _MASK.split(word)
+        if len(pieces) > 1 and any(
+            len(piece) > 2 and (piece in secret or piece.endswith(secret[:4])) for piece in pieces
         ):
             _mark(hidden, found.start(), found.start() + len(word))
-    for found in re.finditer(rf"(?<=end[si]n)(?:g?) ?(?:in|with) {re.escape(secret[-4:])}", text):
+    for found in re.finditer(rf"\bend(?:s|ing) (?:in|with) \S*{re.escape(secret[-4:])}", text):
         _mark(hidden, *found.span())
 
 
@@ -212,8 +212,8 @@ def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:
         _mark_secret(text, secret, hidden)
     for pattern in (_KEYS, _USER_INFO, _QUERY, _HEADER):
         for found in pattern.finditer(text):
-            within = [name for name, value in found.groupdict().items() if value]
-            _mark(hidden, *found.span(within[0] if within else 0))
+            named = [name for name, value in found.groupdict().items() if value]
+            _mark(hidden, *found.span(named[0] if named else 0))
     pieces, at = [], 0
     while at < len(text):
         end = at
