@@ -17,6 +17,35 @@ from transformers import PreTrainedTokenizerBase
 _CHUNK = 512
 
 
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts, nothing added: what reads like a special token (`<s>`) is text, too.
+
+    Raises ValueError, with the text's number from 0, for what cannot be told from a special token,
+    and for half a surrogate pair, which is no character.
+    """
+    options = {"add_special_tokens": False, "verbose": False}
+    if not texts:  # which some tokenizers cannot take
+        return []
+    try:
+        encoded: list[list[int]] = tokenizer(list(texts), **options)["input_ids"]
+    except (TypeError, UnicodeEncodeError) as error:  # slow and fast tokenizers differ
+        broken = [n for n, text in enumerate(texts) if any("\ud800" <= x <= "\udfff" for x in text)]
+        if not broken:
+            raise
+        raise ValueError(f"text {broken[0]} holds half a surrogate pair; take it out") from error
+    special = set(tokenizer.all_special_ids)
+    special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    for n, ids in enumerate(encoded):
+        if special.isdisjoint(ids):
+            continue
+        encoded[n] = tokenizer(texts[n], split_special_tokens=True, **options)["input_ids"]
+        # What stands for signs that the vocabulary lacks may be there.
+        if wrong := special.intersection(encoded[n]) - {tokenizer.unk_token_id}:
+            name = tokenizer.convert_ids_to_tokens(min(wrong))
+            raise ValueError(f"text {n} holds the special token {name}; take it out: {texts[n]!r}")
+    return encoded
+
+
 def token_windows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -32,8 +61,8 @@ def token_windows(
     `max_document_tokens`; the windows are consecutive and do not overlap. No window is padded, so a
     window may begin or end inside a document.
 
-    Raises ValueError if there are no texts, if `n_samples` < 1 or `window` < 2, or if the texts are
-    too short, saying how many windows they allow.
+    Raises as `plain_tokens`, and ValueError if there are no texts, if `n_samples` < 1 or `window` <
+    2, or if the texts are too short, saying how many windows they allow.
     """
     if not texts:
         raise ValueError("no texts: the corpus is empty; expected a list of documents")
@@ -47,8 +76,7 @@ def token_windows(
     stream: list[int] = []
     for start in range(0, len(order), _CHUNK):
         documents = [texts[index] for index in order[start : start + _CHUNK]]
-        encoded = tokenizer(documents, add_special_tokens=False, verbose=False)["input_ids"]
-        for ids in encoded:
+        for ids in plain_tokens(tokenizer, documents):
             stream += opening + ids[:max_document_tokens]
         if len(stream) >= needed:
             return torch.tensor(stream[:needed], dtype=torch.long).view(n_samples, window)

@@ -285,7 +285,19 @@ class Pipeline(Identification):
 
     @cached_property
     def _prompts(self) -> list[list[int]]:
-        return generation.prompts(self.tokenizer, list(self.asked["question"]), self.settings.chat)
+        asked, s = self.asked, self.settings
+        found = generation.prompts(self.tokenizer, list(asked["question"]), s.chat)
+        positions = self.model.config.get_text_config().max_position_embeddings
+        room = generation.context_length(self._decoding, positions)
+        for row, ids in zip(asked.itertuples(), found, strict=True):
+            if len(ids) >= room:
+                path = generation.question_file(s.questions, str(row.language))
+                raise ValueError(
+                    f"{path}, line {int(str(row.cluster)) + 1}: the question makes a prompt of "
+                    f"{len(ids)} tokens, which leaves no room for an answer in {room}; shorten it, "
+                    "or raise context, if the model has the positions"
+                )
+        return found
 
     @property
     def _vllm_options(self) -> dict[str, Any]:
@@ -295,19 +307,28 @@ class Pipeline(Identification):
         return options
 
     @cached_property
-    def _engine(self) -> Any:
+    def _decoding(self) -> generation.Decoding:
         s = self.settings
-        decoding = generation.Decoding(
+        return generation.Decoding(
             max_new_tokens=s.max_new_tokens,
             repetition_penalty=s.repetition_penalty,
             context=s.context,
             stop=() if s.chat else generation.STOP,
         )
+
+    @cached_property
+    def _engine(self) -> Any:
+        s = self.settings
         if s.engine == "huggingface":
-            return generation.HuggingFaceEngine(self.model, self.tokenizer, decoding)
+            return generation.HuggingFaceEngine(self.model, self.tokenizer, self._decoding)
         if s.engine == "vllm":
             return VLLMEngine(
-                s.model, decoding, s.dtype, local_files_only=s.offline, **self._vllm_options
+                s.model,
+                self._decoding,
+                s.dtype,
+                local_files_only=s.offline,
+                longest_prompt=max(map(len, self._prompts)),
+                **self._vllm_options,
             )
         raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
 
@@ -334,7 +355,8 @@ class Pipeline(Identification):
     def said(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
         """Answers to the open questions: `asked` with `text`, `finish`, `n_tokens`.
 
-        `finish` is "stop", or "length" for an answer that was cut off.
+        `finish` is "stop", "length" for an answer that was cut off, or "thinking" for one that was
+        within the model's thoughts.
         """
         s = self.settings
 

@@ -27,8 +27,9 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from crane_lab.engines.benchmarks import FLORES, subjects
+from crane_lab.engines.benchmarks import subjects
 from crane_lab.store import ROOT, atomic_path
+from crane_lab.texts.languages import FLORES
 from crane_lab.texts.local import read_texts
 
 LANGUAGES = ("en", "zh", "vi")

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_lab.engines.decoding import Greedy, end_tokens
 from crane_lab.engines.multiple_choice import Prepared
+from crane_lab.engines.prompting import opened
 from crane_lab.engines.tasks import OPTIONS
 
 #: Marks that Vietnamese letters carry once decomposed: grave, acute, circumflex, tilde, breve,
@@ -162,7 +163,7 @@ def first_lines(
 
     Raises ValueError if a prompt leaves no room for `max_new_tokens` in the model's positions.
     """
-    encoded = tokenizer(list(prompts), verbose=False)["input_ids"]
+    encoded = opened(tokenizer, prompts)
     limit = model.config.get_text_config().max_position_embeddings
     longest = max(len(ids) for ids in encoded)
     if longest + max_new_tokens > limit:

@@ -14,7 +14,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,30 +29,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crane_core import models
 from crane_core.masking import bake
 from crane_core.neurons import NeuronSet
+from crane_core.windows import plain_tokens
 from crane_lab.engines import multiple_choice
+from crane_lab.engines.prompting import opened
 from crane_lab.engines.tasks import OPTIONS, Tasks, quiet
 from crane_lab.texts.hub import HUB_ERRORS, hub_error
+from crane_lab.texts.languages import FLORES
 
 BACKENDS = ("huggingface", "vllm")
-_CODES = """
-    af=afr_Latn am=amh_Ethi ar=arb_Arab as=asm_Beng az=azj_Latn bg=bul_Cyrl bm=bam_Latn
-    bn=ben_Beng bo=bod_Tibt ca=cat_Latn ceb=ceb_Latn ckb=ckb_Arab cs=ces_Latn da=dan_Latn
-    de=deu_Latn el=ell_Grek en=eng_Latn es=spa_Latn et=est_Latn eu=eus_Latn fa=pes_Arab
-    ff=fuv_Latn fi=fin_Latn fr=fra_Latn gn=grn_Latn gu=guj_Gujr ha=hau_Latn he=heb_Hebr
-    hi=hin_Deva hr=hrv_Latn ht=hat_Latn hu=hun_Latn hy=hye_Armn id=ind_Latn ig=ibo_Latn
-    ilo=ilo_Latn is=isl_Latn it=ita_Latn ja=jpn_Jpan jv=jav_Latn ka=kat_Geor kk=kaz_Cyrl
-    km=khm_Khmr kn=kan_Knda ko=kor_Hang ky=kir_Cyrl lg=lug_Latn ln=lin_Latn lo=lao_Laoo
-    lt=lit_Latn lv=lvs_Latn mg=plt_Latn mi=mri_Latn mk=mkd_Cyrl ml=mal_Mlym mn=khk_Cyrl
-    mr=mar_Deva ms=zsm_Latn mt=mlt_Latn my=mya_Mymr ne=npi_Deva nl=nld_Latn
-    no=nob_Latn ny=nya_Latn om=gaz_Latn or=ory_Orya pa=pan_Guru pl=pol_Latn ps=pbt_Arab
-    pt=por_Latn ro=ron_Latn ru=rus_Cyrl rw=kin_Latn sd=snd_Arab si=sin_Sinh sk=slk_Latn
-    sl=slv_Latn sn=sna_Latn so=som_Latn sq=als_Latn sr=srp_Cyrl ss=ssw_Latn st=sot_Latn
-    su=sun_Latn sv=swe_Latn sw=swh_Latn ta=tam_Taml te=tel_Telu tg=tgk_Cyrl th=tha_Thai
-    ti=tir_Ethi tl=tgl_Latn tn=tsn_Latn tr=tur_Latn ts=tso_Latn uk=ukr_Cyrl ur=urd_Arab
-    uz=uzn_Latn vi=vie_Latn wo=wol_Latn xh=xho_Latn yo=yor_Latn zh=zho_Hans zu=zul_Latn
-"""
-#: The languages of Belebele that have a code of their own, and their names there (FLORES-200).
-FLORES = dict(pair.split("=") for pair in _CODES.split())
 #: The paper gives English MMLU, Chinese C-Eval and Vietnamese Belebele; further languages get
 #: Belebele in "paper", too.
 TABLES: dict[str, dict[str, str]] = {
@@ -327,11 +311,23 @@ def evaluate_with_vllm(
         engine = engine_class(
             pretrained=str(path),
             dtype=str(model.dtype).removeprefix("torch."),
-            max_model_len=prepared.packed.max_length,
+            # The longest text, and the token that vLLM always generates.
+            max_model_len=min(prepared.packed.max_length, prepared.packed.longest + 2),
             **options,
         )
+        engine.tok_encode = partial(_as_text, prepared.tokenizer)
         try:
             results = engine.loglikelihood(list(prepared.requests), disable_tqdm=True)
         finally:
             engine.model.llm_engine.engine_core.shutdown()
     return multiple_choice.outcomes(prepared, results)
+
+
+def _as_text(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    add_special_tokens: bool | None = None,
+    **_: Any,
+) -> list[int]:
+    """`tok_encode` of lm-eval's classes: special tokens that a text spells are text."""
+    return (plain_tokens if add_special_tokens is False else opened)(tokenizer, [text])[0]

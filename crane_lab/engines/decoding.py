@@ -71,7 +71,7 @@ class Greedy:
     ends : the tokens that end a continuation.
     stop : strings that end it.
     repetition_penalty : see `crane_lab.engines.generation.Decoding`; 1 is none.
-    batch_size : prompts that are decoded together; the result does not depend on it.
+    batch_size : prompts that are decoded together; in float32 the result does not depend on it.
 
     Nothing of the model's own generation settings is used. Raises ValueError for a batch size
     below 1.

@@ -18,10 +18,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core.interventions import UNTOUCHED, Intervention, intervened
 from crane_lab.engines.decoding import Greedy, Prompts, end_tokens
+from crane_lab.engines.prompting import chat_tokens, opened, opening
+from crane_lab.engines.thoughts import left_open, without_thoughts
 
 #: Where a base model's answer ends: it would go on with a question of its own. These are the stop
 #: strings of LAPE (Tang et al., 2024), whose question-and-answer frame `prompts` uses.
 STOP = ("\nQ:", "\nA:")
+#: Tokens at a prompt's end among which it may begin the model's thoughts.
+_TAIL = 32
 
 
 # ------------------------------------------------------------------------------------- questions
@@ -48,6 +52,19 @@ def question_file(folder: str | Path, language: str) -> Path:
     return path
 
 
+BLANK = "is blank; expected a text"
+
+
+def unfit(question: str) -> str:
+    """What is wrong with a question's characters, in words; "" for nothing."""
+    if not any(sign.isprintable() and not sign.isspace() for sign in question):
+        return BLANK
+    for sign in question:
+        if sign == "\0" or "\ud800" <= sign <= "\udfff" or "\ufdd0" <= sign <= "\ufdef":
+            return f"holds U+{ord(sign):04X}, which is no character of a text; take it out"
+    return ""
+
+
 def _read(path: Path) -> list[str]:
     content = path.read_bytes()
     if content.startswith(b"\xef\xbb\xbf"):
@@ -66,13 +83,23 @@ def _read(path: Path) -> list[str]:
         raise ValueError(f"{path} is empty; expected one question per line")
     # Only "\n" ends a question: str.splitlines would also cut at U+2028 and the like.
     lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
-    blank = [number for number, line in enumerate(lines, 1) if not line]
+    blank = [number for number, line in enumerate(lines, 1) if unfit(line) == BLANK]
     if blank:
         raise ValueError(
             f"{path} has {len(blank)} blank line(s), the first is line {blank[0]} of {len(lines)}; "
             "expected a question on every line, because the n-th line of every language is the "
             "n-th question: remove the line, or put the question there"
         )
+    first: dict[str, int] = {}
+    for number, question in enumerate(lines, 1):
+        if problem := unfit(question):
+            raise ValueError(f"{path}, line {number}: the question {problem}")
+        if first.setdefault(question, number) != number:
+            raise ValueError(
+                f"{path}, line {number}: the question of line {first[question]} once more "
+                f"({question[:60]!r}), which would count twice; ask another, or remove the line "
+                "from the files of all languages"
+            )
     return lines
 
 
@@ -83,8 +110,8 @@ def read_questions(folder: str | Path, languages: Sequence[str]) -> dict[str, li
     are read as they are.
 
     Raises FileNotFoundError as `question_file` does, and ValueError for a file that is empty, not
-    UTF-8, or has a byte order mark or a blank line, and for languages that differ in the number of
-    questions.
+    UTF-8, or has a byte order mark, a blank line, a question twice or a sign that is no character,
+    and for languages that differ in the number of questions.
     """
     if isinstance(languages, str) or not languages:
         raise ValueError(f"expected a list of language codes such as ['en', 'zh']; got {languages}")
@@ -116,30 +143,19 @@ def prompts(
         around the question as the user's only message, open for the model's answer.
 
     A prompt begins with the beginning-of-sequence token exactly once if the tokenizer begins plain
-    text with it, whether or not the template writes it, too.
+    text with it, whether or not the template writes it, too; it never ends with a token that ends a
+    text. Control tokens that a question spells (`</s>`) are text. Templates are told one day
+    (`prompting.DAY`), so that prompts are the same on any, and not to think, where they can be.
 
-    Raises ValueError if `chat` is True and the tokenizer has no chat template.
+    Raises ValueError for a question that is blank or no text (`unfit`), and as `prompting`'s
+    functions do: if `chat` is True and the template is missing, loops, or refuses a question.
     """
-    if not questions:
-        return []
+    _check(questions)
     if not chat:
-        framed = [f"Q: {question}\nA:" for question in questions]
-        return [list(ids) for ids in tokenizer(framed, verbose=False)["input_ids"]]
-    if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template; expected that of a "
-            "chat model: load the tokenizer saved with the chat model, set "
-            "tokenizer.chat_template, or pass chat=False for a base model"
-        )
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-        )
-        for question in questions
-    ]
-    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return opened(tokenizer, [f"Q: {question}\nA:" for question in questions])
+    found = chat_tokens(tokenizer, questions) if questions else []
     bos = tokenizer.bos_token_id
-    opens = bos is not None and tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
+    opens = bos is not None and opening(tokenizer)[:1] == [bos]
     prompted = []
     for ids in found:
         start = 0
@@ -147,6 +163,12 @@ def prompts(
             start += 1
         prompted.append([bos] * int(opens or start > 0) + list(ids[start:]))
     return prompted
+
+
+def _check(questions: Sequence[str]) -> None:
+    for number, question in enumerate(questions):
+        if problem := unfit(question):
+            raise ValueError(f"question {number} {problem}")
 
 
 # -------------------------------------------------------------------------------------- decoding
@@ -200,10 +222,11 @@ class Answer:
 
     Attributes
     ----------
-    text : without special tokens, without a stop string and what follows it, without surrounding
-        white space.
+    text : without special tokens, without thoughts (`thoughts.without_thoughts`), without a stop
+        string and what follows it, without surrounding white space.
     tokens : all generated ids, with the end-of-sequence token or those of the stop string.
-    finish : "stop" for an answer that the model ended, "length" for one that was cut off.
+    finish : "stop" for an answer that the model ended, "length" for one that was cut off, and
+        "thinking" for one that ended within the model's thoughts, whose text is empty.
     """
 
     text: str
@@ -247,13 +270,19 @@ def answer(
     tokens: Sequence[int],
     ends: Sequence[int],
     stop: Sequence[str],
+    prompt: Sequence[int] = (),
 ) -> Answer:
-    """The answer that generated `tokens` spell; both engines read theirs here."""
-    text = tokenizer.decode(list(tokens), skip_special_tokens=True)
+    """The answer that generated `tokens` spell; both engines read theirs here.
+
+    `prompt` is what they were generated from, which may have begun the model's thoughts.
+    """
+    begun = left_open(tokenizer.decode(list(prompt)[-_TAIL:])) if len(prompt) else False
+    text, unfinished = without_thoughts(tokenizer, tokens, begun)
     cuts = [place for string in stop if (place := text.find(string)) >= 0]
     ended = bool(cuts) or (len(tokens) > 0 and tokens[-1] in ends)
     text = text[: min(cuts, default=len(text))].strip()
-    return Answer(text, tuple(int(token) for token in tokens), "stop" if ended else "length")
+    finish = "thinking" if unfinished else "stop" if ended else "length"
+    return Answer(text, tuple(int(token) for token in tokens), finish)
 
 
 # ------------------------------------------------------------------------------------ the engine
@@ -266,7 +295,9 @@ class HuggingFaceEngine:
     ----------
     model, tokenizer : as `crane_core.models.load` returns them.
     decoding : see `Decoding`.
-    batch_size : prompts that are decoded together; the result does not depend on it.
+    batch_size : prompts that are decoded together. In float32 answers do not depend on it; shorter
+        types round differently with what shares a batch, and where two tokens are nearly as likely,
+        so may the answer.
     progress : whether to show a progress bar.
 
     Raises ValueError for a context longer than the model's positions and a batch size below 1.
@@ -309,4 +340,7 @@ class HuggingFaceEngine:
         ):
             tokens = self._decoder.tokens(prompts, limits, bar.update)
         ends, stop = self._decoder.ends, self._decoder.stop
-        return [answer(self.tokenizer, row, ends, stop) for row in tokens]
+        return [
+            answer(self.tokenizer, row, ends, stop, prompt)
+            for row, prompt in zip(tokens, prompts, strict=True)
+        ]

@@ -19,6 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import families
 from crane_core.kernels import inference
+from crane_core.windows import plain_tokens
+from crane_lab.engines.prompting import opened
 from crane_lab.engines.tasks import quiet
 from crane_lab.memory import Memory
 
@@ -215,10 +217,19 @@ class SharedContextLM(HFLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """As in `HFLM`, remembering what `pack` has encoded in bulk."""
-        if add_special_tokens is None and not left_truncate_len and string in self._encodings:
-            return self._encodings[string]
-        return super().tok_encode(string, add_special_tokens, left_truncate_len, **kwargs)
+        """As in `HFLM`, remembering what `pack` has encoded in bulk.
+
+        But special tokens that a text spells are text, and none ends it: a prompt goes on.
+        """
+        if add_special_tokens is None and string in self._encodings:
+            found = self._encodings[string]
+        else:
+            found = self._encoded([string], add_special_tokens)[0]
+        return found[-left_truncate_len:] if left_truncate_len else found
+
+    def _encoded(self, texts: list[str], opens: bool | None = None) -> list[list[int]]:
+        opens = self.add_bos_token if opens is None else opens
+        return (plain_tokens if opens is False else opened)(self.tokenizer, texts)
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -289,15 +300,8 @@ class SharedContextLM(HFLM):
     def _encode_in_bulk(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Encode what `_encode_pair` will ask for in one call, much faster than one by one."""
         texts = {text for context, rest in pairs for text in (context.rstrip(), context + rest)}
-        # A text that brings its own BOS is encoded differently, which HFLM knows how to do.
-        bos = self.tokenizer.decode(self.prefix_token_id)
-        plain = [text for text in texts if text and not text.startswith(bos)]
-        if plain:
-            kwargs = (
-                {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
-            )
-            encoded = self.tokenizer(plain, verbose=False, **kwargs)["input_ids"]
-            self._encodings = dict(zip(plain, encoded, strict=True))
+        plain = sorted(text for text in texts if text)
+        self._encodings = dict(zip(plain, self._encoded(plain), strict=True))
 
     def _runs_trees(self, longest: int) -> bool:
         config = self.model.config.get_text_config()

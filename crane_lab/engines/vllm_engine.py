@@ -36,6 +36,8 @@ class VLLMEngine:
         other engine token for token in "float32" only: shorter types round differently.
     local_files_only : whether to stay offline (then a hub name is looked for in the local cache).
     progress : whether to show a progress bar.
+    longest_prompt : tokens of the longest prompt to come. Memory is reserved for it and an answer,
+        not for all positions of the model; for `decoding.context` tokens, if that is given.
     options : more arguments of `vllm.LLM`, such as `tensor_parallel_size`.
 
     An engine holds its processes and memory until `close`; it is a context manager, too. A script
@@ -53,6 +55,7 @@ class VLLMEngine:
         dtype: str = "float32",
         local_files_only: bool = True,
         progress: bool = True,
+        longest_prompt: int = 1024,
         **options: Any,
     ):
         self.decoding, self.progress = decoding or Decoding(), progress
@@ -79,6 +82,10 @@ class VLLMEngine:
             )
         config = models.read_config(name, local_files_only).get_text_config()
         self.context = context_length(self.decoding, config.max_position_embeddings)
+        self._longest = self.context
+        if self.decoding.context is None:
+            self._longest = longest_prompt
+            self.context = min(self.context, longest_prompt + self.decoding.max_new_tokens)
         try:
             configured = GenerationConfig.from_pretrained(name, local_files_only=local_files_only)
         except OSError:
@@ -117,6 +124,11 @@ class VLLMEngine:
         if self._llm is None:
             raise RuntimeError("this engine is closed; make a new VLLMEngine")
         limits = room(prompts, self.decoding, self.context)
+        if (longest := max(map(len, prompts), default=0)) > self._longest:
+            raise ValueError(
+                f"a prompt has {longest} tokens, but memory is reserved for {self._longest}; make "
+                f"the engine with longest_prompt={longest}"
+            )
         method, *data = self._call(intervention)
         from vllm import SamplingParams
 
@@ -152,8 +164,8 @@ class VLLMEngine:
         if method:
             self._llm.collective_rpc("crane_mask", args=({},))
         return [
-            answer(self.tokenizer, tokens[index], self._ends, self.decoding.stop)
-            for index in range(len(prompts))
+            answer(self.tokenizer, tokens[index], self._ends, self.decoding.stop, prompt)
+            for index, prompt in enumerate(prompts)
         ]
 
     def _call(self, intervention: Intervention) -> tuple[Any, ...]:

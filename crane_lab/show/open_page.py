@@ -73,14 +73,23 @@ def graded_in_words(items: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
     `items` as `Judged.items` returns them.
     """
     unmasked = items[items["method"] == "Org"]
+    told = unmasked[unmasked["in_language"].notna()]
+    untold = [names[x] for x in unmasked["language"].unique() if x not in set(told["language"])]
+    thoughts = int((items["finish"] == "thinking").sum())
     return Markdown(
         f"{len(items):,} answers were graded; {int(items['score'].isna().sum())} got no grade that "
         "could be read. Without a mask "
         + ", ".join(
             f"{int((own['in_language'] == 0).sum())} of {len(own)} in {names[str(x)]}"
-            for x, own in unmasked.groupby("language", sort=False)
+            for x, own in told.groupby("language", sort=False)
         )
         + " came in another language."
+        + (f" For {', '.join(untold)} this cannot be told." if untold else "")
+        + (
+            f" {thoughts} ended within the model's thoughts and count as empty answers."
+            if thoughts
+            else ""
+        )
     )
 
 
@@ -124,7 +133,7 @@ def penalty_table(answers: Mapping[float, pd.DataFrame]) -> Styler:
                     "language": x,
                     "grade": f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]",
                     "tokens": own["n_tokens"].mean(),
-                    "cut off": (own["finish"] == "length").mean(),
+                    "cut off": (own["finish"] != "stop").mean(),
                 }
             )
     return figures.table(

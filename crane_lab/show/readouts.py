@@ -173,15 +173,22 @@ def left_language(spoken: pd.DataFrame, names: Mapping[str, str], level: float =
         f"unmasked {row['before']:.0%})"
         for row in leaving(spoken, level).to_dict("records")
     ]
+    untold = spoken.loc[spoken["none"].isna(), "language"].unique()
+    lacking = (
+        f" Whether answers are in {', '.join(names.get(x, x) for x in untold)} cannot be told: the "
+        "language identifier does not know it."
+        if len(untold)
+        else ""
+    )
     if not found:
         return (
             "No mask makes the model leave the language it is meant for: the share of answers in "
-            "it is nowhere clearly below the unmasked one."
+            f"it is nowhere clearly below the unmasked one.{lacking}"
         )
     return (
         "Clearly fewer answers than without a mask come in the masked language under "
         + "; ".join(found)
-        + ". No other mask makes the model leave the language it is meant for."
+        + f". No other mask makes the model leave the language it is meant for.{lacking}"
     )
 
 

@@ -429,7 +429,9 @@ def leaving(spoken: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
     Fisher's exact test at 1 - `level`, one-sided, of the mask's own language; `spoken` as
     `Judged.spoken` returns it. Columns: `method`, `language`, `now` and `before`, the shares.
+    Languages whose shares are missing are left out.
     """
+    spoken = spoken.dropna(subset="none")
     unmasked = spoken[spoken["method"] == "Org"].set_index("language")
     rows = []
     for row in spoken[spoken["mask_language"] == spoken["language"]].to_dict("records"):

@@ -357,14 +357,14 @@ class Judged:
         """`Scored.table` of the judge's scores, with `<language>_in_language` columns.
 
         Those are the shares of answers that are in the language of the question, whatever their
-        score: language fidelity alone.
+        score: language fidelity alone. They are missing where the language cannot be told.
         """
         table = self.scored().table(n_boot)
         by = ["method", "mask_language", "language"]
         fidelity = self.items().groupby(by)["in_language"].mean().unstack("language")
         rows = fidelity.loc[list(zip(table["method"], table["mask_language"], strict=True))]
         for x in self.languages:
-            table[f"{x}_in_language"] = rows[x].to_numpy()
+            table[f"{x}_in_language"] = rows[x].to_numpy(float, na_value=np.nan)
         return table
 
     def seeds(self) -> pd.DataFrame:
@@ -379,18 +379,20 @@ class Judged:
         """Which language the answers come in: one row per mask and language of the question.
 
         `<language>` is the share of answers in that language, `none` of answers without letters;
-        random masks are averaged. `n` counts answers.
+        random masks are averaged. `n` counts answers. Shares are missing where the language of an
+        answer cannot be told, for want of an identifier that knows it.
         """
         items = self.items()
         by = ["method", "mask_language", "language"]
         rows = []
         for _, own in items.groupby(by, sort=False):
             shares = own["text_language"].value_counts(normalize=True)
+            none = 0.0 if own["text_language"].notna().any() else np.nan
             rows.append(
                 {
                     **{name: own[name].iloc[0] for name in by},
-                    **{x: float(shares.get(x, 0.0)) for x in self.languages},
-                    "none": float(shares.get("", 0.0)),
+                    **{x: float(shares.get(x, none)) for x in self.languages},
+                    "none": float(shares.get("", none)),
                     "n": len(own),
                 }
             )

@@ -28,7 +28,7 @@ import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from crane_core.windows import token_windows
+from crane_core.windows import plain_tokens, token_windows
 from crane_lab.store.artefacts import Store
 from crane_lab.store.files import canonical, digest_of, file_sha256
 from crane_lab.texts.documents import PARTS, part_of
@@ -216,9 +216,8 @@ def token_counts(
             raise ValueError(f"no text in language {language!r}, so no tokens per character")
         size, tokens = sum(len(text.encode()) for text in documents), 0
         for start in range(0, len(documents), _PORTION):
-            part = list(documents[start : start + _PORTION])
-            encoded = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
-            tokens += sum(map(len, encoded))
+            part = documents[start : start + _PORTION]
+            tokens += sum(map(len, plain_tokens(tokenizer, part)))
         rows.append(
             {
                 "language": language,

@@ -1,13 +1,18 @@
 """Token windows, worked out by hand (Algorithm 1, line 3)."""
 
+from typing import Any
+
 import pytest
 import torch
-from byte_tokens import PLAIN, WITH_BOS
+from byte_tokens import PLAIN, WITH_BOS, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as token_models
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from crane_core import windows as module
-from crane_core.windows import token_windows
+from crane_core.windows import plain_tokens, token_windows
 
 
 def test_bos_opens_every_document() -> None:
@@ -77,3 +82,42 @@ def test_bad_requests(texts: list[str], n_samples: int, window: int, message: st
 def test_long_documents_are_cut_off() -> None:
     windows = token_windows(WITH_BOS, ["abcdef", "gh"], 1, 7, seed=0, max_document_tokens=3)
     assert WITH_BOS.decode(windows[0]) in ("<s>abc<s>gh", "<s>gh<s>abc")
+
+
+def test_special_tokens_in_a_text_are_text() -> None:
+    text = "now <s>10</s> coins"
+    window = token_windows(WITH_BOS, [text], 1, 1 + len(text), seed=0)[0].tolist()
+    assert window[0] == WITH_BOS.bos_token_id and WITH_BOS.bos_token_id not in window[1:]
+    assert WITH_BOS.decode(window[1:]) == text
+    # One call as text, and the next is as it was.
+    assert WITH_BOS("<s>")["input_ids"] == [WITH_BOS.bos_token_id]
+    slow = ByT5Tokenizer()
+    assert plain_tokens(slow, ["a</s>", "b"]) == [[ord(x) + 3 for x in "a</s>"], [ord("b") + 3]]
+    assert plain_tokens(WITH_BOS, []) == []
+
+
+def test_a_special_token_that_text_cannot_be_told_from_is_refused() -> None:
+    # A vocabulary whose words alone make the token: nothing can spell it.
+    whole = Tokenizer(token_models.WordLevel({"<s>": 0, "?": 1, "a": 2}, unk_token="?"))
+    whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=whole, bos_token="<s>", unk_token="?")
+    assert plain_tokens(made, ["a b"]) == [[2, 1]]  # what stands for unknown words may be there
+    with pytest.raises(ValueError, match="text 1 holds the special token <s>; take it out"):
+        plain_tokens(made, ["a", "a <s>"])
+
+
+@pytest.mark.parametrize("tokenizer", [WITH_BOS, ByT5Tokenizer()], ids=["fast", "slow"])
+def test_half_a_surrogate_pair_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="text 1 holds half a surrogate pair; take it out"):
+        plain_tokens(tokenizer, ["fine", "broken \ud83d"])
+
+
+def test_truncation_and_padding_of_a_tokenizer_do_not_cut_windows() -> None:
+    """Some tokenizer.json come with both, and with a side that is cut."""
+    made = byte_tokenizer(True)
+    made.backend_tokenizer.enable_truncation(4)
+    made.backend_tokenizer.enable_padding(length=64)
+    made.truncation_side = made.padding_side = "left"
+    made.model_max_length = 4
+    expected = token_windows(WITH_BOS, ["abcdefgh", "ij"], 1, 12, 0)
+    assert torch.equal(token_windows(made, ["abcdefgh", "ij"], 1, 12, 0), expected)

@@ -35,6 +35,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.stages import comparisons, scoring
 from crane_lab.store import ROOT, Store
+from crane_lab.texts.languages import FLORES
 
 #: One subject of each of MMLU's four groups; C-Eval's group lists all its subjects.
 SUBJECTS = {"abstract_algebra": 3, "marketing": 5, "sociology": 4, "philosophy": 2}
@@ -280,7 +281,7 @@ def test_portions_change_nothing(prepared: Prepared, monkeypatch: pytest.MonkeyP
 def test_every_language_has_a_task_of_lm_evals() -> None:
     known = benchmarks._manager(benchmarks.FOLDERS).all_tasks
     names = {name for table in benchmarks.TABLES.values() for name in table.values()}
-    assert names <= set(known) and len(benchmarks.FLORES) > 90
+    assert names <= set(known) and len(FLORES) > 90
     paper, reading = benchmarks.TABLES["paper"], benchmarks.TABLES["reading"]
     assert {x: paper[x] for x in ("en", "zh", "vi")} == {
         "en": "mmlu",
@@ -511,7 +512,17 @@ def test_vllm_gets_a_checkpoint_with_the_mask_in_it(
         table, expected = on_vllm.items(mask), on_hf.items(mask)
         assert not FakeVLLM.last.path.exists() and FakeVLLM.last.path.is_relative_to(store.root)
         pd.testing.assert_frame_equal(table, expected, rtol=1e-5, atol=1e-5)
-    made = {"dtype": "float32", "max_model_len": 2048, "tensor_parallel_size": 1}
+    bos = on_hf.tokenizer.bos_token
+    assert FakeVLLM.last.tok_encode(f"a{bos}b") == [
+        *on_hf.tokenizer("a")["input_ids"],
+        *on_hf.tokenizer(f"{bos}b", add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ],
+    ]
+    # The longest text and a token, of 2,048 positions.
+    longest = on_hf.prepared.packed.longest + 2
+    assert longest < 2048
+    made = {"dtype": "float32", "max_model_len": longest, "tensor_parallel_size": 1}
     assert FakeVLLM.made == [made] * 2
     assert FakeVLLM.stopped == 2
 

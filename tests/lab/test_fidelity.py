@@ -7,7 +7,8 @@ import pytest
 from made_up_answers import make_answers
 
 from crane_lab.store.sources import ROOT
-from crane_lab.texts.fidelity import fidelity
+from crane_lab.texts.fidelity import fidelity, untold
+from crane_lab.texts.languages import FLORES, known_code
 
 AMONG = ["en", "zh", "vi"]
 
@@ -68,11 +69,45 @@ def test_fidelity_keeps_the_index_and_refuses_what_it_cannot_tell() -> None:
     assert list(fidelity(["Il habite à Paris."], ["fr"], ["en", "fr"])["in_language"]) == [True]
     for texts, languages, among, message in (
         (["a"], ["en", "en"], AMONG, "1 texts but 2 languages"),
-        (["a"], ["en"], ["en", "english"], "got english"),
-        (["a"], ["en"], [], "got none"),
+        (["a"], ["en"], [], "is empty; expected the codes"),
         (["a"], ["fr"], AMONG, "expected fr, but only en, zh, vi"),
     ):
         with pytest.raises(ValueError, match=message):
             fidelity(texts, languages, among)
     with pytest.raises(TypeError, match="expected a text, got nan"):
         fidelity([math.nan], ["en"], AMONG)  # type: ignore[list-item]
+
+
+def test_a_language_that_the_identifier_lacks_is_missing_never_false() -> None:
+    """As for Tibetan and Cebuano: the others are told as ever, and no text is in one of them."""
+    among = ["en", "bo", "ceb"]
+    assert untold(among) == ["bo", "ceb"]
+    texts = ["The river is long.", "བོད་སྐད་ནི་ཅི་ཞིག་ཡིན།", "Asa ang dalan?", "བོད་སྐད"]
+    told = fidelity(texts, ["en", "bo", "ceb", "en"], among)
+    assert list(told["text_language"].fillna("missing")) == ["en", "missing", "missing", ""]
+    assert told["in_language"].isna().to_list() == [False, True, True, False]
+    assert told["in_language"].dropna().to_list() == [True, False]
+    assert told["in_language"].mean() == 0.5
+    assert fidelity(["a"], ["bo"], ["bo"])["in_language"].isna().all()
+
+
+@pytest.mark.parametrize("code", ["zh", "ZH", "zh-Hant", "zh_TW", "zho", "zho_Hans", "cmn"])
+def test_other_codes_of_a_language_are_the_same_language(code: str) -> None:
+    told = fidelity(["她是面包师。", "She is a baker."], [code, code], ["en", code])
+    assert list(told["text_language"]) == [code, "en"]
+    assert list(told["in_language"]) == [True, False]
+
+
+def test_codes_with_one_label_are_not_told_apart() -> None:
+    among = ["pt-BR", "pt-PT", "eng_Latn"]
+    told = fidelity(["O rio é longo e muito bonito."] * 3, among, among)
+    assert list(told["text_language"]) == ["pt-BR", "pt-PT", "pt-BR"]
+    assert list(told["in_language"]) == [True, True, False]
+    assert not untold(among)
+
+
+def test_every_language_of_belebele_has_one_code() -> None:
+    assert len(set(FLORES.values())) == len(FLORES)
+    for code, name in FLORES.items():
+        assert known_code(name, FLORES) == code
+    assert known_code("xx", FLORES) is None

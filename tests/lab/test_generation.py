@@ -1,16 +1,27 @@
 import json
+import sys
+import types
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from crane_core import models
-from crane_core.interventions import zero
+from crane_core.interventions import UNTOUCHED, zero
 from crane_core.masking import masked
 from crane_core.neurons import NeuronSet
+from crane_lab.engines import generation
 from crane_lab.engines.generation import (
     STOP,
     Answer,
@@ -20,6 +31,7 @@ from crane_lab.engines.generation import (
     read_questions,
 )
 from crane_lab.engines.vllm_engine import VLLMEngine, by_length
+from crane_lab.stages import answering
 
 Make = Callable[..., LlamaForCausalLM]
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +114,9 @@ def test_questions_are_read_in_order(tmp_path: Path) -> None:
         (b"Who?\n\nWhat?\n", r"1 blank line\(s\), the first is line 2 of 3.*remove the line"),
         (b"\xef\xbb\xbfWho?\nWhat?\n", "byte order mark.*without BOM"),
         (b"Who?\nWh\xe9n?\n", r"not valid UTF-8 \(byte 7, line 2\); save it as UTF-8"),
+        (b"Who?\n\xe2\x80\x8b\n", r"1 blank line\(s\), the first is line 2"),
+        (b"Who?\nWh\0at?\n", r"en\.txt, line 2: the question holds U\+0000.*take it out"),
+        (b"Who?\nWhat?\n Who? \n", r"line 3: the question of line 1 once more \('Who\?'\).*remove"),
         (b"Who?\n", r"different numbers of questions \(zh: 2, en: 1\).*add the missing"),
     ],
 )
@@ -348,7 +363,186 @@ def test_impossible_requests_are_refused_before_work(
     assert isinstance(answer, Answer)
 
 
+def test_settings_of_a_checkpoint_that_force_tokens_do_not_count(
+    testbed: tuple[Any, Any], asked: list[list[int]]
+) -> None:
+    model, tokenizer = testbed
+    kept = model.generation_config
+    expected = HuggingFaceEngine(*testbed, Decoding(12), progress=False).generate(asked[:2])
+    model.generation_config = GenerationConfig(
+        suppress_tokens=[token for answer in expected for token in answer.tokens[:-1]],
+        begin_suppress_tokens=[expected[0].tokens[0]],
+        forced_eos_token_id=5,
+        no_repeat_ngram_size=1,
+        bad_words_ids=[[expected[1].tokens[0]]],
+        max_length=3,
+        repetition_penalty=9.0,
+        eos_token_id=2,
+    )
+    try:
+        engine = HuggingFaceEngine(model, tokenizer, Decoding(12), progress=False)
+        assert engine.generate(asked[:2]) == expected
+    finally:
+        model.generation_config = kept
+
+
+# --------------------------------------------------------------------------------------- thoughts
+
+
+def spelled(tokenizer: Any, text: str, prompt: str = "", ends: bool = True) -> Answer:
+    """The answer of a model that generates `text` after a prompt that ends with `prompt`."""
+    ids = [tokenizer(x, add_special_tokens=False)["input_ids"] for x in (text, prompt)]
+    return generation.answer(tokenizer, [*ids[0], *([2] if ends else [])], [2], (), ids[1])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["text", "tokens"])
+def marked(request: pytest.FixtureRequest) -> Any:
+    """A tokenizer; in the second, some marks of thoughts are special tokens of its own."""
+    found = AutoTokenizer.from_pretrained(str(TESTBED / "chat"))
+    if request.param:
+        names = ["<think>", "</think>", "[THINK]", "[/THINK]", "<|channel|>", "<|message|>"]
+        found.add_tokens([AddedToken(name, special=True) for name in names])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "left"),
+    [
+        ("", "<think>\nOkay, he asks.\n</think>\n\nIn Hà Nội.", "In Hà Nội."),
+        ("", " <think></think>In Hà Nội.", "In Hà Nội."),
+        ("", "Okay, he asks.\n</think>\n\nIn Hà Nội.", "In Hà Nội."),
+        ("[bot]<think>\n", "Okay, he asks.</think>In Hà Nội.", "In Hà Nội."),
+        ("<think>\n\n</think>\n\n", "In Hà Nội.", "In Hà Nội."),
+        ("", "<think>One.</think><think>Two.</think>在河内。", "在河内。"),
+        ("", "<Thinking>Hm.</Thinking> <answer>In Hà Nội.</answer>", "In Hà Nội."),
+        ("", "<reasoning>Hm.</reasoning>In Hà Nội.", "In Hà Nội."),
+        ("", "<thought>Hm.</thought>In Hà Nội.", "In Hà Nội."),
+        ("", "<seed:think>Hm.</seed:think>In Hà Nội.", "In Hà Nội."),
+        ("", "[THINK]Hm.[/THINK]In Hà Nội.", "In Hà Nội."),
+        ("", "<|START_THINKING|>Hm.<|END_THINKING|>In Hà Nội.", "In Hà Nội."),
+        ("", "◁think▷Hm.◁/think▷In Hà Nội.", "In Hà Nội."),
+        (
+            "",
+            "<|begin_of_thought|>Hm.<|end_of_thought|>\n"
+            "<|begin_of_solution|>In Hà Nội.<|end_of_solution|>",
+            "In Hà Nội.",
+        ),
+        (
+            "<|start|>assistant",
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+            "<|channel|>final<|message|>In Hà Nội.",
+            "In Hà Nội.",
+        ),
+        ("", "<|channel>thought\nHm.<channel|>In Hà Nội.", "In Hà Nội."),
+    ],
+)
+def test_thoughts_are_no_part_of_an_answer(marked: Any, before: str, text: str, left: str) -> None:
+    found = spelled(marked, text, before)
+    assert (found.text, found.finish) == (left, "stop")
+    cut = spelled(marked, text, before, ends=False)
+    assert (cut.text, cut.finish) == (left, "length")
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [
+        ("", "<think>\nOkay, he asks where"),
+        ("[bot]<think>\n", "Okay, he asks where"),
+        ("[bot]<think>\n", ""),
+        ("", "[THINK]Hm. Is it"),
+        ("", "<|channel|>analysis<|message|>Hm. Is it"),
+        ("", "<think>One.</think>\n<think>Two."),
+    ],
+)
+def test_an_answer_within_thoughts_is_none(marked: Any, before: str, text: str) -> None:
+    for ends in (True, False):
+        found = spelled(marked, text, before, ends)
+        assert (found.text, found.finish) == ("", "thinking")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The tag <think> opens and </think> closes.",
+        "It is `</think>` that closes.",
+        "I think so. [1]",
+        "The rest </b> is </reason> here.",
+        "",
+    ],
+)
+def test_an_answer_that_talks_of_thoughts_is_kept(testbed: tuple[Any, Any], text: str) -> None:
+    assert spelled(testbed[1], text) == Answer(text, spelled(testbed[1], text).tokens, "stop")
+
+
+class Thinker:
+    """An engine whose answers are given, and which keeps what it is asked together."""
+
+    decoding = Decoding()
+
+    def __init__(self, *finishes: str):
+        self.finishes, self.asked = finishes, []  # type: ignore[var-annotated]
+
+    def generate(self, prompts: Any, intervention: Any) -> list[Answer]:
+        self.asked.append([ids[0] for ids in prompts])
+        return [Answer(f"{ids[0]}", (), self.finishes[ids[0]]) for ids in prompts]
+
+
+def test_every_language_is_answered_on_its_own_and_thoughts_are_counted() -> None:
+    asked = pd.DataFrame({"task": ["open_en", "open_zh", "open_en"]})
+    engine: Any = Thinker("stop", "thinking", "length")
+    with pytest.warns(UserWarning, match=r"1 of 3 answers ended within .* raise max_new_tokens"):
+        found = answering.said(engine, asked, [[0], [1], [2]], UNTOUCHED)
+    assert engine.asked == [[0, 2], [1]]
+    assert list(found["text"]) == ["0", "1", "2"]
+    assert list(found["finish"]) == ["stop", "thinking", "length"]
+
+
+def test_a_model_that_only_thinks_is_an_error_before_anything_is_judged(make_llama: Make) -> None:
+    asked = pd.DataFrame({"task": ["open_en"] * 2})
+    engine: Any = Thinker(*["thinking"] * 2)
+    with pytest.raises(ValueError, match=r"2 of 2 answers ended within .* without thinking"):
+        answering.said(engine, asked, [[0], [1]], UNTOUCHED)
+    # Under a mask it is a result.
+    masked_ = zero(some(make_llama(), "intermediate"))
+    with pytest.warns(UserWarning, match="2 of 2"):
+        assert len(answering.said(engine, asked, [[0], [1]], masked_)) == 2
+
+
 # ------------------------------------------------------------------- vLLM, as far as it goes here
+
+
+def test_vllm_reserves_what_the_run_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not all positions of the model, of which long ones have more than a card holds."""
+
+    class Stub:
+        def __init__(self, **options: Any) -> None:
+            self.options, self.llm_engine = options, types.SimpleNamespace(engine_core=self)
+
+        def get_tokenizer(self) -> Any:
+            return types.SimpleNamespace(eos_token_id=2)
+
+        def collective_rpc(self, name: str) -> Any:
+            return [{}]
+
+        def shutdown(self) -> None:
+            pass
+
+    stub: Any = types.ModuleType("vllm")
+    stub.LLM, stub.__spec__ = Stub, ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", stub)
+    LlamaConfig(max_position_embeddings=131072).save_pretrained(tmp_path)
+
+    def reserved(decoding: Decoding, **options: Any) -> int:
+        with VLLMEngine(tmp_path, decoding, progress=False, **options) as engine:
+            return int(engine._llm.options["max_model_len"])
+
+    assert reserved(Decoding(256), longest_prompt=60) == 316
+    assert reserved(Decoding(256)) == 1280
+    assert reserved(Decoding(256, context=4096), longest_prompt=60) == 4096
+    assert reserved(Decoding(200_000), longest_prompt=60) == 131072
+    engine = VLLMEngine(tmp_path, Decoding(256), progress=False, longest_prompt=60)
+    with pytest.raises(ValueError, match=r"61 tokens.* reserved for 60; .*longest_prompt=61"):
+        engine.generate([[1], [1] * 61])
 
 
 def test_without_vllm_its_engine_says_what_to_install() -> None:

@@ -1,5 +1,6 @@
 """Shared contexts: lm-eval's own log-likelihoods, computed once."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from made_up_tasks import (
     requests,
     tasks,
 )
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crane_core import models
@@ -172,3 +174,33 @@ def test_lm_eval_reports_the_same(
     assert accuracies(items)["accuracy"].to_dict() == outcomes[0][0]
     columns = [f"logprob_{option}" for option in range(4)]
     np.testing.assert_allclose(items[columns].to_numpy(), outcomes[0][1], rtol=1e-5, atol=1e-5)
+
+
+def test_special_tokens_that_an_item_spells_are_text() -> None:
+    """Neither within an item nor in front of it, where lm-eval takes one for the text's opening."""
+    lm, bos = SharedContextLM(MODEL, WITH_BOS), WITH_BOS.bos_token
+    packed = lm.pack([(f"{bos}What is {bos}?", f" a {bos}b"), (f"{bos}x", "y")])
+    for batch in packed.batches:
+        ids = batch.input_ids[batch.position_ids > 0].tolist() + batch.targets.tolist()
+        assert WITH_BOS.bos_token_id not in ids
+    opened = lm.tok_encode(f"{bos}What")
+    assert opened[0] == WITH_BOS.bos_token_id and WITH_BOS.decode(opened[1:]) == f"{bos}What"
+    assert lm.tok_encode("What", left_truncate_len=2) == lm.tok_encode("What")[-2:]
+
+
+def test_a_token_that_ends_texts_is_not_taken_for_a_continuation() -> None:
+    """With one behind context and text alike, the first token of an option would not be scored."""
+    ending = copy.deepcopy(WITH_BOS)
+    ending.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A <s>", special_tokens=[("<s>", ending.bos_token_id)]
+    )
+    plain = copy.deepcopy(WITH_BOS)
+    plain.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", plain.bos_token_id)]
+    )
+    assert ending("a")["input_ids"][-1] == ending.bos_token_id
+    pairs = [("What is it?", " abc"), ("What is it?", " d")]
+    found, expected = (SharedContextLM(MODEL, x).pack(pairs) for x in (ending, plain))
+    assert [b.targets.tolist() for b in found.batches] == [
+        b.targets.tolist() for b in expected.batches
+    ]

@@ -49,16 +49,16 @@ def test_agreement_in_a_table() -> None:
 
 ITEMS = pd.DataFrame(
     [
-        ("Org", "", -1, "en", "en-0", "Q0?", "first", 8.0, True),
-        ("Org", "", -1, "en", "en-1", "Q1?", "second", np.nan, False),
-        ("CRANE", "en", -1, "en", "en-0", "Q0?", "worse", 2.0, True),
-        ("CRANE", "zh", -1, "en", "en-0", "Q0?", "not shown", 3.0, True),
-        ("Random", "en", 0, "en", "en-0", "Q0?", "seed 0", 4.0, True),
-        ("Random", "en", 1, "en", "en-0", "Q0?", "seed 1", 5.0, True),
+        ("Org", "", -1, "en", "en-0", "Q0?", "first", 8.0, True, "stop"),
+        ("Org", "", -1, "en", "en-1", "Q1?", "second", np.nan, False, "stop"),
+        ("CRANE", "en", -1, "en", "en-0", "Q0?", "worse", 2.0, True, "stop"),
+        ("CRANE", "zh", -1, "en", "en-0", "Q0?", "not shown", 3.0, True, "stop"),
+        ("Random", "en", 0, "en", "en-0", "Q0?", "seed 0", 4.0, True, "stop"),
+        ("Random", "en", 1, "en", "en-0", "Q0?", "seed 1", 5.0, True, "stop"),
     ],
     columns=[
         *("method", "mask_language", "seed", "language", "id"),
-        *("question", "text", "score", "in_language"),
+        *("question", "text", "score", "in_language", "finish"),
     ],
 )
 
@@ -68,6 +68,13 @@ def test_grades_and_languages_are_counted() -> None:
         "6 answers were graded; 1 got no grade that could be read. Without a mask 1 of 2 in "
         "English came in another language."
     )
+
+
+def test_what_cannot_be_told_and_thoughts_are_said() -> None:
+    more = ITEMS.assign(language="bo", in_language=np.nan, finish="thinking")
+    said = open_page.graded_in_words(pd.concat([ITEMS, more]), {"en": "English", "bo": "bo"}).data
+    assert "1 of 2 in English came in another language. For bo this cannot be told." in said
+    assert "6 ended within the model's thoughts and count as empty answers." in said
 
 
 def test_parts_of_the_rubric_in_a_table() -> None:

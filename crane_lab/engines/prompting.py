@@ -1,0 +1,225 @@
+"""Prompts as token ids: texts that a model goes on with, and a chat model's own template (§4.4).
+
+What a text or a question holds stays text. A template is a program that comes with a checkpoint.
+transformers runs it in a sandbox; here it also gets no clock, and no time without end.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from crane_core.windows import plain_tokens
+
+#: The day that every template is told, today or next year: what Llama 3's own falls back to.
+DAY = datetime(2024, 7, 26)
+#: What templates are told besides. Models that can be told so do not think: a short answer would
+#: end within their thoughts.
+SWITCHES = {"enable_thinking": False, "thinking": False, "strftime_now": DAY.strftime}
+#: Seconds of computing after which a template is taken to have no end; milliseconds are usual.
+LONGEST = 5.0
+#: Characters that a template may put around a question.
+LARGEST = 1_000_000
+#: Where a text is cut so that no token reaches across: a code point that stands for nothing.
+_CUT = "\ufdd0"
+#: What shows whether a template writes a question, and in which form it takes one.
+_PROBE = "Q7X9"
+
+
+# ------------------------------------------------------------------------------------- plain texts
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens that the tokenizer begins every text with, mostly one or none.
+
+    Those that it may end a text with count nowhere: what a model is to go on with has no end.
+    """
+    whole, bare = (
+        list(tokenizer("a", verbose=False)["input_ids"]),
+        plain_tokens(tokenizer, ["a"])[0],
+    )
+    starts = range(len(whole) - len(bare) + 1)
+    found = next((start for start in starts if whole[start : start + len(bare)] == bare), 0)
+    return whole[:found]
+
+
+def opened(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts behind what opens them, without an end; raises as `plain_tokens`."""
+    first = opening(tokenizer)
+    return [first + ids for ids in plain_tokens(tokenizer, texts)]
+
+
+# ---------------------------------------------------------------------------------- chat templates
+
+
+def chat_tokens(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) -> list[list[int]]:
+    """Token ids of each question as a user's only message, open for the model's answer.
+
+    The template's control tokens are such, a default system prompt is kept; control tokens that a
+    question spells are text. Nothing is added to what the template writes.
+
+    Raises ValueError for a template that is missing, broken, has no end, does not write the
+    question, or refuses it (which question).
+    """
+    where = f"the chat template of {tokenizer.name_or_path!r}"
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template; expected that of a "
+            "chat model: load the tokenizer saved with the chat model, set "
+            "tokenizer.chat_template, or pass chat=False for a base model"
+        )
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several by name, and none is the default
+        raise ValueError(f"{where}: {error}") from error
+    if _powers(template):
+        raise ValueError(f"{where} computes powers (**), which may have no end; take them out")
+    form = _form(tokenizer, where)
+    cut = _cutter(tokenizer, template)
+    return [
+        _joined(tokenizer, _rendered(tokenizer, form(cut(question)), where).split(_CUT))
+        for question in questions
+    ]
+
+
+def _parts(question: str) -> Any:
+    return [{"type": "text", "text": question}]
+
+
+def _form(tokenizer: PreTrainedTokenizerBase, where: str) -> Callable[[str], Any]:
+    """How the template takes a question: as a text, or, in models that see, as a list of parts."""
+    try:
+        if _PROBE in _rendered(tokenizer, _PROBE, where):
+            return str
+        failed = None
+    except _RefusedError as error:
+        failed = error
+    try:
+        written = _rendered(tokenizer, _parts(_PROBE), where)
+    except _RefusedError:
+        written = ""
+    if _PROBE in written and "'type'" not in written:
+        return _parts
+    raise failed or ValueError(
+        f"{where} does not write the question into the prompt; expected one that takes a single "
+        "message of a user: correct it, or save another as chat_template.jinja"
+    )
+
+
+class _RefusedError(ValueError):
+    pass
+
+
+class _NoEndError(BaseException):  # which nothing on the way takes for an error of its own
+    pass
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, content: Any, where: str) -> str:
+    """The conversation with one message of this content, as the template writes it."""
+    try:
+        with _bounded(LONGEST):
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=False,
+                **SWITCHES,
+            )
+    except _NoEndError:
+        raise ValueError(
+            f"{where} came to no end in {LONGEST:.0f} seconds of computing: it loops; correct it, "
+            "or save another as chat_template.jinja"
+        ) from None
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        shown = str(content).replace(_CUT, "")
+        raise _RefusedError(
+            f"{where} cannot be applied to {shown[:60]!r} ({type(error).__name__}: {error}); "
+            "expected one that takes a single message of a user: correct it, or save another as "
+            "chat_template.jinja"
+        ) from error
+    if len(text) > LARGEST + len(content):
+        raise ValueError(f"{where} makes {len(text):,} characters of one question; correct it")
+    return str(text)
+
+
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Interrupts a template that computes for longer, in whatever thread this is."""
+    end = time.thread_time() + seconds
+
+    def watch(frame: FrameType, event: str, argument: Any) -> Any:
+        if time.thread_time() > end:
+            raise _NoEndError
+        # Lines are watched in templates alone, elsewhere calls.
+        return watch if frame.f_code.co_filename == "<template>" else None
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _powers(template: str) -> bool:
+    """Whether a template raises to a power: one step of it can take longer than anyone waits."""
+    before = ""
+    try:
+        for _, kind, value in jinja2.Environment().lex(template):
+            if kind == "operator" and value == "**" and before not in ("(", ","):
+                return True
+            before = before if kind == "whitespace" else value
+    except jinja2.TemplateSyntaxError:  # said when it is applied
+        pass
+    return False
+
+
+def _cutter(tokenizer: PreTrainedTokenizerBase, template: str) -> Callable[[str], str]:
+    """A function that puts a `_CUT` into all that reads like a control token in a question.
+
+    Control tokens are those that the tokenizer calls special, and those in brackets that the
+    template writes, which some checkpoints do not call special (`<think>`).
+    """
+    controls = set(tokenizer.all_special_tokens) | {
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special
+        or (re.fullmatch(r"[^\w\s].*\w.*[^\w\s]", token.content) and token.content in template)
+    }
+    longest = sorted((one for one in controls if len(one) > 1), key=lambda one: (-len(one), one))
+    if not longest:
+        return str
+    # Behind the first sign. What follows it is only looked at: they may overlap.
+    inside = re.compile("|".join(f"{re.escape(x[0])}(?={re.escape(x[1:])})" for x in longest))
+    return lambda question: inside.sub(lambda match: match[0] + _CUT, question)
+
+
+def _joined(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> list[int]:
+    """Token ids of a text that is cut into pieces; control tokens within a piece are such."""
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    found, line = ids(pieces[0]), ids("\n")
+    for piece in pieces[1:]:
+        # Behind a line break: some tokenizers put a space before what begins a text.
+        behind = ids("\n" + piece)
+        found += behind[len(line) :] if behind[: len(line)] == line else ids(piece)
+    return found
