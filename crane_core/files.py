@@ -6,12 +6,29 @@ import os
 import platform
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: This machine's name, as it stands in temporary names.
-HOST = re.sub(r"[^\w-]", "-", platform.node())
+
+def node() -> str:
+    """This machine's name, in letters that any file name can have."""
+    return re.sub(r"[^\w-]", "-", platform.node())
+
+
+def _machine() -> str:
+    # Containers and machines can share a name; what Linux counts processes within tells them apart.
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return node()
+    return f"{node()}-{zlib.crc32(boot + str(space).encode()):08x}"
+
+
+#: This machine as temporary names have it: one on which process numbers mean the same.
+HOST = _machine()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import yaml
 from crane_lab.runs.parameters import Notebook, load_profile
 from crane_lab.settings import OF_THE_METHOD, Parameter
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
+from crane_lab.store.locks import holder, locked
 from crane_lab.store.secrets import refuse_secret, scrubbed
 from crane_lab.store.sources import ROOT, modules_behind, packages_digest, source_digest
 
@@ -238,16 +239,19 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; RunError if another one does."""
-        from filelock import FileLock, Timeout
+        path = self.lock_file
+        with locked(path, f"run {self.name}", wait=False) as mine:
+            if not mine:
+                raise RunError(
+                    f"another process is at work on run {self.name}: {holder(path)}; wait until it "
+                    "has ended. If it is gone for good, `crane unlock` removes what it held"
+                )
+            yield
 
-        self.project.runs.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.project.runs / f".{self.name}.lock", timeout=0):
-                yield
-        except Timeout:
-            raise RunError(
-                f"another process is at work on run {self.name}; wait until it has ended"
-            ) from None
+    @property
+    def lock_file(self) -> Path:
+        """The lock of whoever executes the run."""
+        return self.project.runs / f".{self.name}.lock"
 
     def _prune(self) -> None:
         """Delete executed notebooks that no longer have a source, and those that failed."""

@@ -6,31 +6,32 @@ import io
 import json
 import os
 import re
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from crane_lab.store.files import (
     canonical,
     digest_of,
     file_sha256,
-    full_disk_explained,
     remove_leftovers,
     write_bytes,
     write_text,
 )
+from crane_lab.store.locks import locked
 from crane_lab.store.machine import machine, versions
 from crane_lab.store.sources import ROOT, modules_digested
 
 if TYPE_CHECKING:
     import pandas
     import torch
+
+Result = TypeVar("Result")
 
 #: Format of the files in a store, in its `store.json`, and the oldest one that can still be read.
 #: 1 had neither `store.json` nor anything in a manifest but stage, key, file and checksum.
@@ -43,12 +44,12 @@ RUN_NAME = "CRANE_RUN"
 USES = "CRANE_USES"
 
 
-#: Another process's work on an artefact is waited for so long before a word about it.
-NOTICE_SECONDS = 1.0
-
-
 class StoreFormatError(ValueError):
     """A store of another version of this package, which this one cannot read."""
+
+
+class BusyError(RuntimeError):
+    """Another process is at an artefact, and this one was told not to wait (`Store.passing`)."""
 
 
 class Record(TypedDict):
@@ -88,8 +89,9 @@ class Store:
     is computed again (with a warning in the last two cases). What is returned has always been read
     back from the file, so the first run and the hundredth get the same object.
 
-    Any number of processes may use one store at a time. What one of them computes the others wait
-    for; if it dies, the next one takes over.
+    Any number of processes on any number of machines may use one store at a time. What one of them
+    computes the others wait for; if it dies, the next one takes over (`store.locks`). `together`
+    and `passing` are for those that would rather do something else meanwhile.
 
     `key` must be JSON (strings, numbers, booleans, None, lists, dicts with string keys) and name
     everything the artefact depends on: parameters, the model's fingerprint, `source_digest(...)`
@@ -102,6 +104,7 @@ class Store:
     def __init__(self, root: Path | str = ROOT / "runs" / "store") -> None:
         self.root = Path(root)
         self._making: list[_Making] = []
+        self._passing = False
         if self.root.exists():
             self._check_format()
             remove_leftovers(self.root)
@@ -162,6 +165,39 @@ class Store:
 
         self._keep(stage, key, "value.json", content)
         return json.loads(self._file(stage, key, "value.json").read_text(encoding="utf-8"))
+
+    # -- sharing work with other processes ---------------------------------------------------------
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Within the block, what another process is at raises BusyError instead of being waited for.
+
+        What an artefact needs while it is made is waited for all the same.
+        """
+        before, self._passing = self._passing, True
+        try:
+            yield
+        finally:
+            self._passing = before
+
+    def together(self, calls: Iterable[Callable[[], Result]]) -> list[Result]:
+        """Results of calls that do not need each other, in order.
+
+        What other processes are at comes last, so that each of them takes what nobody has.
+
+        Raises BusyError within `passing`, when all that is left is with others.
+        """
+        results: dict[int, Result] = {}
+        left = []
+        for number, call in enumerate(calls):
+            try:
+                with self.passing():
+                    results[number] = call()
+            except BusyError:
+                left.append((number, call))
+        for number, call in left:
+            results[number] = call()
+        return [results[number] for number in sorted(results)]
 
     # -- about artefacts ---------------------------------------------------------------------------
 
@@ -249,8 +285,13 @@ class Store:
                 stream.write(f"{stage}/{path.stem.partition('.')[0]}\n")
         if _intact(sidecar, path):
             return True
-        with _locked(sidecar, wait) as locked:
-            if not locked:
+        lock, what = sidecar.with_name(f".{sidecar.stem}.lock"), f"{stage}/{sidecar.stem}"
+        # To pass by what is needed right now would throw away what has been done for its sake.
+        busy = self._passing and not self._making
+        with locked(lock, what, wait and not busy) as mine:
+            if not mine:
+                if wait:
+                    raise BusyError(f"another process is at {what}")
                 return False
             if not _intact(sidecar, path, warn=True):  # else another process was faster
                 self._make(stage, key, path, content)
@@ -382,33 +423,3 @@ def _intact(sidecar: Path, path: Path | None = None, warn: bool = False) -> dict
             stacklevel=5,
         )
     return None
-
-
-@contextmanager
-def _locked(sidecar: Path, wait: bool) -> Iterator[bool]:
-    """Hold an artefact for this process; False if another has it and `wait` is False.
-
-    The system drops the lock of a process that dies, so a lock file that was left is harmless.
-    """
-    from filelock import FileLock, Timeout
-
-    path = sidecar.with_name(f".{sidecar.stem}.lock")
-    with full_disk_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=NOTICE_SECONDS if wait else 0)
-        except Timeout:
-            if wait:
-                name = f"{sidecar.parent.name}/{sidecar.stem}"
-                print(f"waiting for another process to make {name}", file=sys.stderr, flush=True)
-                lock.acquire()
-    try:
-        yield lock.is_locked
-    finally:
-        if lock.is_locked:
-            # While it is held: a process that waits for this file sees that it is gone, and makes
-            # a new one.
-            with suppress(OSError):
-                path.unlink()
-            lock.release()
