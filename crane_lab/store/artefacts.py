@@ -170,7 +170,7 @@ class Store:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Within the block, what another process is at raises BusyError instead of being waited for.
+        """Within the block, what another process is at raises BusyError and is not waited for.
 
         What an artefact needs while it is made is waited for all the same.
         """
