@@ -81,7 +81,13 @@ def test_waiting_has_an_end_and_says_for_whom(
     with pytest.raises(HeldError) as error, locked(path, "items/0"):
         pass
     assert isinstance(error.value, OSError)  # one line on the command line
-    for part in ("items/0 is held by", str(other.pid), "CRANE_WAIT", "crane unlock", core_files.node()):
+    for part in (
+        "items/0 is held by",
+        str(other.pid),
+        "CRANE_WAIT",
+        "crane unlock",
+        core_files.node(),
+    ):
         assert part in str(error.value)
     monkeypatch.setenv("CRANE_WAIT", "soon")
     with pytest.raises(ValueError, match="CRANE_WAIT is 'soon': expected seconds"):
