@@ -59,7 +59,8 @@ interventions = pipeline.rows()
 #
 # A base model is not used to being asked. It gets LAPE's frame, `Q: … A:`, and goes on writing; the
 # answer ends where it ends the text or asks a question of its own. Decoding is greedy with a
-# repetition penalty of 1.1, as in §4.4.
+# repetition penalty of 1.1, as in §4.4. In float32 an answer is the same whatever is generated
+# beside it; in shorter types ([choices](choice-questions)) that need not be so.
 
 # %%
 asked = pipeline.asked
@@ -127,7 +128,8 @@ if settings.judge == "rubric":
 #
 # A fluent answer in the wrong language must not pass as quality, nor may a judge's leniency hide
 # it. So the language of every answer is told by a language identifier (py3langid) and reported
-# beside the grade, whatever the judge made of it.
+# beside the grade, whatever the judge made of it. Where the identifier does not know a language,
+# it is missing there, which is not the same as none.
 
 # %% [markdown]
 # ## Table 2

@@ -26,6 +26,7 @@ from crane_lab.engines.llm_judge import BYTES_PER_TOKEN, LLMJudge
 from crane_lab.pipeline import TABLES_OF
 from crane_lab.settings import Settings
 from crane_lab.store import ROOT
+from crane_lab.texts.fidelity import untold
 
 #: Name -> peak dense matrix throughput in bfloat16 (float16 for the V100), in 10^12 operations/s,
 #: and memory in GiB, from the makers' data sheets.
@@ -135,8 +136,9 @@ class Plan:
         memory = self.memory()
         lines.append(f"memory  {sum(memory.values()):.1f} GiB on the device (estimated):")
         lines.append("        " + ", ".join(f"{name} {size:.1f}" for name, size in memory.items()))
+        notes = [f"note    {text}" for text in _notes(s)]
         if s.judge != "llm":
-            return "\n".join([*lines, f"judge   {s.judge}, no calls"])
+            return "\n".join([*lines, f"judge   {s.judge}, no calls", *notes])
         calls, sent, received = self.calls()
         cost = (sent * self.prices[0] + received * self.prices[1]) / 1e6
         lines += [
@@ -144,7 +146,23 @@ class Plan:
             f"        {received:,} received; at most ${cost:,.0f} at ${self.prices[0]:g} and "
             f"${self.prices[1]:g} a million",
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *notes])
+
+
+def _notes(s: Settings) -> list[str]:
+    """What these settings do to results, and is better known before."""
+    notes = []
+    if s.dtype != "float32":
+        notes.append(
+            f"in {s.dtype} an answer may change with the batch it is generated in, and from one "
+            "engine or machine to another; in float32 it does not"
+        )
+    if lacking := untold(s.languages):
+        notes.append(
+            f"whether answers are in {', '.join(lacking)} cannot be told (py3langid does not know "
+            "it): they are judged, but their language is missing in tables"
+        )
+    return notes
 
 
 def plan(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
@@ -17,16 +19,17 @@ from transformers import (
 )
 
 from crane_core.kernels import fast_linear
+from crane_lab.engines.prompting import turn_end
 
 #: Token ids, prompt by prompt.
 Prompts = Sequence[Sequence[int]]
 
 
 def end_tokens(configured: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a sequence: the checkpoint's and the tokenizer's."""
+    """The tokens that end a text: the checkpoint's, the tokenizer's and its chat template's."""
     ids = configured.eos_token_id
-    found = set(ids if isinstance(ids, list) else [ids]) | {tokenizer.eos_token_id}
-    return sorted(token for token in found if token is not None)
+    found = {*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id}
+    return sorted(token for token in found | {turn_end(tokenizer)} if token is not None)
 
 
 class _Stop(StoppingCriteria):
@@ -62,6 +65,19 @@ class _Stop(StoppingCriteria):
         return over
 
 
+class _Numbers(LogitsProcessor):
+    """Refuses logits that are no numbers: the largest of them would be any token."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if scores.isnan().any():
+            raise ValueError(
+                f"the model's logits ({str(scores.dtype).removeprefix('torch.')}) are not numbers: "
+                "values overflow in its type, or its weights are damaged; take bfloat16 or "
+                "float32, or check the weights"
+            )
+        return scores
+
+
 class Greedy:
     """Greedy continuations by `generate` of transformers, in batches padded on the left.
 
@@ -74,7 +90,7 @@ class Greedy:
     batch_size : prompts that are decoded together; in float32 the result does not depend on it.
 
     Nothing of the model's own generation settings is used. Raises ValueError for a batch size
-    below 1.
+    below 1, and, when it decodes, for logits that are no numbers.
     """
 
     def __init__(
@@ -166,6 +182,7 @@ class Greedy:
             input_ids=torch.tensor(padded, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=settings,
+            logits_processor=LogitsProcessorList([_Numbers()]),
             stopping_criteria=StoppingCriteriaList([stop]),
         )
         new = output[:, width:].tolist()

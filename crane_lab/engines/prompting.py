@@ -91,6 +91,22 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) ->
     ]
 
 
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The control token that the template writes behind an answer, or None.
+
+    Not every checkpoint with `<|im_end|>` there says that it ends a text.
+    """
+    try:
+        template = tokenizer.get_chat_template()
+        text = _rendered(tokenizer, _PROBE, "the template", answer := _PROBE[::-1])
+    except (ValueError, AttributeError):  # no template, or one that takes no answers
+        return None
+    rest = text.partition(answer)[2].lstrip()
+    written = (one for one in _controls(tokenizer, template) if rest.startswith(one))
+    found = next(written, None)
+    return None if found is None else int(tokenizer.convert_tokens_to_ids(found))
+
+
 def _parts(question: str) -> Any:
     return [{"type": "text", "text": question}]
 
@@ -123,15 +139,20 @@ class _NoEndError(BaseException):  # which nothing on the way takes for an error
     pass
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, content: Any, where: str) -> str:
-    """The conversation with one message of this content, as the template writes it."""
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, content: Any, where: str, answer: str | None = None
+) -> str:
+    """The conversation with one message of this content, as the template writes it.
+
+    It is open for an answer, or goes on with the one given.
+    """
+    messages = [{"role": "user", "content": content}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
     try:
         with _bounded(LONGEST):
             text = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                tokenize=False,
-                **SWITCHES,
+                messages, add_generation_prompt=answer is None, tokenize=False, **SWITCHES
             )
     except _NoEndError:
         raise ValueError(
@@ -191,19 +212,24 @@ def _powers(template: str) -> bool:
     return False
 
 
-def _cutter(tokenizer: PreTrainedTokenizerBase, template: str) -> Callable[[str], str]:
-    """A function that puts a `_CUT` into all that reads like a control token in a question.
+def _controls(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
+    """Control tokens as they are written, long ones first.
 
-    Control tokens are those that the tokenizer calls special, and those in brackets that the
-    template writes, which some checkpoints do not call special (`<think>`).
+    Those that the tokenizer calls special, and those in brackets that the template writes, which
+    some checkpoints do not call special (`<think>`).
     """
-    controls = set(tokenizer.all_special_tokens) | {
+    found = set(tokenizer.all_special_tokens) | {
         token.content
         for token in tokenizer.added_tokens_decoder.values()
         if token.special
         or (re.fullmatch(r"[^\w\s].*\w.*[^\w\s]", token.content) and token.content in template)
     }
-    longest = sorted((one for one in controls if len(one) > 1), key=lambda one: (-len(one), one))
+    return sorted((one for one in found if len(one) > 1), key=lambda one: (-len(one), one))
+
+
+def _cutter(tokenizer: PreTrainedTokenizerBase, template: str) -> Callable[[str], str]:
+    """A function that puts a `_CUT` into all that reads like a control token in a question."""
+    longest = _controls(tokenizer, template)
     if not longest:
         return str
     # Behind the first sign. What follows it is only looked at: they may overlap.

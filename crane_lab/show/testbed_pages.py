@@ -13,6 +13,7 @@ from pandas.io.formats.style import Styler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
+from crane_core.windows import plain_tokens
 from crane_lab.engines.tasks import OPTIONS
 from crane_lab.pipeline import TABLES
 from crane_lab.show import figures
@@ -107,7 +108,7 @@ def cut_into_tokens(
     """The first line of each language with a mark between tokens."""
     lines = []
     for x, texts in same_content.items():
-        ids = tokenizer(texts[0], add_special_tokens=False)["input_ids"]
+        (ids,) = plain_tokens(tokenizer, texts[:1])
         pieces = "|".join(
             piece + (f" ({count:.0f} tokens)" if count > 1 else "")
             for piece, count in zip(*figures.readable_tokens(tokenizer, ids), strict=True)

@@ -14,13 +14,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crane_core import baselines
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
+from crane_lab.engines.decoding import Greedy, end_tokens
+from crane_lab.engines.prompting import opened
 from crane_lab.pipeline import Pipeline
 
 
 @torch.no_grad()
 def next_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
     """Logits of the token after a prompt, (vocabulary,)."""
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    ids = torch.tensor(opened(tokenizer, [prompt]), device=model.device)
     return model(input_ids=ids, use_cache=False).logits[0, -1].cpu()
 
 
@@ -29,11 +31,9 @@ def continuation(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, tokens: int = 8
 ) -> str:
     """What the model goes on with, by the most probable token each time."""
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
-    output = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
-    )
-    return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    decoder = Greedy(model, tokenizer, end_tokens(model.generation_config, tokenizer))
+    (found,) = decoder.tokens(opened(tokenizer, [prompt]), [tokens])
+    return str(tokenizer.decode(found, skip_special_tokens=True))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from crane_core.attribution import (
     token_relevance,
 )
 from crane_core.moments import StreamingMoments
+from crane_lab.engines.prompting import opened
 from crane_lab.engines.tasks import load_tasks
 from crane_lab.pipeline import TABLES
 
@@ -110,8 +111,8 @@ def explained(
     Explained is the token by which the answer parts from all the other options: its first one, or
     a later one if they begin alike.
     """
-    ids, *rest = (tokenizer(prompt + text)["input_ids"] for text in (answer, *others))
-    column = len(tokenizer(prompt)["input_ids"])
+    start, ids, *rest = opened(tokenizer, [prompt + text for text in ("", answer, *others)])
+    column = len(start)
     while column < len(ids) - 1 and any(x[: column + 1] == ids[: column + 1] for x in rest):
         column += 1
     seen = torch.tensor([ids[: column + 1]])

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from crane_core.interventions import zero
+from crane_core.windows import plain_tokens
 from crane_lab.pipeline import TABLES, Pipeline
 from crane_lab.study import gate
 from crane_lab.testbed.text import Writer
@@ -55,7 +56,7 @@ def tokens_needed(
     """
     rows = []
     for x, lines in same_content.items():
-        encoded = tokenizer(list(lines), add_special_tokens=False)["input_ids"]
+        encoded = plain_tokens(tokenizer, lines)
         n_tokens, characters = sum(map(len, encoded)), sum(map(len, lines))
         rows.append(
             {

@@ -186,6 +186,8 @@ def test_chat_model_of_the_testbed_answers() -> None:
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be positive"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty must be positive"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty must be positive"),
         ({"context": 1}, "context must hold"),
         ({"stop": ("",)}, "empty string"),
     ],
@@ -384,6 +386,14 @@ def test_settings_of_a_checkpoint_that_force_tokens_do_not_count(
         assert engine.generate(asked[:2]) == expected
     finally:
         model.generation_config = kept
+
+
+def test_logits_that_are_no_numbers_are_refused(make_llama: Make, tokenizer: Any) -> None:
+    model = make_llama(vocab_size=3072)
+    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+    engine = HuggingFaceEngine(model, tokenizer, Decoding(4), progress=False)
+    with pytest.raises(ValueError, match=r"logits \(float32\) are not numbers: .* bfloat16"):
+        engine.generate([[1, 5]])
 
 
 # --------------------------------------------------------------------------------------- thoughts

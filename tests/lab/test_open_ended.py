@@ -21,6 +21,8 @@ from crane_lab.engines import generation
 from crane_lab.engines.judging import JudgeError
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import readouts, table_pages
+from crane_lab.stages import grading
 from crane_lab.stages.outcomes import Judged, Row, Scored, side_by_side
 from crane_lab.store import Store
 from crane_lab.study import gate
@@ -151,6 +153,43 @@ def test_vllm_is_told_how_many_devices_share_the_model(
         dataclasses.replace(SETTINGS, engine="vllm", tensor_parallel_size=2), store
     )._engine
     assert given["tensor_parallel_size"] == 2
+    assert given["longest_prompt"] == max(map(len, Pipeline(SETTINGS, store)._prompts))
+
+
+def test_a_question_without_room_for_an_answer_is_named_before_anything_is_said(
+    store: Store, tmp_path: Path
+) -> None:
+    for x in LANGUAGES:
+        lines = ["short?", "long " * 100 if x == "zh" else "also short?", "third?"]
+        (tmp_path / f"{x}.txt").write_text("\n".join(lines), "utf-8")
+    settings = dataclasses.replace(SETTINGS, questions=str(tmp_path), context=60)
+    with pytest.raises(ValueError, match=r"zh\.txt, line 2: .* prompt of \d+ tokens.* in 60; sh"):
+        Pipeline(settings, store).said()
+
+
+def test_languages_that_cannot_be_told_are_judged_all_the_same(base: Pipeline) -> None:
+    """Vietnamese under a code that no identifier knows: missing in tables, never 0 nor true."""
+    answers = base.said().replace({"language": {"vi": "xx"}})
+
+    class Five:
+        def score(self, answers: pd.DataFrame) -> pd.DataFrame:
+            return answers.assign(score=5.0)
+
+    with pytest.warns(UserWarning, match="are judged, but whether they are in xx cannot be told"):
+        graded = grading.graded(Five(), answers, ["en", "zh", "xx"])  # type: ignore[arg-type]
+    assert (graded["score"] == 5).all()
+    told = graded.groupby("language")["in_language"].count()
+    assert told.to_dict() == {"en": 4, "xx": 0, "zh": 4}
+    judged = Judged(["en", "zh", "xx"], [Row("CRANE", "xx", zero(some(base)))], graded, [graded])
+    table, spoken = judged.table(n_boot=20), judged.spoken()
+    assert table["xx_in_language"].isna().all() and table["en_in_language"].notna().all()
+    missing = spoken[["en", "zh", "xx", "none"]].isna().all(axis=1)
+    assert missing.to_list() == (spoken["language"] == "xx").to_list()
+    said = readouts.left_language(spoken, {"en": "English", "zh": "Chinese", "xx": "Xish"})
+    assert said.endswith("Whether answers are in Xish cannot be told: the language identifier "
+                         "does not know it.")  # fmt: skip
+    page_outputs = table_pages.spoken_figure(spoken, {"en": "English", "zh": "Chinese", "xx": "X"})
+    assert "nan" not in str(page_outputs.data)
 
 
 def test_unknown_engine_and_judge(store: Store) -> None:

@@ -6,12 +6,13 @@ import time
 from typing import Any
 
 import pytest
-from transformers import AddedToken, AutoTokenizer
+from transformers import AddedToken, AutoTokenizer, GenerationConfig
 from transformers.utils import chat_template_utils
 
 from crane_lab.engines import prompting
+from crane_lab.engines.decoding import end_tokens
 from crane_lab.engines.generation import prompts
-from crane_lab.engines.prompting import opened, opening
+from crane_lab.engines.prompting import opened, opening, turn_end
 from crane_lab.store import ROOT
 
 TEMPLATE = (
@@ -142,6 +143,30 @@ def test_a_template_for_parts_of_a_message_gets_parts(tokenizer: Any) -> None:
         "{% endfor %}"
     )
     assert chat(tokenizer) == "<s>[Who?]"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (TEMPLATE, "</s>"),
+        ("{% for m in messages %}{{ m.content }} <|turn|>\n{% endfor %}", "<|turn|>"),
+        ("{% for m in messages %}{{ m.content }}\n</s>{% endfor %}", "</s>"),
+        ("{% for m in messages %}{{ m.content }}. <|turn|>{% endfor %}", None),
+        ("{{ messages[0].content }}<|turn|>", None),
+        ("{{ messages[0].content }}{{ 1 // (2 - messages|length) }}", None),
+        (None, None),
+    ],
+)
+def test_what_a_template_ends_an_answer_with_ends_one(
+    tokenizer: Any, template: str | None, end: str | None
+) -> None:
+    """Where a checkpoint's settings do not say so, answers would be as long as they may be."""
+    tokenizer.chat_template = template
+    tokenizer.add_tokens(AddedToken("<|turn|>", special=True))
+    found = None if end is None else tokenizer.convert_tokens_to_ids(end)
+    assert turn_end(tokenizer) == found
+    ends = end_tokens(GenerationConfig(eos_token_id=[7]), tokenizer)
+    assert ends == sorted({7, 2} | ({found} if found is not None else set()))
 
 
 # ----------------------------------------------------------------------------------- control tokens
