@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 #: Documents tokenised at a time: enough for the batch path, few enough to stop early.
 _CHUNK = 512
+#: Documents that are drawn first, to see how many tokens one has.
+_FIRST = 64
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -59,7 +61,8 @@ def token_windows(
     The documents are put in an order drawn from `seed` and joined into one stream of tokens, each
     opened by the beginning-of-sequence token if the tokenizer has one and cut off after
     `max_document_tokens`; the windows are consecutive and do not overlap. No window is padded, so a
-    window may begin or end inside a document.
+    window may begin or end inside a document. Only documents drawn are read: `texts` may keep them
+    elsewhere and have a method `take`, from several places to the documents there.
 
     Raises as `plain_tokens`, and ValueError if there are no texts, if `n_samples` < 1 or `window` <
     2, or if the texts are too short, saying how many windows they allow.
@@ -73,13 +76,19 @@ def token_windows(
     opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     order = np.random.default_rng(seed).permutation(len(texts))
     needed = n_samples * window
+    take = getattr(texts, "take", lambda places: [texts[place] for place in places])
     stream: list[int] = []
-    for start in range(0, len(order), _CHUNK):
-        documents = [texts[index] for index in order[start : start + _CHUNK]]
-        for ids in plain_tokens(tokenizer, documents):
-            stream += opening + ids[:max_document_tokens]
-        if len(stream) >= needed:
-            return torch.tensor(stream[:needed], dtype=torch.long).view(n_samples, window)
+    taken, more = 0, _FIRST
+    while taken < len(order):
+        drawn = take(order[taken : taken + more])
+        for start in range(0, len(drawn), _CHUNK):
+            for ids in plain_tokens(tokenizer, drawn[start : start + _CHUNK]):
+                stream += opening + ids[:max_document_tokens]
+            if len(stream) >= needed:
+                return torch.tensor(stream[:needed], dtype=torch.long).view(n_samples, window)
+        taken += len(drawn)
+        # As many as those before suggest, and some to spare: a file is read few times, and little.
+        more = max(_FIRST, 5 * taken * (needed - len(stream)) // max(4 * len(stream), 1))
     raise ValueError(
         f"too little text: {len(texts)} documents hold {len(stream)} tokens, enough for "
         f"{len(stream) // window} windows of {window} tokens, but n_samples is {n_samples}; "

@@ -8,6 +8,7 @@ nothing that still holds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ from crane_lab.stages.outcomes import Evaluated, Judged, Reading, Row
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.testbed.rubric import Rubric
-from crane_lab.texts import corpora
+from crane_lab.texts import corpora, plain
 
 #: Which task stands for each language. "paper" mirrors MMLU / C-Eval / Belebele-vi; the other two
 #: ask every language the same kind of question, which the paper's design does not.
@@ -342,13 +343,14 @@ class Pipeline(Identification):
             cache = Path(self.store.root) / "judge.sqlite"
             prompt = PROMPT
             if s.judge_prompt is not None:
-                if not Path(s.judge_prompt).is_file():
+                path = Path(os.path.expanduser(s.judge_prompt))
+                if not path.is_file():
                     raise FileNotFoundError(
                         f"judge_prompt is {s.judge_prompt!r}, but there is no such file; give one "
                         "with the judge's instructions, or None for those of "
                         "crane_lab.engines.judging"
                     )
-                prompt = Path(s.judge_prompt).read_text("utf-8")
+                prompt = plain.whole_text(path)
             return LLMJudge(s.judge_model, s.judge_endpoint, prompt, cache=cache)
         raise ValueError(f"unknown judge {s.judge!r}: expected 'rubric' or 'llm'")
 

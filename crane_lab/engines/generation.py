@@ -9,6 +9,7 @@ answer alike, token for token.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from crane_core.interventions import UNTOUCHED, Intervention, intervened
 from crane_lab.engines.decoding import Greedy, Prompts, end_tokens
 from crane_lab.engines.prompting import chat_tokens, opened, opening
 from crane_lab.engines.thoughts import left_open, without_thoughts
+from crane_lab.texts import plain
 
 #: Where a base model's answer ends: it would go on with a question of its own. These are the stop
 #: strings of LAPE (Tang et al., 2024), whose question-and-answer frame `prompts` uses.
@@ -38,7 +40,7 @@ def question_file(folder: str | Path, language: str) -> Path:
     Raises FileNotFoundError if the folder or the file does not exist, listing the languages that
     do.
     """
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise FileNotFoundError(
             f"question folder {folder} does not exist; expected one <language>.txt per language, "
@@ -47,8 +49,12 @@ def question_file(folder: str | Path, language: str) -> Path:
     path = folder / f"{language}.txt"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
+        own = (file.name for file in sorted(folder.iterdir()))
+        near = [x for x in own if x.casefold().split(".")[0] == language.casefold()]
         raise FileNotFoundError(
-            f"no questions for language {language!r}: {path} does not exist (available: {known})"
+            f"no questions for language {language!r}: {path} does not exist (available: {known}"
+            + "".join(f"; {name} is not read" for name in near)
+            + "); expected UTF-8 text with one question per line"
         )
     return path
 
@@ -60,6 +66,8 @@ def unfit(question: str) -> str:
     """What is wrong with a question's characters, in words; "" for nothing."""
     if not any(sign.isprintable() and not sign.isspace() for sign in question):
         return BLANK
+    if question in plain.NOTHING:
+        return f"is {question!r}, which tables have where a text is missing; put the text there"
     for sign in question:
         if sign == "\0" or "\ud800" <= sign <= "\udfff" or "\ufdd0" <= sign <= "\ufdef":
             return f"holds U+{ord(sign):04X}, which is no character of a text; take it out"
@@ -67,23 +75,9 @@ def unfit(question: str) -> str:
 
 
 def _read(path: Path) -> list[str]:
-    content = path.read_bytes()
-    if content.startswith(b"\xef\xbb\xbf"):
-        raise ValueError(
-            f"{path} begins with a byte order mark, which would become part of the first question; "
-            "save it as UTF-8 without BOM"
-        )
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path} is not valid UTF-8 (byte {error.start}, line {line}); save it as UTF-8"
-        ) from error
-    if not text.strip():
+    lines = [line.strip() for line in plain.lines(path)]
+    if not any(lines):
         raise ValueError(f"{path} is empty; expected one question per line")
-    # Only "\n" ends a question: str.splitlines would also cut at U+2028 and the like.
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
     blank = [number for number, line in enumerate(lines, 1) if unfit(line) == BLANK]
     if blank:
         raise ValueError(
@@ -110,9 +104,10 @@ def read_questions(folder: str | Path, languages: Sequence[str]) -> dict[str, li
     One question per line; the n-th line of every file is the n-th question. LAPE's released files
     are read as they are.
 
-    Raises FileNotFoundError as `question_file` does, and ValueError for a file that is empty, not
-    UTF-8, or has a byte order mark, a blank line, a question twice or a sign that is no character,
-    and for languages that differ in the number of questions.
+    Raises FileNotFoundError as `question_file` does, ValueError and OSError as `plain.lines`, and
+    ValueError for a file that is empty, or has a blank line, a question twice, a sign that is no
+    character or "None", "nan" and the like for a question, and for languages that differ in the
+    number of questions.
     """
     if isinstance(languages, str) or not languages:
         raise ValueError(f"expected a list of language codes such as ['en', 'zh']; got {languages}")

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from crane_lab.store.sources import ROOT
+from crane_lab.texts import plain
 
 #: The six tasks of the testbed, shaped like MMLU, C-Eval (knowledge) and Belebele (reading).
 TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in ("en", "zh", "vi"))
@@ -79,7 +81,7 @@ def tasks_digests(names: Sequence[str] = TASKS, folder: str | Path = FOLDER) -> 
 
 
 def _open(folder: str | Path) -> tuple[Path, TaskManager]:
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise FileNotFoundError(f"task folder {folder} does not exist")
     return folder, TaskManager(include_path=str(folder), include_defaults=False)
@@ -105,18 +107,16 @@ def _items_file(manager: TaskManager, name: str, folder: Path) -> Path:
 
 def _read_items(path: Path) -> list[dict[str, Any]]:
     """The items of a JSON-lines file, each checked; see `load_tasks` for the errors."""
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not valid UTF-8 (byte {error.start})") from error
     items, seen = [], set()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(plain.lines(path), start=1):
         if not line.strip():
             continue
         try:
             item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path}, line {number}: not JSON ({error}); expected one object per line"
+            ) from error
         problem = _problem(item)
         if not problem and item["id"] in seen:
             problem = f"id {item['id']!r} stands twice in the file"

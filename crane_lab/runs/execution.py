@@ -425,7 +425,7 @@ def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
     for value in values:
         if not isinstance(value, str) or not value or len(value) > 1000 or "\0" in value:
             continue
-        pattern = glob.escape(str(root / Path(value).expanduser())).replace("{language}", "*")
+        pattern = glob.escape(str(root / os.path.expanduser(value))).replace("{language}", "*")
         for path in map(Path, sorted(glob.glob(pattern))):
             if not any(path.resolve().is_relative_to(folder) for folder in apart):
                 found[str(path.relative_to(root) if path.is_relative_to(root) else path)] = [

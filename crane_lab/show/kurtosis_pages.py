@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from crane_lab.show import figures
 from crane_lab.study.scores import Picked, SecondLook, regions
+from crane_lab.texts.corpora import COUNTED
 
 LARGEST = "largest contrast"
 
@@ -84,9 +85,11 @@ def sampling_error(found: Mapping[int, ArrayLike], truth: float) -> HTML:
 
 def corpora_table(tokens: pd.DataFrame) -> Styler:
     """The corpora and how the tokenizer splits them; `tokens` as `Pipeline.token_counts`."""
+    larger = (tokens["documents"] == COUNTED).any()
+    most = f" ({COUNTED:,} documents of larger ones)" if larger else ""
     return figures.table(
         tokens.rename(columns=lambda name: name.replace("_", " ")),
-        "The corpora that relevance is taken on, and how the model's tokenizer splits them",
+        f"The corpora that relevance is taken on, and how the model's tokenizer splits them{most}",
         {
             **dict.fromkeys(("documents", "characters", "bytes", "tokens"), "{:,}"),
             "tokens per document": "{:.1f}",

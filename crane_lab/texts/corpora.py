@@ -7,8 +7,9 @@ benchmark's.
 
 A corpus is named by one text, its source:
 
-- a folder with a file `<language>.txt` (one document per line), `<language>.jsonl` (also
-  `.jsonl.gz`) or `<language>.parquet` per language, or with a folder `<language>` of such files;
+- a folder with a file `<language>.txt` (one document per line), `<language>.jsonl` (both also as
+  `.gz`, `.bz2`, `.xz` or `.zst`) or `<language>.parquet` per language, or with a folder
+  `<language>` of such files;
 - a path with `{language}` in it, such as `texts/{language}/train.parquet`;
 - a dataset of the Hugging Face hub, `hub:<dataset>[@<revision>][:<configuration>][:<split>]` with
   `{language}` in one of them, such as `hub.WIKIPEDIA`.
@@ -19,8 +20,9 @@ there, without network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,12 @@ from transformers import PreTrainedTokenizerBase
 from crane_core.windows import plain_tokens, token_windows
 from crane_lab.store.artefacts import Store
 from crane_lab.store.files import canonical, digest_of, file_sha256
-from crane_lab.texts.documents import PARTS, part_of
+from crane_lab.texts.documents import PARTS, document_digest, part_of
 from crane_lab.texts.hub import SHUFFLE_BUFFER, HubSource, fetch
-from crane_lab.texts.local import corpus_digests, corpus_files, read_texts
+from crane_lab.texts.local import LocalTexts, checked_files, corpus_digests, corpus_files
 
-#: Documents tokenised at a time by `token_counts`.
-_PORTION = 512
+#: Documents tokenised at a time by `token_counts`, and how many of a language it counts at most.
+_PORTION, COUNTED = 512, 20_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class Corpus:
     seed: int = 0
     store: Store | None = None
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _texts: dict[str, Sequence[str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.part not in (None, *PARTS):
@@ -79,10 +84,10 @@ class Corpus:
         return HubSource.parse(self.source) if self.source.startswith("hub:") else None
 
     def check(self, languages: Sequence[str]) -> None:
-        """Raise what is wrong with the source, as far as that can be seen without reading it."""
+        """Raise what is wrong with the source, as far as its files' names and beginnings tell."""
         if self.hub is None:
             for language in languages:
-                corpus_files(self.source, language)
+                checked_files(self.source, language)
 
     def _snapshot(self, hub: HubSource, language: str) -> dict[str, Any]:
         source, buffer = hub.of(language), SHUFFLE_BUFFER
@@ -101,14 +106,20 @@ class Corpus:
         )
         return found
 
-    def texts(self, language: str) -> list[str]:
-        """One language's documents. Raises as `read_texts` and `fetch` do."""
-        hub = self.hub
-        if hub is None:
-            texts = read_texts(self.source, language, self.text_column, self.deduplicate)
-        else:
-            texts = self._snapshot(hub, language)["documents"]
-        return texts if self.part is None else [x for x in texts if part_of(x) == self.part]
+    def texts(self, language: str) -> Sequence[str]:
+        """One language's documents; local ones are read when asked for. Raises as `read_texts`."""
+        if language not in self._texts:
+            hub = self.hub
+            self._texts[language] = (
+                LocalTexts(self.source, language, self.text_column, self.deduplicate, self.part)
+                if hub is None
+                else [
+                    text
+                    for text in self._snapshot(hub, language)["documents"]
+                    if self.part in (None, part_of(document_digest(text)))
+                ]
+            )
+        return self._texts[language]
 
     def windows(
         self,
@@ -205,29 +216,37 @@ def token_counts(
     One row per language, in the order of `texts`: `language`, `documents`, `characters`, `bytes`
     (UTF-8), `tokens` (without special ones), `tokens_per_document`, `tokens_per_character` and
     `tokens_per_byte`. Tokenizers split languages unevenly: windows of equal length hold less text
-    of a language with more tokens per character.
+    of a language with more tokens per character. Of more than `COUNTED` documents, so many spread
+    evenly are counted.
 
     Raises ValueError for a language without text.
     """
     rows = []
-    for language, documents in texts.items():
-        characters = sum(map(len, documents))
+    for language, own in texts.items():
+        counted = _spread(own, COUNTED)
+        documents = characters = size = tokens = 0
+        while part := list(islice(counted, _PORTION)):
+            documents += len(part)
+            characters += sum(map(len, part))
+            size += sum(len(text.encode()) for text in part)
+            tokens += sum(map(len, plain_tokens(tokenizer, part)))
         if not characters:
             raise ValueError(f"no text in language {language!r}, so no tokens per character")
-        size, tokens = sum(len(text.encode()) for text in documents), 0
-        for start in range(0, len(documents), _PORTION):
-            part = documents[start : start + _PORTION]
-            tokens += sum(map(len, plain_tokens(tokenizer, part)))
         rows.append(
             {
                 "language": language,
-                "documents": len(documents),
+                "documents": documents,
                 "characters": characters,
                 "bytes": size,
                 "tokens": tokens,
-                "tokens_per_document": tokens / len(documents),
+                "tokens_per_document": tokens / documents,
                 "tokens_per_character": tokens / characters,
                 "tokens_per_byte": tokens / size,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _spread(texts: Sequence[str], most: int) -> Iterator[str]:
+    """At most so many texts, spread evenly, read one after another."""
+    return (text for place, text in enumerate(texts) if place * most % len(texts) < most)
