@@ -7,6 +7,7 @@ language gets the same number of windows of the same number of tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ from transformers import PreTrainedTokenizerBase
 _CHUNK = 512
 #: Documents that are drawn first, to see how many tokens one has.
 _FIRST = 64
+
+
+@lru_cache(2)  # some tokenizers have thousands
+def _special(tokenizer: PreTrainedTokenizerBase, size: int) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(id_ for id_, token in added if token.special)
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -35,8 +42,7 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
         if not broken:
             raise
         raise ValueError(f"text {broken[0]} holds half a surrogate pair; take it out") from error
-    special = set(tokenizer.all_special_ids)
-    special |= {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = _special(tokenizer, len(tokenizer)).union(tokenizer.all_special_ids)
     for n, ids in enumerate(encoded):
         if special.isdisjoint(ids):
             continue
