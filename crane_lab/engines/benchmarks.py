@@ -29,9 +29,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crane_core import models
 from crane_core.masking import bake
 from crane_core.neurons import NeuronSet
-from crane_core.windows import plain_tokens
 from crane_lab.engines import multiple_choice
-from crane_lab.engines.prompting import opened
+from crane_lab.engines.prompting import opened, spelled
 from crane_lab.engines.tasks import OPTIONS, Tasks, quiet
 from crane_lab.texts.hub import HUB_ERRORS, hub_error
 from crane_lab.texts.languages import FLORES
@@ -330,4 +329,4 @@ def _as_text(
     **_: Any,
 ) -> list[int]:
     """`tok_encode` of lm-eval's classes: special tokens that a text spells are text."""
-    return (plain_tokens if add_special_tokens is False else opened)(tokenizer, [text])[0]
+    return (spelled if add_special_tokens is False else opened)(tokenizer, [text])[0]

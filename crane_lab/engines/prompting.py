@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -43,19 +44,32 @@ def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
     Those that it may end a text with count nowhere: what a model is to go on with has no end.
     """
-    whole, bare = (
+    whole, (bare,) = (
         list(tokenizer("a", verbose=False)["input_ids"]),
-        plain_tokens(tokenizer, ["a"])[0],
+        plain_tokens(tokenizer, ["a"]),
     )
     starts = range(len(whole) - len(bare) + 1)
     found = next((start for start in starts if whole[start : start + len(bare)] == bare), 0)
     return whole[:found]
 
 
+def spelled(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """`plain_tokens`, and text are also the control tokens that a tokenizer calls no special ones.
+
+    See `_controls`. Raises as `plain_tokens`.
+    """
+    found = plain_tokens(tokenizer, texts)
+    controls = set(_controls(*_state(tokenizer)).values())
+    for number, ids in enumerate(found):
+        if not controls.isdisjoint(ids):
+            found[number] = _joined(tokenizer, _cutter(tokenizer)(texts[number]).split(_CUT))
+    return found
+
+
 def opened(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts behind what opens them, without an end; raises as `plain_tokens`."""
     first = opening(tokenizer)
-    return [first + ids for ids in plain_tokens(tokenizer, texts)]
+    return [first + ids for ids in spelled(tokenizer, texts)]
 
 
 # ---------------------------------------------------------------------------------- chat templates
@@ -70,21 +84,15 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str]) ->
     Raises ValueError for a template that is missing, broken, has no end, does not write the
     question, or refuses it (which question).
     """
-    where = f"the chat template of {tokenizer.name_or_path!r}"
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} has no chat template; expected that of a "
             "chat model: load the tokenizer saved with the chat model, set "
             "tokenizer.chat_template, or pass chat=False for a base model"
         )
-    try:
-        template = tokenizer.get_chat_template()
-    except ValueError as error:  # several by name, and none is the default
-        raise ValueError(f"{where}: {error}") from error
-    if _powers(template):
-        raise ValueError(f"{where} computes powers (**), which may have no end; take them out")
-    form = _form(tokenizer, where)
-    cut = _cutter(tokenizer, template)
+    where = f"the chat template of {tokenizer.name_or_path!r}"
+    _check(tokenizer, where)
+    form, cut = _form(tokenizer, where), _cutter(tokenizer)
     return [
         _joined(tokenizer, _rendered(tokenizer, form(cut(question)), where).split(_CUT))
         for question in questions
@@ -96,15 +104,16 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
     Not every checkpoint with `<|im_end|>` there says that it ends a text.
     """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
     try:
-        template = tokenizer.get_chat_template()
+        _check(tokenizer, "the template")
         text = _rendered(tokenizer, _PROBE, "the template", answer := _PROBE[::-1])
-    except (ValueError, AttributeError):  # no template, or one that takes no answers
+    except ValueError:  # it is no good, or takes no answers
         return None
     rest = text.partition(answer)[2].lstrip()
-    written = (one for one in _controls(tokenizer, template) if rest.startswith(one))
-    found = next(written, None)
-    return None if found is None else int(tokenizer.convert_tokens_to_ids(found))
+    controls = _controls(*_state(tokenizer)).items()
+    return next((id_ for text, id_ in controls if rest.startswith(text)), None)
 
 
 def _parts(question: str) -> Any:
@@ -199,42 +208,57 @@ def _bounded(seconds: float) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _powers(template: str) -> bool:
-    """Whether a template raises to a power: one step of it can take longer than anyone waits."""
+def _check(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """ValueError for a template that is none, or that raises to a power.
+
+    One step of a power can take longer than anyone waits.
+    """
     before = ""
     try:
-        for _, kind, value in jinja2.Environment().lex(template):
+        for _, kind, value in jinja2.Environment().lex(tokenizer.get_chat_template()):
             if kind == "operator" and value == "**" and before not in ("(", ","):
-                return True
+                raise ValueError("it computes powers (**), which may have no end; take them out")
             before = before if kind == "whitespace" else value
     except jinja2.TemplateSyntaxError:  # said when it is applied
         pass
-    return False
+    except ValueError as error:  # also for several templates by name without a default
+        raise ValueError(f"{where} cannot be used: {error}") from error
 
 
-def _controls(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
-    """Control tokens as they are written, long ones first.
+# ------------------------------------------------------------------------- control tokens as text
 
-    Those that the tokenizer calls special, and those in brackets that the template writes, which
-    some checkpoints do not call special (`<think>`).
+
+def _state(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, int, str]:
+    """What control tokens depend on."""
+    return tokenizer, len(tokenizer), str(getattr(tokenizer, "chat_template", None))
+
+
+@lru_cache(2)  # some tokenizers have thousands
+def _controls(tokenizer: PreTrainedTokenizerBase, size: int, template: str) -> dict[str, int]:
+    """The ids of control tokens by how they are written, long ones first.
+
+    Those that the tokenizer calls special; and, of others that some checkpoints have, those like
+    `<|this|>` and those in brackets that the chat template writes (`<think>`).
     """
-    found = set(tokenizer.all_special_tokens) | {
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if token.special
-        or (re.fullmatch(r"[^\w\s].*\w.*[^\w\s]", token.content) and token.content in template)
-    }
-    return sorted((one for one in found if len(one) > 1), key=lambda one: (-len(one), one))
+    found = set(tokenizer.all_special_tokens)
+    for token in tokenizer.added_tokens_decoder.values():
+        text = token.content
+        barred = re.fullmatch(r"<[|｜].+[|｜]>", text)
+        written = re.fullmatch(r"[^\w\s].*\w.*[^\w\s]", text) and text in template
+        if token.special or barred or written:
+            found.add(text)
+    longest = sorted((one for one in found if len(one) > 1), key=lambda one: (-len(one), one))
+    return {one: int(tokenizer.convert_tokens_to_ids(one)) for one in longest}
 
 
-def _cutter(tokenizer: PreTrainedTokenizerBase, template: str) -> Callable[[str], str]:
-    """A function that puts a `_CUT` into all that reads like a control token in a question."""
-    longest = _controls(tokenizer, template)
+def _cutter(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
+    """A function that puts a `_CUT` into all that reads like a control token in a text."""
+    longest = _controls(*_state(tokenizer))
     if not longest:
         return str
     # Behind the first sign. What follows it is only looked at: they may overlap.
     inside = re.compile("|".join(f"{re.escape(x[0])}(?={re.escape(x[1:])})" for x in longest))
-    return lambda question: inside.sub(lambda match: match[0] + _CUT, question)
+    return lambda text: inside.sub(lambda match: match[0] + _CUT, text)
 
 
 def _joined(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> list[int]:

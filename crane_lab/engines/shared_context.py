@@ -19,8 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import families
 from crane_core.kernels import inference
-from crane_core.windows import plain_tokens
-from crane_lab.engines.prompting import opened
+from crane_lab.engines.prompting import opened, spelled
 from crane_lab.engines.tasks import quiet
 from crane_lab.memory import Memory
 
@@ -229,7 +228,7 @@ class SharedContextLM(HFLM):
 
     def _encoded(self, texts: list[str], opens: bool | None = None) -> list[list[int]]:
         opens = self.add_bos_token if opens is None else opens
-        return (plain_tokens if opens is False else opened)(self.tokenizer, texts)
+        return (spelled if opens is False else opened)(self.tokenizer, texts)
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False

@@ -173,18 +173,17 @@ def test_what_a_template_ends_an_answer_with_ends_one(
 
 
 @pytest.mark.parametrize(
-    "sign", ["</s>", "<s>", "<pad>", "<<s>s>", "</s></s>", "<|end|>", "<think>"]
+    "sign", ["</s>", "<s>", "<pad>", "<<s>s>", "</s></s>", "<|end|>", "<|fim|>", "<think>"]
 )
 @pytest.mark.parametrize("is_chat", [True, False])
 def test_control_tokens_in_a_question_are_text(tokenizer: Any, sign: str, is_chat: bool) -> None:
     """Special ones, and those in brackets that the template alone makes special."""
-    tokenizer.add_tokens([AddedToken("<|end|>", special=True), AddedToken("<think>")])
+    plain_ones = [AddedToken("<think>"), AddedToken("<|fim|>")]
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True), *plain_ones])
     tokenizer.chat_template = TEMPLATE.replace("</s>", "</s><|end|>") + "<think>\n"
     question = f"What is {sign} here?"
     plain, found = (prompts(tokenizer, [q], is_chat)[0] for q in ("What is x here?", question))
     controls = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    if sign == "<think>" and not is_chat:
-        controls -= {tokenizer.convert_tokens_to_ids("<think>")}  # text to a base model
     assert sum(i in controls for i in found) == sum(i in controls for i in plain)
     spelled = tokenizer.decode(plain).replace("What is x here?", question)
     assert tokenizer.decode(found) == spelled
