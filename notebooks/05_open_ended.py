@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from crane_core import metrics
 from crane_lab import audit
@@ -36,6 +36,7 @@ from crane_lab.engines import generation
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import open_page, readouts, table_pages
+from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.testbed.rubric import SUBSCORES
@@ -211,7 +212,7 @@ if settings.judge == "rubric":
 spoken = judged.spoken()
 write_table(spoken, results / "table2_languages.csv")
 stays = readouts.left_language(spoken, names)
-display(table_pages.spoken_figure(spoken, names), Markdown(stays))
+display(table_pages.spoken_figure(spoken, names), prose(stays))
 
 # %% [markdown]
 # ## Judge for yourself

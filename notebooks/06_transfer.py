@@ -19,12 +19,13 @@ run_dir = "runs/testbed"  # where results are written; the runner sets it
 # %%
 from pathlib import Path
 
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import readouts, table_pages, transfer_page
+from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table
@@ -195,7 +196,7 @@ display(
 spoken = judged.spoken()
 write_table(spoken, results / "table4_languages.csv")
 stays = readouts.left_language(spoken, names)
-display(table_pages.spoken_figure(spoken, names), Markdown(stays))
+display(table_pages.spoken_figure(spoken, names), prose(stays))
 
 # %% [markdown]
 # ## The counterpart: sets found on the chat model

@@ -17,6 +17,7 @@ from crane_lab.audit.grim import seeds_coincidence
 from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN
 from crane_lab.audit.tables import Published
 from crane_lab.show import figures
+from crane_lab.show.foreign import prose
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
 
@@ -51,7 +52,7 @@ def recomputed_figure(checked: pd.DataFrame) -> HTML:
 def recomputed_in_words(checked: pd.DataFrame) -> Markdown:
     """How many printed values follow from their rows."""
     right = int((checked["verdict"] != "disagrees").sum())
-    return Markdown(
+    return prose(
         f"**{right} of {len(checked)}** printed values follow from their rows. Those that do not:"
     )
 
@@ -110,7 +111,7 @@ def grim_in_words(
             "sets were used, and in full; and every row looks like *one* run, because means over "
             "several random masks would not all come out as whole counts."
         )
-    return Markdown(text)
+    return prose(text)
 
 
 def last_digits(exact: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
@@ -141,7 +142,7 @@ def last_digits(exact: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
             "Rounding some scores before the calculation and others not gives "
             f"{int(off['mixed'].sum())} of these {len(off)} values. Nothing hangs on it."
         )
-    return Markdown(text)
+    return prose(text)
 
 
 # --- Table 2's random rows ----------------------------------------------------------------------
@@ -187,7 +188,7 @@ def random_rows_in_words(reach: pd.DataFrame, tried: pd.DataFrame) -> Markdown:
             "by chance among so many. "
         )
     share = seeds_coincidence([2, 3], 9)
-    return Markdown(
+    return prose(
         text + "Averaging over seeds is no way out either: means over two or three unrelated runs "
         f"would look like single runs in all nine scores with a chance of {share[2]:.3f} or "
         f"{share[3]:.5f}. The values may belong to other runs than the scores beside them; the "
@@ -226,7 +227,7 @@ def definition_in_words(meets: pd.DataFrame) -> Markdown:
     own = meets[meets["method"] == "CRANE"]
     hardest = own["hardest"].value_counts()
     tables = meets["table"].nunique()
-    return Markdown(
+    return prose(
         "The definition is met by "
         + ", ".join(
             f"{counts.loc[m, 'relative']} of {total[m]} rows of {m} ({counts.loc[m, 'absolute']} "
@@ -287,7 +288,7 @@ def noise_in_words(noise: pd.DataFrame) -> Markdown:
     """Which of CRANE's drops elsewhere are certain, and how many of LAPE's changes."""
     certain, total = _collateral(noise)
     lape = noise.loc[noise["method"] == "LAPE", "verdict"]
-    return Markdown(
+    return prose(
         f"Of CRANE's drops in Table 1, {len(certain)} of {total} in languages that were *not* "
         "masked are certain to be real: "
         + each_row(
@@ -317,11 +318,11 @@ def chance_in_words(chance: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
     """Which accuracies cannot be told from guessing, and whether one is Table 1's best row."""
     at = chance[chance["verdict"] != "above"]
     if not len(at):
-        return Markdown(f"All {len(chance)} accuracies are above guessing.")
+        return prose(f"All {len(chance)} accuracies are above guessing.")
     first = checked[checked["table"] == "Table 1"]
     best = mask_name(max(first.to_dict("records"), key=lambda row: row["printed"]))
     is_best = best in map(mask_name, at.to_dict("records"))
-    return Markdown(
+    return prose(
         f"{len(at)} of {len(chance)} accuracies cannot be told from guessing: "
         + each_row(
             at,
@@ -357,7 +358,7 @@ def closeness_in_words(close: pd.DataFrame, table: Published) -> Markdown:
         OPEN: "which may or may not exceed noise",
         CANNOT: "which cannot exceed noise",
     }[one["vi"]["verdict"]]
-    return Markdown(
+    return prose(
         "On the benchmarks of the base model both masks take much the same from English "
         f"({_points(drops['en']['en'])} and {_points(drops['vi']['en'])} points) and from Chinese "
         f"({_points(drops['en']['zh'])} and {_points(drops['vi']['zh'])}). The "
@@ -374,7 +375,7 @@ def closeness_in_words(close: pd.DataFrame, table: Published) -> Markdown:
 def claims_in_words(claims: pd.DataFrame) -> Markdown:
     """How many claims hold, of `audit.claims_table`."""
     said = tally(claims)
-    return Markdown(
+    return prose(
         f"Of {len(claims)} claims **{said['holds']}** hold, **{said['does not']}** do not, and for "
         f"**{said['cannot tell']}** the tables cannot tell."
     )
@@ -397,7 +398,7 @@ def claims_by_verdict(claims: pd.DataFrame) -> Styler:
 def claim_criteria(claims: pd.DataFrame) -> Markdown:
     """The criterion of each claim, in the order of `claims_by_verdict`."""
     lines = each_row(_by_verdict(claims), lambda r: f"- *{r['claim']}* — {r['criterion']}", "\n")
-    return Markdown(f"By which criterion:\n\n{lines}")
+    return prose(f"By which criterion:\n\n{lines}")
 
 
 # --- in short ------------------------------------------------------------------------------------
@@ -415,7 +416,7 @@ def audit_in_short(
     possible, right = int(cells["possible"].sum()), int((checked["verdict"] != "disagrees").sum())
     said, met, tables = tally(claims), _met_by_language(meets), meets["table"].nunique()
     certain, total = _collateral(noise)
-    return Markdown(
+    return prose(
         f"- {possible} of {len(cells)} scores are possible means of the sets they are said to come "
         f"from, and {right} of {len(checked)} LangSpec-F1 follow from them. "
         f"{len(checked) - right} do not, and {len(beyond_reach(reach))} of these cannot be "

@@ -15,6 +15,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study import choices, summaries
 
 #: Title of a panel -> the column of `sweep`, and where the same of random neurons stands.
@@ -66,16 +67,18 @@ def origin(
         )
     else:
         found = zip(again["n_neurons"], again["language"], strict=True)
+        sizes = ", ".join(f"{n} ({as_markdown(x)})" for n, x in found)
         message = (
-            f"Computed again on this machine: {', '.join(f'{n} ({x})' for n, x in found)} "
-            f"neurons from {summaries.FEW} windows; equal to the shipped sets for "
+            f"Computed again on this machine: {sizes} neurons from {summaries.FEW} "
+            "windows; equal to the shipped sets for "
             f"{int(again['equal'].sum())} of {len(again)} languages."
         )
     made = made_with["settings"]
-    return Markdown(
+    return prose(
         f"{message}\n\nThe sweep: {len(sweep[['choice', 'value']].drop_duplicates())} readings "
-        f"of {sweep['choice'].nunique()} choices, for {', '.join(made['languages'])}; default "
-        f"{made['n_samples']:,} windows of {made['window']} tokens, {made['n_perplexity']} "
+        f"of {sweep['choice'].nunique()} choices, for "
+        f"{as_markdown(', '.join(made['languages']))}; default {made['n_samples']:,} windows of "
+        f"{made['window']} tokens, {made['n_perplexity']} "
         "held-out windows per language, "
         f"{'all' if made['task_limit'] is None else made['task_limit']} items per task."
     )
@@ -157,7 +160,7 @@ def what_matters(sweep: pd.DataFrame) -> Markdown:
         choices.departures(sweep, measure)["choice"][:3]
         for measure in ("langspec_f1_above", "selectivity")
     )
-    return Markdown(
+    return prose(
         f"By the rule the three that matter most are {firsts}.\n\n"
         f"- By the mean departure: {choices_listed(by_mean)}.\n"
         f"- Above random masks of the same size: {choices_listed(above)}.\n"
@@ -208,7 +211,7 @@ def choice(sweep: pd.DataFrame, name: str) -> tuple[HTML, Markdown]:
         read_out_panels(own, "shown"), zero=SIGNED, reference_label=RANDOM, title=label.capitalize()
     )
     alt = f"Four measures under each value of {label}. {told}"
-    return figures.show(figure, alt), Markdown(choice_in_words(sweep, name))
+    return figures.show(figure, alt), prose(choice_in_words(sweep, name))
 
 
 def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
@@ -238,7 +241,9 @@ def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
 
 
 def _cases(rows: pd.DataFrame) -> str:
-    return ", ".join(f"{r['value']} ({r['mask_language']})" for r in rows.to_dict("records"))
+    return ", ".join(
+        as_markdown(f"{r['value']} ({r['mask_language']})") for r in rows.to_dict("records")
+    )
 
 
 def under_rules(rankings: Mapping[str, pd.Series]) -> tuple[Styler, Markdown]:
@@ -261,7 +266,7 @@ def under_rules(rankings: Mapping[str, pd.Series]) -> tuple[Styler, Markdown]:
     )
     first, *others = firsts.values()
     survive = [c for c in first if all(c in best for best in others)]
-    return table, Markdown(
+    return table, prose(
         f"Among the first three under all {len(firsts)} rules: {choices_listed(survive)}."
     )
 
@@ -303,4 +308,4 @@ def choices_conclusions(
         f"correlation of {mean['spearman']:.2f} and select sets with a Jaccard index of "
         f"{mean['jaccard']:.2f}. A set found once is one draw.",
     ]
-    return Markdown("\n".join(f"- {line}" for line in lines))
+    return prose("\n".join(f"- {line}" for line in lines))

@@ -14,6 +14,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study import criteria, summaries
 
 RANDOM, SINGLE, GREEDY = "random order", "single effects", "greedy search"
@@ -100,7 +101,7 @@ def correlations_in_words(agreed: pd.DataFrame, reference: str, value: str = "ze
         verdict = "clearly below a random order."
     else:
         verdict = "not to be told from a random order: a null result."
-    return Markdown(
+    return prose(
         f"CRANE's default score correlates with selectivity at {said(crane)} (mean over "
         f"languages), which is {verdict} {int((overall['low'] > 0).sum())} of {len(overall)} "
         "criteria are clearly above a random order; "
@@ -237,12 +238,17 @@ def damage_in_words(
     hits = summaries.clear_hits(damaged, scores, budget)
     ahead = summaries.ahead_of_greedy(damaged, budget)
     mean = summaries.mean_damage(damaged, budget)
-    clear = [f"{name} ({', '.join(names[x] for x in own)})" for name, own in hits.items() if own]
+    clear = [
+        as_markdown(f"{name} ({', '.join(names[x] for x in own)})")
+        for name, own in hits.items()
+        if own
+    ]
+    own = as_markdown(", ".join(names[x] for x in hits[reference]))
     text = (
         f"At {budget} neurons, criteria whose sets hit their own language more than any other by "
         "more than two standard errors, and more than every random set does: "
         f"{'; '.join(clear) or 'none. A null result'}. CRANE's default score: "
-        f"{', '.join(names[x] for x in hits[reference]) or 'for no language'}. Its mean over "
+        f"{own or 'for no language'}. Its mean over "
         f"languages is {mean[reference]:+.3f}, that of the order by single effects "
         f"{mean[SINGLE]:+.3f}"
     )
@@ -250,14 +256,16 @@ def damage_in_words(
         text += f", of the greedy search {mean[GREEDY]:+.3f}"
     text += f", of random orders {mean[RANDOM]:+.3f}."
     if ahead:
-        beaten = "; ".join(f"{names[x]} ({', '.join(own)})" for x, own in ahead.items())
+        beaten = "; ".join(
+            as_markdown(f"{names[x]} ({', '.join(own)})") for x, own in ahead.items()
+        )
         text += (
             f" The greedy search is no ceiling: at this size it is beaten in {beaten}. It takes "
             "many neurons at a time, and judges them on few texts."
         )
     elif GREEDY in mean:
         text += " No criterion beats the greedy search."
-    return Markdown(text)
+    return prose(text)
 
 
 def additivity_figure(ratios: pd.DataFrame) -> HTML:
@@ -298,7 +306,7 @@ def additivity_in_words(ratios: pd.DataFrame, added: pd.DataFrame) -> Markdown:
     told = ", ".join(
         f"{kind} {row['median']:.2f} ({row['budget']:.0f} neurons)" for kind, row in last.iterrows()
     )
-    return Markdown(
+    return prose(
         f"The median ratio at the largest budget: {told}. {verdict}. The rank correlation between "
         f"sums and effects over the {len(enough)} sets whose sum is above five millinats is "
         f"{rho:.2f}."
@@ -327,7 +335,7 @@ def criteria_conclusions(
     lines = [
         "Selective neurons, by single ablation: "
         + ", ".join(
-            f"{names[r['language']]} {r['n']} ({r['share']:.0%})"
+            f"{as_markdown(names[r['language']])} {r['n']} ({r['share']:.0%})"
             for r in selective.to_dict("records")
         )
         + ".",
@@ -339,4 +347,4 @@ def criteria_conclusions(
         f"{by_damage[0]}; CRANE's default score is number {by_damage.index(reference) + 1} of "
         f"{len(by_damage)}, random order included.",
     ]
-    return Markdown("\n".join(f"- {line}" for line in lines))
+    return prose("\n".join(f"- {line}" for line in lines))

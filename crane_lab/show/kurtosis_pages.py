@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_code, as_markdown, prose
 from crane_lab.study.scores import Picked, SecondLook, regions
 from crane_lab.texts.corpora import COUNTED
 
@@ -155,7 +156,7 @@ def real_neurons(look: SecondLook, picked: Picked) -> list[HTML | Markdown]:
         which = language, LARGEST
         if which not in picked:
             shown.append(
-                Markdown(f"*No neuron is selected for `{language}`, so there is none to show.*")
+                prose(f"*No neuron is selected for {as_code(language)}, so there is none to show.*")
             )
             continue
         layer, neuron = picked[which]
@@ -165,7 +166,7 @@ def real_neurons(look: SecondLook, picked: Picked) -> list[HTML | Markdown]:
         )
         n = len(look.values[language][which])
         shown += [
-            Markdown(f"**Selected for `{language}`: layer {layer}, neuron {neuron}**"),
+            prose(f"**Selected for {as_code(language)}: layer {layer}, neuron {neuron}**"),
             figures.show(
                 figures.fig2_intuition(samples, language),
                 alt=(
@@ -277,11 +278,11 @@ def magnitude_words(together: pd.DataFrame) -> Markdown:
     """How many neurons both top tenths share, against chance."""
     how = {"more": "more than", "fewer": "fewer than", "open": "not far from"}
     lines = [
-        f"`{row['language']}` {row['shared']} of {row['tenth']}, {how[row['against']]} the "
+        f"{as_code(row['language'])} {row['shared']} of {row['tenth']}, {how[row['against']]} the "
         f"{row['chance']:.0f} of chance"
         for row in together.to_dict("records")
     ]
-    return Markdown(
+    return prose(
         "Of the neurons in the top tenth by mean |relevance|, in the top tenth by kurtosis too "
         "are: " + "; ".join(lines) + "."
     )
@@ -329,7 +330,7 @@ def agreement_words(agreement: pd.DataFrame) -> Markdown:
             "So two languages agree about as well as two halves of one: on this measure, kurtosis "
             "says little about language."
         )
-    return Markdown(
+    return prose(
         f"Two halves of one language agree to {same:+.2f} on average (over the splits this moves "
         f"by {spread:.2f} at most), halves of two different languages to {different:+.2f}. "
         + verdict
@@ -376,7 +377,7 @@ def target_against_rest(
         masks, _ = regions(normalised, x, threshold)
         selected = masks["target only (selected)"]
         shown += [
-            Markdown(f"**Target language `{x}`**"),
+            prose(f"**Target language {as_code(x)}**"),
             figures.show(
                 figures.fig3_contrast(normalised, x, threshold),
                 alt=(
@@ -445,7 +446,7 @@ def null_words(found: pd.DataFrame) -> Markdown:
         verdict = "hardly more. Its size, then, is no evidence of language-related structure."
     else:
         verdict = "too few to compare."
-    return Markdown(
+    return prose(
         f"Real languages fill the region with {real:.0f} neurons per target, parts of one language "
         f"with {pretended:.0f}: {verdict}"
     )
@@ -475,7 +476,7 @@ def what_kurtosis_shows(
     real, pretended = real_and_pretended(null)
     gained = (again["both"] / again["chance"]).mean()
     rho = _listed(together["rho"], together["language"])
-    return Markdown(
+    return prose(
         "- They show how *unevenly* a neuron's relevance is spread over texts: the medians are "
         f"{summary['median'].min():.1f} to {summary['median'].max():.1f}, where a bell curve has "
         "3. They do not show how much a neuron contributes: the rank correlation with mean "
@@ -492,4 +493,5 @@ def what_kurtosis_shows(
 
 
 def _listed(values: Sequence[float] | pd.Series, names: Sequence[str] | pd.Series) -> str:
-    return ", ".join(f"{v:+.2f} ({name})" for v, name in zip(values, names, strict=True))
+    told = zip(values, names, strict=True)
+    return ", ".join(f"{v:+.2f} ({as_markdown(name)})" for v, name in told)

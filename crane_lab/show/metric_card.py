@@ -16,6 +16,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN, NoiseBounds
 from crane_lab.audit.tables import Published
 from crane_lab.show import figures
+from crane_lab.show.foreign import prose
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
 
@@ -46,7 +47,7 @@ def ranked_by(variants: pd.DataFrame) -> Markdown:
     """With which of its two parts LangSpec-F1 goes, over the published rows."""
     active = variants[variants["paper"] > 0]
     rank = active[["paper", "recall", "precision"]].corr(method="spearman")["paper"]
-    return Markdown(
+    return prose(
         f"Over the {len(active)} published rows above zero, LangSpec-F1 has a rank correlation of "
         f"{rank['recall']:.2f} with recall and of {rank['precision']:.2f} with precision."
     )
@@ -81,7 +82,7 @@ def null_in_words(
     few = nulls[(nulls["items"] == items) & (nulls["changed"] == changed)].iloc[0]
     rows = variants[variants["table"].isin(_BENCHMARKS)]
     below = rows[(rows["paper"] > 0) & (rows["paper"] < few["p95"])]
-    return Markdown(
+    return prose(
         f"With {items:,} questions and {changed:.0%} of the answers flipped by chance, a mask "
         f"without any effect has a LangSpec-F1 of {few['mean']:.3f} on average, and one in twenty "
         f"has more than {few['p95']:.3f}. Of the published benchmark rows above zero, {len(below)} "
@@ -134,7 +135,7 @@ def even_damage_in_words(paper: Lines, floored: Lines, checked: pd.DataFrame) ->
     ends = {x: values[-1] for x, values in paper.items()}
     highest = max(ends, key=ends.__getitem__)
     top = checked.loc[checked["table"] == "Table 1", "printed"].max()
-    return Markdown(
+    return prose(
         f"Taking everything from everyone scores {ends[highest]:.3f} as a mask for "
         f"{NAMES[highest]}: "
         + (
@@ -161,7 +162,7 @@ def yardstick(shares: ArrayLike, paper: Lines, variants: pd.DataFrame) -> Markdo
         reached = f"a mask that takes {needed:.0%} from every language"
         never = "no such mask reaches it"
         told.append(f"{NAMES[x]} {value:.3f}: {never if value > paper[x][-1] else reached}")
-    return Markdown(f"CRANE's rows of Table 1. {'; '.join(told)}.")
+    return prose(f"CRANE's rows of Table 1. {'; '.join(told)}.")
 
 
 def variants_table(variants: pd.DataFrame) -> Styler:
@@ -178,7 +179,7 @@ def leaders_in_words(leading: pd.DataFrame) -> Markdown:
     readings = list(READINGS)
     changed = leading[leading[readings].nunique(axis=1) > 1]
     crane = (leading[readings] == "CRANE").sum()
-    return Markdown(
+    return prose(
         f"CRANE leads in {crane['paper']} of {len(leading)} settings as in the paper, and in "
         + ", ".join(f"{crane[c]} ({c})" for c in readings[1:])
         + " by the others. "
@@ -219,7 +220,7 @@ def chinese_in_words(intervals: pd.DataFrame, apart: NoiseBounds, items: int) ->
         OPEN: "that CRANE takes less from Chinese than a random mask may or may not be noise.",
         CANNOT: "the two cannot be told apart.",
     }[apart.verdict]
-    return Markdown(
+    return prose(
         f"For Chinese, where random masks beat CRANE ({zh['Random']:.3f} against "
         f"{zh['CRANE']:.3f}), the intervals of the two overlap or nearly so under the "
         "first pairing and widely under the second. On C-Eval itself "

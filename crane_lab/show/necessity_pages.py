@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from crane_core.selection import NeuronSet, margins
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study import summaries
 from crane_lab.study.necessity import Necessity
 
@@ -24,7 +25,7 @@ def measured(
     """How many neurons were ablated, to what, on how much text, and when."""
     n_neurons = next(iter(necessity.set_to.values())).numel()
     n = necessity.n_texts
-    return Markdown(
+    return prose(
         f"{n_neurons:,} neurons, each set to "
         + " and to ".join(VALUES.get(value, value) for value in necessity.values)
         + f", in {len(names)} languages with {n} texts of {window} tokens "
@@ -125,9 +126,9 @@ def zero_against_mean_in_words(necessity: Necessity, names: Mapping[str, str]) -
     found = summaries.zero_against_mean(necessity)
     if not found:
         values = ", ".join(VALUES.get(value, value) for value in necessity.values)
-        return Markdown(f"Neurons were set to {values} only, so there is nothing to compare.")
-    return Markdown(
+        return prose(f"Neurons were set to {values} only, so there is nothing to compare.")
+    return prose(
         "Zero against mean: the rank correlation of the two selectivities is "
-        + ", ".join(f"{names[x]} {rho:.2f}" for x, rho in found.items())
+        + ", ".join(f"{as_markdown(names[x])} {rho:.2f}" for x, rho in found.items())
         + "."
     )

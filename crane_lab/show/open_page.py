@@ -6,11 +6,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_core.metrics import mean_interval
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, marked_up, markup, prose, verbatim
 from crane_lab.testbed.rubric import SUBSCORES
 
 
@@ -31,9 +32,7 @@ def questions_table(asked: pd.DataFrame) -> Styler:
 
 def framed(prompt: str) -> Markdown:
     """What the model reads, as it stands."""
-    return Markdown(
-        f"What the model reads, with the token that begins every text:\n\n```text\n{prompt}\n```"
-    )
+    return verbatim(prompt, "What the model reads, with the token that begins every text:")
 
 
 # --- the judge ----------------------------------------------------------------------------------
@@ -41,7 +40,7 @@ def framed(prompt: str) -> Markdown:
 
 def taken_apart(
     answer: Mapping[Any, Any], explained: Sequence[Mapping[str, Any]]
-) -> tuple[Markdown, Styler, Markdown]:
+) -> tuple[HTML, Styler, Markdown]:
     """One answer with its grade: question and answer, sentence by sentence, part by part.
 
     `explained` is what `Rubric.explain` says of it.
@@ -50,9 +49,15 @@ def taken_apart(
     parts["true"] = parts["true"].map({True: "true", False: "false"}).fillna("nothing stated")
     scored = ", ".join(f"{_part(name)} {answer[name]:.2f}" for name in SUBSCORES)
     return (
-        Markdown(f"**{answer['question']}** “{answer['text']}”"),
+        marked_up(
+            markup(
+                "<p><b>{question}</b> “{answer}”</p>",
+                question=answer["question"],
+                answer=answer["text"],
+            )
+        ),
         figures.table(parts[["sentence", "relation", "value", "true"]], "Sentence by sentence"),
-        Markdown(f"Its parts: {scored}. Its grade: {answer['score']:.2f}."),
+        prose(f"Its parts: {scored}. Its grade: {answer['score']:.2f}."),
     )
 
 
@@ -76,15 +81,15 @@ def graded_in_words(items: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
     told = unmasked[unmasked["in_language"].notna()]
     untold = [names[x] for x in unmasked["language"].unique() if x not in set(told["language"])]
     thoughts = int((items["finish"] == "thinking").sum())
-    return Markdown(
+    return prose(
         f"{len(items):,} answers were graded; {int(items['score'].isna().sum())} got no grade that "
         "could be read. Without a mask "
         + ", ".join(
-            f"{int((own['in_language'] == 0).sum())} of {len(own)} in {names[str(x)]}"
+            f"{int((own['in_language'] == 0).sum())} of {len(own)} in {as_markdown(names[str(x)])}"
             for x, own in told.groupby("language", sort=False)
         )
         + " came in another language."
-        + (f" For {', '.join(untold)} this cannot be told." if untold else "")
+        + (f" For {as_markdown(', '.join(untold))} this cannot be told." if untold else "")
         + (
             f" {thoughts} ended within the model's thoughts and count as empty answers."
             if thoughts

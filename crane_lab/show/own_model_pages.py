@@ -10,11 +10,12 @@ from pandas.io.formats.style import Styler
 
 from crane_core.selection import NeuronSet
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_code, prose
 
 
 def families(names: Iterable[str]) -> Markdown:
     """The families of models that can be run."""
-    return Markdown(f"Families: {', '.join(f'`{name}`' for name in sorted(names))}.")
+    return prose(f"Families: {', '.join(map(as_code, sorted(names)))}.")
 
 
 def hours(table: pd.DataFrame, model: str, memory: Mapping[str, float]) -> Styler:
@@ -39,7 +40,7 @@ def exported(
     code, and the masked model, and between it and the untouched one. The `first` neurons are named.
     """
     from_masked, from_untouched = differences
-    return Markdown(
+    return prose(
         f"{len(neurons)} neurons, the first {[list(pair) for pair in list(neurons)[:first]]} "
         "(layer, neuron). Through JSON and LAPE's format and back: "
         f"{'equal' if all(found == neurons for found in back) else 'not equal'}. The checkpoint, "

@@ -6,7 +6,7 @@ null results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,12 +134,6 @@ def largest_published(published: pd.DataFrame, names: Mapping[str, str]) -> str:
         (most if own > best else least).append(text)
     text = f"In the published table CRANE's is the largest for {', '.join(most) or 'no language'}"
     return text + (f", and another's for {', '.join(least)}." if least else ".")
-
-
-def folded(lines: Iterable[str], title: str) -> str:
-    """A list (Markdown) that opens when its title is clicked."""
-    items = "\n".join(f"- {line}" for line in lines)
-    return f"<details><summary>{title}</summary>\n\n{items}\n\n</details>"
 
 
 def drops_in_words(table: pd.DataFrame, languages: Sequence[str], digits: int = 3) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.relevance import LOSSLESS, QUANTILES, Explained, by_layer, covered
 
 # --- by hand --------------------------------------------------------------------------------------
@@ -104,11 +105,11 @@ def steps_words(steps: pd.DataFrame) -> Markdown:
     )
     text = f"Conserving to rounding: {'; '.join(lossless) or 'none'}. "
     if not lossy:
-        return Markdown(text + "No step of this model loses relevance on these texts.")
+        return prose(text + "No step of this model loses relevance on these texts.")
     text += f"Not conserving: {'; '.join(lossy)}."
     if all("softmax" in x or "attention" in x or "whole" in x for x in lossy):
         text += " Everything on the second list has a softmax inside."
-    return Markdown(text)
+    return prose(text)
 
 
 def stream_figure(shares: Mapping[str, Tensor]) -> HTML:
@@ -149,9 +150,12 @@ def ratio_words(ratio: pd.DataFrame) -> Markdown:
     """What is left of the output at the input, under AttnLRP's rules."""
     own = ratio[ratio["rules"] == "attnlrp"]
     both_sides = ((own["5 %"] < 1) & (own["95 %"] > 1)).all()
-    return Markdown(
+    return prose(
         "Under AttnLRP the input's relevance is, in the median window, "
-        + ", ".join(f"{row['median']:.2f} ({row['language']})" for row in own.to_dict("records"))
+        + ", ".join(
+            f"{row['median']:.2f} ({as_markdown(row['language'])})"
+            for row in own.to_dict("records")
+        )
         + " of the output. "
         + (
             "The middle 90 % lie on both sides of 1: relevance is lost in some windows and created "
@@ -193,7 +197,7 @@ def heatmap(
             figures.token_heatmap(texts, width=6.6),
             alt=f"{what} with tokens coloured by relevance. Strongest: {words}.",
         ),
-        Markdown(f"Strongest tokens, in logits: {words}."),
+        prose(f"Strongest tokens, in logits: {as_markdown(words)}."),
     ]
 
 
@@ -277,7 +281,7 @@ def sites_table(kurtosis: Mapping[str, Tensor], n: int, language: str) -> Styler
 
 def sites_words(apart: float) -> Markdown:
     """Whether gate and up outputs have half the intermediate unit's relevance each."""
-    return Markdown(
+    return prose(
         "Relevance of gate and up outputs differs from half the intermediate unit's by at most "
         f"{apart:.1e} of the largest value"
         + (
@@ -312,7 +316,7 @@ def rules_words(rules: pd.DataFrame, agreement: Mapping[str, Tensor]) -> Markdow
     medians = [m for found in agreement.values() for m in found.nanmedian(0).values.tolist()]
     ranks = rules[_rank_columns(rules)].to_numpy(dtype=float)
     low, high = ranks.min(), ranks.max()
-    return Markdown(
+    return prose(
         f"The layers' median correlations of relevance go from {min(medians):.2f} to "
         f"{max(medians):.2f}, the rank correlations of kurtosis from {low:.2f} to {high:.2f}. "
         + (
@@ -342,7 +346,7 @@ def objectives_table(found: pd.DataFrame, n_neurons: int, language: str) -> Styl
 def objectives_words(found: pd.DataFrame) -> Markdown:
     """Whether the objective decides which neurons look important."""
     others: list[dict[Any, Any]] = found[found["objective"] != "next_token"].to_dict("records")
-    return Markdown(
+    return prose(
         "With the default's, relevance correlates at "
         + " and ".join(f"{row['correlation']:.2f} (`{row['objective']}`)" for row in others)
         + " over this window's neurons. "
@@ -370,7 +374,7 @@ def removal_words(removal: pd.DataFrame) -> Markdown:
     """How relevance and what is lost under a mask go together."""
     share, lost = removal["relevance"], removal["lost when masked"]
     signs = int((np.sign(share) == np.sign(lost)).sum())
-    return Markdown(
+    return prose(
         f"Correlation over these neurons {np.corrcoef(share, lost)[0, 1]:.2f}; the sign agrees for "
         f"{signs} of {len(removal)}. Relevance hands out the output as it is, with all other "
         "neurons at work. Removal asks what the *rest* does without the neuron: norms rescale, "

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from crane_core.selection import NeuronSet
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_code, as_markdown, prose
 from crane_lab.study.effects import Continued
 from crane_lab.study.sharing import in_several, overlap_row
 
@@ -95,13 +96,13 @@ def projections_words(projections: Sets, sets: Sets) -> Markdown:
         for site in ("gate", "up")
     ]
     if all(same):
-        return Markdown(
+        return prose(
             "The gate and up outputs selected are exactly the intermediate neurons selected above. "
             "That is no coincidence: AttnLRP gives each of the two factors half of the relevance "
             "of their product, at every token, and kurtosis does not see a factor of one half. So "
             "with these rules the two sites differ in the outputs of `down_proj` alone."
         )
-    return Markdown(
+    return prose(
         f"In {sum(same)} of {len(same)} cases the gate or up outputs selected are exactly the "
         "intermediate neurons selected above. Without a budget they always would be: AttnLRP gives "
         "each of the two factors half of the relevance of their product, and kurtosis does not see "
@@ -154,7 +155,7 @@ def shared_words(sets: Sets) -> Markdown:
     """Which languages share more or fewer neurons than chance would give."""
     found: dict[str, list[str]] = {"more": [], "fewer": [], "open": []}
     for (a, b), row in _pairs(sets).items():
-        found[row["against"]].append(f"{a} and {b}")
+        found[row["against"]].append(as_markdown(f"{a} and {b}"))
     text = (
         f"More than chance would give (p < 0.01) is shared by {', '.join(found['more'])}. "
         if found["more"]
@@ -162,7 +163,7 @@ def shared_words(sets: Sets) -> Markdown:
     )
     if found["fewer"]:
         text += f"Less than chance (p < 0.01): {', '.join(found['fewer'])}."
-    return Markdown(text)
+    return prose(text)
 
 
 def lape_table(lape: Mapping[str, Sets], crane: Sets, rule: str) -> Styler:
@@ -194,21 +195,22 @@ def lape_words(matched: Sets, crane: Sets) -> Markdown:
     text = (
         "At equal budgets the two methods share "
         + ", ".join(
-            f"{row['shared']} of {len(crane[x])} neurons for `{x}` (chance: {row['chance']:.0f})"
+            f"{row['shared']} of {len(crane[x])} neurons for {as_code(x)} "
+            f"(chance: {row['chance']:.0f})"
             for x, row in rows.items()
         )
         + ". "
     )
     if more:
-        text += f"That is more than chance for {', '.join(more)} (p < 0.01). "
+        text += f"That is more than chance for {as_markdown(', '.join(more))} (p < 0.01). "
     if fewer:
-        text += f"That is less than chance for {', '.join(fewer)} (p < 0.01). "
+        text += f"That is less than chance for {as_markdown(', '.join(fewer))} (p < 0.01). "
     if not more and any(len(neurons) for neurons in crane.values()):
         text += (
             "Firing unevenly over languages and having heavy-tailed relevance are different "
             "things on this model."
         )
-    return Markdown(text)
+    return prose(text)
 
 
 # --- one sentence under masks ---------------------------------------------------------------------
@@ -335,21 +337,21 @@ def effects_words(judged: pd.DataFrame) -> Markdown:
     }
     lines = []
     for row in judged.to_dict("records"):
-        x = row["mask_language"]
+        x, name = row["mask_language"], as_code(row["mask_language"])
         if not row["n_neurons"]:
-            lines.append(f"- `{x}`: the set is empty, so there is nothing to mask.")
+            lines.append(f"- {name}: the set is empty, so there is nothing to mask.")
             continue
         lines.append(
-            f"- Masking the {row['n_neurons']} neurons of `{x}` changes the loss on `{x}` by "
+            f"- Masking the {row['n_neurons']} neurons of {name} changes the loss on {name} by "
             f"{row['change']:+.3f} (random: {row['random_low']:+.3f} to {row['random_high']:+.3f})"
             f", {against[row['against']]}. "
             + (
                 "No other language is hurt more."
                 if row["most"] == x
-                else f"`{row['most']}` is hurt more ({row['most_change']:+.3f})."
+                else f"{as_code(row['most'])} is hurt more ({row['most_change']:+.3f})."
             )
         )
-    return Markdown("\n".join(lines))
+    return prose("\n".join(lines))
 
 
 def down_table(
@@ -373,7 +375,9 @@ def what_masks_show(judged: pd.DataFrame, n_random: int) -> Markdown:
     hit = own.loc[own["most"] == own["mask_language"], "mask_language"].tolist()
 
     def counted(languages: Sequence[str]) -> str:
-        return f"{len(languages)}" + (f" ({', '.join(languages)})" if languages else "")
+        return f"{len(languages)}" + (
+            f" ({as_markdown(', '.join(languages))})" if languages else ""
+        )
 
     if not len(own):
         verdict = "There was nothing to mask."
@@ -386,7 +390,7 @@ def what_masks_show(judged: pd.DataFrame, n_random: int) -> Markdown:
             "On this model, by this read-out, kurtosis does not reliably select neurons that "
             "their languages need."
         )
-    return Markdown(
+    return prose(
         f"- Number of masks, of {len(own)}, that raise the loss of their own language by more than "
         f"every one of {n_random} random masks of the same size: {counted(more)}. That hurt their "
         f"own language most: {counted(hit)}. {verdict}"

@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 from crane_core.concentration import STATISTICS
 from crane_lab.show import figures
 from crane_lab.show.choices_pages import RANDOM, SIGNED, read_out_panels
+from crane_lab.show.foreign import prose
 from crane_lab.study import summaries
 
 #: Name of a statistic -> what it is called on a page.
@@ -148,7 +149,7 @@ def scored_in_words(found: pd.DataFrame, table: pd.DataFrame) -> Markdown:
             for _, own in table.groupby("mask_language")
         ]
     )
-    return Markdown(
+    return prose(
         "Masks that clearly hurt their own language most in every language: "
         f"{every or 'of no statistic'}. Kurtosis {' and '.join(places)}. Over all these masks the "
         f"rank correlation of LangSpec-F1 with selectivity is {seen:+.2f} (mean over languages). "
@@ -229,7 +230,7 @@ def two_halves_in_words(halves: pd.DataFrame) -> Markdown:
         return f"{at.loc[first, measure]:.2f} to {at.loc[last, measure]:.2f}"
 
     stable = at.index[at["jaccard"] >= 0.5]
-    return Markdown(
+    return prose(
         f"From {first:,} to {last:,} windows per half the rank correlation of kurtosis goes from "
         f"{growth('spearman')} (mean over languages and layers), and between *different* languages "
         f"from {growth('spearman, other language')}. The Jaccard index of the selected sets goes "

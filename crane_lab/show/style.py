@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import base64
 import functools
-import html
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from cycler import cycler
 from IPython.display import HTML
@@ -29,6 +29,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from crane_lab.show.foreign import as_attribute, as_label, marked_up, markup
 from crane_lab.texts.languages import NAMES
 
 PAPER = "#fbfaf7"  # opaque, so that a figure reads the same on a light and on a dark page
@@ -96,6 +97,7 @@ def style() -> dict[Any, Any]:
         "axes.edgecolor": QUIET, "grid.color": PALE, "grid.linewidth": 0.6, "axes.linewidth": 0.8,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
         "axes.prop_cycle": cycler(color=SERIES), "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # labels may hold anything, also what reads as mathematics
         "font.family": ["DejaVu Sans", font_manager.FontProperties(fname=str(font)).get_name()],
         "font.size": 9, "figure.titlesize": 10, "figure.labelsize": 9, "lines.linewidth": 1.6,
         "xtick.major.size": 3.5, "ytick.major.size": 3.5, "figure.dpi": 100,
@@ -104,16 +106,45 @@ def style() -> dict[Any, Any]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the common style; ticks take theirs when first laid out, so that is done here."""
+    """Draw in the common style; ticks take theirs when first laid out, so that is done here.
+
+    Whatever text the function is given is one that a figure can show (`_drawable`).
+    """
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with mpl.rc_context(style()):
-            figure = draw(*args, **kwargs)
+            given: Any = [_drawable(value) for value in args]
+            named: Any = {name: _drawable(value) for name, value in kwargs.items()}
+            figure = draw(*given, **named)
             figure.draw_without_rendering()
         return figure
 
     return wrapper
+
+
+def _drawable(value: Any) -> Any:
+    """A text as `as_label` has it, with a box for what no font of ours draws; so within others."""
+    if isinstance(value, str):
+        drawn = _drawn_characters()
+        return "".join(c if c in drawn else "□" for c in as_label(value))
+    if isinstance(value, Mapping):
+        return {_drawable(key): _drawable(entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_drawable(entry) for entry in value)
+    if isinstance(value, pd.DataFrame):
+        texts = value.select_dtypes(["object", "string"]).columns
+        value = value.assign(**{str(name): value[name].map(_drawable) for name in texts})
+        return value.rename(index=_drawable, columns=_drawable)
+    return value
+
+
+@functools.cache
+def _drawn_characters() -> frozenset[str]:
+    """What the fonts of `style` have a shape for, and the break between lines."""
+    files = [font_manager.findfont(family) for family in style()["font.family"]]
+    codes = {code for file in files for code in font_manager.get_font(file).get_charmap()}
+    return frozenset(map(chr, codes)) | {"\n"}
 
 
 def png(figure: Figure) -> bytes:
@@ -138,10 +169,16 @@ def show(figure: Figure, alt: str) -> HTML:
         raise ValueError("a figure needs an alternative text: say what it shows")
     data = base64.b64encode(png(figure)).decode()
     width = round(figure.get_figwidth() * 100)
-    return HTML(
-        f'<div style="overflow-x:auto"><img src="data:image/png;base64,{data}" '
-        f'alt="{html.escape(alt)}" style="width:{width}px;max-width:100%;'
-        f'min-width:{min(width, LEAST)}px;height:auto"></div>'
+    return marked_up(
+        markup(
+            '<div style="overflow-x:auto"><img src="data:image/png;base64,{data}" '
+            'alt="{alt}" style="width:{width}px;max-width:100%;'
+            'min-width:{least}px;height:auto"></div>',
+            data=as_attribute(data),
+            alt=as_attribute(alt),
+            width=width,
+            least=min(width, LEAST),
+        )
     )
 
 

@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.stages.comparisons import CATEGORIES, hit_most, leaves_language
 from crane_lab.stages.outcomes import Evaluated, Row
 
@@ -44,9 +45,9 @@ def sizes_in_words(interventions: Iterable[Row], names: Mapping[str, str]) -> Ma
     sizes: dict[str, list[str]] = {}
     for row in interventions:
         sizes.setdefault(row.method, []).append(f"{len(row.neurons):,}")
-    return Markdown(
+    return prose(
         f"LAPE as released masks {', '.join(sizes['LAPE'])} neurons "
-        f"({', '.join(names.values())}), CRANE {', '.join(sizes['CRANE'])}."
+        f"({as_markdown(', '.join(names.values()))}), CRANE {', '.join(sizes['CRANE'])}."
     )
 
 
@@ -54,7 +55,7 @@ def evaluations(evaluated: Mapping[str, Evaluated], n_perplexity: int) -> Markdo
     """How many evaluations, on what; `evaluated` by site."""
     masks = [len(found.rows) for found in evaluated.values()]
     tasks = evaluated["intermediate"].original[0]["task"]
-    return Markdown(
+    return prose(
         f"{sum(masks) + 1} evaluations: the unmasked model, {masks[0]} masks of intermediate "
         f"neurons and {masks[1]} of projections, each on {tasks.nunique()} tasks "
         f"({len(tasks):,} items) and on {n_perplexity} held-out windows per language."
@@ -67,9 +68,9 @@ def evaluations(evaluated: Mapping[str, Evaluated], n_perplexity: int) -> Markdo
 def random_in_words(seeds: pd.DataFrame) -> Markdown:
     """How many of the random masks have a positive LangSpec-F1; `seeds` as `Scored` makes it."""
     if not len(seeds):
-        return Markdown("This run has no random masks to compare with.")
+        return prose("This run has no random masks to compare with.")
     f1 = seeds["langspec_f1"]
-    return Markdown(
+    return prose(
         f"Of {len(f1)} random masks {int((f1 > 0).sum())} have a positive LangSpec-F1; the mean "
         f"is {f1.mean():.3f}, the largest {f1.max():.3f}."
     )
@@ -77,10 +78,10 @@ def random_in_words(seeds: pd.DataFrame) -> Markdown:
 
 def all_at_chance(floor: Mapping[str, float], names: Mapping[str, str]) -> Markdown:
     """What a mask that takes every language to chance would score (language -> LangSpec-F1)."""
-    return Markdown(
+    return prose(
         "Nor does a high value mean that a mask is specific. One that takes *every* language to "
         "chance, as unspecific as a mask can be, would score "
-        + ", ".join(f"{value:.3f} ({names[x]})" for x, value in floor.items())
+        + ", ".join(f"{value:.3f} ({as_markdown(names[x])})" for x, value in floor.items())
         + ": its precision is what the unmasked scores happen to give, and its recall is high."
     )
 
@@ -88,18 +89,19 @@ def all_at_chance(floor: Mapping[str, float], names: Mapping[str, str]) -> Markd
 def unequal_benchmarks(file: Path) -> Markdown:
     """What large random masks cost each task, from the testbed's gate (`gate.csv`)."""
     if not file.exists():
-        return Markdown("For these benchmarks, what random masks of one size cost is not known.")
+        return prose("For these benchmarks, what random masks of one size cost is not known.")
     curve = pd.read_csv(file).groupby(["task", "fraction"])["accuracy"].mean().unstack()
     lost = (curve[0.0] - curve[curve.columns[-1]]).sort_values()
     line = (
         f"Random masks of {curve.columns[-1]:.0%} of the neurons (from the testbed's gate) cost "
-        + ", ".join(f"{task} {100 * drop:.1f} points" for task, drop in lost.items())
+        + ", ".join(f"{as_markdown(task)} {100 * drop:.1f} points" for task, drop in lost.items())
         + ". "
     )
     if lost.iloc[0] < lost.iloc[-1] / 3:
+        least, most = as_markdown(lost.index[0]), as_markdown(lost.index[-1])
         line += (
-            f"A mask that did the same harm everywhere would seem to spare {lost.index[0]} beside "
-            f"{lost.index[-1]}, because the benchmarks differ and not because the languages do."
+            f"A mask that did the same harm everywhere would seem to spare {least} beside {most}, "
+            "because the benchmarks differ and not because the languages do."
         )
         if str(lost.index[0]).startswith("reading"):
             line += (
@@ -107,7 +109,7 @@ def unequal_benchmarks(file: Path) -> Markdown:
                 "attention, and only neurons of the MLPs are masked. Notebook 00 holds reading "
                 "against a mere copier.)"
             )
-    return Markdown(line)
+    return prose(line)
 
 
 def confound(
@@ -199,13 +201,13 @@ def losses_by_method(losses: pd.DataFrame, names: Mapping[str, str]) -> Markdown
     lines = [
         f"- {method}: "
         + ", ".join(
-            f"{names[x]} {said[v]}"
+            f"{as_markdown(names[x])} {said[v]}"
             for x, v in zip(own["mask_language"], own["verdict"], strict=True)
         )
         + "."
         for method, own in losses.groupby("method", sort=False)
     ]
-    return Markdown("Is it the masked language whose loss rises most?\n\n" + "\n".join(lines))
+    return prose("Is it the masked language whose loss rises most?\n\n" + "\n".join(lines))
 
 
 def losses_in_words(losses: pd.DataFrame, names: Mapping[str, str]) -> str:
@@ -262,25 +264,26 @@ def answers_in_words(shares: pd.DataFrame, names: Mapping[str, str]) -> Markdown
     }
     lines = []
     for x in names:
-        own, was = rows["CRANE", x, x], rows["Org", "", x]
+        own, was, name = rows["CRANE", x, x], rows["Org", "", x], as_markdown(names[x])
+        favourite = as_markdown(own["favourite"])
         leaves = leaves_language(own["other language"], was["other language"], own["n"])
         lines.append(
-            f"- CRANE, {names[x]}, {own['n']} answers in {names[x]}: the right option is named in "
+            f"- CRANE, {name}, {own['n']} answers in {name}: the right option is named in "
             f"{own['gold']:.0%} (unmasked {was['gold']:.0%}), a wrong one in "
             f"{own['wrong option']:.0%} ({was['wrong option']:.0%}), another language is used in "
             f"{own['other language']:.0%} ({was['other language']:.0%}). "
             + ("The mask makes it" if leaves else "There is no sign that the mask makes it")
-            + f" leave the language. Its most frequent answer, “{own['favourite']}”, makes up "
+            + f" leave the language. Its most frequent answer, “{favourite}”, makes up "
             f"{own['favourite_share']:.0%} (unmasked {was['favourite_share']:.0%})."
         )
-    return Markdown("\n".join(lines))
+    return prose("\n".join(lines))
 
 
 def changed_table(changed: Mapping[str, pd.DataFrame]) -> Styler | Markdown:
     """The first answers that change; `changed`: mask -> `comparisons.changed_answers`."""
     frame = pd.concat([found.assign(mask=mask) for mask, found in changed.items()])
     if not len(frame):
-        return Markdown("No free answer changes under CRANE's masks.")
+        return prose("No free answer changes under CRANE's masks.")
     frame.insert(0, "mask", frame.pop("mask"))
     return figures.table(
         frame.reset_index(drop=True),

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.readouts import (
     GRADE,
     PERCENT,
     Unit,
     drops_in_words,
-    folded,
     left_language,
     sentence,
     strip_in_words,
@@ -62,9 +62,9 @@ PRINTED = {
 BENCHMARKS = {"en": "MMLU (en)", "zh": "C-Eval (zh)", "vi": "Belebele (vi)"}
 
 
-def bullets(*lines: str) -> Markdown:
-    """Sentences as a list."""
-    return Markdown("\n".join(f"- {line}" for line in lines))
+def bullets(*lines: str, fold: str = "") -> Markdown:
+    """Sentences as a list; with a title, `fold`, one that opens when that is clicked."""
+    return prose("\n".join(f"- {line}" for line in lines), fold)
 
 
 def with_intervals(table: pd.DataFrame, languages: Iterable[str], places: int = 3) -> pd.DataFrame:
@@ -283,14 +283,14 @@ def mask_by_mask(
 ) -> Markdown:
     """A sentence for every row of `comparisons.verdicts`, behind a click or open."""
     lines = [sentence(row, names, unit) for row in verdicts.to_dict("records")]
-    return Markdown(folded(lines, "Mask by mask, with intervals")) if fold else bullets(*lines)
+    return bullets(*lines, fold="Mask by mask, with intervals" if fold else "")
 
 
 def by_method(verdicts: pd.DataFrame, intro: str = "") -> Markdown:
     """A sentence for every method but the random masks."""
     methods = [m for m in dict.fromkeys(verdicts["method"]) if m != "Random"]
     lines = "\n".join(f"- {summary(verdicts, method)}" for method in methods)
-    return Markdown(f"{intro}\n\n{lines}" if intro else lines)
+    return prose(f"{intro}\n\n{lines}" if intro else lines)
 
 
 def readings_table(read: Mapping[str, pd.DataFrame], caption: str) -> Styler:
@@ -305,8 +305,8 @@ def best_by_reading(read: Mapping[str, pd.DataFrame], names: Mapping[str, str]) 
     for (source, x), group in _sources(read).groupby(["source", "mask"], sort=False):
         own = group.set_index("method").drop(columns=["source", "mask"])
         if own.idxmax().nunique() > 1:
-            changed.append(f"{names.get(str(x), str(x))} ({source})")
-    return Markdown(
+            changed.append(as_markdown(f"{names.get(str(x), str(x))} ({source})"))
+    return prose(
         f"The best method changes for {', '.join(changed)}."
         if changed
         else "The best method is the same under all of them, for every language and source."

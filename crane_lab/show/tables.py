@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
+
+from crane_lab.show.foreign import as_html
 
 
 def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | None = None) -> Styler:
     """A table for a page: captioned, without its index, numbers written as `formats` says.
 
-    `formats` is what pandas' `Styler.format` takes; NaN becomes a dash. The same frame gives the
-    same HTML, which pandas by itself does not promise.
+    `formats` is what pandas' `Styler.format` takes; NaN becomes a dash. Texts in cells, heads and
+    the caption are shown as they stand. The same frame gives the same HTML, which pandas by itself
+    does not promise.
     """
-    name = hashlib.sha256((caption + frame.to_csv()).encode()).hexdigest()[:8]
-    styled = frame.style.format(formats, na_rep="–").hide(axis="index").set_caption(caption)
-    return styled.set_uuid(name)
+    content = (caption + frame.to_csv()).encode(errors="surrogatepass")
+    shown = {
+        column: form if is_numeric_dtype(frame[column]) else _as_text(form)
+        for column in frame
+        for form in [formats.get(column) if isinstance(formats, dict) else formats]
+    }
+    styled = frame.style.format(shown, na_rep="–").format_index(as_html, axis="columns")
+    styled = styled.hide(axis="index").set_caption(as_html(caption))
+    return styled.set_uuid(hashlib.sha256(content).hexdigest()[:8])
+
+
+def _as_text(form: Any) -> Callable[[Any], str]:
+    """How a cell is written that may hold anything: as `form` says, then as HTML."""
+
+    def written(value: Any) -> str:
+        if callable(form):
+            return as_html(form(value))
+        return as_html((form or ("{:.6f}" if isinstance(value, float) else "{}")).format(value))
+
+    return written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,15 @@ from crane_core.windows import plain_tokens
 from crane_lab.engines.tasks import OPTIONS
 from crane_lab.pipeline import TABLES
 from crane_lab.show import figures
+from crane_lab.show.foreign import (
+    Markup,
+    as_attribute,
+    as_code,
+    as_markdown,
+    marked_up,
+    markup,
+    prose,
+)
 from crane_lab.study import gate
 from crane_lab.testbed import world
 from crane_lab.testbed.text import Writer
@@ -48,11 +56,14 @@ def overview() -> HTML:
     )
 
 
-def _in_language(language: str, content: str) -> str:
+def _in_language(language: str, content: str) -> Markup:
     """A paragraph marked as being in a language, with the line breaks that it has."""
-    return (
-        f'<p lang="{language}" style="white-space:pre-wrap;margin:0.2em 0 0.6em">'
-        f"<b>{language}</b>&ensp;{html.escape(content)}</p>"
+    return markup(
+        '<p lang="{code}" style="white-space:pre-wrap;margin:0.2em 0 0.6em">'
+        "<b>{language}</b>&ensp;{content}</p>",
+        code=as_attribute(language),
+        language=language,
+        content=content,
     )
 
 
@@ -79,11 +90,14 @@ def world_table(worlds: Mapping[str, world.World]) -> Styler:
 def documents(worlds: Mapping[str, world.World], seed: int) -> HTML:
     """One fresh document of each kind in every language, folded but for the first two kinds."""
     writers = {x: Writer(own, random.Random(seed)) for x, own in worlds.items()}
-    return HTML(
-        "".join(
-            f"<details{' open' if number < 2 else ''}><summary><b>{kind}</b></summary>"
-            + "".join(_in_language(x, write(writer)) for x, writer in writers.items())
-            + "</details>"
+    return marked_up(
+        Markup("").join(
+            markup(
+                "<details{open}><summary><b>{kind}</b></summary>{texts}</details>",
+                open=Markup(" open") if number < 2 else "",
+                kind=kind,
+                texts=Markup("").join(_in_language(x, write(w)) for x, w in writers.items()),
+            )
             for number, (kind, write) in enumerate(DOCUMENTS.items())
         )
     )
@@ -114,9 +128,12 @@ def cut_into_tokens(
             for piece, count in zip(*figures.readable_tokens(tokenizer, ids), strict=True)
         )
         lines.append(_in_language(x, pieces))
-    return HTML(
-        "<p>One of them, with a line between tokens (a space belongs to the token after it):</p>"
-        + "".join(lines)
+    return marked_up(
+        markup(
+            "<p>One of them, with a line between tokens (a space belongs to the token after it):"
+            "</p>{lines}",
+            lines=Markup("").join(lines),
+        )
     )
 
 
@@ -169,10 +186,10 @@ def training_curves(log: pd.DataFrame, recipe: Mapping[str, Any]) -> HTML:
 def training_words(log: pd.DataFrame, recipe: Mapping[str, Any]) -> Markdown:
     """How much the model has read, and where its curves end."""
     shares = ", ".join(f"{x} {share:.0%}" for x, share in world.SHARES.items())
-    return Markdown(
+    return prose(
         f"The training text has {recipe['tokens'] / 1e6:.1f} million tokens ({shares}), read once. "
         "The curves end at "
-        + ", ".join(f"{loss:.2f} ({x})" for x, loss in _last_losses(log).items())
+        + ", ".join(f"{loss:.2f} ({as_markdown(x)})" for x, loss in _last_losses(log).items())
         + " nats per token. Values this low come from text that is made of templates: most words "
         "follow from those before them, and what remains is mainly the facts."
     )
@@ -198,16 +215,25 @@ def first_items(items: pd.DataFrame, requests: Sequence[Any], tasks: Iterable[st
                 *(["chosen"] if number == item["choice"] else []),
             ]
             listed.append(
-                f"<li>{html.escape(request.args[1].strip())}: {item[f'logprob_{number}']:.2f}"
-                + (f" <b>({', '.join(marks)})</b>" if marks else "")
-                + "</li>"
+                markup(
+                    "<li>{option}: {score:.2f}{marks}</li>",
+                    option=request.args[1].strip(),
+                    score=item[f"logprob_{number}"],
+                    marks=markup(" <b>({marks})</b>", marks=", ".join(marks)) if marks else "",
+                )
             )
         shown.append(
-            f"<h4>{task}</h4><p lang='{item['language']}' style='white-space:pre-wrap'>"
-            f"{html.escape(options[0].args[0])}</p>"
-            f"<ul lang='{item['language']}'>{''.join(listed)}</ul>"
+            markup(
+                "<h4>{task}</h4><p lang='{code}' style='white-space:pre-wrap'>{asked}</p>"
+                "<ul lang='{code}'>{options}</ul>",
+                task=task,
+                code=as_attribute(item["language"]),
+                asked=options[0].args[0],
+                options=Markup("").join(listed),
+            )
         )
-    return HTML("".join(shown) + "<p>Numbers are log-probabilities in nats.</p>")
+    shown.append(Markup("<p>Numbers are log-probabilities in nats.</p>"))
+    return marked_up(Markup("").join(shown))
 
 
 def accuracy_table(scores: pd.DataFrame) -> Styler:
@@ -226,9 +252,9 @@ def accuracy_words(scores: pd.DataFrame, items: pd.DataFrame) -> Markdown:
     rest = scores.loc[~above, "task"].tolist()
     positions = items.groupby("task")["answer"].value_counts(normalize=True).unstack().fillna(0.0)
     low, high = float(positions.to_numpy().min()), float(positions.to_numpy().max())
-    return Markdown(
+    return prose(
         f"The interval lies above chance for {above.sum()} of {len(scores)} tasks"
-        + (f" (not for {', '.join(rest)})" if rest else "")
+        + (f" (not for {as_markdown(', '.join(rest))})" if rest else "")
         + ". The right option stands at each of the four positions in "
         f"{low:.0%} to {high:.0%} of a task's items"
         + (
@@ -262,9 +288,9 @@ def copier_table(copier: pd.DataFrame) -> Styler:
 def copier_words(copier: pd.DataFrame) -> Markdown:
     """In which languages the model reads better than a copier, and what follows for masks."""
     better = copier.loc[copier["verdict"] == "above", "task"].tolist()
-    return Markdown(
+    return prose(
         (
-            f"The model reads better than a copier in {', '.join(better)}."
+            f"The model reads better than a copier in {as_markdown(', '.join(better))}."
             if better
             else "**In no language is the model shown to read better than a copier.** What the "
             "reading tasks measure on this model is whether it copies the right kind of word from "
@@ -362,7 +388,8 @@ def gate_words(
     verdict = (
         f"All {len(verdicts)} requirements hold."
         if not failed
-        else f"**{len(failed)} of {len(verdicts)} requirements do not hold**: {'; '.join(failed)}."
+        else f"**{len(failed)} of {len(verdicts)} requirements do not hold**: "
+        f"{as_markdown('; '.join(failed))}."
     )
     committed = curve[curve["fraction"] == 0].set_index("task")["accuracy"]
     now = scores.set_index("task")["accuracy"]
@@ -379,7 +406,7 @@ def gate_words(
             "The unmasked accuracies measured above differ from those in the gate's file by up to "
             f"{apart:.3f}: this is another model, or other items."
         )
-    return Markdown(f"{verdict} {check}")
+    return prose(f"{verdict} {check}")
 
 
 def margins_figure(items: pd.DataFrame, tasks: Sequence[str]) -> HTML:
@@ -409,14 +436,14 @@ def difficulty_words(copier: pd.DataFrame) -> Markdown:
     """How the share of items of middling difficulty is to be read; `unmasked.copier`."""
     guessed = copier.loc[copier["verdict"] != "above", "task"].tolist()
     if not guessed:
-        return Markdown(
+        return prose(
             "Every reading task is answered better than by a copier, so its middle column is not "
             "mere wavering among the words of the story."
         )
-    return Markdown(
-        f"In {', '.join(guessed)}, where the model was no better than a copier, read the middle "
-        "column with care: an item can also be *between* because the model wavers among the words "
-        "of the story, without half knowing anything."
+    return prose(
+        f"In {as_markdown(', '.join(guessed))}, where the model was no better than a copier, read "
+        "the middle column with care: an item can also be *between* because the model wavers among "
+        "the words of the story, without half knowing anything."
     )
 
 
@@ -464,7 +491,7 @@ def grid_words(grid: pd.DataFrame, scores: pd.DataFrame) -> Markdown:
     tests = (grid["knowledge"] - grid["reading"]).abs()
     languages = grid.max() - grid.min()
     larger = "more" if tests.mean() > languages.mean() else "no more"
-    return Markdown(
+    return prose(
         f"Changing the test within a language moves accuracy by {tests.min():.3f} to "
         f"{tests.max():.3f}; changing the language within a test by up to "
         + ", ".join(f"{value:.3f} ({kind})" for kind, value in languages.items())
@@ -472,7 +499,7 @@ def grid_words(grid: pd.DataFrame, scores: pd.DataFrame) -> Markdown:
         "(each accuracy is uncertain by up to "
         f"{(scores['high'] - scores['low']).max() / 2:.3f}). "
         "Table 1 therefore comes three times: with the paper's assignment ("
-        + ", ".join(f"`{TABLES['paper'][x]}`" for x in grid.index)
+        + ", ".join(as_code(TABLES["paper"][x]) for x in grid.index)
         + "), and with each kind of test in all languages."
     )
 

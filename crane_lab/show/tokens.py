@@ -113,7 +113,7 @@ def token_heatmap(
         )
         axes.text(
             x + extent / 2, y + line / 2, shown, ha="center", va="center", fontsize=size,
-            color=ink_on(colour), parse_math=False,
+            color=ink_on(colour),
         )  # fmt: skip
     scale = figure.add_axes((0.3, 0.42 / height, 0.4, 0.1 / height))
     mappable = mpl.cm.ScalarMappable(norm, SIGNED)
@@ -146,7 +146,7 @@ def next_token_bars(
         frame, x="probability", y="token", hue="of", palette=palette(labels), saturation=1,
         errorbar=None, ax=axes,
     )  # fmt: skip
-    axes.set_yticks(range(len(tokens)), tokens, parse_math=False)
+    axes.set_yticks(range(len(tokens)), tokens)
     axes.set(xlabel="probability of the next token", ylabel="", title=title)
     axes.legend(loc="lower right")
     return figure

@@ -9,6 +9,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
 
 #: What figure 5 shows, for readers who cannot see it.
 FIGURE_5 = (
@@ -52,10 +53,11 @@ def shared_in_words(shared: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
     def shares(method: str, what: str = "") -> str:
         own = shared[shared["method"] == method].to_dict("records")
         return ", ".join(
-            f"{r['shared'] / max(r['n_base'], 1):.0%} {what}({names[r['language']]})" for r in own
+            f"{r['shared'] / max(r['n_base'], 1):.0%} {what}({as_markdown(names[r['language']])})"
+            for r in own
         )
 
-    return Markdown(
+    return prose(
         f"{above} of {len(shared)} pairs share more than chance (p < 0.01). CRANE's searches share "
         f"{shares('CRANE', 'of the set ')}; LAPE's {shares('LAPE matched')}."
     )
@@ -88,11 +90,12 @@ def counterpart_in_words(told: pd.DataFrame, names: Mapping[str, str]) -> Markdo
     def counted(verdict: str) -> str:
         rows = told[told["verdict"] == verdict].to_dict("records")
         listed = "; ".join(
-            f"{r['method']}, {names[r['mask_language']]}, {r['read_out']}" for r in rows
+            f"{r['method']}, {as_markdown(names[r['mask_language']])}, {r['read_out']}"
+            for r in rows
         )
         return f"{len(rows)} ({listed})" if rows else "none"
 
-    return Markdown(
+    return prose(
         f"Of {len(told)} comparisons, the set found on the chat model has a LangSpec-F1 whose "
         f"interval lies above that of the base model's set in {counted('above')}, and below it in "
         f"{counted('below')}. In the others the intervals overlap: what strict transfer loses "

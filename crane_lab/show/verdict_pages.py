@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.audit.ours import NOT_TESTED
 from crane_lab.show import figures
+from crane_lab.show.foreign import prose
 
 
 def counts(page: pd.DataFrame) -> Styler:
@@ -41,7 +42,7 @@ def at_a_glance(page: pd.DataFrame) -> Styler:
 def claim_by_claim(page: pd.DataFrame) -> list[Markdown]:
     """Each claim with its criterion and the evidence for both verdicts, numbered from 1."""
     return [
-        Markdown(
+        prose(
             f"**{number}. {row['claim']}** (§ {row['section']})\n\n"
             f"- Criterion: {row['criterion']}\n"
             f"- The paper's tables: **{row['paper']}**. {row['paper_evidence']}\n"

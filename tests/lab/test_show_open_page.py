@@ -31,7 +31,7 @@ def test_an_answer_taken_apart() -> None:
         {"sentence": "C.", "relation": None, "value": None, "true": None},
     ]
     said, table, parts = open_page.taken_apart(answer, explained)
-    assert said.data == "**Who?** “A. B. C.”"
+    assert said.data == "<p><b>Who?</b> “A. B. C.”</p>"
     assert cells(table)["true"].to_list() == ["true", "false", "nothing stated"]
     first = SUBSCORES[0].removesuffix("_score")
     assert parts.data.startswith(f"Its parts: {first} 0.50, ")

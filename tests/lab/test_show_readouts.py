@@ -120,6 +120,3 @@ def test_rows_of_a_table_in_words() -> None:
         "Table 1 CRANE en; Table 2 LAPE zh"
     )
     assert list(readouts.with_mask(frame)) == ["table", "method", "mask"]
-    assert readouts.folded(["a", "b"], "Title") == (
-        "<details><summary>Title</summary>\n\n- a\n- b\n\n</details>"
-    )

@@ -1,0 +1,154 @@
+"""Texts that are not ours, on a page: shown as they stand, and never markup.
+
+Questions, answers, corpora, tokens, names of models and tasks, parameters and error messages may
+hold anything. What they become is one function for each place they can stand in: `as_markdown`,
+`as_html`, `as_attribute`, `as_label` (figures). What reaches a page goes through `prose`,
+`verbatim` or `marked_up`, and nothing else in this project makes Markdown or HTML.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from typing import Any
+from unicodedata import category
+
+from IPython.display import HTML, Markdown
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+#: Characters of a text that a page shows; the files of results have it whole.
+SHOWN = 2000
+#: Characters of a text that a figure shows.
+LABEL = 200
+#: Characters without a space after which a line may break.
+WORD = 40
+
+# Joiners that scripts and emoji need, and format characters of Arabic that have a shape.
+_PART_OF_TEXT = frozenset("\n\t\u200c\u200d\u06dd\u08e2") | set(map(chr, range(0x600, 0x606)))
+# What sentences of ours are made of; no link, no picture, no HTML, no heading.
+_PROSE = {
+    *("inline", "text", "text_special", "softbreak", "hardbreak", "code_inline"),
+    *(
+        f"{kind}_{end}"
+        for kind in ("paragraph", "bullet_list", "list_item", "strong", "em")
+        for end in ("open", "close")
+    ),
+}
+_PARSER = MarkdownIt("commonmark")
+# What may begin something in Markdown: some signs anywhere, some not within a word, some where a
+# line begins.
+_MARKS = re.compile(
+    r"[\\`*\[\]<>&$~|{}@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=/)"
+    r"|^(?P<before>[ \t]*[0-9]*)(?P<sign>[-+=#%:.)])",
+    re.MULTILINE,
+)
+# Not scripts that break anywhere, nor before an accent of its own.
+_LONG = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{WORD}}}(?=[^\s\u2e80-\U0010ffff\u0300-\u036f])")
+
+
+def visible(text: object, longest: int | None = SHOWN) -> str:
+    """A text with what cannot be seen named by its number, such as ⟨U+202E⟩, and cut if long.
+
+    Named are characters that turn the direction of a line, have no width, control a terminal or are
+    no characters at all; line breaks and tabs stay. A text of more than `longest` characters ends
+    with the number of its characters.
+    """
+    text = str(text).replace("\r\n", "\n")
+    cut = ""
+    if longest is not None and len(text) > longest:
+        cut = f"… ({longest:,} of {len(text):,} characters)"
+        text = text[:longest]
+    if not text.isprintable():
+        text = "".join(c if _is_seen(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
+    return text + cut
+
+
+def _is_seen(character: str) -> bool:
+    if character.isprintable() or character in _PART_OF_TEXT:
+        return True
+    # Spaces of other widths, private characters and those newer than this Python's tables stay.
+    no_character = ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
+    return category(character) in ("Zs", "Co", "Cn") and not no_character
+
+
+# --- what a text becomes --------------------------------------------------------------------------
+
+
+def as_markdown(text: object, longest: int | None = SHOWN) -> str:
+    """A text within a sentence in Markdown: read as it stands, line breaks included."""
+
+    def escaped(found: re.Match[str]) -> str:
+        return f"{found['before']}\\{found['sign']}" if found["sign"] else f"\\{found[0]}"
+
+    return _MARKS.sub(escaped, visible(text, longest)).replace("\n", "\\\n")
+
+
+def as_code(text: object) -> str:
+    """A text as code within a sentence in Markdown."""
+    shown = visible(text).replace("\n", "⏎")
+    ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    # A space at both ends is taken for a frame, and so is one beside a backtick.
+    framed = shown.strip("`") != shown or shown[:1] == shown[-1:] == " " or not shown
+    return f"{ticks} {shown} {ticks}" if framed else f"{ticks}{shown}{ticks}"
+
+
+def as_html(text: object) -> Markup:
+    """A text within an element of HTML; long words may break, so that none widens the page."""
+    pieces = _LONG.sub("\\g<0>\0", visible(text)).split("\0")  # no NUL is left in `visible`
+    return Markup("<wbr>".join(map(escape, pieces)).replace("\n", "<br>"))
+
+
+def as_attribute(text: object) -> Markup:
+    """A text as the value of an attribute of HTML, to stand in quotes."""
+    return Markup(escape(visible(text, None)))
+
+
+def as_label(text: object) -> str:
+    """A text in a figure."""
+    return visible(text, LABEL).replace("\t", " ")
+
+
+# --- what reaches a page --------------------------------------------------------------------------
+
+
+def prose(text: str, fold: str = "") -> Markdown:
+    """Sentences of ours, in Markdown: paragraphs, lists, emphasis and code.
+
+    Names and texts in them went through `as_markdown`. Should there be more than this after all (a
+    link, HTML, a heading), all of it is shown as it stands. With a title, `fold`, the text opens
+    when that is clicked.
+    """
+    tokens = _PARSER.parse(text)
+    kinds = {part.type for token in tokens for part in (token, *(token.children or ()))}
+    shown = visible(text, None) if kinds <= _PROSE else as_markdown(text, None)
+    if fold:
+        shown = f"<details><summary>{as_html(fold)}</summary>\n\n{shown}\n\n</details>"
+    return Markdown(shown)
+
+
+def verbatim(text: object, before: str = "") -> Markdown:
+    """A text in a block of its own, as it stands, with a sentence of ours `before` it."""
+    shown = visible(text)
+    longest = max(map(len, re.findall("`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    block = f"{fence}text\n{shown}\n{fence}"
+    return Markdown(f"{prose(before).data}\n\n{block}" if before else block)
+
+
+def marked_up(html: Markup) -> HTML:
+    """HTML made with `markup`; TypeError for a text of which nobody knows where it comes from."""
+    if not isinstance(html, Markup):
+        raise TypeError(f"HTML is made with `markup`, from a template; got {type(html).__name__}")
+    return HTML(str(html))
+
+
+def markup(template: str, **values: Any) -> Markup:
+    """A template of HTML with values in its fields: texts through `as_html`, HTML as it is."""
+    return Markup(template).format(
+        **{
+            name: as_html(value) if isinstance(value, str) and not hasattr(value, "__html__")
+            else value
+            for name, value in values.items()
+        }
+    )  # fmt: skip
