@@ -16,6 +16,7 @@ import yaml
 
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
+from crane_lab.show.foreign import as_code, as_html, verbatim
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
 from crane_lab.store.sources import packages_digest, source_digest
 
@@ -119,7 +120,7 @@ def _stage(run: Run, target: Path) -> None:
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     if run.name != DEFAULT_PROFILE:
         config["sphinx"]["config"]["html_theme_options"]["announcement"] = (
-            f"Built from run “{run.name}”, not from the default profile: "
+            f"Built from run “{as_html(run.name)}”, not from the default profile: "
             "see the parameter reference for its values."
         )
     (target / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
@@ -153,7 +154,7 @@ def parameter_reference(run: Run) -> str:
         "",
         "Every parameter of the book. Settings of the method can be given to any notebook that "
         "runs it, whether its page talks about them or not. "
-        f"This run has the values of profile `{run.profile}`"
+        f"This run has the values of profile {as_code(run.profile)}"
         + (", with overrides; " if run.overrides else "; ")
         + "where they differ from the default, the value is given as *here*. Values are YAML: "
         "`null` is Python's `None`.",
@@ -183,10 +184,10 @@ def parameter_reference(run: Run) -> str:
         shown = "\n".join(
             f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()
         )
-        lines += [f"### `{path.stem}`", "", "```yaml", shown or "# only defaults", "```", ""]
+        block = verbatim(shown or "# only defaults", language="yaml", longest=None).data
+        lines += [f"### {as_code(path.stem)}", "", block, ""]
     return "\n".join(lines)
 
 
 def _code(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return f"`{text}`" if value != "" else '`""`'
+    return as_code(json.dumps(value, ensure_ascii=False))

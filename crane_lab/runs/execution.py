@@ -6,26 +6,23 @@ import glob
 import json
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from crane_lab.runs.outputs import clean, scrub
 from crane_lab.runs.parameters import Notebook, load_profile
 from crane_lab.settings import OF_THE_METHOD, Parameter
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
 from crane_lab.store.locks import holder, locked
 from crane_lab.store.secrets import refuse_secret, scrubbed
 from crane_lab.store.sources import ROOT, modules_behind, packages_digest, source_digest
-
-if TYPE_CHECKING:
-    import nbformat
 
 DEFAULT_PROFILE = "testbed"
 
@@ -304,12 +301,12 @@ class Run:
                     extra_arguments=["--IPKernelApp.log_level=40"],
                 )
         except PapermillExecutionError as error:
-            _scrub(failed)
+            scrub(failed)
             index, reason = error.cell_index, f"{error.ename}: {error.evalue}"
             message = self._failure(notebook, index, bool(received), scrubbed(reason))
             raise RunError(message) from None
         except RuntimeError as error:  # nbclient's way to say that the kernel is gone
-            _scrub(failed)
+            scrub(failed)
             index = _last_started(failed)
             reason = f"the kernel stopped, as it does when memory runs out: {error}"
             raise RunError(self._failure(notebook, index, bool(received), reason)) from None
@@ -317,7 +314,7 @@ class Run:
         written = [name for name in after if before.get(name) != after[name]]
         self._refuse_shared(notebook, written)
         folder = self.directory / "results"
-        _clean(executed, self.project.root)
+        clean(executed, self.project.root)
         executed.metadata["crane"] = {
             "run": self.name,
             "digest": digest,
@@ -377,17 +374,6 @@ def _last_started(path: Path) -> int:
         if cell["metadata"].get("papermill", {}).get("start_time")
     ]
     return started[-1] if started else 0
-
-
-def _scrub(path: Path) -> None:
-    """Take keys out of what a notebook that failed has said; it is kept to be looked at."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            for name in {"text", "traceback", "evalue"} & output.keys():
-                said = output[name]
-                output[name] = scrubbed(said) if isinstance(said, str) else [*map(scrubbed, said)]
-    write_text(path, json.dumps(notebook, ensure_ascii=False, indent=1) + "\n")
 
 
 def _data_digest(root: Path) -> str:
@@ -482,47 +468,3 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _clean(notebook: nbformat.NotebookNode, root: Path) -> None:
-    """Take times, process numbers and this machine's paths out of an executed notebook."""
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell["id"] = "injected-parameters"
-            cell.metadata["tags"].append("hide-input")  # as the cell above it, which it overrides
-        if cell.cell_type != "code":
-            continue
-        streams: dict[str, Any] = {}
-        outputs: list[Any] = []
-        for output in cell.outputs:
-            if output.output_type == "stream":
-                output["text"] = scrubbed(_neutral(output["text"], root))
-                # stderr arrives in pieces whose order among the rest depends on timing
-                if output.name in streams and (
-                    output.name == "stderr" or outputs[-1] is streams[output.name]
-                ):
-                    streams[output.name]["text"] += output["text"]
-                    continue
-                streams[output.name] = output
-            else:
-                for mime, data in output.get("data", {}).items():
-                    if isinstance(data, str) and not mime.startswith("image/png"):
-                        output["data"][mime] = _neutral(data, root)
-            outputs.append(output)
-        cell["outputs"] = [o for o in outputs if o is not streams.get("stderr")]
-        if "stderr" in streams:
-            cell["outputs"].append(streams["stderr"])
-
-
-def _neutral(text: str, root: Path) -> str:
-    """Return `text` without paths of this machine, process numbers and memory addresses."""
-    # Each match begins where a word does: tried at every letter, a figure in base64 takes minutes.
-    text = re.sub(r"(?<!\S)\S*/ipykernel_\d+/\d+\.py", "<cell>", text)
-    text = re.sub(r"(?<![^\s'\"(<>])[^\s'\"(<>]*/site-packages/", "", text)
-    text = text.replace(f"{root}/", "").replace(str(root), ".")
-    home = re.escape(str(Path.home()))
-    text = re.sub(rf"(?<![\w/.]){home}(?=/\w)", "~", text)
-    return re.sub(r"\b0x[0-9a-f]{8,}\b", "0x…", text)

@@ -11,21 +11,18 @@ from __future__ import annotations
 import re
 from html import escape
 from typing import Any
-from unicodedata import category
 
 from IPython.display import HTML, Markdown
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-#: Characters of a text that a page shows; the files of results have it whole.
-SHOWN = 2000
+from crane_lab.texts.visible import SHOWN, visible
+
 #: Characters of a text that a figure shows.
 LABEL = 200
 #: Characters without a space after which a line may break.
 WORD = 40
 
-# Joiners that scripts and emoji need, and format characters of Arabic that have a shape.
-_PART_OF_TEXT = frozenset("\n\t\u200c\u200d\u06dd\u08e2") | set(map(chr, range(0x600, 0x606)))
 # What sentences of ours are made of; no link, no picture, no HTML, no heading.
 _PROSE = {
     *("inline", "text", "text_special", "softbreak", "hardbreak", "code_inline"),
@@ -45,31 +42,6 @@ _MARKS = re.compile(
 )
 # Not scripts that break anywhere, nor before an accent of its own.
 _LONG = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{WORD}}}(?=[^\s\u2e80-\U0010ffff\u0300-\u036f])")
-
-
-def visible(text: object, longest: int | None = SHOWN) -> str:
-    """A text with what cannot be seen named by its number, such as ⟨U+202E⟩, and cut if long.
-
-    Named are characters that turn the direction of a line, have no width, control a terminal or are
-    no characters at all; line breaks and tabs stay. A text of more than `longest` characters ends
-    with the number of its characters.
-    """
-    text = str(text).replace("\r\n", "\n")
-    cut = ""
-    if longest is not None and len(text) > longest:
-        cut = f"… ({longest:,} of {len(text):,} characters)"
-        text = text[:longest]
-    if not text.isprintable():
-        text = "".join(c if _is_seen(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
-    return text + cut
-
-
-def _is_seen(character: str) -> bool:
-    if character.isprintable() or character in _PART_OF_TEXT:
-        return True
-    # Spaces of other widths, private characters and those newer than this Python's tables stay.
-    no_character = ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
-    return category(character) in ("Zs", "Co", "Cn") and not no_character
 
 
 # --- what a text becomes --------------------------------------------------------------------------
@@ -93,9 +65,11 @@ def as_code(text: object) -> str:
     return f"{ticks} {shown} {ticks}" if framed else f"{ticks}{shown}{ticks}"
 
 
-def as_html(text: object) -> Markup:
+def as_html(text: object, longest: int | None = SHOWN) -> Markup:
     """A text within an element of HTML; long words may break, so that none widens the page."""
-    pieces = _LONG.sub("\\g<0>\0", visible(text)).split("\0")  # no NUL is left in `visible`
+    pieces = _LONG.sub("\\g<0>\0", visible(text, longest)).split(
+        "\0"
+    )  # no NUL is left in `visible`
     return Markup("<wbr>".join(map(escape, pieces)).replace("\n", "<br>"))
 
 
@@ -127,12 +101,16 @@ def prose(text: str, fold: str = "") -> Markdown:
     return Markdown(shown)
 
 
-def verbatim(text: object, before: str = "") -> Markdown:
-    """A text in a block of its own, as it stands, with a sentence of ours `before` it."""
-    shown = visible(text)
-    longest = max(map(len, re.findall("`+", shown)), default=0)
-    fence = "`" * max(3, longest + 1)
-    block = f"{fence}text\n{shown}\n{fence}"
+def verbatim(
+    text: object, before: str = "", language: str = "text", longest: int | None = SHOWN
+) -> Markdown:
+    """A text in a block of its own, as it stands, with a sentence of ours `before` it.
+
+    `language` is the one it is coloured as.
+    """
+    shown = visible(text, longest)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    block = f"{fence}{language}\n{shown}\n{fence}"
     return Markdown(f"{prose(before).data}\n\n{block}" if before else block)
 
 

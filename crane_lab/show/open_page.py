@@ -13,6 +13,7 @@ from crane_core.metrics import mean_interval
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, marked_up, markup, prose, verbatim
 from crane_lab.testbed.rubric import SUBSCORES
+from crane_lab.texts.visible import visible
 
 
 def _part(name: Hashable) -> str:
@@ -118,7 +119,7 @@ def answers_table(items: pd.DataFrame, language: str, name: str) -> Styler:
     frame = rows[["method", "text", "score"]].replace({"method": {"Org": "none"}})
     return figures.table(
         frame.rename(columns={"method": "mask", "text": "answer"}),
-        f"{name}: {rows['question'].iloc[0]}",
+        f"{name}: {visible(rows['question'].iloc[0])}",
         {"score": "{:.2f}"},
     )
 

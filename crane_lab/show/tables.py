@@ -17,8 +17,8 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
     """A table for a page: captioned, without its index, numbers written as `formats` says.
 
     `formats` is what pandas' `Styler.format` takes; NaN becomes a dash. Texts in cells, heads and
-    the caption are shown as they stand. The same frame gives the same HTML, which pandas by itself
-    does not promise.
+    the caption are shown as they stand, long ones in cells cut. The same frame gives the same HTML,
+    which pandas by itself does not promise.
     """
     content = (caption + frame.to_csv()).encode(errors="surrogatepass")
     shown = {
@@ -27,7 +27,7 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
         for form in [formats.get(column) if isinstance(formats, dict) else formats]
     }
     styled = frame.style.format(shown, na_rep="–").format_index(as_html, axis="columns")
-    styled = styled.hide(axis="index").set_caption(as_html(caption))
+    styled = styled.hide(axis="index").set_caption(as_html(caption, None))
     return styled.set_uuid(hashlib.sha256(content).hexdigest()[:8])
 
 

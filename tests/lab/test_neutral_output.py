@@ -4,7 +4,7 @@ import base64
 import random
 import time
 
-from crane_lab.runs.execution import _neutral
+from crane_lab.runs.outputs import neutral
 from crane_lab.store import ROOT
 
 
@@ -12,12 +12,12 @@ def test_paths_and_process_numbers_go() -> None:
     text = (
         f'/tmp/ipykernel_21/37.py:2: UserWarning\n  File "/opt/env/site-packages/a.py"\n{ROOT}/data'
     )
-    assert _neutral(text, ROOT) == '<cell>:2: UserWarning\n  File "a.py"\ndata'
+    assert neutral(text, ROOT) == '<cell>:2: UserWarning\n  File "a.py"\ndata'
 
 
 def test_a_large_figure_is_left_alone_at_once() -> None:
     data = base64.b64encode(random.Random(0).randbytes(300_000)).decode()
     page = f'<img src="data:image/png;base64,{data}" alt="x">'
     start = time.perf_counter()
-    assert _neutral(page, ROOT) == page
+    assert neutral(page, ROOT) == page
     assert time.perf_counter() - start < 20  # minutes, when tried at every letter
