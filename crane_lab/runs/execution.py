@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from crane_lab.runs.outputs import clean, scrub
+from crane_lab.runs.outputs import scrub, tidy
 from crane_lab.runs.parameters import Notebook, load_profile
 from crane_lab.settings import OF_THE_METHOD, Parameter
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
@@ -314,7 +314,7 @@ class Run:
         written = [name for name in after if before.get(name) != after[name]]
         self._refuse_shared(notebook, written)
         folder = self.directory / "results"
-        clean(executed, self.project.root)
+        tidy(executed, self.project.root)
         executed.metadata["crane"] = {
             "run": self.name,
             "digest": digest,

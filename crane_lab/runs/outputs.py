@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PICTURE = re.compile(r"(base64,[A-Za-z0-9+/=]{100,})")
 
 
-def clean(notebook: nbformat.NotebookNode, root: Path) -> None:
+def tidy(notebook: nbformat.NotebookNode, root: Path) -> None:
     """Take times, process numbers, this machine's paths and keys out of an executed notebook.
 
     What was printed is left without characters that control a terminal or turn a line's direction.

@@ -121,6 +121,8 @@ def _scale(axes: Axes, table: pd.DataFrame, xscale: str, yscale: str) -> None:
     if xscale == "log" and len(values) <= 12:
         axes.set_xticks(values, [f"{x:,g}" for x in values])
         axes.minorticks_off()
+    elif xscale == "log":
+        plain_log(axes.xaxis)
     if yscale == "symlog":
         axes.set_yscale(yscale, linthresh=0.1)
         axes.set_yticks(ticks := [-3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3], map(str, ticks))

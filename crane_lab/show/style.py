@@ -133,8 +133,9 @@ def _drawable(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_drawable(entry) for entry in value)
     if isinstance(value, pd.DataFrame):
-        texts = value.select_dtypes(["object", "string"]).columns
-        value = value.assign(**{str(name): value[name].map(_drawable) for name in texts})
+        value = value.copy()
+        for name in value.select_dtypes(["object", "string"]):
+            value[name] = value[name].map(_drawable)
         return value.rename(index=_drawable, columns=_drawable)
     return value
 

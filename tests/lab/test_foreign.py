@@ -189,6 +189,8 @@ def test_a_figure_shows_signs_of_mathematics_and_boxes(recwarn: pytest.WarningsR
     assert "$\\frac{1}$ a_b ⟨U+202E⟩ □" in drawn(figure)
     assert "$\\nosuch$" in drawn(figure)
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
+    many = {"a": (range(1, 20), range(1, 20)), "b": (range(1, 20), range(1, 20))}
+    assert not [t for t in drawn(curves(many, "x", "y", xscale="log", yscale="log")) if "$" in t]
 
 
 def test_texts_within_what_a_figure_is_given() -> None:
