@@ -16,7 +16,6 @@ import yaml
 
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
-from crane_lab.show.foreign import as_code, as_html, verbatim
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
 from crane_lab.store.sources import packages_digest, source_digest
 
@@ -110,6 +109,8 @@ def toc_entries(toc: Any) -> Iterator[str]:
 
 def _stage(run: Run, target: Path) -> None:
     """Fill `target` with the sources of the book: same layout as the repository."""
+    from crane_lab.show.foreign import as_html
+
     root = run.project.root
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(root / "book", target / "book")
@@ -148,6 +149,8 @@ def _stage(run: Run, target: Path) -> None:
 
 def parameter_reference(run: Run) -> str:
     """Return the book's page of all parameters, as MyST text, from the notebooks themselves."""
+    from crane_lab.show.foreign import as_code, verbatim
+
     profiles = sorted((run.project.root / "notebooks" / "profiles").glob("*.yaml"))
     lines = [
         "# Parameters",
@@ -190,4 +193,6 @@ def parameter_reference(run: Run) -> str:
 
 
 def _code(value: object) -> str:
+    from crane_lab.show.foreign import as_code
+
     return as_code(json.dumps(value, ensure_ascii=False))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
+from markupsafe import Markup
 from pandas.io.formats.style import Styler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,7 +18,6 @@ from crane_lab.engines.tasks import OPTIONS
 from crane_lab.pipeline import TABLES
 from crane_lab.show import figures
 from crane_lab.show.foreign import (
-    Markup,
     as_attribute,
     as_code,
     as_markdown,

@@ -18,7 +18,9 @@ from crane_lab.show import foreign, open_page, table1_page
 from crane_lab.show.curves import curves
 from crane_lab.show.style import styled
 from crane_lab.show.tables import table
+from crane_lab.stages.comparisons import CATEGORIES
 from crane_lab.store import ROOT
+from crane_lab.testbed.rubric import SUBSCORES
 from crane_lab.texts.visible import visible
 
 # --- what cannot be seen --------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def test_texts_within_what_a_figure_is_given() -> None:
 def test_what_page_05_shows(text: str) -> None:
     kinds, said = read(open_page.framed(text).data)
     assert "fence" in kinds and said.endswith(f"{visible(text)}\n")
-    parts = {"score": 1.0} | dict.fromkeys(open_page.SUBSCORES, 0.5)
+    parts = {"score": 1.0} | dict.fromkeys(SUBSCORES, 0.5)
     explained = [{"sentence": text, "relation": text, "value": text, "true": None}]
     first, sentences, _ = open_page.taken_apart(
         {"question": text, "text": text, **parts}, explained
@@ -239,7 +241,7 @@ def test_what_pages_say_of_tokens_and_answers() -> None:
     shares = pd.DataFrame(
         [
             {"method": m, "mask_language": x, "language": "en", "n": 9, "favourite": text,
-             "favourite_share": 0.5, **dict.fromkeys(table1_page.CATEGORIES, 0.2)}
+             "favourite_share": 0.5, **dict.fromkeys(CATEGORIES, 0.2)}
             for m, x in (("Org", ""), ("CRANE", "en"))
         ]
     )  # fmt: skip
