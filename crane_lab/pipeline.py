@@ -30,6 +30,7 @@ from crane_lab.stages.identification import Identification
 from crane_lab.stages.outcomes import Evaluated, Judged, Reading, Row
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
+from crane_lab.store.machine import version
 from crane_lab.testbed.rubric import Rubric
 from crane_lab.texts import corpora, plain
 
@@ -351,7 +352,19 @@ class Pipeline(Identification):
                         "crane_lab.engines.judging"
                     )
                 prompt = plain.whole_text(path)
-            return LLMJudge(s.judge_model, s.judge_endpoint, prompt, cache=cache)
+            return LLMJudge(
+                s.judge_model,
+                s.judge_endpoint,
+                prompt,
+                cache=cache,
+                concurrency=s.judge_concurrency,
+                timeout=s.judge_timeout,
+                retries=s.judge_retries,
+                max_tokens=s.judge_max_tokens,
+                temperature=s.judge_temperature,
+                seed=s.judge_seed,
+                requests_per_minute=s.judge_requests_per_minute,
+            )
         raise ValueError(f"unknown judge {s.judge!r}: expected 'rubric' or 'llm'")
 
     def said(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
@@ -392,6 +405,7 @@ class Pipeline(Identification):
             "answers": self._digest(answers),
             "languages": languages,
             "judge": self.judge.fingerprint(),
+            "identifier": version("py3langid"),
             "code": source_digest(grading.__name__, type(self.judge).__module__),
         }
         return self.store.table(

@@ -223,6 +223,21 @@ class Settings:
         None, "address of an OpenAI-compatible service; None: OpenAI's"
     )
     judge_prompt: str | None = _setting(None, "file with the judge's instructions; None: ours")
+    judge_max_tokens: int | None = _setting(
+        200, "tokens of a verdict, thoughts included; None: the service's bound"
+    )
+    judge_temperature: float | None = _setting(
+        0.0, "temperature of the judge; None: not sent, as for models that reject it"
+    )
+    judge_seed: int | None = _setting(0, "seed that the judge is sent; None: none")
+    judge_requests_per_minute: float | None = _setting(
+        None, "calls to the judge per minute at most; None: no bound"
+    )
+    judge_concurrency: int = _setting(4, "calls to the judge at a time")
+    judge_timeout: float = _setting(60.0, "seconds that a call to the judge takes at most")
+    judge_retries: int = _setting(
+        6, "how often a call is repeated when the service is busy or fails"
+    )
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Settings:

@@ -22,7 +22,7 @@ from crane_core import models
 from crane_lab.engines.benchmarks import ROW_TOKENS
 from crane_lab.engines.generation import read_questions
 from crane_lab.engines.judging import PROMPT
-from crane_lab.engines.llm_judge import BYTES_PER_TOKEN, LLMJudge
+from crane_lab.engines.llm_judge import BYTES_PER_TOKEN
 from crane_lab.pipeline import TABLES_OF
 from crane_lab.settings import Settings
 from crane_lab.store import ROOT
@@ -115,7 +115,7 @@ class Plan:
         answers = sum(stage.units for stage in self.stages if stage.generated)
         prompt = len(PROMPT.encode()) // BYTES_PER_TOKEN
         per_call = prompt + QUESTION_TOKENS + self.settings.max_new_tokens
-        return answers, answers * per_call, answers * LLMJudge.max_tokens
+        return answers, answers * per_call, answers * (self.settings.judge_max_tokens or 0)
 
     def __str__(self) -> str:
         s, device = self.settings, self.device
@@ -146,6 +146,14 @@ class Plan:
             f"        {received:,} received; at most ${cost:,.0f} at ${self.prices[0]:g} and "
             f"${self.prices[1]:g} a million",
         ]
+        if s.judge_max_tokens is None:
+            lines.append("        (what the service itself bounds is received besides)")
+        if s.judge_requests_per_minute is not None:
+            least = calls / s.judge_requests_per_minute * 60
+            lines.append(
+                f"        at least {_duration(least)} more for judging, at "
+                f"{s.judge_requests_per_minute:g} calls a minute"
+            )
         return "\n".join([*lines, *notes])
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import pandas as pd
 
+from crane_lab.store.secrets import refuse_secret
 from crane_lab.texts.languages import NAMES
 
 LOWEST, HIGHEST = 1, 10
@@ -110,12 +112,13 @@ class Grade(NamedTuple):
 def read_reply(reply: str) -> Grade | None:
     """Return the grade in a judge's reply, or None if it is not exactly one.
 
-    A reply is one JSON object, a Markdown code fence around it allowed. Its `score` is a whole
+    A reply is one JSON object, a Markdown code fence around it allowed, and thoughts before it
+    (`<think>…</think>`) put aside. Its `score` is a whole
     number from 1 to 10: 7, 7.0 or "7", but not 7.5, 11, true or "7/10", which would need guessing.
     Prose around the object is refused: the object in it might be one that the judge quotes from the
     answer. So are two scores in one object. A missing `reason` is no objection to a score.
     """
-    text = reply.strip()
+    text = _without_thoughts(reply).strip()
     if fenced := re.fullmatch(r"```(?:json)?\s*\n(.*)\n\s*```", text, re.DOTALL | re.IGNORECASE):
         text = fenced[1]
     try:
@@ -132,6 +135,85 @@ def read_reply(reply: str) -> Grade | None:
     if not LOWEST <= score <= HIGHEST or score != int(score):
         return None
     return Grade(int(score), whole_characters(reason) if isinstance(reason, str) else "")
+
+
+#: What ends a model's thoughts: of Qwen, DeepSeek and most others; Kimi; Magistral; gpt-oss.
+_THOUGHT = re.compile(
+    r"</(?:think|thinking|thought|thoughts|reasoning|reflection)>|◁/think▷|\[/THINK\]"
+    r"|<\|channel\|>final<\|message\|>",
+    re.IGNORECASE,
+)
+
+
+def _without_thoughts(reply: str) -> str:
+    """What follows the thoughts; nothing if they do not end. The opening mark may be missing.
+
+    A reply that begins with its JSON has no thoughts, whatever it quotes. Otherwise the last mark
+    counts: thoughts may quote one from the answer, and what follows that is no JSON.
+    """
+    if reply.lstrip().startswith(("{", "```")):
+        return reply
+    ends = [found.end() for found in _THOUGHT.finditer(reply)]
+    return re.sub(r"<\|(?:end|return)\|>\s*$", "", reply[ends[-1] :]) if ends else reply
+
+
+# ---------------------------------------------------------------------------------- the endpoint
+
+#: Base addresses of services whose own one does not end in `/v1`.
+_KNOWN = {
+    "generativelanguage.googleapis.com": "/v1beta/openai",
+    "openrouter.ai": "/api/v1",
+    "api.groq.com": "/openai/v1",
+    "api.fireworks.ai": "/inference/v1",
+    "dashscope.aliyuncs.com": "/compatible-mode/v1",
+}
+_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
+
+def likely_base(endpoint: str) -> str:
+    """The base URL that the service at this host most likely has."""
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    path = "/openai/v1" if host.endswith(_AZURE) else _KNOWN.get(host, "/v1")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise ValueError, saying what to give instead, unless it is a service's base URL.
+
+    Passwords and keys in it are refused without being repeated.
+    """
+    refuse_secret("judge_endpoint", endpoint)
+    try:
+        parts = urlsplit(endpoint)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not host or re.search(r"\s", endpoint):
+        raise ValueError(f"endpoint {endpoint!r} is no base URL such as http://localhost:8000/v1")
+    shown = re.split("[?#]", endpoint)[0]  # what is behind it may be a key
+    if host.endswith(_AZURE) and (parts.query or "/deployments" in parts.path):
+        raise ValueError(
+            f"endpoint {shown!r} is Azure's older address, with a deployment and an api-version in "
+            f"it; give {likely_base(endpoint)} instead, and the deployment's name as the model"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(
+            f"endpoint {shown!r} has something behind its path; give the "
+            f"base URL alone, such as {likely_base(endpoint)}"
+        )
+    ending = re.search(r"/(?:chat/completions|completions|responses|messages)/?$", parts.path)
+    if ending:
+        raise ValueError(
+            f"endpoint {endpoint!r} names one call; give the base URL, without {ending[0]}"
+        )
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """A text from outside on one line, cut, with what cannot be printed escaped."""
+    line = " ".join(text.split())
+    line = line if len(line) <= most else f"{line[:most]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def whole_characters(text: str) -> str:

@@ -8,44 +8,40 @@ import re
 import threading
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from crane_lab.engines.judge_cache import Question, VerdictCache
+from crane_lab.engines.judge_cache import REFUSED, Question, VerdictCache
+from crane_lab.engines.judge_endpoint import ChatEndpoint, Failure, Manner, Reply
 from crane_lab.engines.judging import (
     COLUMNS,
     LOWEST,
     PROMPT,
     JudgeError,
+    check_endpoint,
     check_prompt,
     filled,
+    likely_base,
+    one_line,
     read_reply,
-    whole_characters,
 )
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.secrets import refuse_secret
 from crane_lab.store.sources import ROOT
-
-if TYPE_CHECKING:
-    from openai import OpenAI, OpenAIError
-    from openai.types.chat import ChatCompletion
+from crane_lab.texts.languages import NAMES
 
 #: How often an answer is sent in all when replies cannot be read; each time with the next seed.
 ASKS = 3
+#: Answers in a language without a single reply that can be read, after which judging stops.
+FIRST = 3
 _OPENAI = "https://api.openai.com/v1"
 BYTES_PER_TOKEN = 3
-#: What endpoints answer with HTTP 400 because of one answer, not of the request as such.
-_ABOUT_ONE_ANSWER = re.compile(
-    "content_filter|content_policy_violation|context_length_exceeded|maximum context length"
-)
-_REFUSED = "refused"  # stands for a reply's finish_reason then
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,14 @@ class CostEstimate:
     calls: int
     cached: int
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int | None
 
     def __str__(self) -> str:
         return (
             f"{self.calls:,} calls to make ({self.cached:,} verdicts already kept): roughly "
-            f"{self.prompt_tokens:,} tokens in, at most {self.completion_tokens:,} out"
+            f"{self.prompt_tokens:,} tokens in, "
+            + ("any number" if (most := self.completion_tokens) is None else f"at most {most:,}")
+            + " out"
         )
 
 
@@ -72,10 +70,15 @@ class LLMJudge:
     (whatever OPENAI_BASE_URL says, since verdicts are kept by endpoint). The key is read from the
     environment variable `key_variable` when a call has to be made, and is kept nowhere.
 
-    `retries` is how often one request is repeated after 408, 409, 429, 5xx, a lost connection or no
-    reply within `timeout` seconds, with the openai client's back-off: 0.5 s doubling up to 8 s, or
-    what Retry-After says. `seed` is sent along unless it is None. `cache` is a SQLite file where
-    every verdict is kept with the judge's raw reply; it may serve several judges and processes.
+    `timeout` bounds a call from beginning to end. `retries` is how often one is repeated after 408,
+    409, 429, 5xx, a lost connection or no reply in time: after what Retry-After says, else 0.5 s
+    doubling up to 8 s (for 429 1 s doubling up to 60 s, and it counts only as long as no other call
+    gets through). `requests_per_minute` bounds the calls that are started; None: no bound.
+
+    `max_tokens`, `temperature` and `seed` are sent unless they are None. One that the endpoint
+    rejects is left out (max_tokens becomes max_completion_tokens) with a warning, and each verdict
+    is kept with what was sent. `cache` is a SQLite file where every verdict is kept with the
+    judge's raw reply; it may serve several judges and processes.
 
     Raises ValueError for settings that cannot work and for anything that looks like a key.
     """
@@ -88,9 +91,11 @@ class LLMJudge:
     concurrency: int = 4
     timeout: float = 60.0
     retries: int = 6
-    max_tokens: int = 200
-    temperature: float = 0.0
+    max_tokens: int | None = 200
+    temperature: float | None = 0.0
     seed: int | None = 0
+    requests_per_minute: float | None = None
+    _manner: Manner = field(default_factory=Manner, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("model", "endpoint", "prompt", "key_variable"):
@@ -104,23 +109,22 @@ class LLMJudge:
                 "OPENAI_API_KEY, never the key"
             )
         if self.endpoint is not None:
-            parts = urlsplit(self.endpoint)
-            if parts.username or parts.password or parts.query:
-                raise ValueError(
-                    "an endpoint holds no name, password or query, since it is written into the "
-                    "run; the key comes from the environment"
-                )
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(
-                    f"endpoint {self.endpoint!r} is no base URL such as http://localhost:8000/v1"
-                )
+            check_endpoint(self.endpoint)
         check_prompt(self.prompt)
         bounds = {"concurrency": 1, "retries": 0, "max_tokens": 1, "temperature": 0}
         for name, least in bounds.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is None and name in ("max_tokens", "temperature"):
+                continue
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 < self.timeout < math.inf:
             raise ValueError(f"timeout is a positive number of seconds, got {self.timeout}")
+        if self.requests_per_minute is not None and not 0 < self.requests_per_minute < math.inf:
+            raise ValueError(
+                "requests_per_minute is a positive number, or None for no bound; got "
+                f"{self.requests_per_minute}"
+            )
 
     @property
     def name(self) -> str:
@@ -149,18 +153,19 @@ class LLMJudge:
 
         Equal answers to equal questions count once, empty ones not at all. Tokens are a rough
         guess of one per 3 bytes of UTF-8, which is on the high side for English;
-        `completion_tokens` is the bound `max_tokens` per call. Repetitions, after errors or
-        unreadable replies, come on top. Raises like `score` for answers it cannot take.
+        `completion_tokens` is the bound `max_tokens` per call (None without one). Repetitions,
+        after errors or unreadable replies, come on top. Raises like `score` for answers it cannot
+        take.
         """
         questions, _ = self._questions(answers)
-        known = VerdictCache(self.cache).read(list(questions))
+        known = VerdictCache(self.cache).read(list(questions)).settled()
         left = [question for key, question in questions.items() if key not in known]
         lengths = [len(self._prompt_for(question).encode()) for question in left]
         return CostEstimate(
             calls=len(left),
             cached=len(known),
             prompt_tokens=sum(math.ceil(length / BYTES_PER_TOKEN) for length in lengths),
-            completion_tokens=len(left) * self.max_tokens,
+            completion_tokens=None if self.max_tokens is None else len(left) * self.max_tokens,
         )
 
     def score(self, answers: pd.DataFrame) -> pd.DataFrame:
@@ -182,11 +187,23 @@ class LLMJudge:
         """
         questions, keys = self._questions(answers)
         store = VerdictCache(self.cache)
-        known = store.read(list(questions))
-        pending = [question for key, question in questions.items() if key not in known]
+        found = store.read(list(questions))
+        if found.damaged:
+            warnings.warn(
+                f"{found.damaged} verdicts in {self.cache} are damaged (their checksums do not "
+                "fit); they are asked for again",
+                stacklevel=2,
+            )
+        known = found.settled()
+        self._manner.languages |= {
+            questions[key].language for key, row in known.items() if row["status"] == "scored"
+        }
+        # What could not be read is asked for again by a rerun, but only once by one judge.
+        vain = self._manner.unreadable & found.verdicts.keys()
+        pending = [q for key, q in questions.items() if key not in known and key not in vain]
         if pending:
-            self._judge(pending, store, len(known))
-            known = store.read(list(questions))
+            self._judge(pending, store, len(questions) - len(pending))
+        known = store.read(list(questions)).verdicts
         empty = {"status": "empty", "score": LOWEST, "reason": "", "finish": None}
         verdicts: list[Mapping[str, Any]] = [empty if key is None else known[key] for key in keys]
         scored = answers.copy()
@@ -212,7 +229,8 @@ class LLMJudge:
             finish == "length" for finish, bad in zip(finishes, unparsable, strict=True) if bad
         )
         if cut:
-            text += f". {cut} of these replies broke off at max_tokens={self.max_tokens}: raise it"
+            text += f". {cut} of these replies broke off at max_tokens={self.max_tokens}: raise it "
+            text += "(parameter judge_max_tokens)"
         warnings.warn(text, stacklevel=3)
 
     def _questions(self, answers: pd.DataFrame) -> tuple[dict[str, Question], list[str | None]]:
@@ -255,13 +273,26 @@ class LLMJudge:
             )
         return key
 
+    def _endpoint(self, key: str) -> ChatEndpoint:
+        sent = ("model", "max_tokens", "temperature", "seed")
+        return ChatEndpoint(
+            self.base_url,
+            key,
+            {name: getattr(self, name) for name in sent},
+            self._manner,
+            timeout=self.timeout,
+            retries=self.retries,
+            per_minute=self.requests_per_minute,
+            key_variable=self.key_variable,
+        )
+
     def _judge(self, pending: list[Question], store: VerdictCache, before: int) -> None:
         """Judge what is pending; JudgeError unless all of it is in `store` afterwards."""
         session = _Session(self, self._key(len(pending)), store)
         failure = session.run(pending)
         if failure is None:
             return
-        done = len(store.read([question.key for question in pending]))
+        done = len(store.read([question.key for question in pending]).settled())
         raise JudgeError(
             f"{failure.message}. {before + done} of {before + len(pending)} verdicts are done and "
             f"safe in {self.cache}, {len(pending) - done} are left; "
@@ -269,196 +300,158 @@ class LLMJudge:
         )
 
 
-class _Failure(NamedTuple):
-    """Why there is no reply. Not an exception: openai's errors hold the request, and so the key."""
-
-    message: str
-    fatal: bool = False  # every other request would end the same way
-    malformed: bool = False  # what came is no chat completion
-
-
-class _Reply(NamedTuple):
-    text: str
-    finish: str | None
-    model: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
 class _Session:
     """The calls of one `LLMJudge.score`."""
 
     def __init__(self, judge: LLMJudge, key: str, store: VerdictCache) -> None:
-        from openai import OpenAI
-
-        self.judge, self.store, self._secret = judge, store, key
+        self.judge, self.store = judge, store
         self.judge_id = store.prepare(judge.fingerprint())
-        self.client: OpenAI = OpenAI(
-            api_key=key,
-            base_url=judge.base_url,
-            timeout=judge.timeout,
-            max_retries=judge.retries,
-        )
-        self.json_mode = True
-        self.stop = threading.Event()
+        self.endpoint = judge._endpoint(key)
+        self.stop = self.endpoint.stop
         self._lock = threading.Lock()
-        self._told: _Failure | None = None  # the last failure
+        self._told: Failure | None = None  # the last failure
         self._in_a_row = 0  # failures since a verdict
 
-    def run(self, pending: list[Question]) -> _Failure | None:
+    def run(self, pending: list[Question]) -> Failure | None:
         """Judge all of `pending`; return the failure to tell of, if any is left without verdict."""
         executor = ThreadPoolExecutor(self.judge.concurrency)
         bar = tqdm(total=len(pending), desc=f"judging with {self.judge.model}", unit="answer")
         try:
             with bar:
-                # One goes ahead, so that a wrong key costs one call, not one per thread.
-                bar.update(self._attempt(pending[0]))
-                futures = [executor.submit(self._attempt, question) for question in pending[1:]]
+                tried = self._try_out(pending, executor, bar)
+                self._warn_left_out()
+                rest = [question for question in pending if question.key not in tried]
+                futures = [executor.submit(self._attempt, question) for question in rest]
                 for future in as_completed(futures):
-                    bar.update(future.result())
+                    bar.update(future.result() is not None)
         except BaseException:  # Ctrl-C does not wait for calls in flight, which still are kept
             self.stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
             raise
         executor.shutdown()
-        self.client.close()
+        self.endpoint.close()
+        self._warn_left_out()
         return self._told
 
-    def _attempt(self, question: Question) -> bool:
-        """Have one answer judged, if there is still a point in it; whether it has its verdict."""
+    def _try_out(self, pending: list[Question], executor: Executor, bar: tqdm[Any]) -> set[str]:
+        """Have one answer in each language judged before the others, and return what was asked.
+
+        So a wrong key costs one call, and a prompt whose replies cannot be read those of `FIRST`
+        answers: the judge may stumble over one.
+        """
+        manner, asked = self.judge._manner, set()
+        for language in dict.fromkeys(question.language for question in pending):
+            here = [question for question in pending if question.language == language]
+            for number, question in enumerate(here, 1):
+                if language in manner.languages or number > FIRST or self.stop.is_set():
+                    break
+                asked.add(question.key)
+                reply = executor.submit(self._attempt, question).result()
+                if reply is None:  # no call was made, or it failed: nothing to learn from
+                    break
+                bar.update()
+                unread = language not in manner.languages and reply.finish not in REFUSED
+                if unread and number == FIRST < len(here):
+                    self._give_up(reply, NAMES.get(language, language))
+        return asked
+
+    def _give_up(self, reply: Reply, language: str) -> None:
+        shown, base = one_line(self.endpoint.scrub(reply.text)), self.judge.base_url
+        if reply.malformed:
+            what = f"what {base} sends is no chat completion but {shown!r}; the base URL of an "
+            what += f"OpenAI-compatible endpoint usually ends in /v1 ({likely_base(base)})"
+        else:
+            what = f"not one of the first {FIRST} answers in {language} got a reply that can be "
+            what += f"read as a grade, the last one being {shown!r}, and the others are not asked "
+            what += 'for. A reply is one JSON object, such as {"reason": "short", "score": 7}: see '
+            what += "that judge_prompt asks for it"
+            if reply.finish == "length":
+                what += f", and raise judge_max_tokens ({self.judge.max_tokens}), at which it ends"
+        self._told = Failure(what, fatal=True)
+        self.stop.set()
+
+    def _warn_left_out(self) -> None:
+        manner = self.judge._manner
+        with manner.lock:
+            new = {name: to for name, to in manner.left_out.items() if name not in manner.told}
+            manner.told |= new.keys()
+        if new:
+            each = [f"{name} (sent as {to})" if to else name for name, to in sorted(new.items())]
+            warnings.warn(
+                f"{self.judge.base_url} does not take {', '.join(each)} for {self.judge.model}: "
+                "what is not sent has the service's own default. Every verdict is kept with what "
+                "was sent; to leave a parameter out yourself, set judge_<parameter> to None",
+                stacklevel=5,
+            )
+
+    def _attempt(self, question: Question) -> Reply | None:
+        """Have one answer judged, if there is still a point in it; the reply, if one came."""
         if self.stop.is_set():
-            return False
-        failure = self._one(question)
+            return None
+        came = self._one(question)
+        failure = came if isinstance(came, Failure) else None
+        if failure and failure.stopped:
+            return None
         with self._lock:
             self._in_a_row = self._in_a_row + 1 if failure else 0
-            self._told = failure or self._told
-            if failure and (failure.fatal or self._in_a_row >= max(2, self.judge.concurrency)):
+            too_many = self._in_a_row >= max(2, self.judge.concurrency)
+            if failure and (too_many or not failure.rejected):
+                self._told = failure
+            if failure and (failure.fatal or too_many):
                 self.stop.set()
-        return failure is None
+        return None if isinstance(came, Failure) else came
 
-    def _one(self, question: Question) -> _Failure | None:
+    def _one(self, question: Question) -> Reply | Failure:
         """Have one answer judged and keep the verdict."""
-        if self.store.read([question.key]):  # another process was faster
-            return None
-        prompt = self.judge._prompt_for(question)
+        known = self.store.read([question.key])
+        if known.settled():  # another process was faster
+            return Reply("", REFUSED[0])
+        judge, scrub = self.judge, self.endpoint.scrub
+        before = known.verdicts.get(question.key, {}).get("asked", 0)
+        prompt = judge._prompt_for(question)
         tokens_in = tokens_out = 0
-        verdict = None
-        for asked in range(1, ASKS + 1):
-            reply = self._ask(prompt, asked - 1)
-            if isinstance(reply, _Failure):
-                if reply.malformed and asked < ASKS:
-                    continue
-                return reply
+        verdict = rejected = None
+        for asked in range(before + 1, before + ASKS + 1):
+            came = self.endpoint.ask(prompt, asked - 1)
+            if isinstance(came, Failure):
+                if not came.rejected:
+                    return came
+                rejected, reply = came, Reply(came.message, "rejected")
+                break
+            reply = came
             tokens_in += reply.prompt_tokens
             tokens_out += reply.completion_tokens
-            refused = reply.finish == _REFUSED
-            verdict = None if refused else read_reply(reply.text)
-            if verdict or refused:
+            verdict = None if reply.malformed else read_reply(reply.text)
+            if verdict or reply.finish in REFUSED:
                 break
-        assert isinstance(reply, _Reply)
+        if verdict:
+            judge._manner.languages.add(question.language)
+        else:
+            judge._manner.unreadable.add(question.key)
         self.store.write(
             {
                 "key": question.key,
-                "judge": self.judge_id,
+                "judge": self._sent_as(),
                 "language": question.language,
                 "question": question.question,
                 "answer": question.answer,
                 "status": "scored" if verdict else "unparsable",
                 "score": verdict.score if verdict else None,
-                "reason": verdict.reason if verdict else "",
-                "reply": reply.text,
-                "finish": reply.finish,
-                "served_model": reply.model,
+                "reason": scrub(verdict.reason) if verdict else "",
+                "reply": scrub(reply.text),
+                "finish": scrub(reply.finish)[:100] if reply.finish else None,
+                "served_model": scrub(reply.model)[:200] if reply.model else None,
                 "asked": asked,
                 "prompt_tokens": tokens_in,
                 "completion_tokens": tokens_out,
                 "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
-        return None
+        return rejected or reply
 
-    def _ask(self, prompt: str, attempt: int) -> _Reply | _Failure:
-        import openai
-
-        judge = self.judge
-        options: dict[str, Any] = {
-            "model": judge.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "max_tokens": judge.max_tokens,
-            "temperature": judge.temperature,
-        }
-        if judge.seed is not None:
-            options["seed"] = judge.seed + attempt
-        failure = _Failure("no request was made")
-        for json_mode in (True, False) if self.json_mode else (False,):
-            if json_mode:
-                options["response_format"] = {"type": "json_object"}
-            else:
-                options.pop("response_format", None)
-            try:
-                reply = self._read(self.client.chat.completions.create(**options))
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if _ABOUT_ONE_ANSWER.search(error.message):
-                    return _Reply(self._scrub(error.message), _REFUSED)
-                failure = self._failure(error)
-                continue  # endpoints that do not know response_format say so this way
-            except openai.OpenAIError as error:
-                return self._failure(error)
-            except ValueError:  # the body is not JSON
-                reply = None
-            if reply is None:
-                return _Failure(
-                    f"what {judge.base_url} sends is no chat completion; the base URL of an "
-                    "OpenAI-compatible endpoint usually ends in /v1",
-                    malformed=True,
-                )
-            if not json_mode:
-                self.json_mode = False
-            return reply
-        return failure
-
-    def _read(self, completion: ChatCompletion) -> _Reply | None:
-        """The first choice; None if there is none. The client does not check what it is sent."""
-        try:
-            choice, usage = completion.choices[0], completion.usage
-            text = choice.message.content or choice.message.refusal or ""
-            return _Reply(
-                self._scrub(text),
-                choice.finish_reason,
-                completion.model,
-                (usage.prompt_tokens if usage else 0) or 0,
-                (usage.completion_tokens if usage else 0) or 0,
-            )
-        except (AttributeError, IndexError, TypeError):
-            return None
-
-    def _failure(self, error: OpenAIError) -> _Failure:
-        import openai
-
-        judge, fatal = self.judge, False
-        if isinstance(error, openai.APITimeoutError):
-            what = (
-                f"{judge.base_url} gave no reply within {judge.timeout:g} s, "
-                f"{judge.retries + 1} times"
-            )
-        elif isinstance(error, openai.APIConnectionError):
-            what = f"{judge.base_url} cannot be reached ({error.__cause__ or error})"
-        elif isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            fatal = status < 500 and status not in (408, 409, 429)
-            if status in (401, 403):
-                what = f"{judge.base_url} refuses the key in {judge.key_variable}"
-            elif status == 404:
-                what = f"{judge.base_url} has no model {judge.model!r}, or no chat completions"
-            elif fatal:
-                what = f"{judge.base_url} rejects the request"
-            else:
-                what = f"{judge.base_url} keeps failing"
-            what += f" ({self._scrub(error.message)[:300]})"
-        else:
-            what, fatal = f"the openai client failed ({type(error).__name__}: {error})", True
-        return _Failure(self._scrub(what), fatal)
-
-    def _scrub(self, text: str) -> str:
-        """Take the key out of what comes from outside: some endpoints repeat it in their errors."""
-        return whole_characters(text).replace(self._secret, "***")
+    def _sent_as(self) -> str:
+        """The judge's id; another one if the endpoint does not take all that was to be sent."""
+        left_out = dict(self.judge._manner.left_out)
+        if not left_out:
+            return self.judge_id
+        return self.store.register({**self.judge.fingerprint(), "left_out": left_out})

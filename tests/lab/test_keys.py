@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -411,3 +412,39 @@ def test_after_a_correction_no_old_result_comes_out_of_the_store(
     for before, after, expected in zip(old, corrected, fresh, strict=True):
         assert torch.equal(after, expected)
         assert not torch.equal(after, before)
+
+
+def test_grades_are_kept_by_judge_and_by_identifier(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent to a judge, and who tells the language; not how fast it is asked."""
+
+    class Answered(_KeyStore):
+        def table(self, stage: str, key: Mapping[str, Any], *rest: Any, **more: Any) -> Any:
+            return pd.DataFrame({"text": ["a"]}) if stage == "said" else self._asked(stage, key)
+
+    def key(**changes: Any) -> str:
+        with pytest.raises(_Asked) as asked:
+            Pipeline(of(inputs, judge="llm", **changes), Answered("none")).graded()
+        assert asked.value.args[0] == "graded"
+        return str(asked.value.args[1])
+
+    first = key()
+    what: list[dict[str, Any]] = [
+        {"judge_model": "other"},
+        {"judge_endpoint": "http://localhost:1/v1"},
+        {"judge_max_tokens": 300},
+        {"judge_max_tokens": None},
+        {"judge_temperature": None},
+        {"judge_seed": None},
+    ]
+    how: list[dict[str, Any]] = [
+        {"judge_requests_per_minute": 10.0},
+        {"judge_concurrency": 1},
+        {"judge_timeout": 5.0},
+        {"judge_retries": 0},
+    ]
+    assert all(key(**changes) != first for changes in what)
+    assert all(key(**changes) == first for changes in how)
+    monkeypatch.setattr("crane_lab.pipeline.version", lambda package: f"{package} of tomorrow")
+    assert key() != first

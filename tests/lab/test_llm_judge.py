@@ -20,7 +20,7 @@ import pytest
 from made_up_answers import make_answers
 
 from crane_lab.engines.judging import PROMPT, Judge, JudgeError, filled
-from crane_lab.engines.llm_judge import ASKS, LLMJudge
+from crane_lab.engines.llm_judge import ASKS, FIRST, LLMJudge
 
 KEY = "sk-" + "verysecret0123456789abcdef"
 
@@ -266,15 +266,13 @@ def test_unreadable_replies_are_counted_and_kept(
 
     endpoint.behave = eleven_for_some
     answers = make_answers(5).assign(language=["en", "zh", "vi", "vi", "en"])
+    judge = make()
     with pytest.warns(UserWarning, match=r"2 of 5 answers \(1 vi, 1 en\)"):
-        scored = make().score(answers)
+        scored = judge.score(answers)
     assert list(scored["status"]) == ["scored"] * 3 + ["unparsable"] * 2
     assert list(scored["score"][:3]) == [2.0] * 3 and scored["score"][3:].isna().all()
     assert len(endpoint.bodies) == 3 + 2 * ASKS
     assert sorted(body["seed"] for body in endpoint.bodies) == [0] * 5 + [1] * 2 + [2] * 2
-    with pytest.warns(UserWarning, match="2 of 5 answers"):  # told again, asked no more
-        pd.testing.assert_frame_equal(make().score(answers), scored)
-    assert len(endpoint.bodies) == 3 + 2 * ASKS
     with sqlite3.connect(make().cache) as file:
         kept = file.execute(
             "SELECT reply, asked, prompt_tokens, completion_tokens, served_model FROM verdicts "
@@ -282,6 +280,13 @@ def test_unreadable_replies_are_counted_and_kept(
         ).fetchall()
     assert kept == [('{"score": 11}', 3, 33, 15, "served-model")] * 2
     assert scored["status"].value_counts().to_dict() == {"scored": 3, "unparsable": 2}
+    with pytest.warns(UserWarning, match="2 of 5 answers"):  # the same judge asks no more
+        pd.testing.assert_frame_equal(judge.score(answers), scored)
+    assert len(endpoint.bodies) == 3 + 2 * ASKS
+    assert make().estimate(answers).calls == 2  # a rerun does, with further seeds
+    endpoint.behave = lambda number, body: Response()
+    assert list(make().score(answers)["score"]) == [2.0, 2.0, 2.0, 7.0, 7.0]
+    assert [body["seed"] for body in endpoint.bodies[3 + 2 * ASKS :]] == [ASKS, ASKS]
 
 
 def test_replies_cut_by_max_tokens_are_named(
@@ -300,7 +305,8 @@ def test_an_endpoint_without_response_format(
         return unknown if "response_format" in body else graded(number, body)
 
     endpoint.behave = refuse_format
-    assert list(make().score(make_answers(6))["score"]) == [1, 2, 3, 4, 5, 6]
+    with pytest.warns(UserWarning, match="does not take response_format for tiny"):
+        assert list(make().score(make_answers(6))["score"]) == [1, 2, 3, 4, 5, 6]
     assert ["response_format" in body for body in endpoint.bodies] == [True] + [False] * 6
 
 
@@ -375,9 +381,9 @@ def test_one_answer_that_always_fails_does_not_hold_up_the_rest(
 
 def test_something_else_at_the_endpoint(endpoint: Endpoint, make: Callable[..., LLMJudge]) -> None:
     endpoint.behave = lambda number, body: Response(raw=b"<html>welcome</html>")
-    with pytest.raises(JudgeError, match=r"no chat completion; .*/v1"):
-        make(concurrency=1).score(make_answers(8))
-    assert len(endpoint.bodies) == 2 * ASKS
+    with pytest.raises(JudgeError, match=r"no chat completion but '<html>welcome.*/v1"):
+        make().score(make_answers(80))
+    assert len(endpoint.bodies) == FIRST * ASKS
     assert make().estimate(make_answers(8)).cached == 0
 
 
@@ -474,13 +480,27 @@ def test_the_key_is_kept_nowhere(
         ({"model": KEY}, "looks like a secret"),
         ({"key_variable": KEY}, "looks like a secret"),
         ({"key_variable": "abc123secret"}, "never the key"),
-        ({"endpoint": "https://me:secret0@host/v1"}, "no name, password"),
-        ({"endpoint": "https://host/v1?key=secret0"}, "no name, password"),
+        ({"endpoint": "https://me:secret0@host/v1"}, "user:password@host"),
+        ({"endpoint": "me:secret0@host/v1"}, "user:password@host"),
+        ({"endpoint": "https://host/v1?key=secret0"}, "looks like a secret"),
+        ({"endpoint": "https://host/v1?x=secret0"}, r"give the base URL alone, .*https://host/v1$"),
+        ({"endpoint": "https://host/v1/chat/completions"}, "without /chat/completions"),
+        (
+            {"endpoint": "https://me.openai.azure.com/openai/deployments/d?api-version=secret0"},
+            r"Azure's older address.* give https://me\.openai\.azure\.com/openai/v1 instead",
+        ),
+        ({"endpoint": "https://host:port/v1"}, "no base URL"),
+        ({"endpoint": "https://[::1/v1"}, "no base URL"),
+        ({"endpoint": "ftp://host/v1"}, "no base URL"),
+        ({"endpoint": "https://ho st/v1"}, "no base URL"),
         ({"endpoint": "localhost:8000/v1"}, "no base URL"),
         ({"concurrency": 0}, "concurrency must be at least 1, got 0"),
         ({"retries": -1}, "retries must be at least 0"),
         ({"max_tokens": 0}, "max_tokens must be"),
         ({"temperature": math.nan}, "temperature must be"),
+        ({"temperature": math.inf}, "temperature must be"),
+        ({"requests_per_minute": 0}, "requests_per_minute is a positive number, or None"),
+        ({"requests_per_minute": math.nan}, "requests_per_minute is a positive"),
         ({"timeout": 0}, "timeout is a positive number"),
         ({"timeout": math.inf}, "timeout is a positive number"),
     ],

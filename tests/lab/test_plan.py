@@ -60,6 +60,10 @@ def test_the_judge_is_bounded() -> None:
     assert calls == 2 * (1 + 2 * 6) * 2 * 5
     assert sent > calls * 300 and received == calls * 200
     assert f"at most {calls:,} calls" in str(judged)
+    slow = dataclasses.replace(SMALL, judge="llm", judge_requests_per_minute=calls / 90)
+    assert "at least 1.5 h more for judging" in str(plan(slow, "H100"))
+    open_end = plan(dataclasses.replace(SMALL, judge="llm", judge_max_tokens=None), "H100")
+    assert open_end.calls()[:2] == (calls, sent) and "service itself bounds" in str(open_end)
 
 
 def test_measured_devices_come_first(tmp_path: Path) -> None:
