@@ -9,6 +9,7 @@ import pytest
 from transformers import AddedToken, AutoTokenizer, GenerationConfig
 from transformers.utils import chat_template_utils
 
+from crane_lab.cli import rehearsal
 from crane_lab.engines import prompting
 from crane_lab.engines.decoding import end_tokens
 from crane_lab.engines.generation import prompts
@@ -194,6 +195,16 @@ def test_what_was_cut_has_the_tokens_of_text(tokenizer: Any) -> None:
     found = prompts(tokenizer, ["Is </s> a tag?"], chat=True)[0]
     inner = tokenizer("<user> Is </s> a tag?", add_special_tokens=False, split_special_tokens=True)
     assert found[1 : 1 + len(inner["input_ids"])] == inner["input_ids"]
+
+
+@pytest.mark.parametrize("text", ["Is </s> a tag?", "</s>", "a<s>b <s>  c", "x </s>\n<unk>"])
+def test_cut_text_of_a_tokenizer_like_llamas_gains_no_space(text: str) -> None:
+    """It puts one before whatever begins a text, and so would before each piece."""
+    llamas = rehearsal.tokenizer()
+    as_text = llamas(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    llamas.chat_template = "{{ messages[0].content }}"
+    assert prompts(llamas, [text], chat=True)[0][1:] == as_text
+    assert opened(llamas, [text])[0][1:] == as_text
 
 
 # -------------------------------------------------------------------------------- what opens a text
