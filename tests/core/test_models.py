@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -328,3 +328,13 @@ def test_fingerprint(make_llama: Make) -> None:
         weight = model.model.layers[0].mlp.up_proj.weight
         weight[0, 0] = weight[0, 0].nextafter(torch.tensor(9.0))
     assert models.fingerprint(model) != first
+
+
+def test_a_tokenizer_that_cuts_at_random_does_not(checkpoint: Path) -> None:
+    """A BPE with dropout, as some were trained with: each call would give other tokens."""
+    vocabulary = {sign: number for number, sign in enumerate(("<pad>", "a", "b", "ab", "abab"))}
+    made = Tokenizer(BPE(vocabulary, [("a", "b"), ("ab", "ab")], dropout=0.5))
+    PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>").save_pretrained(checkpoint)
+    models.write_checksums(checkpoint)
+    _, tokenizer = models.load(checkpoint)
+    assert {tuple(tokenizer("abab" * 5)["input_ids"]) for _ in range(20)} == {(4,) * 5}
