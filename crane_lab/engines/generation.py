@@ -245,13 +245,20 @@ def context_length(decoding: Decoding, positions: int) -> int:
     return decoding.context
 
 
-def room(prompts: Prompts, decoding: Decoding, context: int) -> list[int]:
+def room(prompts: Prompts, decoding: Decoding, context: int, vocabulary: int) -> list[int]:
     """How many tokens each answer may have: `max_new_tokens`, or what is left of the context.
 
-    Raises ValueError for a prompt without tokens or one that leaves no room in the context.
+    Raises ValueError for a prompt without tokens, with one that is not in the vocabulary (of so
+    many tokens), or that leaves no room in the context.
     """
     if empty := [index for index, ids in enumerate(prompts) if not len(ids)]:
         raise ValueError(f"prompt {empty[0]} has no tokens; make prompts with `prompts`")
+    if foreign := [index for index, ids in enumerate(prompts) if max(ids) >= vocabulary]:
+        raise ValueError(
+            f"prompt {foreign[0]} has token {max(prompts[foreign[0]])}, but the model's vocabulary "
+            f"has {vocabulary} ({len(foreign)} of {len(prompts)} prompts); take the tokenizer that "
+            "the model was trained with"
+        )
     if long := [index for index, ids in enumerate(prompts) if len(ids) >= context]:
         raise ValueError(
             f"prompt {long[0]} has {len(prompts[long[0]])} tokens, which leaves no room for an "
@@ -312,6 +319,7 @@ class HuggingFaceEngine:
         self._hidden: dict[str, Any] = {} if progress else {"disable": True}
         config = model.config.get_text_config()
         self.context = context_length(self.decoding, config.max_position_embeddings)
+        self._vocabulary = config.vocab_size
         self._decoder = Greedy(
             model,
             tokenizer,
@@ -324,10 +332,10 @@ class HuggingFaceEngine:
     def generate(self, prompts: Prompts, intervention: Intervention = UNTOUCHED) -> list[Answer]:
         """One answer per prompt (token ids), in their order, under an intervention.
 
-        The model is left as it was. Raises ValueError for a prompt that leaves no room in the
-        context and for a set made for another model's shape.
+        The model is left as it was. Raises ValueError as `room`, for a set made for another model's
+        shape, and for logits that are no numbers.
         """
-        limits = room(prompts, self.decoding, self.context)
+        limits = room(prompts, self.decoding, self.context, self._vocabulary)
         with (
             intervened(self.model, intervention),
             # Given only where it hides the bar: a value would override the TQDM_DISABLE that

@@ -82,7 +82,7 @@ class VLLMEngine:
             )
         config = models.read_config(name, local_files_only).get_text_config()
         self.context = context_length(self.decoding, config.max_position_embeddings)
-        self._longest = self.context
+        self._longest, self._vocabulary = self.context, config.vocab_size
         if self.decoding.context is None:
             self._longest = longest_prompt
             self.context = min(self.context, longest_prompt + self.decoding.max_new_tokens)
@@ -103,7 +103,8 @@ class VLLMEngine:
         )
         try:
             self.tokenizer = self._llm.get_tokenizer()
-            self._ends = end_tokens(configured, self.tokenizer)
+            ends = end_tokens(configured, self.tokenizer)
+            self._ends = [token for token in ends if token < self._vocabulary]
             found = self._llm.collective_rpc("crane_shape")[0]
             self.shape = {site: (int(n), int(width)) for site, (n, width) in found.items()}
         except BaseException:
@@ -117,13 +118,13 @@ class VLLMEngine:
         steps at generated positions, prompts of one length are answered together, one length after
         the other (`vllm_worker` says why), which takes longer where lengths are many.
 
-        Raises ValueError for a prompt that leaves no room in the context and for what cannot be
-        done: a set made for another model's shape, or more than setting to zero in a quantised
-        checkpoint. RuntimeError after `close`.
+        Raises ValueError as `generation.room` does, for a prompt longer than `longest_prompt`, and
+        for what cannot be done: a set made for another model's shape, or more than setting to zero
+        in a quantised checkpoint. RuntimeError after `close`.
         """
         if self._llm is None:
             raise RuntimeError("this engine is closed; make a new VLLMEngine")
-        limits = room(prompts, self.decoding, self.context)
+        limits = room(prompts, self.decoding, self.context, self._vocabulary)
         if (longest := max(map(len, prompts), default=0)) > self._longest:
             raise ValueError(
                 f"a prompt has {longest} tokens, but memory is reserved for {self._longest}; make "

@@ -360,6 +360,8 @@ def test_impossible_requests_are_refused_before_work(
         engine.generate([[1, 2], [1] * 30])
     with pytest.raises(ValueError, match="prompt 0 has no tokens"):
         engine.generate([[]])
+    with pytest.raises(ValueError, match=r"prompt 1 has token 3072, but .* has 3072 \(1 of 2 pr"):
+        engine.generate([[1], [1, 3072]])
     with pytest.raises(ValueError, match="exceeds the model's 512 positions; set context to 512"):
         HuggingFaceEngine(model, tokenizer, Decoding(context=8192))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
