@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import lm_eval.tasks
 import pandas as pd
+from datasets import DatasetDict
 from lm_eval.api.registry import get_model
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
@@ -30,8 +33,9 @@ from crane_core import models
 from crane_core.masking import bake
 from crane_core.neurons import NeuronSet
 from crane_lab.engines import multiple_choice
+from crane_lab.engines.harness_data import check_items, kind_of, options_of, read_copy
 from crane_lab.engines.prompting import opened, spelled
-from crane_lab.engines.tasks import OPTIONS, Tasks, quiet
+from crane_lab.engines.tasks import Tasks, quiet
 from crane_lab.texts.hub import HUB_ERRORS, hub_error
 from crane_lab.texts.languages import FLORES
 
@@ -82,31 +86,15 @@ class Harness:
         """
         group = self.group[name]
         place = self.places[name][index]
-        answer = task.doc_to_target(doc)
-        if type(answer) is not int or not 0 <= answer < OPTIONS:
-            raise ValueError(
-                f"task {name!r}, row {place}: the answer is {answer!r}; expected the index of one "
-                f"of {OPTIONS} options"
-            )
-        if "choices" in doc:
-            options = doc["choices"]
-        elif "mc_answer1" in doc:
-            options = [doc[f"mc_answer{number}"] for number in range(1, 5)]
-        else:
-            options = [doc[letter] for letter in "ABCD"]
-        if len(options) != OPTIONS:
-            raise ValueError(
-                f"task {name!r}, row {place}: expected {OPTIONS} options, got {len(options)}"
-            )
         return multiple_choice.Item(
             task=group,
             subtask=name,
             language=next(x for table in TABLES.values() for x in table if table[x] == group),
             id=f"{name}-{place:05d}",
             relation=name,
-            answer=answer,
+            answer=kind_of(name).answers.index(doc[kind_of(name).answer]),
             cluster=str(doc.get("link") or f"{name}-{place:05d}"),
-            options=tuple(str(option) for option in options),
+            options=tuple(options_of(name, doc)),
             text=f"{doc.get('flores_passage', '')} {doc['question']}",
             lettered=True,
         )
@@ -132,7 +120,8 @@ def load(
     num_fewshot : examples before each question; None for what the definitions say, here none.
     limit : items per benchmark, spread evenly over all its subjects.
     data : a folder with copies of the data sets by their names on the hub (`cais/mmlu`,
-        `ceval/ceval-exam`, `facebook/belebele`); None for the hub, or what `datasets` has cached.
+        `ceval/ceval-exam`, `facebook/belebele`), in a layout of `harness_data`; None for the hub,
+        or what `datasets` has cached.
 
     Raises ValueError for an unknown benchmark, a bad `num_fewshot` or `limit`, more examples than
     there are, or data in another format; FileNotFoundError for data that are missing;
@@ -173,44 +162,42 @@ def subjects(name: str) -> list[str]:
 def _load(manager: TaskManager, name: str, data: str | Path | None) -> Tasks:
     """The tasks that a benchmark consists of, by name, with their data."""
     configs = [dict(manager.task_index[part].cfg) for part in _parts(manager, name)]
-    repository = configs[0]["dataset_path"]
-    with quiet(), tempfile.TemporaryDirectory(prefix="crane-tasks-") as cache_dir:
-        if data is not None:
-            folder = Path(data) / repository
-            for config in configs:
-                config |= _place(name, folder, config["dataset_name"])
-                # Read afresh: a cache elsewhere would outlive changes of the files.
-                config["dataset_kwargs"] |= {"cache_dir": cache_dir, "keep_in_memory": True}
+    with quiet():
+        for config in configs:
+            config["custom_dataset"] = partial(_given, _dataset(name, config, data))
+        loaded: Tasks = manager.load(configs)["tasks"]
+    return loaded
+
+
+def _given(dataset: DatasetDict, **_: Any) -> DatasetDict:
+    """A data set, whatever lm-eval says of how it is to be made."""
+    return dataset
+
+
+def _dataset(name: str, config: Mapping[str, Any], data: str | Path | None) -> DatasetDict:
+    """The data of a task as lm-eval would load them, or from a local copy, with items checked."""
+    repository, subject = config["dataset_path"], config["dataset_name"]
+    asked = config.get("test_split") or config["validation_split"]
+    splits = list(dict.fromkeys([asked, config.get("fewshot_split") or asked]))
+    if data is not None:
+        found = read_copy(name, Path(os.path.expanduser(data)) / repository, subject, splits)
+    else:
         try:
-            loaded: Tasks = manager.load(configs)["tasks"]
+            found = datasets.load_dataset(path=repository, name=subject)
         except HUB_ERRORS as error:
             advice = (
                 "run once with network, or set benchmark_data to a folder with copies of the data "
                 "sets (cais/mmlu, ceval/ceval-exam, facebook/belebele)"
             )
             raise hub_error(f"benchmark {name!r}, data {repository}", error, advice) from error
-    return loaded
-
-
-def _place(name: str, folder: Path, config: str) -> dict[str, Any]:
-    """Where `datasets` finds a configuration in a local copy: by its card, or in its folder.
-
-    Without a card, files must be told by split: `datasets` would take "dev" for "validation".
-    """
-    found: dict[str, Any] = {"dataset_path": str(folder), "dataset_kwargs": {}}
-    if (folder / "README.md").is_file():
-        return found
-    files: dict[str, list[str]] = {}
-    for file in sorted((folder / config).glob("[!.]*.*")):
-        split = file.name.split(".")[0].split("-")[0]  # dev.parquet, dev-00000-of-00001.parquet
-        files.setdefault(split, []).append(f"{config}/{file.name}")
-    if files:
-        return {**found, "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-    repository = f"{folder.parent.name}/{folder.name}"
-    raise FileNotFoundError(
-        f"benchmark {name!r}: no data in {folder}; expected a copy of the data set {repository!r} "
-        f"of the hub there, with its README.md, or with a folder {config!r} of files by split"
-    )
+    for split in splits:
+        if split not in found:
+            raise ValueError(
+                f"benchmark {name!r}, data {repository}: no split {split!r} of {subject!r}; there "
+                f"are: {', '.join(found)}"
+            )
+        check_items(config["task"], split, list(found[split]))
+    return found
 
 
 def _parts(manager: TaskManager, name: str) -> list[str]:

@@ -136,11 +136,23 @@ def hub_error(name: str, error: Exception, advice: str) -> Exception:
             f"{name}: there is no such dataset or revision, or it is private; check the name, or "
             f"{login} ({error})"
         )
+    if "scripts are no longer supported" in str(error):
+        return ValueError(
+            f"{name}: it comes with a loading script, which is code and is not run; expected "
+            f"Parquet, JSON lines or CSV files: give a copy of it in one of them ({error})"
+        )
     if isinstance(error, DatasetsError | EmptyDatasetError | ValueError | RuntimeError):
-        return ValueError(f"{name}: {error}")
+        # `datasets` says "An error occurred" and leaves what it was to the cause.
+        cause = "" if error.__cause__ is None else f" ({_short(error.__cause__)})"
+        return ValueError(f"{name}: {_short(error)}{cause}")
     return ConnectionError(
         f"{name}: the hub did not answer, and it is not kept here; {advice} ({error})"
     )
+
+
+def _short(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    return said if len(said) <= 400 else f"{said[:400]} …"
 
 
 def _no_configuration(source: HubSource) -> str:

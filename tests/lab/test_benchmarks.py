@@ -228,7 +228,7 @@ def test_data_without_a_card_are_found_by_folder(
     found = benchmarks.load(["mmlu"], 2, data=tmp_path)
     assert found.fingerprint.items() <= harness.fingerprint.items()
     shutil.rmtree(copy / "sociology")
-    with pytest.raises(FileNotFoundError, match="or with a folder 'sociology' of files by split"):
+    with pytest.raises(FileNotFoundError, match="or with a folder 'sociology' of files"):
         benchmarks.load(["mmlu"], data=tmp_path)
 
 
@@ -324,7 +324,7 @@ def test_bad_requests(data: Path, arguments: dict[str, Any], message: str) -> No
 
 
 def test_missing_data(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'mmlu': no data in .*mmlu; expected a copy"):
+    with pytest.raises(FileNotFoundError, match=r"no 'test' of '.*' in .*mmlu, which does not"):
         benchmarks.load(["mmlu"], data=tmp_path)
 
 
@@ -364,14 +364,29 @@ def _one_subject(root: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"choices": ["a", "b", "c", "d", "e"]}, "'mmlu_sociology', row 1: expected 4 options"),
-        ({"answer": 4}, "'mmlu_sociology', row 1: the answer is 4; expected the index of one of 4"),
+        ({"choices": ["a", "b", "c", "d", "e"]}, "expected 4 options, got 5"),
+        ({"choices": ["a"]}, "expected 4 options, got 1"),
+        ({"choices": None}, "expected 4 options, got None"),
+        ({"choices": ["a", None, "c", "d"]}, r"expected 4 texts as options, got \['a', None"),
+        ({"answer": 4}, "the answer is 4; expected one of 0, 1, 2, 3"),
+        ({"answer": -1}, "the answer is -1; expected one of"),
+        ({"answer": None}, "the answer is None; expected one of"),
+        ({"question": None}, "expected a text as question, got None"),
+        ({"question": " "}, "expected a text as question, got ' '"),
+        ({"question": "nan"}, "expected a text as question, got 'nan'"),
     ],
 )
 def test_items_of_another_kind(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    found = benchmarks.load(["mmlu"], data=_one_subject(tmp_path, **changes))
-    with pytest.raises(ValueError, match=message):
-        found.prepare(MODEL, WITH_BOS)
+    with pytest.raises(ValueError, match=rf"'mmlu_sociology', row 1 of split 'test': {message}"):
+        benchmarks.load(["mmlu"], data=_one_subject(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("options", [["a", "b", "c", "a "], ["a", "b", "c", ""]])
+def test_options_that_are_empty_or_repeated_are_counted(tmp_path: Path, options: list[str]) -> None:
+    # MMLU has some, and what is chosen is a letter.
+    folder = _one_subject(tmp_path, choices=options)
+    with pytest.warns(UserWarning, match=r"'mmlu_sociology': 1 of 3 items have options that are"):
+        assert len(benchmarks.load(["mmlu"], data=folder).tasks) == 4
 
 
 def test_a_task_with_other_numbers_of_options(harness: benchmarks.Harness) -> None:
