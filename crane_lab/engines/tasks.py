@@ -12,11 +12,13 @@ import io
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
@@ -83,7 +85,10 @@ def tasks_digests(names: Sequence[str] = TASKS, folder: str | Path = FOLDER) -> 
 def _open(folder: str | Path) -> tuple[Path, TaskManager]:
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
-        raise FileNotFoundError(f"task folder {folder} does not exist")
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"task folder {folder} {what}; expected one with a YAML file and items for each task"
+        )
     return folder, TaskManager(include_path=str(folder), include_defaults=False)
 
 
@@ -91,8 +96,17 @@ def _items_file(manager: TaskManager, name: str, folder: Path) -> Path:
     """The items of a task: the file its YAML names, beside the YAML (independent of the cwd)."""
     if name not in manager.all_subtasks:
         known = ", ".join(manager.all_subtasks) or "none"
-        raise ValueError(f"unknown task {name!r} in {folder} (available: {known})")
+        raise ValueError(
+            f"unknown task {name!r} in {folder} (available: {known}){_no_definition(folder, name)}"
+        )
+    own = [path for path in sorted(folder.rglob("*.yaml")) if _defines(path, name)]
+    if len(own) > 1:
+        raise ValueError(
+            f"task {name!r} is defined more than once, by {' and '.join(map(str, own))}; keep one"
+        )
     config = manager.task_index[name].cfg
+    if own and "!function" in _text_of(own[0]):
+        raise ValueError(f"{own[0]} names code (!function), which is not run; take it out")
     try:
         path = folder / Path(config["dataset_kwargs"]["data_files"]["test"]).name
     except (KeyError, TypeError) as error:
@@ -103,6 +117,35 @@ def _items_file(manager: TaskManager, name: str, folder: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"task {name!r} has no items: {path} does not exist")
     return path
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:  # a link to nothing, a folder
+        return ""
+
+
+def _defines(path: Path, name: str) -> bool:
+    line = rf"""^["']?task["']?\s*:\s*["']?{re.escape(name)}["']?\s*$"""
+    return bool(re.search(line, _text_of(path), re.MULTILINE))
+
+
+def _no_definition(folder: Path, name: str) -> str:
+    """Why lm-eval, which passes over what it cannot read, sees no definition of a task."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        near = [p.name for p in sorted(folder.iterdir()) if p.stem.casefold() == name.casefold()]
+        other = [x for x in near if x.casefold().endswith((".yaml", ".yml"))]
+        return f"; {', '.join(other)} is not read, expected {path.name}" if other else ""
+    plain.check(path)
+    try:
+        found = yaml.safe_load(_text_of(path).replace("!function", ""))
+    except yaml.YAMLError as error:
+        return f"; {path} is no valid YAML: {' '.join(str(error).split())}"
+    if not isinstance(found, dict):
+        return f"; {path} holds {type(found).__name__}; expected `task: {name}` and more such lines"
+    return f"; {path} defines {found.get('task')!r}"
 
 
 def _read_items(path: Path) -> list[dict[str, Any]]:
@@ -132,10 +175,12 @@ def _read_items(path: Path) -> list[dict[str, Any]]:
 def _problem(item: Any) -> str:
     """What is wrong with an item, or ""."""
     if not isinstance(item, dict):
-        return f"expected a JSON object, got {type(item).__name__}"
+        return f"expected a JSON object, got {type(item).__name__}; write one object per line"
     for key in ("id", "passage", "question", "relation"):
         if not isinstance(item.get(key), str) or (key in ("id", "question") and not item[key]):
             return f"{key!r} must be a text, got {item.get(key)!r}"
+    if not item["question"].strip() or item["question"].strip() in plain.NOTHING:
+        return f"'question' must be a question, got {item['question']!r}"
     options, answer = item.get("options"), item.get("answer")
     if not isinstance(options, list) or len(options) != OPTIONS:
         return f"expected {OPTIONS} options, got {options!r}"

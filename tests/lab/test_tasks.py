@@ -88,6 +88,11 @@ def test_limit_spreads_over_the_file(folder: Path) -> None:
         ({"answer": True}, "line 2: answer must be an index from 0 to 3, got True"),
         ({"answer": "1"}, "line 2: answer must be an index"),
         ({"question": ""}, "line 2: 'question' must be a text"),
+        ({"question": " "}, "line 2: 'question' must be a question, got ' '"),
+        ({"question": "nan"}, "line 2: 'question' must be a question, got 'nan'"),
+        ({"question": float("nan")}, "line 2: 'question' must be a text, got nan"),
+        ({"answer": float("nan")}, "line 2: answer must be an index"),
+        ({"options": ["a", "b", "c", None]}, "line 2: every option must be a text"),
         ({"relation": None}, "line 2: 'relation' must be a text, got None"),
         ({"id": "knowledge_en-0000"}, "line 2: id 'knowledge_en-0000' stands twice"),
     ],
@@ -127,3 +132,62 @@ def test_fingerprint_follows_items_and_prompt(folder: Path) -> None:
     after = tasks_digests(folder=folder)
     changed = {task for task in TASKS if before[task] != after[task]}
     assert changed == {"reading_en", "reading_vi"}
+
+
+# ------------------------------------------------------------- definitions that are something else
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", r"en\.yaml is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>", r"en\.yaml is a web page or XML"),
+        (b"task: [knowledge_en\n", r"unknown task.*en\.yaml is no valid YAML: while parsing"),
+        (b"- knowledge_en\n", r"unknown task.*en\.yaml holds list; expected `task: knowledge_en`"),
+        (b"", r"unknown task.*en\.yaml holds NoneType"),
+        (b"task: knowledge\ndataset_path: json\n", r"unknown task.*en\.yaml defines 'knowledge'"),
+        (b"task: !!python/object/apply:os.getcwd []\n", r"en\.yaml is no valid YAML: could not"),
+    ],
+)
+def test_a_definition_that_is_something_else(folder: Path, content: bytes, message: str) -> None:
+    (folder / "knowledge_en.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_tasks(["knowledge_en"], folder)
+
+
+def test_a_definition_as_editors_of_other_systems_write_it(folder: Path) -> None:
+    path = folder / "knowledge_en.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    items = folder / "knowledge_en.jsonl"
+    items.write_bytes(b"\xef\xbb\xbf" + items.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(load_tasks(["knowledge_en"], folder)["knowledge_en"].eval_docs) == N_ITEMS
+    path.rename(folder / "knowledge_en.yml")
+    with pytest.raises(ValueError, match=r"knowledge_en\.yml is not read, expected .*en\.yaml"):
+        load_tasks(["knowledge_en"], folder)
+
+
+def test_one_task_has_one_definition(folder: Path) -> None:
+    text = (folder / "knowledge_en.yaml").read_text("utf-8")
+    (folder / "copy.yaml").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=r"more than once, by .*copy\.yaml and .*en\.yaml; keep"):
+        load_tasks(["knowledge_en"], folder)
+    assert list(load_tasks(["knowledge_vi"], folder)) == ["knowledge_vi"]
+
+
+def test_code_of_a_definition_is_not_run(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\ndef f(docs): return docs\n")
+    with (folder / "knowledge_en.yaml").open("a") as file:
+        file.write("\nprocess_docs: !function evil.f\n")
+    with pytest.raises(ValueError, match=r"names code \(!function\), which is not run"):
+        load_tasks(["knowledge_en"], folder)
+    assert not mark.exists()
+
+
+def test_items_in_one_array(folder: Path) -> None:
+    (folder / "knowledge_en.jsonl").write_text("[{}]")
+    with pytest.raises(ValueError, match="line 1: expected a JSON object, got list; write one obj"):
+        load_tasks(["knowledge_en"], folder)
+    (folder / "knowledge_en.jsonl").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"knowledge_en\.jsonl is a pointer of Git LFS"):
+        load_tasks(["knowledge_en"], folder)
