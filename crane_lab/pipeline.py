@@ -373,13 +373,16 @@ class Pipeline(Identification):
         `finish` is "stop", "length" for an answer that was cut off, or "thinking" for one that was
         within the model's thoughts.
         """
-        s = self.settings
 
         def compute() -> pd.DataFrame:
             self._checked(intervention)
             return answering.said(self._engine, self.asked, self._prompts, intervention)
 
-        key = {
+        return self.store.table("said", self._said_key(intervention), compute)
+
+    def _said_key(self, intervention: Intervention) -> dict[str, Any]:
+        s = self.settings
+        return {
             "model": self.loaded.generation_key,
             "asked": self._digest(self.asked),
             "prompts": digest_of(canonical(self._prompts)),
@@ -391,7 +394,6 @@ class Pipeline(Identification):
             "intervention": intervention.digest(),
             "code": source_digest(answering.__name__),
         }
-        return self.store.table("said", key, compute)
 
     def graded(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
         """`said` with the judge's columns (`score`, 1 to 10, NaN if it gave none) and fidelity's.
@@ -416,10 +418,14 @@ class Pipeline(Identification):
         """Judged answers of the untouched model and under every intervention.
 
         All answers are generated before any is judged, and a judge that costs money says first
-        what it will cost.
+        what it will cost. Before hours of generating it grades one made-up answer.
         """
         rows = list(rows)
         wanted = [UNTOUCHED, *(row.intervention for row in rows)]
+        if isinstance(self.judge, LLMJudge) and not all(
+            self.store.has("said", self._said_key(one)) for one in wanted
+        ):
+            self.judge.try_out()
         said = [self.said(one) for one in tqdm(wanted, desc="answering", unit="mask")]
         if isinstance(self.judge, LLMJudge):
             print(self.judge.estimate(pd.concat(said, ignore_index=True)))

@@ -77,7 +77,7 @@ class VerdictCache:
                 # A damaged character makes the checksum fail, not the reading.
                 file.text_factory = lambda raw: raw.decode("utf-8", "replace")
                 yield file
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError, MemoryError) as error:  # it repeats damaged names
             raise self._unusable(str(error)) from error
 
     def _unusable(self, what: str) -> JudgeError:

@@ -40,6 +40,8 @@ from crane_lab.texts.languages import NAMES
 ASKS = 3
 #: Answers in a language without a single reply that can be read, after which judging stops.
 FIRST = 3
+#: What a judge is tried out on.
+_TRIAL = ("en", "trial", "What is the capital of France?", "The capital of France is Paris.")
 _OPENAI = "https://api.openai.com/v1"
 BYTES_PER_TOKEN = 3
 
@@ -214,6 +216,29 @@ class LLMJudge:
             scored[name] = pd.Series(column, index=answers.index, dtype="str")
         self._warn(scored, [row["finish"] for row in verdicts])
         return scored
+
+    def try_out(self) -> None:
+        """Have one made-up answer graded, before hours are spent on answers.
+
+        It costs one call once: the verdict is kept. Raises as `score`, and JudgeError for replies
+        that cannot be read.
+        """
+        trial = pd.DataFrame([_TRIAL], columns=list(COLUMNS))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no verdict could be read")
+            status = self.score(trial)["status"].item()
+        if status != "scored":
+            (row,) = (
+                VerdictCache(self.cache).read(list(self._questions(trial)[0])).verdicts.values()
+            )
+            cut = row["finish"] == "length"
+            raise JudgeError(
+                f"{self.model} was tried out on one made-up answer, and its reply cannot be read "
+                f"as a grade: {one_line(row['reply'])!r}"
+                + (f". It ends at judge_max_tokens ({self.max_tokens}): raise it" if cut else "")
+                + '. A reply is one JSON object, such as {"reason": "short", "score": 7}: see that '
+                "judge_prompt asks for it. Nothing has been generated for it yet"
+            )
 
     def _warn(self, scored: pd.DataFrame, finishes: list[str | None]) -> None:
         unparsable = scored["status"] == "unparsable"

@@ -243,6 +243,20 @@ def test_each_language_has_a_call_ahead(endpoint: Endpoint, make: Make) -> None:
     assert len(endpoint.bodies) == 1 + FIRST * ASKS
 
 
+def test_a_judge_is_tried_out_once(endpoint: Endpoint, make: Make) -> None:
+    make().try_out()
+    make().try_out()
+    assert len(endpoint.bodies) == 1 and "Paris" in endpoint.asked()[0]
+    endpoint.behave = lambda number, asked: Response("Rating: [[7]]", finish="length")
+    with pytest.raises(
+        JudgeError, match=r"'Rating: \[\[7\]\]'\. It ends at judge_max_tokens \(9\)"
+    ):
+        make(max_tokens=9).try_out()
+    endpoint.behave = lambda number, asked: Response("no", status=401)
+    with pytest.raises(JudgeError, match="refuses the key"):
+        make(seed=1).try_out()
+
+
 # ------------------------------------------------------------------------------ errors within 200
 
 

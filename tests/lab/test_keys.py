@@ -18,6 +18,8 @@ from torch import Tensor
 
 from crane_core.interventions import Add, Intervention, Scale, SetTo, zero
 from crane_core.neurons import NeuronSet
+from crane_lab.engines.judging import JudgeError
+from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.stages.keys import Loaded
@@ -450,3 +452,17 @@ def test_grades_are_kept_by_judge_and_by_identifier(
     assert all(key(**changes) == first for changes in how)
     monkeypatch.setattr("crane_lab.pipeline.version", lambda package: f"{package} of tomorrow")
     assert key() != first
+
+
+def test_a_judge_is_tried_out_before_answers_are_generated(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no(judge: LLMJudge) -> None:
+        raise JudgeError("the key is wrong")
+
+    monkeypatch.setattr(LLMJudge, "try_out", no)
+    for there, error in ((False, JudgeError), (True, _Asked)):  # what is there costs no hours
+        store = _KeyStore("none")
+        monkeypatch.setattr(_KeyStore, "has", lambda *_, there=there: there)
+        with pytest.raises(error):
+            Pipeline(of(inputs, judge="llm"), store).judged([])
