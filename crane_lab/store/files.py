@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from crane_core.files import HOST, replacing
 
 if TYPE_CHECKING:
     import pandas
+
+#: A text that a spreadsheet computes instead of showing it; a number with its sign is none.
+_FORMULA = re.compile(r"[=+\-@\t\r](?!$|[\d.,]+(e[+-]?\d+)?\s?%?$)")
 
 
 class DiskFullError(OSError):
@@ -98,12 +102,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(table: pandas.DataFrame, path: Path | str) -> None:
-    """Write a table as CSV or Parquet, as the name says, without its index; whole or not at all."""
+    """Write a table as CSV or Parquet, as the name says, without its index; whole or not at all.
+
+    In a CSV, a text that a spreadsheet would take for a formula (it begins with = + - @ or a tab,
+    and is no number) gets an apostrophe before it, and line breaks are LF: answers of models may be
+    anything. Parquet has texts as they are.
+    """
     with atomic_path(path) as temporary:
         if Path(path).suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            table.to_csv(temporary, index=False)
+            _for_spreadsheets(table).to_csv(temporary, index=False)
+
+
+def _for_spreadsheets(table: pandas.DataFrame) -> pandas.DataFrame:
+    table = table.copy()
+    for column in table.select_dtypes(["object", "string"]):
+        given = list(table[column])
+        cells = [_as_cell(cell) for cell in given]
+        if any(cell is not before for cell, before in zip(cells, given, strict=True)):
+            table[column] = cells
+    return table
+
+
+def _as_cell(cell: object) -> object:
+    if not isinstance(cell, str) or not ("\r" in cell or _FORMULA.match(cell)):
+        return cell
+    # A CR alone, which pandas does not quote, would end the row.
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if _FORMULA.match(cell) else text
 
 
 def canonical(value: object) -> str:

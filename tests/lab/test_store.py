@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -318,3 +319,22 @@ def test_what_is_asked_for_is_noted_but_not_what_that_takes(
     assert len(uses) == 2 and len(set(uses)) == 1 and uses[0].startswith("outer/")
     (found,) = [r for r in Store(tmp_path / "store").records() if r["stage"] == "outer"]
     assert f"outer/{found['path'].name.partition('.')[0]}" == uses[0]
+
+
+# --- what spreadsheets make of a CSV --------------------------------------------------------------
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
+    texts = ['=HYPERLINK("http://x.invalid";"y")', "+1+2", "-2+3", "@SUM(A1)", "\t=1"]
+    plain = ["-0.5", "+3.1 %", "-1e-3", "a=b", "-", "", "−1", "word", "a\nb"]
+    mixed = pd.DataFrame({"a": [1, "=x", None], "b": pd.Series([1, 2, None], dtype=object)})
+    write_table(pd.DataFrame({"text": [*texts, *plain]}), tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as stream:
+        found = [row["text"] for row in csv.DictReader(stream)]
+    assert found == [*(f"'{text}" for text in texts), *plain]
+    write_table(pd.DataFrame({"text": ["a\r\nb\rc", "\r=1"]}), tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_bytes() == b'text\n"a\nb\nc"\n"\'\n=1"\n'
+    write_table(mixed, tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text() == "a,b\n1,1\n'=x,2\n,\n"
+    write_table(pd.DataFrame({"text": texts}), tmp_path / "t.parquet")
+    assert pd.read_parquet(tmp_path / "t.parquet")["text"].to_list() == texts
