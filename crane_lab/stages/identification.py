@@ -66,7 +66,9 @@ class Identification:
     def _corpus(self, part: str) -> corpora.Corpus:
         s = self.settings
         source = s.corpus if part == "attribution" else s.perplexity_corpus
-        split = source.startswith("hub:") or s.corpus == s.perplexity_corpus
+        split = source.startswith("hub:") or corpora.one_source(
+            s.corpus, s.perplexity_corpus, s.languages
+        )
         return corpora.Corpus(
             source,
             part if split else None,

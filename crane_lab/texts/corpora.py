@@ -20,13 +20,15 @@ there, without network.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -143,6 +145,13 @@ class Corpus:
             except ValueError as error:
                 more = "" if self.hub is None else f" (n_documents is {self.n_documents})"
                 raise ValueError(f"corpus of language {language!r}: {error}{more}") from error
+        for a, b in combinations(found, 2):
+            if torch.equal(found[a], found[b]):
+                warnings.warn(
+                    f"corpus {self.source}: {a} and {b} have the same text, so nothing tells them "
+                    "apart; is one a copy of the other?",
+                    stacklevel=2,
+                )
         return found
 
     def fingerprint(self, languages: Sequence[str]) -> dict[str, str]:
@@ -194,6 +203,20 @@ class Corpus:
                 "fingerprint": digests[language],
             }
         return found
+
+
+def one_source(corpus: str, other: str, languages: Sequence[str]) -> bool:
+    """Whether two corpora have a dataset or a file in common, under whatever names.
+
+    Raises as `corpus_files`.
+    """
+    if corpus == other or corpus.startswith("hub:") or other.startswith("hub:"):
+        return corpus == other
+    files = (
+        {file.resolve() for language in languages for file in corpus_files(source, language)}
+        for source in (corpus, other)
+    )
+    return bool(set.intersection(*files))
 
 
 def read_windows(

@@ -43,7 +43,43 @@ def test_twenty_one_languages(tmp_path: Path) -> None:
     assert list(windows) == codes and len(local.corpus_digests(tmp_path, codes)) == 21
 
 
+def test_languages_with_the_same_text_are_said(folder: Path) -> None:
+    (folder / "xx.txt").write_bytes((folder / "en.txt").read_bytes())
+    with pytest.warns(UserWarning, match=r"en and xx have the same text.*a copy"):
+        corpora.read_windows(PLAIN, folder, ["en", "vi", "xx"], 2, 5, seed=0)
+
+
+def test_one_source_under_two_names(folder: Path, tmp_path: Path) -> None:
+    other, copy = tmp_path / "other", tmp_path / "copy"
+    other.mkdir()
+    copy.mkdir()
+    for language in ("en", "zh", "vi"):
+        (copy / f"{language}.txt").write_bytes((folder / f"{language}.txt").read_bytes())
+    (other / "en.txt").symlink_to(folder / "en.txt")
+    (other / "vi.txt").write_text("Khác.")
+    languages, own = ["en", "vi"], str(folder)
+    for same in (own, f"{own}/", f"{own}/../{folder.name}", f"{own}/{{language}}.txt", str(other)):
+        assert corpora.one_source(own, same, languages)
+    assert not corpora.one_source(own, str(copy), languages)
+    assert not corpora.one_source(own, str(other), ["vi"])
+    assert corpora.one_source("hub:a/{language}", "hub:a/{language}", languages)
+    assert not corpora.one_source("hub:a/{language}", own, languages)
+
+
 # ------------------------------------------------------------------------------ formats and folders
+
+
+def test_of_a_large_corpus_some_documents_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "COUNTED", 10)
+    (tmp_path / "en.txt").write_text("".join(f"{i:03d}\n" for i in range(95)))
+    texts = local.read_texts(tmp_path, "en")
+    counted = list(corpora._spread(texts, 10))
+    assert counted == [f"{i:03d}" for i in (0, 10, 19, 29, 38, 48, 57, 67, 76, 86)]
+    table = corpora.token_counts(WITH_BOS, {"en": texts, "vi": texts[:7]}).set_index("language")
+    assert list(table["documents"]) == [10, 7] and list(table["tokens"]) == [30, 21]
+    assert list(table["characters"]) == [30, 21]
 
 
 def test_settings_of_a_corpus() -> None:

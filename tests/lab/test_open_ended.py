@@ -201,6 +201,19 @@ def test_unknown_engine_and_judge(store: Store) -> None:
         _ = Pipeline(dataclasses.replace(SETTINGS, judge="llm", judge_prompt="no.txt"), store).judge
 
 
+def test_instructions_for_the_judge_are_read_like_any_text(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "judge.txt"
+    settings = dataclasses.replace(SETTINGS, judge="llm", judge_prompt=str(path))
+    for content, message in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        ("{question} {answer} [[1]]".encode("utf-16"), "is not valid UTF-8 but UTF-16"),
+        (b"<!doctype html>", "is a web page"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"judge\.txt {message}"):
+            _ = Pipeline(settings, store).judge
+
+
 def test_an_llm_judge_needs_a_key_and_loses_nothing(
     base: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
