@@ -280,6 +280,11 @@ def round_about(path: str, source: str) -> list[str]:
         constant = bool(node.args) and isinstance(node.args[0], ast.Constant)
         if name in ("Markup", "markup") and path != MAKERS["HTML"] and not constant:
             found.append(f"{path}:{node.lineno}: a template of HTML that is not constant")
+        styled = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value).endswith(
+            ".style"
+        )
+        if styled and path != MAKERS["set_caption"]:
+            found.append(f"{path}:{node.lineno}: a table of its own")
         if name == "display" and any(isinstance(part, ast.JoinedStr) for part in node.args):
             found.append(f"{path}:{node.lineno}: a text that is displayed")
     return found
@@ -297,4 +302,5 @@ def test_all_that_reaches_a_page_goes_through_one_module() -> None:
 
 def test_going_round_would_be_noticed() -> None:
     source = 'HTML(x)\ndisplay.Markdown(f"{x}")\nMarkup(f"<b>{x}</b>")\nframe.to_html()\nMarkup("")'
-    assert len(round_about("notebooks/05.py", source)) == 4
+    source += '\nframe.style.format("{}")\ndisplay(f"{x}")'
+    assert len(round_about("notebooks/05.py", source)) == 6

@@ -86,6 +86,7 @@ PROBE = """<script>
 addEventListener("load", () => setTimeout(() => parent.postMessage(JSON.stringify({
   owned: window.owned || "", title: document.title,
   text: document.querySelector("article").innerText,
+  lines: getComputedStyle(document.querySelector("article p")).whiteSpace,
   width: document.documentElement.scrollWidth, room: window.innerWidth,
 }), "*"), 1500))
 </script>"""
@@ -211,4 +212,5 @@ def test_a_browser_runs_none_of_it_and_shows_all_of_it(page: Path) -> None:
         if read.count(squeezed(visible(text))) < 8
     }
     assert not unread
+    assert told["lines"] == "normal"  # our own lines are filled
     assert told["width"] <= told["room"] == 390  # nothing makes the page wider than a phone
