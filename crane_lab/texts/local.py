@@ -68,7 +68,7 @@ def corpus_files(source: str | Path, language: str) -> list[Path]:
             )
         braces = "; a place for the language is written {language}" if "{" in str(source) else ""
         raise FileNotFoundError(
-            f"corpus folder {folder} does not exist; expected one <language>.txt, .jsonl or "
+            f"corpus folder {source} does not exist; expected one <language>.txt, .jsonl or "
             f".parquet per language (or hub:<dataset> for one of the Hugging Face hub){braces}"
         )
     else:

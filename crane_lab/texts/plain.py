@@ -68,6 +68,7 @@ _REFUSALS = re.compile(
     rb"|invalid (username|user name|credentials|token)|too many requests|rate limit)",
     re.IGNORECASE,
 )
+_JSON = re.compile(rb"""(\xef\xbb\xbf)?\s*(\{\s*"\w+"\s*:|\[\s*["{\[])""")
 _HEAD = 1024
 #: What programs write where a table has no text; as a text of its own it is a mistake.
 NOTHING = ("None", "nan", "NaN", "NAN", "null", "NULL", "<NA>", "undefined", "#N/A")
@@ -89,7 +90,10 @@ def check(path: Path, kind: bytes = b"") -> None:
         head: bytes = file.read(_HEAD)
     if kind and head.startswith(kind):
         return
-    if problem := _problem(head):
+    problem = _problem(head)
+    if not problem and ".txt" in path.suffixes and _JSON.match(head):
+        problem = "holds JSON, not plain text; name it .jsonl where JSON lines are read"
+    if problem:
         raise ValueError(f"{path} {problem}")
 
 
