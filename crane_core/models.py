@@ -376,7 +376,7 @@ def load(
         )
     if tokenizer.pad_token_id is None:  # or lm-eval would add a token that has no embedding
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    words = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    words: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if getattr(words, "dropout", None):  # meant for training: another cut of a text at each call
         words.dropout = None
     return model.to(target).eval(), tokenizer
