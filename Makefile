@@ -105,5 +105,5 @@ testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resu
 	$(BIN)/python -m crane_lab.cli.testbed train
 
 clean: ## remove runs, the built book and caches (not .venv, .venv-core, .venv-vllm)
-	rm -rf _build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf _build runs .crane_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -25,43 +25,48 @@ Module              Paper            What it does
 from here.
 """
 
-from crane_core.accumulators import (
-    Accumulator,
-    ActivationMeans,
-    ActiveCounts,
-    BatchQuantiles,
-    Reader,
-    Reservoir,
-    TokenSample,
-    collect,
-    one_pass,
-)
-from crane_core.attribution import attnlrp, neuron_relevance, token_relevance
-from crane_core.baselines import (
-    act_prob_90p,
-    lape,
-    lape_matched,
-    random_matched,
-)
-from crane_core.concentration import STATISTICS, Collected, compute
-from crane_core.families import FAMILIES, Family, mlp_sites
-from crane_core.families import shape as model_shape
-from crane_core.interventions import (
-    UNTOUCHED,
-    Add,
-    Intervention,
-    Scale,
-    SetTo,
-    intervened,
-    zero,
-)
-from crane_core.masking import bake, masked
-from crane_core.metrics import Interval, LangSpecF1, langspec_f1, langspec_f1_interval
-from crane_core.models import load as load_model
-from crane_core.moments import StreamingMoments
-from crane_core.neurons import NeuronSet, Overlap, jaccard, overlap, save_lape_file
-from crane_core.selection import SelectionWarning, contrast_of, margins, normalise, select
-from crane_core.windows import token_windows
+from importlib import import_module
+from re import findall
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crane_core.accumulators import (
+        Accumulator,
+        ActivationMeans,
+        ActiveCounts,
+        BatchQuantiles,
+        Reader,
+        Reservoir,
+        TokenSample,
+        collect,
+        one_pass,
+    )
+    from crane_core.attribution import attnlrp, neuron_relevance, token_relevance
+    from crane_core.baselines import (
+        act_prob_90p,
+        lape,
+        lape_matched,
+        random_matched,
+    )
+    from crane_core.concentration import STATISTICS, Collected, compute
+    from crane_core.families import FAMILIES, Family, mlp_sites
+    from crane_core.families import shape as model_shape
+    from crane_core.interventions import (
+        UNTOUCHED,
+        Add,
+        Intervention,
+        Scale,
+        SetTo,
+        intervened,
+        zero,
+    )
+    from crane_core.masking import bake, masked
+    from crane_core.metrics import Interval, LangSpecF1, langspec_f1, langspec_f1_interval
+    from crane_core.models import load as load_model
+    from crane_core.moments import StreamingMoments
+    from crane_core.neurons import NeuronSet, Overlap, jaccard, overlap, save_lape_file
+    from crane_core.selection import SelectionWarning, contrast_of, margins, normalise, select
+    from crane_core.windows import token_windows
 
 __all__ = [
     "FAMILIES",
@@ -114,3 +119,22 @@ __all__ = [
     "token_windows",
     "zero",
 ]
+
+_MODULES = findall(r"`(\w+)`", __doc__)
+_RENAMED = {"load_model": ("models", "load"), "model_shape": ("families", "shape")}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for when it is asked for: torch and transformers take seconds."""
+    if name in _MODULES:
+        return import_module(f"crane_core.{name}")
+    if name in __all__:
+        module, own = _RENAMED.get(name, ("", name))
+        for other in [module] if module else _MODULES:
+            if hasattr(found := import_module(f"crane_core.{other}"), own):
+                return getattr(found, own)
+    raise AttributeError(f"module 'crane_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -9,8 +9,8 @@ nothing that still holds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.engines.tasks import load_tasks, tasks_digests
 from crane_lab.engines.vllm_engine import VLLMEngine
 from crane_lab.stages import answering, grading, losses, methods, scoring
-from crane_lab.stages.identification import Identification
+from crane_lab.stages.identification import Identification, Result
 from crane_lab.stages.outcomes import Evaluated, Judged, Reading, Row
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
@@ -230,15 +230,18 @@ class Pipeline(Identification):
         """Items, and held-out losses if asked for, untouched and under every intervention."""
         rows = list(rows)
 
-        def outcome(
-            intervention: Intervention = UNTOUCHED,
-        ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+        def outcome(intervention: Intervention) -> tuple[pd.DataFrame, dict[str, Tensor]]:
             return self.items(intervention), self.losses(intervention) if losses else {}
 
-        original = outcome()
-        bar = tqdm(rows, desc="evaluating masks", unit="mask")
-        found = [outcome(row.intervention) for row in bar]
+        wanted = [UNTOUCHED, *(row.intervention for row in rows)]
+        original, *found = self._for_each(outcome, wanted, "evaluating masks")
         return Evaluated(list(self.settings.languages), rows, original, found, self.reading)
+
+    def _for_each(
+        self, of: Callable[[Intervention], Result], wanted: Sequence[Intervention], desc: str
+    ) -> list[Result]:
+        bar = tqdm(wanted, desc=desc, unit="mask")
+        return self.store.together(partial(of, one) for one in bar)
 
     # -- Stage 4, open-ended: answers and what the judge makes of them ---------------------------
 
@@ -426,8 +429,8 @@ class Pipeline(Identification):
             self.store.has("said", self._said_key(one)) for one in wanted
         ):
             self.judge.try_out()
-        said = [self.said(one) for one in tqdm(wanted, desc="answering", unit="mask")]
+        said = self._for_each(self.said, wanted, "answering")
         if isinstance(self.judge, LLMJudge):
             print(self.judge.estimate(pd.concat(said, ignore_index=True)))
-        graded = [self.graded(one) for one in tqdm(wanted, desc="judging", unit="mask")]
+        graded = self._for_each(self.graded, wanted, "judging")
         return Judged(list(self.settings.languages), rows, graded[0], graded[1:], self.reading)

@@ -15,15 +15,21 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from crane_core.accumulators import NEURON_VALUES
-from crane_core.attribution import OBJECTIVES, REDUCTIONS, SCORES, SITES
-from crane_core.concentration import STATISTICS
-from crane_core.metrics import AGGREGATES
-from crane_core.models import DTYPES
-from crane_core.selection import NORMALISATIONS, RULES
+from crane_lab.store.sources import OWN
 
+# What the method knows by name, as its modules have it. Not imported: torch and transformers take
+# seconds, and to name a run or to see how it stands needs neither.
+OBJECTIVES, REDUCTIONS, SCORES, SITES = (
+    OWN.choices("crane_core.attribution", name)
+    for name in ("OBJECTIVES", "REDUCTIONS", "SCORES", "SITES")
+)
+STATISTICS = OWN.choices("crane_core.concentration", "STATISTICS")
+AGGREGATES = OWN.choices("crane_core.metrics", "AGGREGATES")
+DTYPES = OWN.choices("crane_core.models", "DTYPES")
+NORMALISATIONS = OWN.choices("crane_core.selection", "NORMALISATIONS")
+RULES = OWN.choices("crane_core.selection", "RULES")
 #: What a masked neuron can put out instead of its own value.
-MASK_VALUES = ("zero", *NEURON_VALUES)
+MASK_VALUES = ("zero", *OWN.choices("crane_core.accumulators", "NEURON_VALUES"))
 #: How a drop enters LangSpec-F1: as Eq. 3 has it, or as §3.1 and §3.4 word it.
 DROPS = ("absolute", "relative")
 #: What can score lm-evaluation-harness' benchmarks, and what can generate answers.

@@ -227,18 +227,7 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 #   of the texts, so a better set may well exist.
 
 # %%
-orders = {}
-for name, by_language in scores.items():
-    for x in settings.languages:
-        orders[name, x, -1] = criteria.order(by_language[x])
-random = damage.random_orders(pipeline.model, random_seeds)
-for x in settings.languages:
-    single = necessity.selectivity(x).value
-    orders["single effects", x, -1] = criteria.order(single)
-    if x in gold.greedy:
-        orders["greedy search", x, -1] = gold.greedy[x]
-    for number, neurons in random.items():
-        orders["random order", x, number] = neurons
+orders = damage.orders_of(pipeline, scores, gold, random_seeds)
 
 # %%
 damaged = damage.damage(

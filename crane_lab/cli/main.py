@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.cli.status import status, unlock
 from crane_lab.runs.book import build_book
 from crane_lab.runs.execution import Project
-from crane_lab.store.artefacts import Store
+from crane_lab.store.index import kept
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
             added.add_argument("runs", nargs=2, metavar="RUN", help="a folder of runs/, or a path")
             added.add_argument("--out", type=Path, help="write the table here as CSV")
             return
+        if name == "unlock":
+            added.add_argument("--force", action="store_true", help="also what is in use")
+            return
         if name == "rehearse":
             added.add_argument("--layers", type=int, default=2, help="decoder layers (Llama: 32)")
             added.add_argument("--width", type=int, default=256, help="hidden size (Llama: 4096)")
@@ -36,7 +40,18 @@ def main(arguments: list[str] | None = None) -> int:
         add_run(added)
         if name in ("run", "book"):
             added.add_argument("--notebook", help="this one only, by number or name")
+        if name == "work":
+            added.add_argument("--workers", type=int, help="start so many, through submitit")
+            added.add_argument(
+                "--submit",
+                nargs=2,
+                action="append",
+                default=[],
+                metavar=("NAME", "VALUE"),
+                help="an option for submitit, such as slurm_partition, gpus_per_node, timeout_min",
+            )
         if name == "plan":
+            added.add_argument("--workers", type=int, default=1, help="so many share the work")
             added.add_argument("--gpu", help="such as H100; without it, this machine")
             added.add_argument(
                 "--prices",
@@ -49,8 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     command("run", "execute the notebooks that are not up to date", _execute)
     command("book", "execute the notebooks and build the book", _execute)
+    command("work", "compute what the notebooks need, together with any other workers", _work)
     command("plan", "what a run will take: work, time, memory, calls to the judge", _plan)
     command("status", "what of a run is done, and what the store keeps of it", _status)
+    command("unlock", "remove what processes that are gone have left locked", _unlock)
     command("rehearse", "every stage of the paper's setting on a made-up model, offline", _rehearse)
     command("compare", "two runs' results with intervals of the difference", _compare)
     options = parser.parse_args(arguments)
@@ -65,40 +82,36 @@ def _execute(options: argparse.Namespace) -> None:
         build_book(run)
 
 
+def _work(options: argparse.Namespace) -> None:
+    from crane_lab.cli import work
+
+    run = the_run(options, Project())
+    if options.workers is None:
+        work.work(run)
+        return
+    worker = [sys.executable, "-m", "crane_lab.cli.main", "work", "--profile", options.profile]
+    for name, value in options.parameter:
+        worker += ["-p", name, value]
+    work.launch(run, worker, options.workers, work.submit_options(options.submit))
+
+
 def _plan(options: argparse.Namespace) -> None:
     from crane_lab.cli.plan import plan
     from crane_lab.settings import Settings
 
     run = the_run(options, Project())
-    kept = [record["stage"] for record in Store().records() if record["run"] == run.name]
+    stages = [one.stage for one in kept(run.project.runs / "store") if one.run == run.name]
+    settings, prices = Settings.of(run.parameters), tuple(options.prices)
     print(f"run: {run.name}")
-    print(plan(Settings.of(run.parameters), options.gpu, None, tuple(options.prices), kept))
+    print(plan(settings, options.gpu, None, prices, stages, options.workers))
 
 
 def _status(options: argparse.Namespace) -> None:
-    run = the_run(options, Project())
-    print(f"run {run.name}: {os.path.relpath(run.directory)}")
-    for notebook in run.notebooks:
-        executed, failed = run.executed(notebook), run.failed(notebook)
-        state = (
-            "up to date"
-            if run.is_current(notebook)
-            else f"failed, see {os.path.relpath(failed)}"
-            if failed.is_file()
-            else "out of date"
-            if executed.is_file()
-            else "to do"
-        )
-        print(f"  {notebook.name:24} {state}")
-    stages: dict[str, list[tuple[int, float]]] = {}
-    for record in Store().records():
-        if record["run"] == run.name:
-            found = (record["bytes"], record["seconds"] or 0.0)
-            stages.setdefault(record["stage"], []).append(found)
-    print("kept in the store by this run" + (":" if stages else ": nothing yet"))
-    for stage, kept in sorted(stages.items()):
-        size, seconds = (sum(column) for column in zip(*kept, strict=True))
-        print(f"  {stage:24} {len(kept):>6,} artefacts {size / 2**20:>9.1f} MiB {seconds:>9.0f} s")
+    print(status(the_run(options, Project())))
+
+
+def _unlock(options: argparse.Namespace) -> None:
+    print(unlock(Project().runs, options.force))
 
 
 def _rehearse(options: argparse.Namespace) -> None:

@@ -90,6 +90,7 @@ class Plan:
     stages: tuple[Stage, ...]
     done: Mapping[str, int]
     prices: tuple[float, float]
+    workers: int = 1
 
     def seconds(self, stage: Stage) -> float:
         """Expected time of a stage: two operations per parameter and token, forward."""
@@ -133,6 +134,9 @@ class Plan:
         ]
         total = sum(self.seconds(stage) for stage in self.stages)
         lines += ["", f"time    {_duration(total)} in all, from nothing ({device.source})"]
+        if self.workers > 1:
+            shared = f"        {_duration(total / self.workers)} with {self.workers} workers"
+            lines.append(f"{shared}, each on a device of its own (`crane work`)")
         memory = self.memory()
         lines.append(f"memory  {sum(memory.values()):.1f} GiB on the device (estimated):")
         lines.append("        " + ", ".join(f"{name} {size:.1f}" for name, size in memory.items()))
@@ -179,6 +183,7 @@ def plan(
     results: Path | None = None,
     prices: tuple[float, float] = (2.5, 10.0),
     kept: Iterable[str] = (),
+    workers: int = 1,
 ) -> Plan:
     """What a run under `settings` takes: Tables 1 to 4 with their controls.
 
@@ -189,6 +194,7 @@ def plan(
     results : folder of `benchmarks/`' result files.
     prices : of the judge, dollars per million tokens sent and received.
     kept : the stage of every artefact that the store holds for this run.
+    workers : how many share the work (`crane work`).
 
     Raises ValueError for an unknown device, and FileNotFoundError for a model whose configuration
     cannot be had.
@@ -206,7 +212,9 @@ def plan(
         if name := names.get(stage):
             done[name] = done.get(name, 0) + 1
     device = find_device(gpu, results)
-    return Plan(settings, config, parameters, device, stages, done, prices)
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: expected at least 1")
+    return Plan(settings, config, parameters, device, stages, done, prices, workers)
 
 
 def by_device(settings: Settings, gpus: Sequence[str]) -> pd.DataFrame:

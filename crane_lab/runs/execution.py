@@ -22,7 +22,14 @@ from crane_lab.settings import OF_THE_METHOD, Parameter
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
 from crane_lab.store.locks import holder, locked
 from crane_lab.store.secrets import refuse_secret, scrubbed
-from crane_lab.store.sources import ROOT, modules_behind, packages_digest, source_digest
+from crane_lab.store.sources import (
+    CODE,
+    ROOT,
+    code_digest,
+    modules_behind,
+    packages_digest,
+    source_digest,
+)
 
 DEFAULT_PROFILE = "testbed"
 
@@ -203,9 +210,13 @@ class Run:
     def is_current(self, notebook: Notebook) -> bool:
         """Say whether the executed notebook and the results it wrote still hold."""
         record = _record(self.executed(notebook))
-        return record.get("digest") == self.digest(notebook) and all(
-            path.is_file() and file_sha256(path) == checksum
-            for path, checksum in self._results(record)
+        return (
+            bool(record)
+            and record.get("digest") == self.digest(notebook)
+            and all(
+                path.is_file() and file_sha256(path) == checksum
+                for path, checksum in self._results(record)
+            )
         )
 
     def execute(self, notebooks: Iterable[Notebook] | None = None, *, progress: bool = True) -> int:
@@ -451,6 +462,7 @@ def _environment(scratch: str, run: Run) -> Iterator[None]:
         **_KERNEL_ENVIRONMENT,
         "IPYTHONDIR": scratch,
         "CRANE_RUN": run.name,  # what the store notes beside an artefact
+        CODE: code_digest(),  # kernels begin later than their runner
     }
     changed["JUPYTER_PATH"] = None
     saved = {name: os.environ.get(name) for name in changed}

@@ -53,17 +53,14 @@ class Notebook:
         Raises ValueError when there is no such cell, a line of it is not
         `name = literal  # what it does`, or it differs from the line of a setting.
         """
-        from papermill import inspect_notebook
-
-        notebook = self.read()
-        tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-        if len(tagged) != 1:
+        cells, inspected = OWN.remembered("papermill", self.source, self._inspected)
+        if len(cells) != 1:
             raise ValueError(
                 f"notebook {self.name} needs one cell tagged `parameters` "
-                f'(`# %% tags=["parameters"]`); it has {len(tagged)}'
+                f'(`# %% tags=["parameters"]`); it has {len(cells)}'
             )
         declared = {}
-        for name, found in inspect_notebook(notebook).items():
+        for name, found in inspected.items():
             refuse_secret(name, found["default"])
             if not found["help"]:
                 raise ValueError(
@@ -88,7 +85,7 @@ class Notebook:
             )
         assigned = {
             target.id
-            for node in ast.walk(ast.parse(tagged[0].source))
+            for node in ast.walk(ast.parse(cells[0]))
             if isinstance(node, (ast.Assign, ast.AnnAssign))
             for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
             if isinstance(target, ast.Name)
@@ -104,6 +101,15 @@ class Notebook:
                 self._require_line(declared[name])
                 declared[name] = replace(PARAMETERS[name], notebooks=(self.name,))
         return declared
+
+    def _inspected(self) -> tuple[list[str], dict[str, Any]]:
+        """The cells tagged `parameters`, and what papermill reads in them."""
+        from papermill import inspect_notebook
+
+        notebook = self.read()
+        tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        found = inspect_notebook(notebook) if len(tagged) == 1 else {}
+        return [cell.source for cell in tagged], dict(found)
 
     @cached_property
     def uses_settings(self) -> bool:

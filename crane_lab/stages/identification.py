@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from typing import Any, Self, TypeVar
 
 import pandas as pd
 from torch import Tensor
@@ -22,6 +22,8 @@ from crane_lab.stages import relevance, streams
 from crane_lab.stages.keys import Loaded
 from crane_lab.store import Store, source_digest
 from crane_lab.texts import corpora
+
+Result = TypeVar("Result")
 
 #: Settings that decide which model is loaded, and how.
 _OF_THE_MODEL = ("model", "dtype", "device", "offline")
@@ -162,6 +164,15 @@ class Identification:
             desc=f"{stage}, {language}",
         )
 
+    def by_language(self, of: Callable[[str], Result]) -> dict[str, Result]:
+        """What a function of a language gives for each of them.
+
+        Those that other processes are at come last (`Store.together`).
+        """
+        languages = self.settings.languages
+        found = self.store.together([partial(of, x) for x in languages])
+        return dict(zip(languages, found, strict=True))
+
     def collected(self, language: str) -> dict[str, Any]:
         """Everything that identifies one language's neurons: `relevance.readers`, by name."""
         statistic = STATISTICS[self.settings.statistic]
@@ -178,9 +189,9 @@ class Identification:
         such tensors, one for each of `SITES`' names.
         """
         site = self._site(site)
-        found: dict[str, Scores] = {}
-        for x in self.settings.languages:
-            collected = self.collected(x)
+
+        def of(language: str) -> Scores:
+            collected = self.collected(language)
             if missing := [point for point in SITES[site] if point not in collected]:
                 raise ValueError(
                     f"score {self.settings.score!r} is defined for projections only, so site "
@@ -190,8 +201,9 @@ class Identification:
                 point: compute(name or self.settings.statistic, collected[point])
                 for point in SITES[site]
             }
-            found[x] = values if site == "projections" else values[site]
-        return found
+            return values if site == "projections" else values[site]
+
+        return self.by_language(of)
 
     def kurtosis(self, site: str | None = None) -> dict[str, Scores]:
         """Kurtosis (Eq. 2) of each neuron per language: `statistic`, whatever the settings'."""
@@ -238,7 +250,7 @@ class Identification:
 
         Counted on the very windows that relevance is computed on, in the same pass.
         """
-        found = {x: self.collected(x)["active"] for x in self.settings.languages}
+        found = self.by_language(lambda x: self.collected(x)["active"])
         return {x: c.over for x, c in found.items()}, {x: c.tokens for x, c in found.items()}
 
     # -- Stage 4: what is done to them -------------------------------------------------------------
@@ -250,14 +262,11 @@ class Identification:
         Of what `down_proj` reads, over the attribution windows of all languages together; the
         quantiles are those of a uniform sample of tokens.
         """
+        readers = relevance.value_readers(self.shape, self.settings)
+        n = relevance.QUANTILE_TOKENS
+        every = self.by_language(lambda x: self.collect(x, readers, "neuron-values", tokens=n))
         pooled: dict[str, Any] = {}
-        for x in self.settings.languages:
-            found = self.collect(
-                x,
-                relevance.value_readers(self.shape, self.settings),
-                "neuron-values",
-                tokens=relevance.QUANTILE_TOKENS,
-            )
+        for found in every.values():
             for name, accumulator in found.items():
                 if name in pooled:
                     pooled[name].merge(accumulator)

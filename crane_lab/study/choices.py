@@ -299,11 +299,13 @@ def statistic_values(default: Pipeline) -> dict[str, dict[str, dict[str, Tensor]
         return Reader("intermediate", lambda: Collected(size, s.n_samples, s.seed), start, step)
 
     readers = {"all": reader(), "even": reader(0, 2), "odd": reader(1, 2)}
-    found: dict[str, dict[str, dict[str, Tensor]]] = {part: {} for part in readers}
-    for x in s.languages:
-        for part, collected in default.collect(x, readers, "statistics").items():
-            found[part][x] = {n: compute(n, collected) for n in STATISTICS}
-    return found
+
+    def of(language: str) -> dict[str, dict[str, Tensor]]:
+        collected = default.collect(language, readers, "statistics").items()
+        return {part: {n: compute(n, own) for n in STATISTICS} for part, own in collected}
+
+    every = default.by_language(of)
+    return {part: {x: every[x][part] for x in s.languages} for part in readers}
 
 
 def agreement(default: Pipeline) -> pd.DataFrame:

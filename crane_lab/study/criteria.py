@@ -66,12 +66,11 @@ def gradient_x_activation(pipeline: Pipeline) -> dict[str, Tensor]:
     """
     size = pipeline.shape["intermediate"]
     readers = {"products": Reader("intermediate", lambda: Collected(size, 0))}
-    return {
-        x: concentration.compute(
+    return pipeline.by_language(
+        lambda x: concentration.compute(
             "mean_abs", pipeline.collect(x, readers, "gradients", rules="gradient")["products"]
         )
-        for x in pipeline.settings.languages
-    }
+    )
 
 
 def act_prob_90p_scores(pipeline: Pipeline) -> dict[str, Tensor]:
@@ -82,14 +81,15 @@ def act_prob_90p_scores(pipeline: Pipeline) -> dict[str, Tensor]:
     """
     size = pipeline.shape["intermediate"]
     first = {"bars": Reader("act_fn", lambda: BatchQuantiles(size))}
-    found = {}
-    for x in pipeline.settings.languages:
-        bars = pipeline.collect(x, first, "bars")["bars"].values()
+
+    def rate(language: str) -> Tensor:
+        bars = pipeline.collect(language, first, "bars")["bars"].values()
         # float32, as activations are: a bar between two of them could not be met exactly.
-        second = {"over": Reader("act_fn", lambda bars=bars: ActiveCounts(size, bars))}  # type: ignore[misc]
-        counts = pipeline.collect(x, second, "over-bars", quantile=0.9)["over"]
-        found[x] = counts.over.double() / counts.tokens
-    return found
+        second = {"over": Reader("act_fn", lambda: ActiveCounts(size, bars))}
+        counts = pipeline.collect(language, second, "over-bars", quantile=0.9)["over"]
+        return counts.over.double() / counts.tokens
+
+    return pipeline.by_language(rate)
 
 
 def lape_places(pipeline: Pipeline) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from crane_lab.stages.keys import model_key, weights_of
 from crane_lab.stages.losses import held_out_losses
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.study import choices
-from crane_lab.study.criteria import contrasted, order
+from crane_lab.study.criteria import Score, contrasted, order
 from crane_lab.study.necessity import (
     Necessity,
     measure,
@@ -145,18 +146,20 @@ def set_effects(
     if known is not None and len(known) and set(known["key"]) == {key}:
         for row in known.to_dict("records"):
             found[str(row["digest"])] = {name: float(row[name]) for name in columns}
-    start: dict[str, Tensor] = {}
-    rows = []
-    for neurons in tqdm(sets, desc="masking sets", unit="set"):
-        digest = neurons.digest()
-        if digest not in found:
-            start = start or losses(NeuronSet.empty(neurons.shape))
-            after = losses(neurons)
+    new = {digest: one for one in sets if (digest := one.digest()) not in found}
+    if new:
+        wanted = [NeuronSet.empty(sets[0].shape), *new.values()]
+        bar = tqdm(wanted, desc="masking sets", unit="set")
+        start, *measured = store.together(partial(losses, one) for one in bar)
+        for digest, after in zip(new, measured, strict=True):
             found[digest] = {}
             for x in texts:
                 change = after[x].double() - start[x].double()
                 found[digest][x] = float(change.mean())
                 found[digest][f"{x}_se"] = float(change.std() / len(change) ** 0.5)
+    rows = []
+    for neurons in sets:
+        digest = neurons.digest()
         effects = {name: found[digest][name] for name in columns}
         rows.append({"digest": digest, "n_neurons": len(neurons), **effects, "key": key})
     return pd.DataFrame(rows)
@@ -264,7 +267,37 @@ class GoldStandard:
     sets: pd.DataFrame | None
 
 
+def orders_of(
+    pipeline: Pipeline, scores: Mapping[str, Score], gold: GoldStandard, seeds: Sequence[int]
+) -> dict[tuple[str, str, int], Tensor]:
+    """The orders that `damage` follows, by (criterion, language, seed; -1 unless random).
+
+    Every criterion's, that of measured selectivity, the greedy search's where there was one, and
+    random ones.
+    """
+    languages = pipeline.settings.languages
+    found = {(name, x, -1): order(of[x]) for name, of in scores.items() for x in languages}
+    random = random_orders(pipeline.model, seeds)
+    for x in languages:
+        found["single effects", x, -1] = order(gold.necessity.selectivity(x).value)
+        if x in gold.greedy:
+            found["greedy search", x, -1] = gold.greedy[x]
+        found |= {("random order", x, number): neurons for number, neurons in random.items()}
+    return found
+
+
 FILES = ("necessity.safetensors", "necessity_greedy.csv", "necessity_sets.csv")
+
+
+def ablations(
+    pipeline: Pipeline, texts: Texts, about: Mapping[str, Any] | None = None
+) -> Necessity:
+    """Every single ablation, to zero and to the neuron's mean; kept in the store piece by piece."""
+    set_to = {
+        "zero": torch.zeros(pipeline.shape["intermediate"]),
+        "mean": pipeline.neuron_values["mean"],
+    }
+    return measure(pipeline.model, texts, set_to, about or {}, pipeline.store)
 
 
 def gold_standard(
@@ -305,13 +338,7 @@ def gold_standard(
     if recompute:
         mean_of = pipeline.corpus.fingerprint(s.languages)
         about = {**source, "mean_over": mean_of, "mean_n_samples": s.n_samples}
-        size = pipeline.shape["intermediate"]
-        set_to = {
-            "zero": torch.zeros(size),
-            "mean": pipeline.neuron_values["mean"],
-        }
-        measured = measure(pipeline.model, texts, set_to, about, pipeline.store)
-        measured.save(effects)
+        ablations(pipeline, texts, about).save(effects)
         measured = Necessity.load(effects)  # so that reading and measuring give the same
         rows = []
         values = choices.statistic_values(pipeline)["all"]
@@ -320,7 +347,8 @@ def gold_standard(
             firsts = [order(v)[:shortlist] for v in (measured.selectivity(x).value, magnitude[x])]
             listed = torch.cat(firsts).unique()
             taken = greedy_order(pipeline.model, few, x, listed, steps).tolist()
-            rows += [(x, i, *divmod(n, size[1]), key) for i, n in enumerate(taken)]
+            width = pipeline.shape["intermediate"][1]
+            rows += [(x, i, *divmod(n, width), key) for i, n in enumerate(taken)]
         columns = ["language", "place", "layer", "neuron", "key"]
         write_table(pd.DataFrame(rows, columns=columns), greedy)
     found = Necessity.load(effects)

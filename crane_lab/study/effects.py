@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,9 @@ def loss_effects(
     rows = []
     for x, neurons in sets.items():
         masks = [neurons, *(baselines.random_matched(neurons, seed) for seed in seeds)]
-        under = [pipeline.losses(pipeline.masking(found)) for found in masks]
+        under = pipeline.store.together(
+            partial(pipeline.losses, pipeline.masking(found)) for found in masks
+        )
         for text in pipeline.settings.languages:
             before = original[text]
             change, *control = [(losses[text] - before).double().numpy() for losses in under]

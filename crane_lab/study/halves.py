@@ -37,9 +37,7 @@ def block_moments(
     longer = default.changed(n_samples=n_windows, batch_size=block)
     size = longer.shape["intermediate"]
     readers = {"blocks": Reader("intermediate", lambda: BlockMoments(size))}
-    return {
-        x: longer.collect(x, readers, "blocks")["blocks"].moments for x in longer.settings.languages
-    }
+    return longer.by_language(lambda x: longer.collect(x, readers, "blocks")["blocks"].moments)
 
 
 def dealt(

@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -510,20 +511,12 @@ def measure(
         x: torch.empty(len(set_to), layers, width, len(windows), dtype=torch.float64)
         for x, windows in texts.items()
     }
-    pieces = itertools.product(
-        enumerate(set_to.items()), texts.items(), range(layers), range(0, width, CHUNK)
-    )
-    total = len(set_to) * len(texts) * layers * -(-width // CHUNK)
-    bar = tqdm(pieces, total=total, desc="ablating single neurons", unit="piece")
-    for (number, (_, constants)), (x, windows), layer, first in bar:
+
+    def measured(number: int, x: str, layer: int, first: int) -> None:
+        constants, windows = list(set_to.values())[number], texts[x]
         chosen = range(first, min(first + CHUNK, width))
 
-        def compute(
-            windows: Tensor = windows,
-            layer: int = layer,
-            chosen: range = chosen,
-            constants: Tensor = constants,
-        ) -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
             untouched, found = single_effects(
                 model, windows, layer, chosen, [constants[layer]], batch_size
             )
@@ -538,6 +531,11 @@ def measure(
         }
         piece = store.tensors("necessity", own, compute)["increase"]
         increases[x][number, layer, chosen.start : chosen.stop] = piece
+
+    pieces = itertools.product(range(len(set_to)), texts, range(layers), range(0, width, CHUNK))
+    total = len(set_to) * len(texts) * layers * -(-width // CHUNK)
+    bar = tqdm(pieces, total=total, desc="ablating single neurons", unit="piece")
+    store.together(partial(measured, *piece) for piece in bar)
     return summarise(increases, set_to, source)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from crane_core.concentration import STATISTICS
 from crane_lab.settings import Settings
+from crane_lab.store import Store
 from crane_lab.study import choices, criteria
 from crane_lab.study.necessity import Necessity
 
@@ -29,7 +30,11 @@ QUANTILES = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
 
 
 def sets_again(
-    settings: Settings, made_with: Mapping[str, Any], sweep: pd.DataFrame, n_windows: int = FEW
+    settings: Settings,
+    made_with: Mapping[str, Any],
+    sweep: pd.DataFrame,
+    n_windows: int = FEW,
+    store: Store | None = None,
 ) -> pd.DataFrame:
     """A small case of the shipped sweep, selected again on this machine.
 
@@ -39,6 +44,7 @@ def sets_again(
         tables were made with.
     made_with, sweep : as `choices.read` returns them.
     n_windows : a number of windows per language that the sweep tried.
+    store : where what is selected from is kept.
 
     Returns one row per language: `language`, `n_neurons` and `equal`, whether the set is the
     shipped one, neuron for neuron.
@@ -53,7 +59,7 @@ def sets_again(
     return pd.DataFrame(
         [
             {"language": x, "n_neurons": len(found), "equal": found.digest() == digests[x]}
-            for x, found in choices.sets_under(choices.probe(original), few).items()
+            for x, found in choices.sets_under(choices.probe(original, store), few).items()
         ]
     )
 

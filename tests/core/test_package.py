@@ -1,6 +1,7 @@
 """The core as a package: what it imports, what can be imported from it, how long it is."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,24 @@ def test_public_names() -> None:
     # A name is that of a module or of something in one, never both.
     assert not set(crane_core.__all__) & set(MODULES)
     assert crane_core.__doc__ and all(f"`{module}`" in crane_core.__doc__ for module in MODULES)
+
+
+def test_names_are_loaded_when_they_are_asked_for() -> None:
+    """Each is what the imports for type checkers say, and none takes torch before it is used."""
+    tree = ast.parse((FOLDER / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    named = set()
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names:
+            name = alias.asname or alias.name
+            named.add(name)
+            module = importlib.import_module(node.module)
+            assert getattr(crane_core, name) is getattr(module, alias.name), name
+    assert named == set(crane_core.__all__)
+    code = "import crane_core, sys; print('torch' in sys.modules, crane_core.metrics.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False crane_core.metrics\n"
 
 
 def test_the_core_is_thin() -> None:

@@ -1,11 +1,18 @@
 """Digests of the code that results depend on, from the imports of modules."""
 
+import ast
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from crane_lab.store import source_digest
-from crane_lab.store.sources import OWN, Sources, modules_behind
+from crane_core.attribution import OBJECTIVES
+from crane_core.selection import RULES
+from crane_lab.store import ROOT, source_digest
+from crane_lab.store.sources import OWN, PACKAGES, Sources, modules_behind
 
 MODULES = {
     "core/__init__.py": "from core.deep import x\nfrom core.b import *\n",
@@ -97,3 +104,123 @@ def test_modules_behind_a_notebook() -> None:
 def test_digests_differ_between_modules() -> None:
     digests = {OWN.digest(name) for name in ("crane_core.moments", "crane_core.selection")}
     assert len(digests) == 2
+
+
+# --- code that is edited during a run -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code, to be edited."""
+    root = tmp_path_factory.mktemp("copy")
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, root / package, ignore=ignored)
+    return root
+
+
+def python(copy: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy), **environment},
+    )
+
+
+EDIT = """
+import pathlib
+from crane_lab.store import source_digest, sources
+path = pathlib.Path(sources.__file__).parents[1] / "texts" / "languages.py"
+before = path.read_text()
+def edit():
+    path.write_text(before + "\\nSINCE = 1\\n")
+"""
+
+
+def test_what_is_edited_before_it_is_imported_is_refused(copy: Path) -> None:
+    found = python(
+        copy,
+        EDIT
+        + "edit()\ntry:\n    import crane_lab.texts.languages\n"
+        + "except sources.CodeChangedError as error:\n    print(error)\nfinally:\n"
+        + "    path.write_text(before)\n"
+        + "import crane_lab.texts.languages\nprint('loaded')",
+    )
+    assert "code changed during the run" in found.stdout
+    assert "texts/languages.py was edited" in found.stdout
+    assert "same command again" in found.stdout
+    assert found.stdout.endswith("loaded\n"), found.stderr
+
+
+def test_what_is_edited_after_it_was_imported_does_not_count(copy: Path) -> None:
+    found = python(
+        copy,
+        EDIT
+        + "import crane_lab.texts.languages as loaded\n"
+        + "first = source_digest(loaded.__name__)\nedit()\n"
+        + "second = source_digest(loaded.__name__)\n"
+        + "new = sources.Sources().digest(loaded.__name__)\n"
+        + "path.write_text(before)\nprint(first == second, first == new)",
+    )
+    assert found.stdout == "True False\n", found.stderr
+
+
+def test_a_kernel_with_other_code_than_its_runner_is_refused(copy: Path) -> None:
+    digest = "from crane_lab.store.sources import code_digest; print(code_digest())"
+    runner = python(copy, digest).stdout.strip()
+    assert python(copy, digest, CRANE_CODE=runner).stdout.strip() == runner
+    path = copy / "crane_core" / "moments.py"
+    before = path.read_text()
+    path.write_text(before + "# a remark, whatever it says\n")
+    edited = python(copy, digest, CRANE_CODE=runner)
+    path.write_text(before)
+    assert edited.returncode == 1
+    assert "code changed during the run: the code is not what it was" in edited.stderr
+    ours = runner.partition("-")[0]
+    upgraded = python(copy, digest, CRANE_CODE=f"{ours}-0123456789abcdef")
+    assert "code changed during the run: an installed package is not what" in upgraded.stderr
+
+
+def test_nothing_of_ours_is_loaded_before_the_sources_are_read() -> None:
+    found = python(
+        ROOT,
+        "import sys, crane_lab\nprint('torch' in sys.modules, *(m for m in sys.modules if "
+        "m.startswith('crane_')))",
+    )
+    loaded, *modules = found.stdout.split()
+    assert loaded == "False"
+    assert {m for m in modules if not m.startswith(("crane_lab.store", "crane_lab"))} == {
+        "crane_core",
+        "crane_core.files",
+    }
+
+
+# --- what is read out of them ---------------------------------------------------------------------
+
+
+def test_choices_are_read_from_the_source() -> None:
+    assert OWN.choices("crane_core.selection", "RULES") == RULES
+    assert OWN.choices("crane_core.attribution", "OBJECTIVES") == tuple(OBJECTIVES)
+    with pytest.raises(ValueError, match="defines no tuple or dictionary 'NOTHING'"):
+        OWN.choices("crane_core.selection", "NOTHING")
+
+
+def test_what_was_read_is_kept_for_as_long_as_the_code_is_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = root / "kept" / "sources.json"
+    first = Sources(root, ("core", "lab"), kept)
+    digest = first.digest("lab.stage")
+    assert digest == sources(root).digest("lab.stage")
+    first._keep_facts()
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", None)  # nothing is read again
+        again = Sources(root, ("core", "lab"), kept)
+        assert again.digest("lab.stage") == digest
+        assert again.imports("lab.stage") == first.imports("lab.stage")
+    (root / "core" / "deep.py").write_text("x = 2\n")
+    assert Sources(root, ("core", "lab"), kept).digest("lab.stage") != digest
+    kept.write_text("{")
+    assert Sources(root, ("core", "lab"), kept).digest("lab.stage") != digest
