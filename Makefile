@@ -3,6 +3,7 @@
 PROFILE  ?= testbed
 PARAMS   ?=
 NOTEBOOK ?=
+WORKERS  ?=
 REHEARSAL ?=
 
 # The first Python that is new enough; 3.11 is the one constraints.txt was written with.
@@ -44,6 +45,7 @@ help: ## show this list
 	@echo '  PROFILE=smoke               another profile of notebooks/profiles/ (default testbed)'
 	@echo '  PARAMS="-p n_samples 200"   override parameters; results go to a directory of their own'
 	@echo '  NOTEBOOK=02                 run one notebook only'
+	@echo '  WORKERS=4                   so many processes (or Slurm jobs) compute what is kept'
 
 setup: $(EDITABLE) ## create .venv and install everything (other targets do this themselves)
 
@@ -61,6 +63,7 @@ $(EDITABLE): pyproject.toml $(INSTALLED)
 	@touch $@
 
 book: setup ## run the notebooks that changed and build the book
+	$(if $(WORKERS),$(BIN)/crane work --profile "$(PROFILE)" --workers $(WORKERS) $(PARAMS))
 	$(BIN)/crane book --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") $(PARAMS)
 
 test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors

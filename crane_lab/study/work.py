@@ -13,7 +13,6 @@ from functools import cached_property, partial
 from typing import Any
 
 from crane_core.interventions import UNTOUCHED
-from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.stages.comparisons import one_of_each
@@ -49,7 +48,7 @@ class Work:
     def judged(self, of: Pipeline, rows: Iterable[Row]) -> None:
         """Answers under interventions and their grades; those that cost money are left alone."""
         rows = list(rows)
-        if isinstance(of.judge, LLMJudge):
+        if of.settings.judge == "llm":  # paid for, by whoever has the key
             wanted = [UNTOUCHED, *(row.intervention for row in rows)]
             self.store.together(partial(of.said, one) for one in wanted)
         else:
