@@ -248,7 +248,8 @@ def _save_checkpoint(
         save_file(
             {k: v.detach().contiguous() for k, v in tensors.items()},
             part,
-            metadata={"step": str(step), "log": json.dumps(log)},
+            # One entry only: safetensors writes several in any order.
+            metadata={"state": json.dumps({"step": step, "log": log})},
         )
 
 
@@ -259,7 +260,7 @@ def _load_checkpoint(
     if not path.exists():
         return 0, []
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        state = json.loads(file.metadata()["state"])
     tensors = load_file(path)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -270,7 +271,7 @@ def _load_checkpoint(
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-    return int(metadata["step"]), json.loads(metadata["log"])
+    return int(state["step"]), state["log"]
 
 
 @dataclass(frozen=True)
