@@ -15,7 +15,7 @@ from crane_lab.store.files import write_text
 NAME = ".index.json"
 
 
-class Kept(NamedTuple):
+class Stored(NamedTuple):
     """An artefact: its stage, its size, the time it took (0 where unknown), and whose it is."""
 
     stage: str
@@ -24,7 +24,7 @@ class Kept(NamedTuple):
     run: str | None
 
 
-def kept(root: Path) -> list[Kept]:
+def kept(root: Path) -> list[Stored]:
     """Every artefact of the store at `root`, by stage; damaged manifests are left out."""
     before = _read(root / NAME)
     after: dict[str, list[Any]] = {}
@@ -44,7 +44,7 @@ def kept(root: Path) -> list[Kept]:
                 file, seconds, run = known[3:]
                 size = files[file].stat().st_size
                 after[path] = known
-                found.append(Kept(os.path.basename(folder), size, seconds, run))
+                found.append(Stored(os.path.basename(folder), size, seconds, run))
     if after != before:
         with suppress(OSError):  # for reading only
             write_text(root / NAME, json.dumps(after))
