@@ -127,12 +127,16 @@ class VerdictCache:
 
         A damaged name would otherwise pass for an empty file, and all be paid for again.
         """
-        made = {sql.replace("IF NOT EXISTS ", "") for sql in self._TABLES}
-        found = file.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
-        for name, sql in found:
-            if sql not in made:
-                raise self._unusable(f"its table {name!r} is not one that this program makes")
-        return {name for name, _ in found}
+        made = set[tuple[str | None, ...]]()
+        for sql in self._TABLES:
+            name = sql.split()[5]
+            made.add(("table", name, name, sql.replace("IF NOT EXISTS ", "")))
+            made.add(("index", f"sqlite_autoindex_{name}_1", name, None))
+        found = file.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+        for row in found:
+            if row not in made:
+                raise self._unusable(f"its {row[0]} {row[1]!r} is not one that this program makes")
+        return {row[1] for row in found}
 
     def register(self, settings: Mapping[str, Any]) -> str:
         """Note what is really sent to a judge, and return the id for it."""
