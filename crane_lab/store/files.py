@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crane_core.files import HOST, replacing
 
@@ -125,7 +125,7 @@ def _for_spreadsheets(table: pandas.DataFrame) -> pandas.DataFrame:
     return table
 
 
-def _as_cell(cell: object) -> object:
+def _as_cell(cell: Any) -> Any:
     if not isinstance(cell, str) or not ("\r" in cell or _FORMULA.match(cell)):
         return cell
     # A CR alone, which pandas does not quote, would end the row.
