@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crane_core.attribution import POINTS, relevance_at
-from crane_core.families import mlp_sites
+from crane_core.attribution import POINTS, ready, relevance_at
+from crane_core.families import mlp_sites, padded_inputs
 from crane_core.kernels import fast_linear
 
 #: Where activations are read: what `act_fn` puts out, which LAPE counts, and what `down_proj`
@@ -457,7 +457,7 @@ def one_pass(
         for place in ACTIVATIONS
     }
     points = [p for p in POINTS if any(reader.reads == p for reader in readers.values())]
-    with observing(model, mask, visit):
+    with ready(model, rules) if points else nullcontext(), observing(model, mask, visit):
         if points:
             relevance = relevance_at(
                 model,
@@ -471,11 +471,8 @@ def one_pass(
             )
         else:
             with torch.no_grad(), fast_linear():  # the head is not needed
-                model.base_model(
-                    input_ids=input_ids.to(model.device),
-                    attention_mask=mask.to(model.device),
-                    use_cache=False,
-                )
+                inputs = padded_inputs(input_ids.to(model.device), mask.to(model.device))
+                model.base_model(**inputs)
     at = {point: relevance[point].cpu() for point in points}
     return found | {n: at[reader.reads] for n, reader in readers.items() if reader.reads in at}
 

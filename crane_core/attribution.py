@@ -31,7 +31,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from crane_core.families import caps_attention, caps_logits, decoder, family, mlp_sites, norms
+from crane_core import families
 from crane_core.kernels import fast_linear
 
 SITES: dict[str, tuple[str, ...]] = {
@@ -78,6 +78,8 @@ lxt = _import_lxt_patches()
 # --- AttnLRP on one model -----------------------------------------------------------------------
 
 _active: WeakSet[PreTrainedModel] = WeakSet()
+#: Models whose forward pass was found to be the same under the rules.
+_tried: WeakSet[PreTrainedModel] = WeakSet()
 
 
 @contextmanager
@@ -169,19 +171,21 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     are what they were; only two entries in transformers' global attention registry stay, which no
     model uses by itself. Entering twice does nothing the second time.
 
-    Raises ValueError for an unknown family, a model without gated MLPs, a model whose modules have
-    been patched already, an attention implementation transformers can't exchange, and one that
-    soft-caps inside a kernel.
+    Raises ValueError for an unknown family, a model without gated MLPs, an adapter that leaves out
+    a normalisation or under which the forward pass is another one (tried once, on a few tokens), a
+    model whose modules have been patched already, an attention implementation transformers can't
+    exchange, and one that soft-caps inside a kernel.
     """
     if model in _active:
         yield model
         return
-    method, norm_rule = _NORM_RULES[family(model).norm_kind]
+    known, blocks = families.norms(model), families.decoder(model)
+    method, norm_rule = _NORM_RULES[families.family(model).norm_kind]
     rules: list[tuple[nn.Module, str, Callable[..., Any]]] = [
-        (norm, method, norm_rule) for norm in norms(model)
+        (norm, method, norm_rule) for norm in known
     ]
-    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in mlp_sites(model)]
-    if caps_logits(model):
+    rules += [(site.mlp, "forward", lxt.gated_mlp_forward) for site in families.mlp_sites(model)]
+    if families.caps_logits(model):
         rules.append((model, "forward", _soft_capped_forward))
     for module, method, _ in rules:
         if {"forward", method} & vars(module).keys() or getattr(
@@ -192,9 +196,8 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
                 "monkey_patch or an accelerate hook); load the model anew, on one device, in a "
                 "process where lxt's monkey_patch has not been called"
             )
-    blocks = decoder(model)
     implementation = blocks.config._attn_implementation
-    if caps_attention(blocks.config) and implementation not in ("eager", "sdpa"):
+    if families.caps_attention(blocks.config) and implementation not in ("eager", "sdpa"):
         raise ValueError(
             f"attention implementation {implementation!r} soft-caps scores inside its kernel, "
             "where no rule can be bound; load the model with attn_implementation='eager', as "
@@ -202,6 +205,7 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
         )
     with ExitStack() as undo:
         undo.enter_context(_frozen(model))
+        plain = None if model in _tried else families.few_logits(model)
         for module, method, rule in rules:
             setattr(module, method, MethodType(rule, module))
             undo.callback(delattr, module, method)
@@ -213,6 +217,16 @@ def attnlrp(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
                 f"transformers cannot exchange the attention of a {type(model).__name__}, "
                 "so AttnLRP's attention rule cannot be bound to it"
             )
+        if plain is not None and plain.isfinite().all():
+            change = (families.few_logits(model) - plain).abs().max()
+            if not change <= 1e-3 * plain.abs().max():
+                raise ValueError(
+                    f"with AttnLRP's rules this {type(model).__name__} is another model: a logit "
+                    f"of {plain.abs().max():.3g} at most changes by {change:.3g}. The family's "
+                    "adapter in crane_core/families.py does not describe it: CRANE has rules for "
+                    "RMS norms and for MLPs down_proj(act_fn(gate_proj(x)) * up_proj(x))"
+                )
+            _tried.add(model)
         _active.add(model)
         undo.callback(_active.discard, model)
         yield model
@@ -229,11 +243,8 @@ class _Predictions:
     """
 
     def __init__(self, model: PreTrainedModel, input_ids: Tensor, mask: Tensor) -> None:
-        head = model.get_output_embeddings()
-        linear = family(model).linear_head and type(head) is nn.Linear
-        inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
-        if not mask[:, 0].all():  # padding on the left: count positions from the first real token
-            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        head, linear = model.get_output_embeddings(), families.linear_head(model)
+        inputs = families.padded_inputs(input_ids, mask)
         self.input_ids, self.mask = input_ids, mask
         self.head: nn.Linear | None = head if linear else None
         self.states: Tensor = (
@@ -308,6 +319,7 @@ def _checked_batch(
             "input_ids and attention_mask must both be (samples, tokens); got "
             f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}"
         )
+    families.check_tokens(model, input_ids)
     ids, mask = input_ids.to(model.device), attention_mask.to(model.device).long()
     needed = 1 if objective == "last_max" else 2
     short = (mask.sum(1) < needed).nonzero()[:, 0].tolist()
@@ -387,11 +399,12 @@ def _real_tokens_only(mask: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _ready(model: PreTrainedModel, rules: str) -> Iterator[None]:
-    """The model prepared for one backward pass under `rules`."""
+def ready(model: PreTrainedModel, rules: str) -> Iterator[None]:
+    """The model prepared for a backward pass under `rules`; entered before anything watches it."""
     _known("rules", rules, RULES)
     if rules == "gradient" and model in _active:
         raise ValueError("rules='gradient' cannot be had inside attnlrp(model); leave it first")
+    families.linear_head(model)
     with (
         attnlrp(model) if rules == "attnlrp" else _frozen(model),
         fast_linear(),
@@ -435,24 +448,12 @@ def neuron_relevance(
     input_ids: Tensor,
     attention_mask: Tensor | None = ...,
     objective: str = ...,
-    *,
-    site: Literal["projections"],
-    rules: str = ...,
-    score: str = ...,
-    reduction: str = ...,
-) -> dict[str, Tensor]: ...
-@overload
-def neuron_relevance(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    attention_mask: Tensor | None = ...,
-    objective: str = ...,
     site: str = ...,
     *,
     rules: str = ...,
     score: str = ...,
     reduction: str = ...,
-) -> Tensor | dict[str, Tensor]: ...
+) -> Any: ...
 def neuron_relevance(
     model: PreTrainedModel,
     input_ids: Tensor,
@@ -541,8 +542,8 @@ def relevance_at(
 
         return hook
 
-    mlps = mlp_sites(model)
-    with _ready(model, rules), ExitStack() as hooks:
+    mlps = families.mlp_sites(model)
+    with ready(model, rules), ExitStack() as hooks:
         for layer, mlp in enumerate(mlps):
             for name in names:
                 if name == "intermediate":
@@ -590,7 +591,7 @@ def token_relevance(
     def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         tap.watch(("token", 0), output, output)
 
-    with _ready(model, rules), ExitStack() as hooks:
+    with ready(model, rules), ExitStack() as hooks:
         hooks.callback(model.get_input_embeddings().register_forward_hook(hook).remove)
         tap.backward(OBJECTIVES[objective](_Predictions(model, ids, mask), target).sum())
     return tap.scores["token", 0]

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 #: What to do about weights whose rows and columns cannot be told apart.
@@ -38,9 +39,6 @@ class Family:
     final_norm : the normalisation after the last block, seen from the model.
     norm_kind : "llama", weight * x / rms in the class's `forward`, or "gemma", (1 + weight) * x /
         rms with the division in the class's `_norm`.
-    linear_head : whether the logits are the output embedding applied to the last hidden state and
-        nothing else. Then single logits can be had without all the others. `family` says False for
-        a model that has a soft cap on its logits, whatever stands here.
     """
 
     layers: str = "model.layers"
@@ -50,7 +48,6 @@ class Family:
     mlp_output_norm: str | None = None
     final_norm: str = "model.norm"
     norm_kind: Literal["llama", "gemma"] = "llama"
-    linear_head: bool = True
 
 
 _QUERY_KEY_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
@@ -72,10 +69,13 @@ _GEMMA3 = replace(_GEMMA2, norms=(_GEMMA2.norms[0], *_QUERY_KEY_NORMS, *_GEMMA2.
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
     "mistral": Family(),
+    "ministral": Family(),
+    "ministral3": Family(),
     "qwen2": Family(),
     "qwen3": Family(
         norms=("input_layernorm", *_QUERY_KEY_NORMS, "post_attention_layernorm"),
     ),
+    "gemma": Family(norm_kind="gemma"),
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
     "gemma3": replace(
@@ -95,29 +95,99 @@ class GatedMLP:
     act_fn: nn.Module
 
 
-def adapter(model_type: str) -> Family:
+def adapter(config: PreTrainedConfig) -> Family:
     """The adapter of the family that `config.model_type` names.
 
-    Raises ValueError, saying which adapter to write and where, if the family is unknown.
+    Raises ValueError if the family is unknown: why CRANE cannot work with it, as far as the
+    configuration tells, or else which adapter to write and where.
     """
+    model_type, text = config.model_type, config.get_text_config()
     if model_type not in FAMILIES:
+        experts = ("num_experts", "num_local_experts", "n_routed_experts")
+        layers = getattr(text, "layer_types", None) or ()
+        for what, found in {
+            "is an encoder with a decoder": config.is_encoder_decoder,
+            "is a mixture of experts": any(getattr(text, name, None) for name in experts),
+            "has linear attention, which AttnLRP has no rule for": "linear_attention" in layers,
+            "reads more than text": text is not config,
+        }.items():
+            if found:
+                raise ValueError(
+                    f"a model of the family {model_type!r} {what}; CRANE takes dense decoders of "
+                    f"text, of the families {', '.join(sorted(FAMILIES))}"
+                )
         raise ValueError(
             f"no adapter for the model family {model_type!r} "
             f"(known: {', '.join(sorted(FAMILIES))}). Add FAMILIES[{model_type!r}] = Family(...) "
             "in crane_core/families.py with the paths of its decoder blocks, gated MLPs and RMS "
             "norms, and a small model of it to SPECIFIC in tests/conftest.py, to test it. CRANE "
-            "needs gated MLPs (gate_proj, up_proj, down_proj)."
+            "needs gated MLPs (gate_proj, up_proj, down_proj); norms of another kind are refused."
         )
     return FAMILIES[model_type]
 
 
 def family(model: PreTrainedModel) -> Family:
-    """The adapter of `model`'s family, with what the model's configuration changes of it.
+    """The adapter of `model`'s family; ValueError as `adapter` raises it."""
+    return adapter(model.config)
 
-    Raises ValueError as `adapter` does.
+
+def check_length(config: PreTrainedConfig, tokens: int) -> None:
+    """Raise ValueError if a model is asked to read more tokens than it was built for."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and tokens > positions:
+        raise ValueError(
+            f"windows of {tokens} tokens are longer than the {positions} positions that the model "
+            "was built for (max_position_embeddings); use shorter ones"
+        )
+
+
+def check_tokens(model: PreTrainedModel, input_ids: Tensor) -> None:
+    """Raise ValueError for ids (samples, tokens) without embeddings and for too many of them."""
+    rows, found = model.get_input_embeddings().weight.shape[0], input_ids.unique()
+    if len(found) and not 0 <= int(found[0]) <= int(found[-1]) < rows:
+        raise ValueError(
+            f"input_ids hold {int(found[0])} to {int(found[-1])}, but the model's vocabulary has "
+            f"{rows} tokens; were they made with another tokenizer?"
+        )
+    check_length(model.config, input_ids.shape[1])
+
+
+def padded_inputs(input_ids: Tensor, mask: Tensor) -> dict[str, Any]:
+    """What a model is called with to read a batch (samples, tokens), padded on either side."""
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "use_cache": False}
+    if not mask[:, 0].all():  # padding on the left: count positions from the first real token
+        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    return inputs
+
+
+def few_tokens(model: PreTrainedModel) -> Tensor:
+    """Four token ids, (1, 4), to try a model with."""
+    return torch.arange(4, device=model.device)[None] % len(model.get_input_embeddings().weight)
+
+
+def few_logits(model: PreTrainedModel) -> Tensor:
+    """The model's logits at `few_tokens`, (1, 4, vocabulary), float32."""
+    with torch.no_grad():
+        return cast(Tensor, model(input_ids=few_tokens(model), use_cache=False).logits.float())
+
+
+_linear_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def linear_head(model: PreTrainedModel) -> bool:
+    """Whether logits are the output embedding applied to the last hidden state and nothing else.
+
+    Then single logits can be had without all the others. A soft cap or a scale makes them another
+    thing, which no adapter has to know: a model is tried once, on a few tokens.
     """
-    found = adapter(model.config.model_type)
-    return replace(found, linear_head=False) if caps_logits(model) else found
+    if model not in _linear_heads:
+        head, logits = model.get_output_embeddings(), few_logits(model)
+        with torch.no_grad():
+            states = model.base_model(few_tokens(model), use_cache=False).last_hidden_state
+            short = head(states).float() if type(head) is nn.Linear else states
+        same = torch.equal(short.nan_to_num(), logits.nan_to_num())
+        _linear_heads[model] = same and not caps_logits(model)
+    return _linear_heads[model]
 
 
 def caps_logits(model: PreTrainedModel) -> bool:
@@ -178,8 +248,18 @@ def mlp_sites(model: PreTrainedModel) -> list[GatedMLP]:
 
 
 def norms(model: PreTrainedModel) -> list[nn.Module]:
-    """Every RMS normalisation of the model, in the order in which they are run."""
-    return _norms(model, family(model).norms)
+    """Every RMS normalisation of the model, in the order in which they are run.
+
+    Raises ValueError for a normalisation that the family's adapter does not name.
+    """
+    known = _norms(model, family(model).norms)
+    for name, module in decoder(model).named_modules():
+        if type(module).__name__.lower().endswith("norm") and module not in known:
+            raise ValueError(
+                f"the adapter of the family {model.config.model_type!r} in crane_core/families.py "
+                f"does not name the normalisation {name!r}, so no rule can be bound to it"
+            )
+    return known
 
 
 def stream_norms(model: PreTrainedModel) -> list[nn.Module]:
@@ -195,12 +275,12 @@ def _norms(model: PreTrainedModel, paths: Sequence[str]) -> list[nn.Module]:
     return [*inner, _submodule(model, family(model).final_norm, model)]
 
 
-def _plain_weight(projection: nn.Module) -> torch.Tensor:
+def _plain_weight(projection: nn.Module) -> Tensor:
     """The weight matrix (outputs, inputs) of a projection; ValueError if it is packed."""
     weight = getattr(projection, "weight", None)
     size = tuple(getattr(projection, name, None) for name in ("out_features", "in_features"))
     if (
-        not isinstance(weight, torch.Tensor)
+        not isinstance(weight, Tensor)
         or weight.dim() != 2
         or (None not in size and tuple(weight.shape) != size)
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -28,45 +29,19 @@ from transformers.utils.hub import (
     is_offline_mode,
 )
 
-from crane_core.families import (
-    FAMILIES,
-    UNQUANTISED,
-    Family,
-    GatedMLP,
-    adapter,
-    caps_attention,
-    caps_logits,
-    decoder,
-    family,
-    mlp_sites,
-    norms,
-    shape,
-    stream_norms,
-)
+from crane_core.families import FAMILIES as FAMILIES
+from crane_core.families import UNQUANTISED, adapter, caps_attention
+from crane_core.families import Family as Family
+from crane_core.families import caps_logits as caps_logits
+from crane_core.families import check_length as check_length
+from crane_core.families import decoder as decoder
+from crane_core.families import family as family
+from crane_core.families import linear_head as linear_head
+from crane_core.families import mlp_sites as mlp_sites
+from crane_core.families import norms as norms
+from crane_core.families import shape as shape
+from crane_core.families import stream_norms as stream_norms
 from crane_core.files import replacing
-
-__all__ = [
-    "CHECKSUMS",
-    "DTYPES",
-    "FAMILIES",
-    "Family",
-    "GatedMLP",
-    "caps_attention",
-    "caps_logits",
-    "decoder",
-    "family",
-    "fingerprint",
-    "load",
-    "mlp_sites",
-    "norms",
-    "read_config",
-    "shape",
-    "stream_norms",
-    "torch_device",
-    "verify_checksums",
-    "vocabulary_difference",
-    "write_checksums",
-]
 
 CHECKSUMS = "SHA256SUMS"
 #: What a model can be loaded in. float16 is for GPUs only.
@@ -110,21 +85,17 @@ def verify_checksums(folder: str | os.PathLike[str]) -> None:
     line that is no checksum.
     """
     folder = Path(folder)
+    advice = "fetch the folder again (for the testbed: git checkout, or `make testbed`)"
     for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         expected, _, name = line.partition("  ")
         if len(expected) != 64 or not name:
             raise ValueError(f"{folder / CHECKSUMS} has a line that is no checksum: {line!r}")
         path = folder / name
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, though {CHECKSUMS} lists it; fetch the folder again "
-                "(for the testbed: git checkout, or `make testbed`)"
-            )
+            raise FileNotFoundError(f"{path} is missing, though {CHECKSUMS} lists it; {advice}")
         if _sha256(path) != expected:
-            raise ValueError(
-                f"{path} is truncated or altered: its SHA-256 is not the one in {CHECKSUMS}; "
-                "fetch the folder again (for the testbed: git checkout, or `make testbed`)"
-            )
+            problem = f"truncated or altered: its SHA-256 is not the one in {CHECKSUMS}"
+            raise ValueError(f"{path} is {problem}; {advice}")
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -194,17 +165,17 @@ def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFo
     token = "HF_TOKEN" in os.environ
     if _because_of(error, GatedRepoError):
         problem = f"{path!r} is gated on the hub, and " + (
-            "the token in HF_TOKEN has no access to it: accept its terms on its page with the "
-            "account that the token belongs to"
+            "the token in HF_TOKEN has no access to it: accept its terms on its page with that "
+            "account"
             if token
             else "there is no token: accept its terms on its page, then set the environment "
             "variable HF_TOKEN to a token of that account"
         )
     elif _because_of(error, RepositoryNotFoundError):
+        seen = "the token in HF_TOKEN may see" if token else "can be seen without a token"
         problem = (
             f"no model {path!r}: it is no folder here, and the hub has none of that name that "
-            + ("the token in HF_TOKEN may see" if token else "can be seen without a token")
-            + "; check the spelling (owner/name), or set HF_TOKEN for a private one"
+            f"{seen}; check the spelling (owner/name), or set HF_TOKEN for a private one"
         )
     elif local_files_only or is_offline_mode():
         allow = (
@@ -230,71 +201,158 @@ def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFo
 
 #: One of these holds a tokenizer's vocabulary.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_INDEX = "model.safetensors.index.json"
+_JSON_FILES = [f"{name}.json" for name in ("config", "generation_config", "tokenizer", "vocab")]
+_JSON_FILES += ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+#: How files begin that are not what their name says.
+_MISTAKEN = {
+    (b"version https://git-lfs",): "a pointer of Git LFS, not the file itself; run `git lfs pull`",
+    (b"<!doctype", b"<html"): "a web page, not the file itself; download the file",
+    (b"gguf",): f"a GGUF file; {UNQUANTISED}",
+}
+#: Files of other formats, and what to do about them.
+_OTHERS = {
+    "adapter_config.json": "only an adapter (LoRA); merge it into its model with peft's "
+    "merge_and_unload(), then save_pretrained, and give that folder",
+    "*.gguf": f"only GGUF, which is packed for llama.cpp; {UNQUANTISED}",
+    "*.bin": "weights of an older format that can run code (pickle); in a place you trust, convert "
+    "them: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new folder), and copy the "
+    "tokenizer's files",
+    "*.pt*": "weights in a format of their own (.pt, .pth); take the checkpoint that the hub has "
+    "in transformers' format",
+    "*.safetensors": f".safetensors files, but neither model.safetensors nor {_INDEX}",
+}
 
-#: What transformers raises for files that are missing, damaged or not what they should be.
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    SafetensorError,
-)
-#: transformers' configurations raise this one, too, and hand on no class to catch it by.
-_ILL_TYPED = "StrictDataclassError"
+
+def _unreadable(file: Path, why: object) -> ValueError:
+    return ValueError(f"the checkpoint in {file.parent} cannot be read, its {file.name}: {why}")
+
+
+def _genuine(file: Path) -> Any:
+    """What is in a JSON file of a checkpoint, None in another; ValueError for mistaken ones."""
+    with file.open("rb") as opened:
+        start = opened.read(64).lstrip().lower()
+    if not start:
+        raise _unreadable(file, "it is empty; fetch it again")
+    for beginning, what in _MISTAKEN.items():
+        if start.startswith(beginning):
+            raise _unreadable(file, what)
+    try:
+        if file.suffix == ".json":  # which transformers reads as UTF-8
+            content = json.loads(file.read_text("utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError(f"a {type(content).__name__}")
+            return content
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(file, f"not a valid JSON object in UTF-8 ({error})") from error
+    try:
+        if file.suffix == ".safetensors":
+            safe_open(os.fspath(file), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, f"truncated, or no safetensors file ({error})") from error
+    return None
+
+
+def _look_over(folder: Path, lacking: str) -> None:
+    """Raise FileNotFoundError for a folder that lacks what it needs: what it holds instead."""
+    held = [what for pattern, what in _OTHERS.items() if any(folder.glob(pattern))]
+    inner = sorted(f.parent for deep in ("*", "*/*") for f in folder.glob(f"{deep}/config.json"))
+    if lacking.endswith("config.json is missing") and inner:
+        held = [f"folders of checkpoints, such as {str(inner[0])!r}: give one of those"]
+    raise FileNotFoundError(f"{folder} holds no {'; it holds '.join([lacking, *held[:1]])}")
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise unless the weights of a folder are there, whole and safetensors."""
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file():
+        if not (folder / _INDEX).is_file():
+            _look_over(folder, "weights: there is no .safetensors file named model.safetensors")
+        shards = _genuine(folder / _INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise _unreadable(folder / _INDEX, "it has no weight_map")
+        files = sorted({folder / str(name) for name in shards.values()})
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, though {_INDEX} lists it; fetch it again")
+        _genuine(file)
 
 
 @contextmanager
 def _reading(path: str, what: str, local_files_only: bool) -> Iterator[None]:
-    """One clear error for what transformers raises while it reads `what` of a model."""
+    """One clear error for whatever transformers raises while it reads `what` of a model."""
     try:
         yield
     except Exception as error:
-        kinds = {kind.__name__ for kind in type(error).__mro__}
-        if not isinstance(error, _UNREADABLE) and _ILL_TYPED not in kinds:
-            raise
         of_the_hub = isinstance(error, OSError) or _because_of(error, OSError)
         if not Path(path).is_dir() and of_the_hub:
             raise _not_found(path, error, local_files_only) from error
-        where = f"the checkpoint in {path}" if Path(path).is_dir() else f"the model {path!r}"
-        raise ValueError(f"{where} cannot be read, its {what}: {error}") from error
+        where = f"checkpoint in {path}" if Path(path).is_dir() else f"model {path!r}"
+        if "trust_remote_code" in str(error):
+            known = ", ".join(sorted(FAMILIES))
+            code = "it has code of its own (auto_map), which CRANE never runs"
+            error = ValueError(f"{code}; take a checkpoint of the families {known} without")
+        elif "tiktoken" in str(error):  # what transformers blames for any tokenizer.model
+            error = ValueError(
+                "tokenizer.model is a SentencePiece model, and there is no tokenizer.json: `pip "
+                "install sentencepiece protobuf`, or save the tokenizer where these are "
+                "(AutoTokenizer.from_pretrained(folder).save_pretrained(folder))"
+            )
+        raise ValueError(f"the {where} cannot be read, its {what}: {error}") from error
 
 
-def _token() -> str | bool:
-    """The hub's token: that of the environment, never one that a login stored on this machine."""
-    return os.environ.get("HF_TOKEN") or False
+def _how(local_files_only: bool) -> dict[str, Any]:
+    """How transformers reads: without code of a checkpoint, and with no token that a login stored
+    on this machine, but that of the environment."""
+    token = os.environ.get("HF_TOKEN") or False
+    return {"local_files_only": local_files_only, "token": token, "trust_remote_code": False}
+
+
+def _place(path: str | os.PathLike[str]) -> str:
+    """The path of a folder, `~` written out, or a name on the hub; an error for anything else."""
+    path = os.path.expanduser(os.fspath(path))
+    if os.path.isfile(path):
+        gguf = ", GGUF" if path.lower().endswith(".gguf") else ""
+        raise ValueError(
+            f"{path!r} is a file{gguf}; give the folder of an unquantised checkpoint (config.json, "
+            "model.safetensors, tokenizer.json), or a name on the hub"
+        )
+    if not path or "://" in path or (path != path.strip() and not os.path.isdir(path)):
+        raise ValueError(f"{path!r} is no model; give a folder, or a name on the hub, owner/name")
+    return path
 
 
 def read_config(path: str | os.PathLike[str], local_files_only: bool = True) -> PreTrainedConfig:
     """The configuration of a model that CRANE can work with, before any weights are fetched.
 
-    Of a folder with `SHA256SUMS` every file listed there is verified first. Raises
-    FileNotFoundError if there is no such model, a file of it is missing, or the hub does not give
-    it, and ValueError for files that are altered, a configuration that is damaged or no decoder's,
-    an unknown family, and quantised weights.
+    Of a folder with `SHA256SUMS` every file listed there is verified first. No code of a checkpoint
+    is run. Raises FileNotFoundError if there is no such model, a file of it is missing, or the hub
+    does not give it, and ValueError for files that are altered or not what their name says, a
+    configuration that is damaged or no decoder's, an unknown family, and quantised weights.
     """
+    path = _place(path)
     folder = Path(path)
     if folder.is_dir():
         if (folder / CHECKSUMS).is_file():
             verify_checksums(folder)
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no checkpoint: config.json is missing")
-    with _reading(str(path), "config.json", local_files_only):
-        config = AutoConfig.from_pretrained(
-            str(path), local_files_only=local_files_only, token=_token()
-        )
-    adapter(config.model_type)
-    quantisation = getattr(config, "quantization_config", None)
-    if quantisation is not None:
-        method = (
-            quantisation.get("quant_method")
-            if isinstance(quantisation, dict)
-            else getattr(quantisation, "quant_method", None)
-        )
+            _look_over(folder, "checkpoint: config.json is missing")
+        if (folder / "adapter_config.json").is_file():
+            what = "an adapter (adapter_config.json) beside a model; merge it in, or give the model"
+            raise ValueError(f"{folder} holds {what} alone")
+        for name in _JSON_FILES:
+            if (folder / name).is_file():
+                _genuine(folder / name)
+    with _reading(path, "config.json", local_files_only):
+        config = AutoConfig.from_pretrained(path, **_how(local_files_only))
+    adapter(config)
+    # What the checkpoint names may be a kernel to be downloaded, which is code.
+    config._attn_implementation = "eager" if caps_attention(config) else "sdpa"
+    if quantisation := config.to_dict().get("quantization_config"):
         raise ValueError(
-            f"the weights of {str(path)!r} are quantised ({method or 'unknown method'}): single "
-            f"columns of packed weights cannot be masked; {UNQUANTISED}"
+            f"the weights of {path!r} are quantised "
+            f"({quantisation.get('quant_method', 'unknown method')}): single columns of packed "
+            f"weights cannot be masked; {UNQUANTISED}"
         )
     return config
 
@@ -320,61 +378,58 @@ def load(
     its end-of-sequence token, which changes nothing because padding is masked everywhere; one
     without a beginning-of-sequence token (Qwen's) begins no text with one.
 
-    Only safetensors are read. If the folder holds `SHA256SUMS`, every file it lists is verified
-    first. The hub is given the token in the environment variable HF_TOKEN and no other.
+    Only safetensors are read, and no code of a checkpoint is run. If the folder holds `SHA256SUMS`,
+    every file it lists is verified first. The hub is given the token in the environment variable
+    HF_TOKEN and no other.
 
     Raises FileNotFoundError if there is no such checkpoint, a file of it is missing, or the hub
     does not give it (which of these, and what to do), and ValueError if its content is truncated,
-    altered, incomplete, quantised or of an unknown family, and for a type or device that is unknown
-    or not to be had here.
+    altered, incomplete, more than the model has a place for, not finite, quantised, of an unknown
+    family or not what its name says, for a tokenizer that numbers tokens beyond the embeddings, and
+    for a type or device that is unknown or not to be had here.
     """
     target = torch_device(device)
     torch_dtype = _torch_dtype(dtype, target)
-    config = read_config(path, local_files_only)
+    config, path = read_config(path, local_files_only), _place(path)
     folder = Path(path)
     if folder.is_dir():
-        if not any(folder.glob("*.safetensors")):
-            raise FileNotFoundError(f"{folder} holds no weights: there is no .safetensors file")
+        _check_weights(folder)
         if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
             raise FileNotFoundError(
                 f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}; copy "
                 "the files of the tokenizer the model was trained with"
             )
 
-    options: dict[str, Any] = {"local_files_only": local_files_only, "token": _token()}
-    attention = {"attn_implementation": "eager"} if caps_attention(config) else {}
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        with _reading(str(path), "weights", local_files_only):
+        with _reading(path, "weights", local_files_only):
             model, loading = AutoModelForCausalLM.from_pretrained(
-                str(path),
+                path,
                 dtype=torch_dtype,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **attention,
-                **options,
+                config=config,
+                **_how(local_files_only),
             )
-        with _reading(str(path), "tokenizer", local_files_only):
-            tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
+        with _reading(path, "tokenizer", local_files_only):
+            tokenizer = AutoTokenizer.from_pretrained(path, **_how(local_files_only))
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    # Transformers would fill what a checkpoint lacks with random numbers and only warn.
-    if loading["missing_keys"]:
+    _check_loaded(model, loading, path)
+    rows = len(model.get_input_embeddings().weight)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+    numbers = {*tokenizer.get_vocab().values()} - special | ends
+    if max(numbers, default=0) >= rows:
         raise ValueError(
-            f"the checkpoint {str(path)!r} lacks weights: "
-            + ", ".join(sorted(loading["missing_keys"]))
+            f"the tokenizer of {path!r} is not its model's: it has tokens up to number "
+            f"{max(numbers)}, but the model has embeddings for {rows}"
         )
-    if loading["mismatched_keys"]:
-        name, found, expected = min(loading["mismatched_keys"])
-        raise ValueError(
-            f"the weights of {str(path)!r} are not those of its config.json: {name} has shape "
-            f"{tuple(found)}, expected {tuple(expected)} "
-            f"({len(loading['mismatched_keys'])} such weight(s))"
-        )
-    if tokenizer.pad_token_id is None:  # or lm-eval would add a token that has no embedding
+    # Without one, lm-eval would add a token that has no embedding.
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     words: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if getattr(words, "dropout", None):  # meant for training: another cut of a text at each call
@@ -382,27 +437,59 @@ def load(
     return model.to(target).eval(), tokenizer
 
 
+def _check_loaded(model: PreTrainedModel, loading: dict[str, Any], path: str) -> None:
+    """Raise ValueError unless all weights of a checkpoint, and no others, are the model's."""
+    if loading["mismatched_keys"]:
+        name, found, expected = min(loading["mismatched_keys"])
+        raise ValueError(
+            f"the weights of {path!r} are not those of its config.json: {name} has shape "
+            f"{tuple(found)}, expected {tuple(expected)} "
+            f"({len(loading['mismatched_keys'])} such weight(s))"
+        )
+    # Transformers would fill what a checkpoint lacks with random numbers, and only warn.
+    for problem, names in {
+        "lacks weights": loading["missing_keys"],
+        "has weights that config.json has no place for": loading["unexpected_keys"],
+        f"has weights that are not finite as {model.dtype} (in a larger dtype, they may be)": [
+            name for name, weight in model.named_parameters() if not weight.isfinite().all()
+        ],
+    }.items():
+        if names:
+            some = ", ".join(sorted(names)[:5]) + f" ({len(names)} in all)"
+            raise ValueError(f"the checkpoint {path!r} {problem}: {some}")
+
+
+#: What merges, cases, blanks, numbers and scripts show in.
+_TRIED = (
+    "The river's 1,024  winding banks\nweren't flooded (in 1987): “quite” so.",
+    "Con sông này dài 1.024 km; nước lũ chưa về.",
+    "这条河长1,024公里，洪水还没来。漢字",
+    "Ёлка, résumé, Straße, ﬁn, ①, かな, 한국어, مرحبا, हिन्दी 🙂\tdef f(x): return x",
+)
+
+
 def vocabulary_difference(
     tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase
 ) -> str:
     """How `other`'s vocabulary differs from `tokenizer`'s, in words; "" if it does not.
 
-    Tokens that `other` adds to a vocabulary otherwise the same (the marks of a chat template) are
-    no difference: no text that `tokenizer` encodes is encoded otherwise for them.
+    What counts is how texts are encoded. Tokens that `other` adds to a vocabulary otherwise the
+    same (the marks of a chat template), and marks that it renames in place, are no difference.
     """
     ours, theirs = tokenizer.get_vocab(), other.get_vocab()
-    added = other.get_added_vocab()
+    marks, added = tokenizer.added_tokens_decoder, other.added_tokens_decoder
+    renamed = marks.keys() & added.keys()
     kinds = {
-        "lacks": [token for token in ours if token not in theirs],
-        "has besides": [token for token in theirs if token not in ours and token not in added],
-        "numbers otherwise": [
-            token for token, number in ours.items() if theirs.get(token, number) != number
-        ],
+        "lacks": [t for t, i in ours.items() if t not in theirs and i not in renamed],
+        "has besides": [t for t, i in theirs.items() if t not in ours and i not in added],
+        "numbers otherwise": [t for t, i in ours.items() if theirs.get(t, i) != i],
     }
-    differences = [
-        f"{kind} {len(tokens)} token(s), such as {min(tokens, key=str)!r}"
-        for kind, tokens in kinds.items()
-        if tokens
-    ]
-    sizes = f"{len(ours)} and {len(theirs)} tokens: the other "
-    return sizes + ", ".join(differences) if differences else ""
+    found = [f"{k} {len(t)} token(s), such as {min(t, key=str)!r}" for k, t in kinds.items() if t]
+    if found:
+        return f"{len(ours)} and {len(theirs)} tokens: the other {', '.join(found)}"
+    for text in _TRIED:
+        if not any(str(mark) in text for mark in (*marks.values(), *added.values())):
+            a, b = (t.encode(text, add_special_tokens=False) for t in (tokenizer, other))
+            if a != b:
+                return f"the same tokens, but others of them for {text!r}"
+    return ""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, overload
@@ -47,12 +48,18 @@ def as_shape(
     if unknown := [name for name in given if name not in SITES]:
         raise ValueError(f"unknown site {listed(unknown)}: expected one of {listed(SITES)}")
     for name, size in given.items():
-        if len(size) != 2 or any(int(n) != n or n < 1 for n in size):
+        if not (_whole(size, 2) and min(size) > 0 and size[0] * size[1] < 2**31):
             raise ValueError(
-                f"shape of site {name!r} is {tuple(size)}: expected two positive numbers, "
-                f"(layers, width)"
+                f"shape of site {name!r} is {size!r}: expected two positive whole numbers, "
+                f"(layers, width), of less than 2**31 neurons"
             )
     return {name: (int(given[name][0]), int(given[name][1])) for name in SITES if name in given}
+
+
+def _whole(numbers: Any, count: int) -> bool:
+    """Whether these are `count` whole numbers; 1.0 and True are none."""
+    sized = isinstance(numbers, Sequence) and len(numbers) == count
+    return sized and all(isinstance(n, Integral) and not isinstance(n, bool) for n in numbers)
 
 
 def _require_file(path: str | os.PathLike[str]) -> None:
@@ -128,9 +135,7 @@ class NeuronSet:
     def __delattr__(self, name: str) -> None:
         raise AttributeError("a NeuronSet is immutable; build a new one")
 
-    def __reduce__(
-        self,
-    ) -> tuple[type[NeuronSet], tuple[dict[str, Tensor], dict[str, tuple[int, int]]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         return NeuronSet, (self._masks, self._shape)
 
     @classmethod
@@ -147,13 +152,17 @@ class NeuronSet:
     ) -> NeuronSet:
         """The set of the given (layer, neuron) pairs of one site; repeated pairs count once.
 
-        Raises ValueError for a pair outside the model or a site that the shape does not know.
+        Raises ValueError for what is no pair of whole numbers, a pair outside the model, or a site
+        that the shape does not know.
         """
         known = as_shape(shape, site)
         if site not in known:
             raise ValueError(f"site {site!r} is not in the shape, which knows {listed(known)}")
         mask = torch.zeros(known[site], dtype=torch.bool)
-        index = torch.tensor([tuple(pair) for pair in pairs], dtype=torch.long).reshape(-1, 2)
+        given = [tuple(p.tolist()) if hasattr(p, "tolist") else p for p in pairs]
+        if wrong := [pair for pair in given if not _whole(pair, 2)]:
+            raise ValueError(f"{wrong[0]!r} is no neuron: expected two whole numbers")
+        index = torch.tensor(given, dtype=torch.long).reshape(-1, 2)
         outside = ((index < 0) | (index >= torch.tensor(known[site]))).any(dim=1)
         if outside.any():
             pair = tuple(index[outside][0].tolist())
@@ -176,13 +185,16 @@ class NeuronSet:
         Neuron j of layer i stands at i * width + j; repeated indices count once. An order of all
         neurons, best first, cut off after n, gives the best n.
 
-        Raises ValueError for an index outside the model or a site that the shape does not know.
+        Raises ValueError for no whole number, an index outside the model, or a site that the shape
+        does not know.
         """
         known = as_shape(shape, site)
         if site not in known:
             raise ValueError(f"site {site!r} is not in the shape, which knows {listed(known)}")
         layers, width = known[site]
-        index = torch.as_tensor(indices, dtype=torch.long, device="cpu").reshape(-1)
+        index = torch.as_tensor(indices, device="cpu").reshape(-1)
+        if len(index) and (index.is_floating_point() or index.dtype == torch.bool):
+            raise ValueError(f"indices are {index.dtype}: expected whole numbers")
         outside = (index < 0) | (index >= layers * width)
         if outside.any():
             raise ValueError(
@@ -190,7 +202,7 @@ class NeuronSet:
                 f"{layers * width} neurons"
             )
         mask = torch.zeros(layers * width, dtype=torch.bool)
-        mask[index] = True
+        mask[index.long()] = True
         return cls({site: mask.reshape(layers, width)}, known)
 
     @property
@@ -259,7 +271,10 @@ class NeuronSet:
         )
         if shape is None:
             raise ValueError(f"{path} holds no neuron set: write one with NeuronSet.save")
-        return cls(masks, json.loads(shape))
+        try:
+            return cls(masks, json.loads(shape))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} holds no neuron set that fits its shape: {error}") from error
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the set as plain JSON, replacing the file in one step.
@@ -278,23 +293,23 @@ class NeuronSet:
     def from_json(cls, path: str | os.PathLike[str]) -> NeuronSet:
         """Read a set in the format of `to_json`.
 
-        Raises FileNotFoundError, or ValueError if the file is no JSON, lacks a part, or names a
-        neuron outside its shape.
+        Raises FileNotFoundError, or ValueError if the file is no JSON, lacks a part, holds what is
+        no whole number, or names a neuron outside its shape.
         """
         _require_file(path)
         try:
-            about = json.loads(Path(path).read_text(encoding="utf-8"))
+            about = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             shape, neurons = dict(about["shape"]), dict(about["neurons"])
             masks = {
                 site: cls.from_pairs(pairs, shape, site).mask(site)
                 for site, pairs in neurons.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls(masks, shape)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f'{path} holds no neuron set; expected {{"shape": {{"intermediate": [layers, '
                 f'width]}}, "neurons": {{"intermediate": [[layer, neuron], ...]}}}} ({error!r})'
             ) from error
-        return cls(masks, shape)
 
     @overload
     @classmethod

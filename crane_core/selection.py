@@ -13,37 +13,9 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from crane_core.neurons import (
-    LAPE_LANGUAGES,
-    SITES,
-    NeuronSet,
-    Overlap,
-    Shape,
-    as_shape,
-    check_compatible,
-    jaccard,
-    listed,
-    overlap,
-    save_lape_file,
-)
-
-__all__ = [
-    "LAPE_LANGUAGES",
-    "NORMALISATIONS",
-    "RULES",
-    "SITES",
-    "NeuronSet",
-    "Overlap",
-    "Scores",
-    "SelectionWarning",
-    "Shape",
-    "jaccard",
-    "margins",
-    "normalise",
-    "overlap",
-    "save_lape_file",
-    "select",
-]
+from crane_core.neurons import NeuronSet as NeuronSet
+from crane_core.neurons import Shape, as_shape, check_compatible, listed
+from crane_core.neurons import overlap as overlap
 
 NORMALISATIONS = ("zscore", "ratio", "robust", "global")
 RULES = ("contrast", "threshold", "top")

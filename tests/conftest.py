@@ -55,8 +55,24 @@ _VISION: dict[str, Any] = {
 SPECIFIC: dict[str, dict[str, Any]] = {
     "llama": {"attention_bias": True, "mlp_bias": True},
     "mistral": {"sliding_window": 5, "head_dim": 16},
+    "ministral": {
+        "sliding_window": 5,
+        "head_dim": 16,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "ministral3": {
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            # Queries are scaled by their position: here from the fifth token on.
+            "original_max_position_embeddings": 4,
+            "llama_4_scaling_beta": 0.3,
+        },
+    },
     "qwen2": _QWEN,  # always has biases on query, key and value
     "qwen3": {**_QWEN, "head_dim": 16, "attention_bias": True},
+    "gemma": {"head_dim": 16, "attention_bias": True},
     "gemma2": {**_GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
     "gemma3_text": _GEMMA,
     "gemma3": {},

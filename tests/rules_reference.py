@@ -73,6 +73,9 @@ def attention(x: Tensor, weights: Weights, config: Any, layer: int) -> Tensor:
         projected = projected.transpose(0, 1)
         if kind != "v":
             projected = rotated(projected, theta)
+        if kind == "q" and (beta := ropes.get("llama_4_scaling_beta")):
+            blocks = torch.arange(len(x)) // ropes["original_max_position_embeddings"]
+            projected = projected * (1 + beta * (1 + blocks).log())[:, None]
         return projected.repeat_interleave(config.num_attention_heads // number, dim=0)
 
     query = heads("q", config.num_attention_heads)
@@ -94,7 +97,8 @@ def forward(model: Any, ids: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
     text = getattr(model.model, "language_model", model.model)
     weights = {name: tensor.double() for name, tensor in text.state_dict().items()}
     gemma = "gemma" in config.model_type
-    activation = ACTIVATIONS[config.hidden_activation if gemma else config.hidden_act]
+    twice = gemma and config.model_type != "gemma"  # norms before and after attention and MLP
+    activation = ACTIVATIONS[config.hidden_activation if twice else config.hidden_act]
     embedded = weights["embed_tokens.weight"][ids] * (config.hidden_size**0.5 if gemma else 1)
     stream = embedded.requires_grad_()
     inner = []
@@ -105,16 +109,16 @@ def forward(model: Any, ids: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
             return norm(x, weights, name + which, config)
 
         mixed = attention(normed(stream, "input_layernorm"), weights, config, layer)
-        if gemma:
+        if twice:
             mixed = normed(mixed, "post_attention_layernorm")
         stream = stream + mixed
-        before = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
+        before = "pre_feedforward_layernorm" if twice else "post_attention_layernorm"
         read = normed(stream, before)
         gate = linear(read, weights, f"{name}mlp.gate_proj")
         up = linear(read, weights, f"{name}mlp.up_proj")
         inner.append(halves(torch.mul, identity(gate, activation(gate)), up))
         written = linear(inner[-1], weights, f"{name}mlp.down_proj")
-        stream = stream + (normed(written, "post_feedforward_layernorm") if gemma else written)
+        stream = stream + (normed(written, "post_feedforward_layernorm") if twice else written)
     head = {f"lm_head.{k}": v.double() for k, v in model.lm_head.state_dict().items()}
     logits = linear(norm(stream, weights, "norm", config), head, "lm_head")
     return cap(logits, getattr(model.config, "final_logit_softcapping", None)), inner, embedded

@@ -76,7 +76,7 @@ def perplexity(
 def _losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """Next-token losses `(n, t - 1)` of `ids` `(n, t)`, float32."""
     targets = ids[:, 1:]
-    if not families.family(model).linear_head:
+    if not families.linear_head(model):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(
             targets

@@ -306,9 +306,9 @@ class SharedContextLM(HFLM):
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         return (
-            families.family(self.model).linear_head
-            and config._attn_implementation in ("eager", "sdpa")
+            config._attn_implementation in ("eager", "sdpa")
             and (window is None or longest <= window)
+            and families.linear_head(self.model)
         )
 
     @inference()

@@ -54,6 +54,7 @@ class Identification:
             corpus.check(settings.languages)
         self.loaded = loaded or Loaded.from_settings(settings)
         self.model, self.tokenizer = self.loaded.model, self.loaded.tokenizer
+        models.check_length(self.model.config, settings.window)
         self.shape = models.shape(self.model)
         self._memory = Memory()
 

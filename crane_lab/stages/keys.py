@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
-from crane_lab.store.files import canonical, digest_of
+from crane_lab.store.files import canonical, digest_of, file_sha256
 
 if TYPE_CHECKING:  # values of settings are in the keys themselves
     from crane_lab.settings import Settings
@@ -44,12 +48,23 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         how = {k: v for k, v in json.loads(fast.to_str()).items() if k not in _SET_BY_CALLS}
     special = {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())}
     said = [how, special, getattr(tokenizer, "chat_template", None)]
-    # Whether a text is opened or closed by a special token is not always in the tokenizer's file.
-    said += [getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token")]
+    # Not always in the tokenizer's file: what opens and closes a text, and how tokens become text.
+    said += [getattr(tokenizer, name, None) for name in _ATTRIBUTES]
+    if fast is None:  # merges and scores are in files of its own
+        with TemporaryDirectory() as folder:
+            said += [file_sha256(Path(file)) for file in tokenizer.save_vocabulary(folder)]
     return digest_of(json.dumps(said, sort_keys=True, default=str))
 
 
 _SET_BY_CALLS = {"padding", "truncation"}
+_ATTRIBUTES = (
+    "add_bos_token",
+    "add_eos_token",
+    "add_prefix_space",
+    "clean_up_tokenization_spaces",
+    "legacy",
+    "split_special_tokens",
+)
 
 
 _weights: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -63,9 +78,10 @@ def weights_of(model: PreTrainedModel) -> str:
 
 
 def model_key(model: PreTrainedModel) -> dict[str, str]:
-    """What a forward pass depends on: weights, configuration, type and attention."""
+    """What a forward pass depends on: weights, configuration, type, attention, and libraries."""
     config = model.config
     return {
+        "libraries": f"torch {torch.__version__}, transformers {transformers.__version__}",
         "weights": weights_of(model),
         "config": digest_of(canonical(_plain(config.to_dict()))),
         "dtype": str(model.dtype).removeprefix("torch."),

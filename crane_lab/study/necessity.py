@@ -215,7 +215,7 @@ def single_effects(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not models.family(model).linear_head:
+    if not models.linear_head(model):
         raise ValueError(
             "single ablations need logits that are a matrix times the last hidden state; this "
             f"{model.config.model_type!r} model's are not"

@@ -289,6 +289,7 @@ def test_one_pass_gives_each_reader_what_it_would_have_alone(tiny_llama: Any) ->
 def test_one_pass_runs_the_model_once(
     tiny_llama: Any, tiny_batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one_pass(tiny_llama, *tiny_batch, everything())  # a new model is tried first
     calls = []
     forward = type(tiny_llama.model).forward
 

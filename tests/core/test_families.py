@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import rules_reference
 import torch
-from conftest import COMMON, SPECIFIC, make_tiny
+from conftest import COMMON, SPECIFIC, make_tiny, spread
 from lxt_reference import FAMILIES as LXT_FAMILIES
 from lxt_reference import samples
 from tokenizers import Tokenizer
@@ -32,13 +32,22 @@ from transformers import (
 
 from crane_core import models
 from crane_core.accumulators import ActiveCounts, Reader, one_pass
-from crane_core.attribution import OBJECTIVES, attnlrp, neuron_relevance, token_relevance
+from crane_core.attribution import (
+    OBJECTIVES,
+    attnlrp,
+    neuron_relevance,
+    objective_values,
+    token_relevance,
+)
+from crane_core.families import adapter
 from crane_core.masking import bake, masked
 from crane_core.neurons import NeuronSet
 
 Batch = tuple[Tensor, Tensor]
 FAMILIES = list(models.FAMILIES)
 GEMMA = [family for family in FAMILIES if family.startswith("gemma")]
+#: With norms on both sides of attention and MLP.
+NORMED_TWICE = [family for family in GEMMA if family != "gemma"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*padding_side.*")
 
@@ -177,7 +186,7 @@ def test_equals_the_rules_written_out(family: str) -> None:
 
 
 def test_the_reference_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the rule for soft caps, and without that for one kind of norm, it is not the same."""
+    """Without the rule for soft caps it is not the same."""
     model, ids = make_tiny("gemma2"), samples()[0]
     expected, _ = rules_reference.relevance(model, ids, "next_token")
     monkeypatch.setattr(
@@ -185,10 +194,12 @@ def test_the_reference_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self, func, types, args=(), kwargs=None: func(*args, **(kwargs or {})),
     )
     assert deviation(neuron_relevance(model, ids[None])[0], expected) > 1e-2
-    qwen = make_tiny("qwen3")
-    expected, _ = rules_reference.relevance(qwen, ids, "next_token")
+
+
+def test_a_norm_without_a_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.FAMILIES, "qwen3", models.Family())
-    assert deviation(neuron_relevance(qwen, ids[None])[0], expected) > 1e-3
+    with pytest.raises(ValueError, match=r"the normalisation 'layers\.0\.self_attn\.q_norm'"):
+        neuron_relevance(make_tiny("qwen3"), samples()[0][None])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -385,7 +396,7 @@ def test_a_model_of_an_unknown_family() -> None:
     config = GPT2Config(vocab_size=8, n_positions=8, n_embd=8, n_layer=1, n_head=1)
     with pytest.raises(ValueError) as error:
         models.mlp_sites(GPT2LMHeadModel(config))
-    for part in ("'gpt2'", "known: gemma2", "FAMILIES['gpt2']", "crane_core/families.py"):
+    for part in ("'gpt2'", "known: gemma, gemma2", "FAMILIES['gpt2']", "crane_core/families.py"):
         assert part in str(error.value)
 
 
@@ -410,3 +421,74 @@ def test_layers_of_different_width(tiny_llama: LlamaForCausalLM, make_llama: Mak
     tiny_llama.model.layers[1].mlp = make_llama(intermediate_size=40).model.layers[1].mlp
     with pytest.raises(ValueError, match=r"differ in width at 'intermediate' \(\[40, 48\]\)"):
         models.shape(tiny_llama)
+
+
+# --- families added by a user -------------------------------------------------------------------
+
+
+def added(
+    monkeypatch: pytest.MonkeyPatch, family: str, adapter: models.Family, **options: Any
+) -> PreTrainedModel:
+    """A small random model of a family that the user wrote an adapter for."""
+    monkeypatch.setitem(models.FAMILIES, family, adapter)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **COMMON, **options)
+    return spread(AutoModelForCausalLM.from_config(config))  # type: ignore[no-any-return]
+
+
+def test_scaled_logits_are_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Granite divides its logits and multiplies its residuals; no adapter has to say so."""
+    scales = {"logits_scaling": 8.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0}
+    model = added(monkeypatch, "granite", models.Family(), **scales)
+    assert not models.linear_head(model) and models.linear_head(make_tiny("llama"))
+    ids = torch.stack([samples()[0][:6]])
+    own = model(input_ids=ids).logits
+    own = own[:, :-1].gather(-1, ids[:, 1:, None]).sum()
+    torch.testing.assert_close(objective_values(model, ids)[0], own)
+    with attnlrp(model):
+        embeddings = model.get_input_embeddings()(ids).requires_grad_()
+        inside = model(inputs_embeds=embeddings).logits
+    assert torch.equal(inside, model(inputs_embeds=embeddings).logits)
+
+
+def test_another_kind_of_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cohere's norms take the mean away: under the rule for RMS norms it is another model."""
+    name = "input_layernorm"
+    model = added(monkeypatch, "cohere", models.Family(norms=(name,), stream_norms=(name, name)))
+    before = logits(model, padded("right"))
+    with pytest.raises(ValueError, match="this CohereForCausalLM is another model: a logit"):
+        neuron_relevance(model, *padded("right"))
+    assert torch.equal(logits(model, padded("right")), before)
+
+
+def test_each_model_is_tried_once(
+    tiny_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neuron_relevance(tiny_llama, *padded("left"))
+    monkeypatch.setattr("crane_core.families.few_tokens", None)
+    neuron_relevance(tiny_llama, *padded("left"))
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "reason"),
+    [
+        ("mixtral", {}, "is a mixture of experts"),
+        ("deepseek_v3", {}, "is a mixture of experts"),
+        ("qwen3_5_text", {}, "has linear attention, which AttnLRP has no rule for"),
+        ("t5", {}, "is an encoder with a decoder"),
+        ("mistral3", {}, "reads more than text"),
+    ],
+)
+def test_why_a_family_is_refused(family: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"the family {family!r} {reason}; CRANE takes dense"):
+        adapter(AutoConfig.for_model(family, **options))
+
+
+def test_what_a_model_was_not_built_for(tiny_llama: LlamaForCausalLM) -> None:
+    with pytest.raises(ValueError, match="windows of 65 tokens are longer than the 64 positions"):
+        neuron_relevance(tiny_llama, torch.full((1, 65), 3))
+    for wrong in (64, -1):
+        with pytest.raises(
+            ValueError, match=f"input_ids hold .*{wrong}.* vocabulary has 64 tokens"
+        ):
+            neuron_relevance(tiny_llama, torch.tensor([[3, wrong, 4]]))

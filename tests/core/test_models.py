@@ -1,5 +1,6 @@
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,9 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
-from transformers import (
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from tokenizers.normalizers import Lowercase
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from crane_core import models
 from crane_core.masking import masked
@@ -192,7 +192,7 @@ def test_offline_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "message"),
     [
         ("{", r"cannot be read, its config\.json: .*not a valid JSON"),
-        ("[1]", r"its config\.json: .*`model_type`"),
+        ("[1]", r"its config\.json: not a valid JSON object .*\(a list\)"),
         ({"num_hidden_layers": "three"}, r"its config\.json: .*'num_hidden_layers' expected int"),
         ({"num_attention_heads": 5, "head_dim": None}, "not a multiple of the number of attention"),
         ({"model_type": "nonesuch"}, "model type `nonesuch`"),
@@ -217,6 +217,218 @@ def test_config_of_the_wrong_kind(
     (checkpoint / models.CHECKSUMS).unlink()
     with pytest.raises(ValueError, match=f"(?s){message}"):
         models.load(checkpoint)
+
+
+# --- files that are not what their name says ----------------------------------------------------
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
+PAGE = "\n<!DOCTYPE html>\n<html><body>Not found</body></html>"
+#: More than the file holds: 10^18 numbers, and a header of 2^60 bytes.
+CLAIMS = b'{"a": {"dtype": "F32", "shape": [1000000000, 1000000000], "data_offsets": [0, 9]}}'
+
+
+@pytest.fixture
+def unsigned(checkpoint: Path) -> Path:
+    """A checkpoint without checksums, to be changed."""
+    (checkpoint / models.CHECKSUMS).unlink()
+    return checkpoint
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POINTER.encode(), "a pointer of Git LFS, not the file itself; run `git lfs pull`"),
+        (PAGE.encode(), "a web page, not the file itself"),
+        (b"GGUF\3\0\0\0", "a GGUF file; load the unquantised checkpoint"),
+        (b"", "it is empty; fetch it again"),
+    ],
+)
+def test_mistaken_files(unsigned: Path, name: str, content: bytes, message: str) -> None:
+    (unsigned / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"cannot be read, its {name}: {message}"):
+        models.load(unsigned)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+@pytest.mark.parametrize("how", ["utf-8-sig", "utf-16", "truncated", "deep"])
+def test_json_that_is_none(unsigned: Path, name: str, how: str) -> None:
+    text = (unsigned / name).read_text("utf-8")
+    if how.startswith("utf"):
+        (unsigned / name).write_text(text, how)
+    else:
+        (unsigned / name).write_text(text[: len(text) // 2] if how == "truncated" else "[" * 10**5)
+    with pytest.raises(ValueError, match=f"its {name}: not a valid JSON object in UTF-8"):
+        models.load(unsigned)
+
+
+@pytest.mark.parametrize(
+    "header", [struct.pack("<Q", len(CLAIMS)) + CLAIMS, struct.pack("<Q", 2**60)]
+)
+def test_weights_that_claim_more_than_the_file_holds(unsigned: Path, header: bytes) -> None:
+    (unsigned / "model.safetensors").write_bytes(header)
+    with pytest.raises(
+        ValueError, match=r"its model.safetensors: truncated, or no safetensors file"
+    ):
+        models.load(unsigned)
+
+
+def test_other_formats(unsigned: Path, tmp_path: Path) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises(FileNotFoundError, match=message):
+            models.load(unsigned)
+
+    weights = unsigned / "model.safetensors"
+    weights = weights.rename(unsigned / "model-00001-of-00002.safetensors")
+    refused(
+        r"holds \.safetensors files, but neither model\.safetensors nor model\.safetensors\.index"
+    )
+    (unsigned / "consolidated.00.pth").touch()
+    refused("in a format of their own")
+    (unsigned / "pytorch_model.bin").touch()
+    refused(r"can run code \(pickle\); in a place you trust, convert them: .*save_pretrained")
+    (unsigned / "model.gguf").touch()
+    refused("holds only GGUF, .* unquantised checkpoint")
+    (unsigned / "config.json").unlink()
+    (unsigned / "adapter_config.json").write_text("{}")
+    refused(r"config\.json is missing; it holds only an adapter \(LoRA\); merge it")
+
+
+def test_an_adapter_beside_a_model(unsigned: Path) -> None:
+    (unsigned / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds an adapter .* beside a model"):
+        models.load(unsigned)
+
+
+def test_shards(unsigned: Path) -> None:
+    weights = models.fingerprint(models.load(unsigned)[0])
+    (unsigned / "model.safetensors").unlink()
+    make_tiny_llama(tie_word_embeddings=True).save_pretrained(unsigned, max_shard_size="20KB")
+    assert len(list(unsigned.glob("*.safetensors"))) > 2
+    assert models.fingerprint(models.load(unsigned)[0]) == weights
+    shard = min(unsigned.glob("*.safetensors"))
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{shard.name} is missing, though .* lists it"):
+        models.load(unsigned)
+    (unsigned / "model.safetensors.index.json").write_text('{"weight_map": []}')
+    with pytest.raises(ValueError, match="it has no weight_map"):
+        models.load(unsigned)
+
+
+# --- paths people have --------------------------------------------------------------------------
+
+
+def test_paths(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = models.fingerprint(models.load(checkpoint)[0])
+    copy = Path(shutil.copytree(checkpoint, tmp_path / "a {language} 模型 é"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (copy, f"{copy}/", f"~/{copy.name}"):
+        assert models.fingerprint(models.load(path)[0]) == weights
+    for file in (copy / "config.json", copy / "model.safetensors"):
+        with pytest.raises(ValueError, match="is a file; give the folder of an unquantised"):
+            models.load(file)
+    (tmp_path / "q8.GGUF").touch()
+    with pytest.raises(ValueError, match="is a file, GGUF; give the folder"):
+        models.load(tmp_path / "q8.GGUF")
+    for name in ("https://huggingface.co/a/b", " a/b", ""):
+        with pytest.raises(ValueError, match="is no model; give a folder, or a name on the hub"):
+            models.load(name)
+    snapshot = tmp_path / "cache" / "models--a--b" / "snapshots" / "c0ffee"
+    shutil.copytree(copy, snapshot)
+    for parent in (snapshot.parent, snapshot.parent.parent):
+        with pytest.raises(FileNotFoundError, match=r"such as '.*/snapshots/c0ffee': give one"):
+            models.load(parent)
+
+
+# --- code of a checkpoint -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["config.json", "tokenizer"])
+def test_no_code_of_a_checkpoint_is_run(
+    unsigned: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anybody asked whether to."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    marker = unsigned / "was-run"
+    code = f"open({str(marker)!r}, 'w').close()"
+    (unsigned / "own.py").write_text(code)
+    if what == "config.json":
+        about = {"model_type": "own", "auto_map": {"AutoConfig": "own.C"}}
+        (unsigned / "config.json").write_text(json.dumps(about))
+    else:
+        about = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.T", None]}}
+        (unsigned / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(
+        ValueError, match=f"its {what}: it has code of its own .* never runs"
+    ) as told:
+        models.load(unsigned)
+    assert not marker.exists() and "trust_remote_code" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["attn_implementation", "_attn_implementation"])
+def test_no_kernel_that_a_checkpoint_names(unsigned: Path, name: str) -> None:
+    config = json.loads((unsigned / "config.json").read_text()) | {name: "somebody/kernel"}
+    (unsigned / "config.json").write_text(json.dumps(config))
+    assert models.read_config(unsigned)._attn_implementation == "sdpa"
+    assert models.load(unsigned)[0].config._attn_implementation == "sdpa"
+
+
+# --- weights and tokenizers that are not the configuration's ------------------------------------
+
+
+def edit_weights(folder: Path, **tensors: Tensor | None) -> None:
+    found = load_file(folder / "model.safetensors")
+    found = {n: t for n, t in (found | tensors).items() if t is not None}
+    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_unused_weights(unsigned: Path) -> None:
+    """With fewer layers in config.json it would be another model, and transformers only warns."""
+    edit_weights(unsigned, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
+    models.load(unsigned)  # old checkpoints keep it; it is computed
+    config = json.loads((unsigned / "config.json").read_text())
+    (unsigned / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    with pytest.raises(
+        ValueError, match=r"no place for: model\.layers\.2\.input_layernorm\.weight"
+    ):
+        models.load(unsigned)
+
+
+def test_weights_that_are_not_finite(unsigned: Path) -> None:
+    for value in (torch.nan, torch.inf):
+        edit_weights(unsigned, **{"model.norm.weight": torch.full((32,), value)})
+        with pytest.raises(
+            ValueError, match=r"not finite as torch\.float32.*: model\.norm\.weight"
+        ):
+            models.load(unsigned)
+
+
+def test_a_tokenizer_larger_than_the_model(unsigned: Path) -> None:
+    def tokenizer(size: int, **special: str) -> None:
+        made = words(*(f"w{i}" for i in range(size)), unk_token="w0", eos_token="w2")
+        made.add_special_tokens(special)
+        made.save_pretrained(unsigned)
+
+    tokenizer(65)
+    with pytest.raises(ValueError, match=r"tokens up to number 64, but .* embeddings for 64"):
+        models.load(unsigned)
+    tokenizer(64, bos_token="<s>")
+    with pytest.raises(ValueError, match=r"tokens up to number 64, but .* embeddings for 64"):
+        models.load(unsigned)
+    # Padding never reaches an embedding that matters; what images need is never met in text.
+    tokenizer(64, pad_token="[PAD]")
+    assert models.load(unsigned)[1].pad_token == "w2"
+
+
+def test_sentencepiece_alone(unsigned: Path) -> None:
+    (unsigned / "tokenizer.json").unlink()
+    (unsigned / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0\x18\x02")
+    about = {"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>"}
+    (unsigned / "tokenizer_config.json").write_text(json.dumps(about))
+    with pytest.raises(
+        ValueError, match=r"tokenizer.model is a SentencePiece model, .*pip install"
+    ):
+        models.load(unsigned)
 
 
 # --- dtype and device ---------------------------------------------------------------------------
@@ -301,6 +513,36 @@ def test_vocabularies() -> None:
         ),
     ):
         assert message in models.vocabulary_difference(base, other)
+
+
+def test_marks_renamed_in_place() -> None:
+    base, chat = words("a", "b", "c"), words("a", "b", "c")
+    base.add_special_tokens({"additional_special_tokens": ["<|reserved|>", "<|im_start|>"]})
+    chat.add_special_tokens({"additional_special_tokens": ["<|begin|>", "<|user|>"]})
+    assert models.vocabulary_difference(base, chat) == ""
+    lacking = models.vocabulary_difference(base, words("a", "b"))
+    assert "the other lacks 3 token(s), such as '<|im_start|>'" in lacking
+
+
+def test_the_same_tokens_made_otherwise() -> None:
+    """Other merges, or another normaliser, encode the same text otherwise."""
+
+    def tokenizer(*merges: tuple[str, str], normalizer: Any = None) -> PreTrainedTokenizerFast:
+        vocabulary = {token: i for i, token in enumerate([*"theriv", "th", "he", "the", "?"])}
+        made = Tokenizer(BPE(vocabulary, list(merges), unk_token="?"))
+        if normalizer is not None:
+            made.normalizer = normalizer
+        return PreTrainedTokenizerFast(tokenizer_object=made)
+
+    base = tokenizer(("t", "h"), ("th", "e"))
+    assert models.vocabulary_difference(base, tokenizer(("t", "h"), ("th", "e"))) == ""
+    for other in (
+        tokenizer(("h", "e")),
+        tokenizer(("t", "h"), ("th", "e"), normalizer=Lowercase()),
+    ):
+        assert 'the same tokens, but others of them for "The river' in (
+            models.vocabulary_difference(base, other)
+        )
 
 
 def test_bad_checksum_line(checkpoint: Path) -> None:

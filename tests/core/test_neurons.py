@@ -4,11 +4,13 @@ import copy
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from scipy.stats import hypergeom
 
 from crane_core.neurons import LAPE_LANGUAGES, NeuronSet, jaccard, overlap, save_lape_file
@@ -166,6 +168,17 @@ def test_json_round_trip(tmp_path_factory, pairs):
         '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[3, 0]]}}',
         '{"shape": {"intermediate": [3, 6]}, "neurons": {"gate": [[0, 0]]}}',
         '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [0, 1]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, -1]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, 1.0]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, 1.5]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, true]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, NaN]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [["0", "1"]]}}',
+        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": ["01"]}}',
+        '{"shape": {"intermediate": [3.0, 6]}, "neurons": {"intermediate": []}}',
+        '{"shape": {"intermediate": [3, true]}, "neurons": {"intermediate": []}}',
+        '{"shape": {"intermediate": [1000000000, 1000000000]}, "neurons": {}}',
+        "[" * 100_000,
     ],
 )
 def test_json_that_is_no_neuron_set(tmp_path, text):
@@ -173,6 +186,40 @@ def test_json_that_is_no_neuron_set(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match="holds no neuron set; expected"):
         NeuronSet.from_json(path)
+
+
+def test_json_with_a_mark_of_its_order(tmp_path):
+    """As Windows' editors save it."""
+    neurons = NeuronSet.from_pairs([(0, 1)], (3, 6))
+    neurons.to_json(tmp_path / "plain.json")
+    (tmp_path / "bom.json").write_text((tmp_path / "plain.json").read_text(), "utf-8-sig")
+    assert NeuronSet.from_json(tmp_path / "bom.json") == neurons
+
+
+def test_whole_numbers_only():
+    rows = torch.tensor([[0, 1], [2, 5]])
+    assert list(NeuronSet.from_pairs(rows, (3, 6))) == [(0, 1), (2, 5)]
+    assert list(NeuronSet.from_pairs(rows.numpy(), (3, 6))) == [(0, 1), (2, 5)]
+    wrong: list[Any] = [[(0, 1.0)], [(0, True)], [("0", "1")], rows.float(), [(0, 1, 2)]]
+    for pairs in wrong:
+        with pytest.raises(ValueError, match="is no neuron: expected two whole numbers"):
+            NeuronSet.from_pairs(pairs, (3, 6))
+    wrong = [[0.5], [True], torch.tensor([1.0])]
+    for indices in wrong:
+        with pytest.raises(ValueError, match="expected whole numbers"):
+            NeuronSet.from_flat(indices, (3, 6))
+    assert len(NeuronSet.from_flat([], (3, 6))) == 0
+
+
+def test_a_shape_that_is_not_its_masks(tmp_path):
+    path = tmp_path / "set.safetensors"
+    for shape in ("{", "[3]", '{"intermediate": [3, 7]}', '{"intermediate": 3}'):
+        save_file({"intermediate": torch.zeros(3, 6).bool()}, path, {"crane_core.NeuronSet": shape})
+        with pytest.raises(ValueError, match="no neuron set that fits its shape"):
+            NeuronSet.load(path)
+    save_file({"intermediate": torch.zeros(3, 6)}, path, {"crane_core.NeuronSet": "[3, 6]"})
+    with pytest.raises(ValueError, match="expected a bool tensor"):
+        NeuronSet.load(path)
 
 
 def test_lape_files_round_trip(tmp_path):

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_pipeline import LANGUAGES, folder, settings_in
 from torch import Tensor
+from transformers import AutoTokenizer, CTRLTokenizer
 
 from crane_core.interventions import Add, Intervention, Scale, SetTo, zero
 from crane_core.neurons import NeuronSet
@@ -22,7 +23,7 @@ from crane_lab.engines.judging import JudgeError
 from crane_lab.engines.llm_judge import LLMJudge
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.stages.keys import Loaded
+from crane_lab.stages.keys import Loaded, tokenizer_digest
 from crane_lab.store import ROOT, Store, sources
 from crane_lab.store.sources import PACKAGES, Sources
 
@@ -136,6 +137,34 @@ def test_a_corrected_model_is_another_one(inputs: Path, change: Callable[[Path],
     before = keys(of(inputs))
     change(inputs / "model0")
     assert differing(before, keys(of(inputs))) == ALL
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers"])
+def test_another_version_of_a_library_is_another_model(
+    inputs: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(of(inputs))
+    monkeypatch.setattr(f"{library}.__version__", "9.9.9")
+    assert differing(before, keys(of(inputs))) == ALL
+
+
+def test_how_tokens_become_text_is_the_tokenizers() -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "data" / "testbed" / "base")
+    before = tokenizer_digest(tokenizer)
+    tokenizer.clean_up_tokenization_spaces = not tokenizer.clean_up_tokenization_spaces
+    assert tokenizer_digest(tokenizer) != before
+
+
+def test_files_of_a_tokenizer_without_a_fast_one(tmp_path: Path) -> None:
+    def digest() -> str:
+        return tokenizer_digest(CTRLTokenizer(str(tmp_path / "vocab"), str(tmp_path / "merges")))
+
+    (tmp_path / "vocab").write_text(json.dumps({"<unk>": 0, "a</w>": 1, "b</w>": 2, "a@@": 3}))
+    (tmp_path / "merges").write_text("#version: 0.2\na b</w>\n")
+    before = digest()
+    assert digest() == before
+    (tmp_path / "merges").write_text("#version: 0.2\nb a</w>\n")
+    assert digest() != before
 
 
 def test_type_and_attention_belong_to_the_model(inputs: Path) -> None:

@@ -27,7 +27,6 @@ from made_up_tasks import (
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from crane_core import models
 from crane_lab.engines.multiple_choice import Prepared, accuracies, evaluate
 from crane_lab.engines.shared_context import SharedContextLM
 from crane_lab.engines.tasks import Tasks
@@ -116,7 +115,7 @@ def test_hflm_steps_in_where_trees_cannot_run(
     model = make_model()
     expected, _ = SharedContextLM(model, TOKENIZER)._score(prepared.packed)
     if reason == "head":
-        monkeypatch.setitem(models.FAMILIES, "llama", models.Family(linear_head=False))
+        monkeypatch.setattr("crane_core.families.linear_head", lambda model: False)
     elif reason == "attention":
         model.config._attn_implementation = "flash_attention_2"
         monkeypatch.setattr(
