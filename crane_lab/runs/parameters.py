@@ -115,8 +115,10 @@ class Notebook:
     def uses_settings(self) -> bool:
         """Whether the notebook runs the method, so that any of its settings can be given to it."""
         # The store, too, reaches a module of the core: only what a notebook names itself counts.
-        named = any(m.partition(".")[0] == "crane_core" for m in OWN.imported(self.source))
-        return named or "crane_lab.settings" in modules_behind(self.source)
+        imported = OWN.imported(self.source)
+        named = any(m.partition(".")[0] == "crane_core" for m in imported)
+        known = "crane_lab.settings"
+        return named or known in imported or known in modules_behind(self.source)
 
     @property
     def accepts(self) -> set[str]:
