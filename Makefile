@@ -37,7 +37,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-core test-vllm lint rehearse testbed clean
+.PHONY: help setup book test test-core test-vllm lint rehearse testbed clean clean-all
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -107,6 +107,14 @@ rehearse: setup ## every stage of the paper's setting on a made-up model (REHEAR
 testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
 	$(BIN)/python -m crane_lab.cli.testbed train
 
-clean: ## remove runs, the built book and caches (not .venv, .venv-core, .venv-vllm)
-	rm -rf _build runs .crane_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove built pages and caches; runs, stored results and verdicts stay
+	rm -rf _build runs/*/_build .crane_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+# Hours of computing, paid verdicts and what readers wrote into runs/: never without a yes.
+clean-all: clean ## also runs, stored results and paid verdicts: asks first (CONFIRM=yes does not)
+	@test ! -d runs || du -sh runs
+	@test ! -d runs || test "$(CONFIRM)" = yes || { \
+	printf 'Delete runs/ with all results, stored artefacts and verdicts paid for? [yes/no] '; \
+	read answer && test "$$answer" = yes; } || { echo 'runs/ was left as it is' >&2; exit 1; }
+	rm -rf runs

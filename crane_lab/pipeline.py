@@ -84,7 +84,7 @@ class Pipeline(Identification):
         return TABLES_OF[name]
 
     @cached_property
-    def _task_names(self) -> list[str]:
+    def task_names(self) -> list[str]:
         """The tasks of the settings' tables in the run's languages, each once."""
         languages, tables = self.settings.languages, self.tables
         names = []
@@ -104,14 +104,9 @@ class Pipeline(Identification):
     @cached_property
     def _harness(self) -> benchmarks.Harness | None:
         """lm-eval's own benchmarks, if the settings ask for them."""
-        s, names = self.settings, self._task_names
+        s, names = self.settings, self.task_names
         if s.benchmarks == "harness":
             return benchmarks.load(names, s.num_fewshot, s.task_limit, s.benchmark_data)
-        if s.num_fewshot:
-            raise ValueError(
-                f"num_fewshot is {s.num_fewshot}, but the testbed's tasks have no examples to "
-                "show; leave it None, or set benchmarks to 'harness'"
-            )
         return None
 
     @cached_property
@@ -119,7 +114,7 @@ class Pipeline(Identification):
         """Digests of each task's definition and items, by task (a group's parts one by one)."""
         if self._harness is not None:
             return self._harness.fingerprint
-        return tasks_digests(self._task_names, self.settings.tasks)
+        return tasks_digests(self.task_names, self.settings.tasks)
 
     @cached_property
     def prepared(self) -> multiple_choice.Prepared:
@@ -127,16 +122,20 @@ class Pipeline(Identification):
         s = self.settings
         if self._harness is not None:
             return self._harness.prepare(self.model, self.tokenizer)
-        tasks = load_tasks(self._task_names, s.tasks, limit=s.task_limit)
+        tasks = load_tasks(self.task_names, s.tasks, limit=s.task_limit)
         return multiple_choice.prepare(self.model, self.tokenizer, tasks)
 
     @cached_property
     def perplexity_windows(self) -> dict[str, Tensor]:
         """Token windows for held-out perplexity, `{language: (n_perplexity, window)}`."""
         s = self.settings
-        return self.perplexity_corpus.windows(
-            self.tokenizer, s.languages, s.n_perplexity, s.window, s.seed
-        )
+        try:
+            return self.perplexity_corpus.windows(
+                self.tokenizer, s.languages, s.n_perplexity, s.window, s.seed
+            )
+        except ValueError as error:
+            said = str(error).replace("n_samples", "n_perplexity")
+            raise ValueError(f"perplexity_corpus: {said}") from error
 
     def logit_change(self, intervention: Intervention) -> float:
         """Largest absolute change of any logit by an intervention, on one text per language.
@@ -254,18 +253,23 @@ class Pipeline(Identification):
         vocabulary is another one, so that it was not trained from this model.
         """
         other = self.changed(model=model, chat=True, task_tables=tables)
+        self.require_same_neurons(other)
+        return other
+
+    def require_same_neurons(self, other: Identification) -> None:
+        """Raise ValueError unless neurons of this model can be those of the other."""
+        model, own = other.settings.model, self.settings.model
         if other.shape != self.shape:
             raise ValueError(
-                f"neurons of {self.settings.model} cannot be transferred to {model}: the (layers, "
-                f"neurons) of the sites are {self.shape} there and {other.shape} here; give a base "
-                "model and a chat model trained from it"
+                f"neurons of {own} cannot be transferred to {model}: the (layers, neurons) of the "
+                f"sites are {self.shape} there and {other.shape} here; give a base model and a "
+                "chat model trained from it"
             )
         if difference := models.vocabulary_difference(self.tokenizer, other.tokenizer):
             raise ValueError(
-                f"{model} has another vocabulary than {self.settings.model} ({difference}); give a "
-                "base model and a chat model trained from it, each with its own tokenizer"
+                f"{model} has another vocabulary than {own} ({difference}); give a base model and "
+                "a chat model trained from it, each with its own tokenizer"
             )
-        return other
 
     @cached_property
     def asked(self) -> pd.DataFrame:
@@ -289,7 +293,11 @@ class Pipeline(Identification):
         return digest_of(frame.to_json(orient="split", force_ascii=False))
 
     @cached_property
-    def _prompts(self) -> list[list[int]]:
+    def prompts(self) -> list[list[int]]:
+        """Token ids of one prompt per question of `asked`.
+
+        Raises ValueError for a question that leaves no room for an answer.
+        """
         asked, s = self.asked, self.settings
         found = generation.prompts(self.tokenizer, list(asked["question"]), s.chat)
         positions = self.model.config.get_text_config().max_position_embeddings
@@ -332,7 +340,7 @@ class Pipeline(Identification):
                 self._decoding,
                 s.dtype,
                 local_files_only=s.offline,
-                longest_prompt=max(map(len, self._prompts)),
+                longest_prompt=max(map(len, self.prompts)),
                 **self._vllm_options,
             )
         raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
@@ -379,7 +387,7 @@ class Pipeline(Identification):
 
         def compute() -> pd.DataFrame:
             self._checked(intervention)
-            return answering.said(self._engine, self.asked, self._prompts, intervention)
+            return answering.said(self._engine, self.asked, self.prompts, intervention)
 
         return self.store.table("said", self._said_key(intervention), compute)
 
@@ -388,7 +396,7 @@ class Pipeline(Identification):
         return {
             "model": self.loaded.generation_key,
             "asked": self._digest(self.asked),
-            "prompts": digest_of(canonical(self._prompts)),
+            "prompts": digest_of(canonical(self.prompts)),
             "engine": s.engine,
             "max_new_tokens": s.max_new_tokens,
             "repetition_penalty": s.repetition_penalty,

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
-
+from crane_lab.parameter import NOT_EMPTY, Must, Parameter, at_least, between, matching
 from crane_lab.store.sources import OWN
 
 # What the method knows by name, as its modules have it. Not imported: torch and transformers take
@@ -39,108 +38,44 @@ BENCHMARKS = ("testbed", "harness")
 #: Who can grade answers.
 JUDGES = ("rubric", "llm")
 
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter.
-
-    `type_name` is "int", "float", "str", "bool", "list", or "" if anything goes. `choices` are the
-    values it can take (those of a list's entries), empty for all. `notebooks` are those whose
-    parameter cell names it.
-    """
-
-    name: str
-    default: Any
-    help: str
-    type_name: str
-    notebooks: tuple[str, ...] = ()
-    choices: tuple[Any, ...] = ()
-    optional: bool = False
-
-    def check(self, value: Any) -> Any:
-        """Return `value`, as a float where one is expected.
-
-        Raises TypeError if it has another type, and ValueError if it is not among the choices.
-        """
-        if value is None and (self.optional or self.default is None):
-            return None
-        if self.type_name == "float" and isinstance(value, (int, str)):
-            # YAML reads 1e-3 as a string
-            value = _as_float(value)
-        if self.type_name and type(value).__name__ != self.type_name:
-            raise TypeError(self._mismatch(value))
-        if isinstance(value, list) and isinstance(self.default, list) and self.default:
-            wanted = {type(item) for item in self.default}
-            if not {type(item) for item in value} <= wanted:
-                raise TypeError(self._mismatch(value))
-        for item in value if isinstance(value, list) else [value]:
-            if self.choices and item not in self.choices:
-                raise ValueError(
-                    f"parameter {self.name} is {item!r}: expected one of "
-                    f"{', '.join(map(repr, self.choices))}"
-                )
-        return value
-
-    def parse(self, text: str) -> Any:
-        """Return the value that `text` from the command line means for this parameter."""
-        if (self.optional or self.default is None) and text in ("None", "null", "~", ""):
-            return None
-        if self.type_name == "str":
-            return self.check(text)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"parameter {self.name}: cannot read {text!r} as YAML") from error
-        return self.check(value)
-
-    @property
-    def line(self) -> str:
-        """Its line in a notebook's parameter cell."""
-        default = self.default
-        text = f'"{default}"' if isinstance(default, str) else repr(default).replace("'", '"')
-        return f"{self.name} = {text}  # {self.help}"
-
-    def _mismatch(self, value: Any) -> str:
-        hint = ""
-        if isinstance(value, list) and any(isinstance(item, bool) for item in value):
-            hint = " (YAML reads a bare no, yes, on or off as true or false: put it in quotes)"
-        expected = self.type_name
-        if isinstance(self.default, list) and self.default:
-            names = sorted({type(item).__name__ for item in self.default})
-            expected += f" of {' or '.join(names)}"
-        if self.optional:
-            expected += " or None"
-        return (
-            f"parameter {self.name} is {expected} (default {self.default!r}); "
-            f"got {type(value).__name__} {value!r}{hint}"
-        )
+_POSITIVE, _SEED = at_least(1), between(0, 2**32 - 1)
+_ABOVE_0 = Must("a number above 0", lambda value: value > 0)
+_SHARE = Must("a number between 0 and 1, neither included", lambda value: 0 < value < 1)
+_SAMPLES = at_least(4)  # what kurtosis takes
+_LANGUAGE = matching(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*", "a code such as en or zh-Hant")
+_DEVICE = matching(r"cpu|auto|cuda(:\d+)?", "cpu, cuda, cuda:<number> or auto")
+_ADDRESS = matching(r"https?://\S+", "an address such as http://localhost:8000/v1")
 
 
-def _as_float(value: int | str) -> Any:
-    if isinstance(value, bool):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def _setting(default: Any, about: str, choices: Iterable[Any] = ()) -> Any:
-    return dataclasses.field(default=default, metadata={"help": about, "choices": tuple(choices)})
+def _setting(
+    default: Any,
+    about: str,
+    choices: Iterable[Any] = (),
+    must: Must | None = None,
+    path: str = "",
+) -> Any:
+    metadata = {"help": about, "choices": tuple(choices), "must": must, "path": path}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run of the method depends on; the notebooks' parameters of the same names."""
+    """What a run of the method depends on; the notebooks' parameters of the same names.
+
+    Raises TypeError for a value of another type, and ValueError for one that is out of range, that
+    is none of the choices, or that does not go together with another.
+    """
 
     model: str = _setting(
         "data/testbed/base", "checkpoint to examine: a folder, or a name on the hub"
     )
     dtype: str = _setting("float32", "type of the weights: float32, bfloat16 or float16", DTYPES)
-    device: str = _setting("cpu", "where the model runs: cpu, cuda, or auto for a GPU if any")
+    device: str = _setting(
+        "cpu", "where the model runs: cpu, cuda, or auto for a GPU if any", must=_DEVICE
+    )
     offline: bool = _setting(True, "False: weights, corpora and benchmarks may come from the hub")
     languages: Sequence[str] = _setting(
-        ("en", "zh", "vi"), "languages by code, in the order of all tables"
+        ("en", "zh", "vi"), "languages by code, in the order of all tables", must=_LANGUAGE
     )
     corpus: str = _setting(
         "data/testbed/corpus/attribution", "held-out text for attribution, one file per language"
@@ -150,16 +85,20 @@ class Settings:
     )
     text_column: str = _setting("text", "column of JSON lines or Parquet that holds the documents")
     max_document_tokens: int | None = _setting(
-        None, "tokens a document is cut to; None: it is not cut"
+        None, "tokens a document is cut to; None: it is not cut", must=_POSITIVE
     )
     deduplicate: bool = _setting(True, "leave out documents that have occurred before")
     corpus_documents: int = _setting(
-        5000, "documents per language that are taken from a corpus on the hub"
+        5000, "documents per language that are taken from a corpus on the hub", must=_POSITIVE
     )
-    n_samples: int = _setting(1000, "windows of text per language that relevance is taken on")
-    window: int = _setting(64, "tokens per window of text")
-    batch_size: int = _setting(50, "windows that go through the model at a time")
-    seed: int = _setting(0, "seed of everything that is drawn at random, except training")
+    n_samples: int = _setting(
+        1000, "windows of text per language that relevance is taken on", must=_POSITIVE
+    )
+    window: int = _setting(64, "tokens per window of text", must=at_least(2))
+    batch_size: int = _setting(50, "windows that go through the model at a time", must=_POSITIVE)
+    seed: int = _setting(
+        0, "seed of everything that is drawn at random, except training", must=_SEED
+    )
     site: str = _setting("intermediate", "which neurons are scored and masked", SITES)
     objective: str = _setting(
         "next_token", "what is explained: next_token, next_token_logprob or last_max", OBJECTIVES
@@ -177,9 +116,11 @@ class Settings:
     rule: str = _setting("contrast", "how neurons are selected: contrast, threshold or top", RULES)
     threshold: float = _setting(1.0, "normalised score above which a neuron is a candidate")
     budget: int | None = _setting(
-        None, "neurons to select per language; None: all above the threshold"
+        None, "neurons to select per language; None: all above the threshold", must=at_least(0)
     )
-    random_seeds: Sequence[int] = _setting((0, 1, 2, 3, 4), "one random mask per seed, as control")
+    random_seeds: Sequence[int] = _setting(
+        (0, 1, 2, 3, 4), "one random mask per seed, as control", must=_SEED
+    )
     mask_value: str = _setting(
         "zero", "what a masked neuron puts out: zero, or its mean, p10 or p90", MASK_VALUES
     )
@@ -193,61 +134,132 @@ class Settings:
         "testbed", "testbed, or harness: lm-eval's MMLU, C-Eval and Belebele", BENCHMARKS
     )
     num_fewshot: int | None = _setting(
-        None, "examples before each question; None: what the definition says"
+        None, "examples before each question; None: what the definition says", must=at_least(0)
     )
     benchmark_backend: str = _setting(
         "huggingface", "what scores the harness's benchmarks: huggingface or vllm", ENGINES
     )
     benchmark_data: str | None = _setting(
-        None, "folder with copies of the harness's data sets; None: the hub's cache"
+        None, "folder with copies of the harness's data sets; None: the hub's cache", path="folder"
     )
     tasks: str = _setting(
-        "data/testbed/tasks", "folder with the benchmarks: lm-eval YAML files and their items"
+        "data/testbed/tasks",
+        "folder with the benchmarks: lm-eval YAML files and their items",
+        path="folder",
     )
-    n_perplexity: int = _setting(200, "windows per language that perplexity is measured on")
-    task_limit: int | None = _setting(None, "items per task, spread evenly over it; None takes all")
+    n_perplexity: int = _setting(
+        200, "windows per language that perplexity is measured on", must=_POSITIVE
+    )
+    task_limit: int | None = _setting(
+        None, "items per task, spread evenly over it; None takes all", must=_POSITIVE
+    )
     task_tables: Sequence[str] | None = _setting(
         None, "tables of tasks to evaluate, such as paper or reading; None: all"
     )
     chat: bool = _setting(False, "the model is a chat model: questions go through its template")
     questions: str = _setting(
-        "data/questions", "folder with <language>.txt, one open question per line"
+        "data/questions", "folder with <language>.txt, one open question per line", path="folder"
     )
-    n_questions: int | None = _setting(None, "questions per language; None: all")
+    n_questions: int | None = _setting(None, "questions per language; None: all", must=_POSITIVE)
     engine: str = _setting("huggingface", "what generates answers: huggingface or vllm", ENGINES)
-    max_new_tokens: int = _setting(96, "tokens of an answer at most")
+    max_new_tokens: int = _setting(96, "tokens of an answer at most", must=_POSITIVE)
     repetition_penalty: float = _setting(
-        1.1, "makes tokens that were used already less likely; 1: no penalty"
+        1.1,
+        "makes tokens that were used already less likely; 1: no penalty",
+        must=_ABOVE_0,
     )
     context: int | None = _setting(
-        None, "tokens of question and answer together; None: the model's positions"
+        None,
+        "tokens of question and answer together; None: the model's positions",
+        must=at_least(2),
     )
-    tensor_parallel_size: int = _setting(1, "GPUs that vLLM divides the model among")
+    tensor_parallel_size: int = _setting(
+        1, "GPUs that vLLM divides the model among", must=_POSITIVE
+    )
     judge: str = _setting("rubric", "who grades answers: rubric (testbed only) or llm", JUDGES)
     judge_model: str = _setting("gpt-4o", "name of the judging model, for judge llm")
     judge_endpoint: str | None = _setting(
-        None, "address of an OpenAI-compatible service; None: OpenAI's"
+        None, "address of an OpenAI-compatible service; None: OpenAI's", must=_ADDRESS
     )
-    judge_prompt: str | None = _setting(None, "file with the judge's instructions; None: ours")
+    judge_prompt: str | None = _setting(
+        None, "file with the judge's instructions; None: ours", path="file"
+    )
     judge_max_tokens: int | None = _setting(
-        200, "tokens of a verdict, thoughts included; None: the service's bound"
+        200, "tokens of a verdict, thoughts included; None: the service's bound", must=_POSITIVE
     )
     judge_temperature: float | None = _setting(
-        0.0, "temperature of the judge; None: not sent, as for models that reject it"
+        0.0,
+        "temperature of the judge; None: not sent, as for models that reject it",
+        must=between(0, 2),
     )
-    judge_seed: int | None = _setting(0, "seed that the judge is sent; None: none")
+    judge_seed: int | None = _setting(
+        0, "seed that the judge is sent; None: none", must=at_least(0)
+    )
     judge_requests_per_minute: float | None = _setting(
-        None, "calls to the judge per minute at most; None: no bound"
+        None, "calls to the judge per minute at most; None: no bound", must=_ABOVE_0
     )
-    judge_concurrency: int = _setting(4, "calls to the judge at a time")
-    judge_timeout: float = _setting(60.0, "seconds that a call to the judge takes at most")
+    judge_concurrency: int = _setting(4, "calls to the judge at a time", must=_POSITIVE)
+    judge_timeout: float = _setting(
+        60.0, "seconds that a call to the judge takes at most", must=_ABOVE_0
+    )
     judge_retries: int = _setting(
-        6, "how often a call is repeated when the service is busy or fails"
+        6, "how often a call is repeated when the service is busy or fails", must=at_least(0)
     )
+
+    def __post_init__(self) -> None:
+        """Check every value, as `Parameter.check` does, and what does not go together."""
+        for name, parameter in OF_THE_METHOD.items():
+            value = parameter.check(getattr(self, name))
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+        for wrong, said in self._conflicts():
+            if wrong:
+                raise ValueError(said)
+
+    def _conflicts(self) -> Iterable[tuple[bool, str]]:
+        """What values can each be, but not together: whether that is so, and what to say then."""
+        yield (
+            len(self.languages) < 2,
+            f"languages is {list(self.languages)}: CRANE contrasts languages, so it needs at least "
+            "two different ones",
+        )
+        yield (
+            self.rule == "top" and self.budget is None,
+            "rule 'top' needs a budget: the number of neurons to take; set budget",
+        )
+        yield (
+            self.score == "weight_gradient_sum" and self.site != "projections",
+            f"score {self.score!r} is defined for projections only, and site is {self.site!r}; set "
+            "site to 'projections'",
+        )
+        yield (
+            self.mask_value != "zero" and self.site == "projections",
+            f"mask_value {self.mask_value!r} is known for intermediate neurons only, and site is "
+            "'projections'; set mask_value to 'zero'",
+        )
+        yield (
+            bool(self.num_fewshot) and self.benchmarks == "testbed",
+            f"num_fewshot is {self.num_fewshot}, but the testbed's tasks have no examples to "
+            "show; leave it None, or set benchmarks to 'harness'",
+        )
+        yield (
+            self.context is not None and self.max_new_tokens >= self.context,
+            f"max_new_tokens is {self.max_new_tokens} and context {self.context}: an answer leaves "
+            "no room for its question; raise context or lower max_new_tokens",
+        )
+        yield (
+            self.dtype == "float16" and self.device == "cpu",
+            "dtype is 'float16', which is for GPUs, and device 'cpu'; use 'bfloat16' or 'float32'",
+        )
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Settings:
-        """The settings found in a notebook's `globals()`; what it does not set is the default."""
+        """The settings found in a notebook's `globals()`; what it does not set is the default.
+
+        Raises TypeError or ValueError for one that cannot be, also if it is its page's only.
+        """
+        for name, parameter in OF_PAGES.items():
+            if name in namespace:
+                parameter.check(namespace[name])
         names = [f.name for f in dataclasses.fields(cls)]
         return cls(**{name: namespace[name] for name in names if name in namespace})
 
@@ -258,40 +270,50 @@ class PageSettings:
 
     run_dir: str = _setting("runs/testbed", "where results are written; the runner sets it")
     testbed: str = _setting(
-        "data/testbed", "folder with the testbed's training log and the files of its gate"
+        "data/testbed",
+        "folder with the testbed's training log and the files of its gate",
+        path="folder",
     )
-    n_checked: int = _setting(100, "windows per language on which relevance is checked")
-    n_splits: int = _setting(5, "random splits of the windows, for the sampling error")
-    n_answers: int = _setting(50, "items per task that the model answers freely under each mask")
-    answer_tokens: int = _setting(12, "tokens of a free answer")
+    n_checked: int = _setting(
+        100, "windows per language on which relevance is checked", must=_SAMPLES
+    )
+    n_splits: int = _setting(
+        5, "random splits of the windows, for the sampling error", must=_POSITIVE
+    )
+    n_answers: int = _setting(
+        50, "items per task that the model answers freely under each mask", must=_POSITIVE
+    )
+    answer_tokens: int = _setting(12, "tokens of a free answer", must=_POSITIVE)
     chat_model: str = _setting(
         "data/testbed/chat", "folder or name of the chat model tuned from it"
     )
-    published: str = _setting("data/published", "folder with the paper's tables and claims")
-    n_simulated: int = _setting(4000, "masks simulated for each point of a curve")
+    published: str = _setting(
+        "data/published", "folder with the paper's tables and claims", path="folder"
+    )
+    n_simulated: int = _setting(4000, "masks simulated for each point of a curve", must=_POSITIVE)
     choices_data: str = _setting(
-        "data/testbed", "folder with the shipped results of the sweep over choices"
+        "data/testbed", "folder with the shipped results of the sweep over choices", path="folder"
     )
     recompute_choices: bool = _setting(
         False, "run the sweep with these parameters instead of reading its results"
     )
     necessity_data: str = _setting(
-        "data/testbed", "folder with the shipped effects of single ablations"
+        "data/testbed", "folder with the shipped effects of single ablations", path="folder"
     )
     recompute_necessity: bool = _setting(
         False, "ablate every neuron again instead of reading the shipped effects"
     )
     n_necessity: int = _setting(
-        128, "held-out windows per language that single neurons are ablated on"
+        128, "held-out windows per language that single neurons are ablated on", must=at_least(2)
     )
     n_damage: int = _setting(
-        64, "further held-out windows per language that whole sets are masked on"
+        64, "further held-out windows per language that whole sets are masked on", must=_POSITIVE
     )
     budgets: Sequence[int] = _setting(
-        (8, 16, 32, 64, 128, 256), "sizes of the sets in damage curves"
+        (8, 16, 32, 64, 128, 256), "sizes of the sets in damage curves", must=_POSITIVE
     )
     fdr: float = _setting(
-        0.05, "false-discovery rate at which a neuron counts as necessary or selective"
+        0.05, "false-discovery rate at which a neuron counts as necessary or selective", must=_SHARE
     )
     gpus: Sequence[str] = _setting(
         ("RTX 3090", "RTX 4090", "A100", "H100"), "devices that a run is planned for"
@@ -312,7 +334,10 @@ def _parameters(of: type) -> dict[str, Parameter]:
             field.metadata["help"],
             "list" if many else kind.__name__,
             choices=field.metadata["choices"],
+            entry=get_args(kind)[0].__name__ if many else "",
             optional=NoneType in kinds,
+            must=field.metadata["must"] or (NOT_EMPTY if str in (kind, *get_args(kind)) else None),
+            path=field.metadata["path"],
         )
     return found
 

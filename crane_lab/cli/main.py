@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
             added.add_argument("--device", default="cpu", help="cpu, cuda or auto")
             added.add_argument("--dtype", default="float32", help="float32 or bfloat16")
             return
+        if name == "gc":
+            added.add_argument("--delete", action="store_true", help="without it, only say what")
+            return
         add_run(added)
         if name in ("run", "book"):
             added.add_argument("--notebook", help="this one only, by number or name")
@@ -69,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     command("status", "what of a run is done, and what the store keeps of it", _status)
     command("unlock", "remove what processes that are gone have left locked", _unlock)
     command("rehearse", "every stage of the paper's setting on a made-up model, offline", _rehearse)
+    command("gc", "what the store keeps and no code, parameters or run need", _gc)
     command("compare", "two runs' results with intervals of the difference", _compare)
     options = parser.parse_args(arguments)
     return exit_status(lambda: options.run(options))
@@ -101,9 +106,11 @@ def _plan(options: argparse.Namespace) -> None:
 
     run = the_run(options, Project())
     stages = [one.stage for one in kept(run.project.runs / "store") if one.run == run.name]
+    run.check(here=options.gpu is None)
     settings, prices = Settings.of(run.parameters), tuple(options.prices)
     print(f"run: {run.name}")
-    print(plan(settings, options.gpu, None, prices, stages, options.workers))
+    with contextlib.chdir(run.project.root):
+        print(plan(settings, options.gpu, None, prices, stages, options.workers))
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -112,6 +119,13 @@ def _status(options: argparse.Namespace) -> None:
 
 def _unlock(options: argparse.Namespace) -> None:
     print(unlock(Project().runs, options.force))
+
+
+def _gc(options: argparse.Namespace) -> None:
+    from crane_lab.cli.gc import collect_garbage
+
+    project = Project()
+    print(collect_garbage(project, Store(project.runs / "store"), options.delete))
 
 
 def _rehearse(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from crane_core import models
 from crane_lab.engines.benchmarks import ROW_TOKENS
@@ -24,6 +24,7 @@ from crane_lab.engines.generation import read_questions
 from crane_lab.engines.judging import PROMPT
 from crane_lab.engines.llm_judge import BYTES_PER_TOKEN
 from crane_lab.pipeline import TABLES_OF
+from crane_lab.runs.needs import configuration
 from crane_lab.settings import Settings
 from crane_lab.store import ROOT
 from crane_lab.texts.fidelity import untold
@@ -55,8 +56,6 @@ HARNESS = {
 }
 #: Tokens of an item of the testbed's tasks, and of an open question: more than there are.
 TESTBED_TOKENS = QUESTION_TOKENS = 60
-#: Where a gated model's configuration cannot be had offline: ours, for planning and rehearsing.
-CONFIGS = ROOT / "data" / "configs"
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def plan(
     Raises ValueError for an unknown device, and FileNotFoundError for a model whose configuration
     cannot be had.
     """
-    config = _config(settings.model, settings.offline)
+    config = configuration(settings.model, settings.offline)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     parameters = sum(p.numel() for p in model.parameters())
@@ -303,18 +302,6 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
         together = max(1, (ROW_TOKENS - shown) // question)  # items that share the examples
         tokens += n * question + -(-n // together) * shown
     return total, tokens
-
-
-def _config(model: str, offline: bool) -> PreTrainedConfig:
-    """The configuration of a model by path or name; ours where the model's cannot be had."""
-    known = CONFIGS / f"{model.rsplit('/', 1)[-1]}.json"
-    try:
-        return models.read_config(model, local_files_only=offline)
-    except FileNotFoundError:
-        if not known.is_file():
-            raise
-        config: PreTrainedConfig = AutoConfig.for_model(**json.loads(known.read_text("utf-8")))
-        return config
 
 
 def find_device(gpu: str | None, results: Path | None = None) -> Device:

@@ -12,10 +12,10 @@ Nothing is written in place: files appear under their final name when they are c
 killed at any moment and started again ends with the files of one that was never killed.
 """
 
+from crane_lab.parameter import Parameter
 from crane_lab.runs.book import build_book
 from crane_lab.runs.execution import DEFAULT_PROFILE, Project, Run, RunError
 from crane_lab.runs.parameters import Notebook
-from crane_lab.settings import Parameter
 
 __all__ = [
     "DEFAULT_PROFILE",

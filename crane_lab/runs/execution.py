@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,9 +16,20 @@ from typing import Any
 
 import yaml
 
+from crane_lab.parameter import Parameter, check_paths
+from crane_lab.runs.executed import (
+    is_as_written,
+    mark,
+    mark_failed,
+    prune,
+    record_of,
+    remove_own,
+    remove_results,
+)
 from crane_lab.runs.outputs import scrub, tidy
 from crane_lab.runs.parameters import Notebook, load_profile
-from crane_lab.settings import OF_THE_METHOD, Parameter
+from crane_lab.settings import OF_THE_METHOD, Settings
+from crane_lab.store.artefacts import RUN_NAME, USES
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
 from crane_lab.store.locks import holder, locked
 from crane_lab.store.secrets import refuse_secret, scrubbed
@@ -112,8 +123,9 @@ class Project:
     ) -> Run:
         """Return the run of a profile with overrides (texts, as on the command line).
 
-        Raises ValueError for an unknown profile or parameter, or a secret; TypeError for a value
-        of the wrong type. Nothing is executed or written.
+        Raises ValueError for an unknown profile or parameter, a secret, a value that is out of
+        range or does not go together with another, and a path that is not there; TypeError for a
+        value of the wrong type. Nothing is executed or written.
         """
         for name, text in (overrides or {}).items():
             refuse_secret(name, text)
@@ -132,8 +144,12 @@ class Project:
         changed = {}
         for name, text in (overrides or {}).items():
             changed[name] = known[name].parse(text)
+        values |= changed
+        if any(notebook.uses_settings for notebook in self.notebooks):
+            Settings.of({name: p.default for name, p in known.items()} | values)
+        check_paths(known, values, self.root)
         notebooks = self.notebooks if chosen is None else [self.find(str(n)) for n in chosen]
-        return Run(self, profile, {**values, **changed}, changed, tuple(notebooks))
+        return Run(self, profile, values, changed, tuple(notebooks))
 
 
 @dataclass(frozen=True)
@@ -209,13 +225,14 @@ class Run:
 
     def is_current(self, notebook: Notebook) -> bool:
         """Say whether the executed notebook and the results it wrote still hold."""
-        record = _record(self.executed(notebook))
+        path, results = self.executed(notebook), self.directory / "results"
+        record = record_of(path)
         return (
-            bool(record)
-            and record.get("digest") == self.digest(notebook)
+            record.get("digest") == self.digest(notebook)
+            and is_as_written(path)
             and all(
-                path.is_file() and file_sha256(path) == checksum
-                for path, checksum in self._results(record)
+                (results / name).is_file() and file_sha256(results / name) == checksum
+                for name, checksum in record.get("results", {}).items()
             )
         )
 
@@ -226,9 +243,15 @@ class Run:
         at work on the same run.
         """
         chosen = list(self.notebooks if notebooks is None else notebooks)
+        # Where nothing is to be done nothing is written: a run can be looked at that is read-only.
+        if all(self.is_current(notebook) for notebook in chosen):
+            for number, notebook in enumerate(chosen, 1):
+                print(f"[{number}/{len(chosen)}] {notebook.name}: up to date", flush=True)
+            return 0
+        self.check([notebook for notebook in chosen if not self.is_current(notebook)])
         with self.lock():
             remove_leftovers(self.project.runs)
-            self._prune()
+            prune(self.executed(chosen[0]).parent, (nb.name for nb in self.project.notebooks))
             text = {"profile": self.profile, "overrides": self.overrides, "values": self.values}
             write_text(
                 self.directory / "parameters.yaml",
@@ -243,6 +266,24 @@ class Run:
                     self._execute(notebook, progress)
                     count += 1
         return count
+
+    def check(self, notebooks: Iterable[Notebook] | None = None, *, here: bool = True) -> None:
+        """Raise what would go wrong in notebooks (all by default), as far as can be seen before.
+
+        Nothing is written. `here` is whether the run is for this machine; see `needs.check_needs`.
+        """
+        chosen = [nb for nb in self.notebooks if nb.uses_settings]
+        if notebooks is not None:
+            chosen = [notebook for notebook in notebooks if notebook.uses_settings]
+        if chosen:
+            from crane_lab.runs.needs import check_needs  # which takes seconds to import
+
+            with chdir(self.project.root):
+                check_needs(chosen, self.parameters, self.project.runs / "store", here)
+
+    def uses(self, notebook: Notebook) -> Path:
+        """Return the path of the list of artefacts that the notebook asked the store for."""
+        return self.executed(notebook).with_name(f".{notebook.name}.uses.json")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -261,17 +302,6 @@ class Run:
         """The lock of whoever executes the run."""
         return self.project.runs / f".{self.name}.lock"
 
-    def _prune(self) -> None:
-        """Delete executed notebooks that no longer have a source, and those that failed."""
-        kept = {notebook.name for notebook in self.project.notebooks}
-        for path in (self.directory / "notebooks").glob("*.ipynb"):
-            if path.stem not in kept:
-                path.unlink()
-
-    def _results(self, record: Mapping[str, Any]) -> list[tuple[Path, str]]:
-        folder = self.directory / "results"
-        return [(folder / name, checksum) for name, checksum in record.get("results", {}).items()]
-
     def _result_times(self) -> dict[str, tuple[int, int]]:
         folder = self.directory / "results"
         return {
@@ -289,21 +319,24 @@ class Run:
         target.parent.mkdir(parents=True, exist_ok=True)
         # What the last execution wrote goes first: a notebook that no longer writes a file must
         # not leave the old one behind.
-        for path, _ in self._results(_record(target)):
-            path.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
+        remove_results(self.directory / "results", record_of(target).get("results", {}))
+        remove_own(target)
+        remove_own(failed)
         before = self._result_times()
         digest = self.digest(notebook)
         received = self.received(notebook)
+        source = notebook.read()
         # Named here: the runner's own bar is not meant by TQDM_DISABLE, which is for the kernels.
         bar = {"desc": notebook.name, "disable": False}
         # It would name every setting that this notebook's page does not talk about.
         logging.getLogger("papermill").setLevel(logging.ERROR)
         try:
             with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self):
+                source.metadata["crane"] = {"notebook": notebook.name}
                 executed = execute_notebook(
-                    notebook.read(),
-                    failed,
+                    source,
+                    # papermill fills in parameters between braces
+                    str(failed).replace("{", "{{").replace("}", "}}"),
                     parameters=received,
                     kernel_name="python3",
                     start_timeout=300,
@@ -311,14 +344,17 @@ class Run:
                     cwd=self.project.root,
                     extra_arguments=["--IPKernelApp.log_level=40"],
                 )
+                asked = Path(scratch, "uses")
+                used = sorted(set(asked.read_text("utf-8").split())) if asked.exists() else []
         except PapermillExecutionError as error:
             scrub(failed)
+            mark_failed(failed, notebook.name)
             index, reason = error.cell_index, f"{error.ename}: {error.evalue}"
             message = self._failure(notebook, index, bool(received), scrubbed(reason))
             raise RunError(message) from None
         except RuntimeError as error:  # nbclient's way to say that the kernel is gone
             scrub(failed)
-            index = _last_started(failed)
+            index = mark_failed(failed, notebook.name)
             reason = f"the kernel stopped, as it does when memory runs out: {error}"
             raise RunError(self._failure(notebook, index, bool(received), reason)) from None
         after = self._result_times()
@@ -326,11 +362,9 @@ class Run:
         self._refuse_shared(notebook, written)
         folder = self.directory / "results"
         tidy(executed, self.project.root)
-        executed.metadata["crane"] = {
-            "run": self.name,
-            "digest": digest,
-            "results": {name: file_sha256(folder / name) for name in written},
-        }
+        results = {name: file_sha256(folder / name) for name in written}
+        mark(executed, notebook.name, run=self.name, digest=digest, results=results)
+        write_text(self.uses(notebook), json.dumps(used, indent=0))
         write_text(target, nbformat.writes(executed))
         failed.unlink(missing_ok=True)
 
@@ -338,7 +372,7 @@ class Run:
         for other in self.project.notebooks:
             if other.name == notebook.name:
                 continue
-            shared = set(written) & set(_record(self.executed(other)).get("results", {}))
+            shared = set(written) & set(record_of(self.executed(other)).get("results", {}))
             if shared:
                 raise RunError(
                     f"notebooks {other.name} and {notebook.name} both write results/"
@@ -364,27 +398,6 @@ class Run:
             f"(notebooks/{notebook.path.name}{line}):\n{shown}\n  {reason}\n"
             f"  as far as it ran: {self.failed(notebook).relative_to(self.project.root).as_posix()}"
         )
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """Return what the runner noted in an executed notebook; empty if it is missing or broken."""
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        record = notebook["metadata"]["crane"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _last_started(path: Path) -> int:
-    """Return the index of the last cell that began, from papermill's notes in the partial file."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    started = [
-        index
-        for index, cell in enumerate(cells)
-        if cell["metadata"].get("papermill", {}).get("start_time")
-    ]
-    return started[-1] if started else 0
 
 
 def _data_digest(root: Path) -> str:
@@ -461,7 +474,8 @@ def _environment(scratch: str, run: Run) -> Iterator[None]:
     changed: dict[str, str | None] = {
         **_KERNEL_ENVIRONMENT,
         "IPYTHONDIR": scratch,
-        "CRANE_RUN": run.name,  # what the store notes beside an artefact
+        RUN_NAME: run.name,  # what the store notes beside an artefact
+        USES: str(Path(scratch, "uses")),
         CODE: code_digest(),  # kernels begin later than their runner
     }
     changed["JUPYTER_PATH"] = None

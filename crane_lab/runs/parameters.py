@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crane_lab.settings import OF_THE_METHOD, PARAMETERS, Parameter
+from crane_lab.parameter import Parameter
+from crane_lab.settings import OF_THE_METHOD, PARAMETERS
 from crane_lab.store.secrets import refuse_secret, scrubbed
 from crane_lab.store.sources import OWN, modules_behind
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any, Self, TypeVar
@@ -17,7 +18,8 @@ from crane_core.concentration import STATISTICS, compute
 from crane_core.interventions import Intervention, SetTo, zero
 from crane_core.selection import NeuronSet, Scores, normalise, select
 from crane_lab.memory import Memory
-from crane_lab.settings import Settings
+from crane_lab.parameter import check_paths
+from crane_lab.settings import OF_THE_METHOD, Settings
 from crane_lab.stages import relevance, streams
 from crane_lab.stages.keys import Loaded
 from crane_lab.store import Store, source_digest
@@ -45,10 +47,12 @@ class Identification:
         self, settings: Settings, store: Store | None = None, loaded: Loaded | None = None
     ) -> None:
         self.settings, self.store = settings, store or Store()
-        if len(set(settings.languages)) < 2:
+        check_paths(OF_THE_METHOD, vars(settings))
+        least = STATISTICS[settings.statistic].least
+        if settings.n_samples < least:
             raise ValueError(
-                f"languages is {list(settings.languages)}: CRANE contrasts languages, so it needs "
-                "at least two different ones"
+                f"n_samples is {settings.n_samples}, but statistic {settings.statistic!r} needs at "
+                f"least {least} samples"
             )
         for corpus in (self.corpus, self.perplexity_corpus):
             corpus.check(settings.languages)
@@ -56,6 +60,11 @@ class Identification:
         self.model, self.tokenizer = self.loaded.model, self.loaded.tokenizer
         models.check_length(self.model.config, settings.window)
         self.shape = models.shape(self.model)
+        size = sum(math.prod(self.shape[point]) for point in SITES[settings.site])
+        if settings.budget is not None and settings.budget > size:
+            raise ValueError(
+                f"budget {settings.budget} is larger than the {size} neurons of {settings.model}"
+            )
         self._memory = Memory()
 
     def changed(self, **changes: Any) -> Self:

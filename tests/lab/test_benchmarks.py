@@ -472,12 +472,12 @@ def test_tables_of_a_pipeline(settings: Settings, tmp_path: Path) -> None:
     store = Store(tmp_path)
     harness = Pipeline(dataclasses.replace(settings, task_tables=None), store)
     assert list(harness.tables) == ["paper", "reading"]
-    assert harness._task_names == ["mmlu", "belebele_vie_Latn", "belebele_eng_Latn"]
+    assert harness.task_names == ["mmlu", "belebele_vie_Latn", "belebele_eng_Latn"]
     about = json.loads(json.dumps(Pipeline(settings, store).provenance()))
     assert about["benchmarks"] == "harness"
     assert list(about["tasks"]) == ["belebele_eng_Latn", "belebele_vie_Latn"]
     testbed = Pipeline(Settings(model=settings.model), store)
-    assert testbed.provenance()["tasks"] == tasks_digests(testbed._task_names)
+    assert testbed.provenance()["tasks"] == tasks_digests(testbed.task_names)
     assert list(testbed.tables) == ["paper", "knowledge", "reading"]
     for changes, message in (
         ({"benchmarks": "helm"}, "unknown benchmarks 'helm': expected one of"),

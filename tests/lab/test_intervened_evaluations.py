@@ -106,7 +106,7 @@ def test_every_evaluation_is_of_the_model_under_the_intervention(
             torch.testing.assert_close(losses[x], own, rtol=1e-5, atol=1e-5)
         decoding = Decoding(max_new_tokens=6, stop=STOP)
         engine = HuggingFaceEngine(found.model, found.tokenizer, decoding, progress=False)
-        texts = [answer.text for answer in engine.generate(found._prompts)]
+        texts = [answer.text for answer in engine.generate(found.prompts)]
         assert list(said["text"]) == texts
     finally:
         for handle in handles:
@@ -136,7 +136,7 @@ def test_generated_positions_only_change_what_is_said(found: Pipeline) -> None:
     texts = [list(found.said(one)["text"]) for one in (UNTOUCHED, everywhere, generated)]
     assert texts[0] != texts[2] != texts[1]
     tokens = [
-        [answer.tokens for answer in found._engine.generate(found._prompts, one)]
+        [answer.tokens for answer in found._engine.generate(found.prompts, one)]
         for one in (UNTOUCHED, generated)
     ]
     # The first token is chosen at the end of the question, which is as it was.

@@ -97,9 +97,9 @@ def test_other_decoding_is_another_artefact(base: Pipeline, store: Store) -> Non
 
 
 def test_the_chat_model_is_asked_in_its_template(base: Pipeline, chat: Pipeline) -> None:
-    prompts = [chat.tokenizer.decode(ids) for ids in chat._prompts]
+    prompts = [chat.tokenizer.decode(ids) for ids in chat.prompts]
     assert prompts[0] == f"<s>[INST] {chat.asked['question'][0]} [/INST]\n"
-    assert base.tokenizer.decode(base._prompts[0]) == f"<s>Q: {base.asked['question'][0]}\nA:"
+    assert base.tokenizer.decode(base.prompts[0]) == f"<s>Q: {base.asked['question'][0]}\nA:"
     assert {"stop", "length"} == set(chat.said()["finish"])
 
 
@@ -193,12 +193,12 @@ def test_languages_that_cannot_be_told_are_judged_all_the_same(base: Pipeline) -
 
 
 def test_unknown_engine_and_judge(store: Store) -> None:
-    with pytest.raises(ValueError, match="unknown engine 'magic'"):
-        Pipeline(dataclasses.replace(SETTINGS, engine="magic"), store).said()
-    with pytest.raises(ValueError, match="unknown judge 'me'"):
-        _ = Pipeline(dataclasses.replace(SETTINGS, judge="me"), store).judge
+    with pytest.raises(ValueError, match="engine is 'magic': expected one of"):
+        dataclasses.replace(SETTINGS, engine="magic")
+    with pytest.raises(ValueError, match="judge is 'me': expected one of"):
+        dataclasses.replace(SETTINGS, judge="me")
     with pytest.raises(FileNotFoundError, match=r"judge_prompt is 'no\.txt'"):
-        _ = Pipeline(dataclasses.replace(SETTINGS, judge="llm", judge_prompt="no.txt"), store).judge
+        Pipeline(dataclasses.replace(SETTINGS, judge="llm", judge_prompt="no.txt"), store)
 
 
 def test_instructions_for_the_judge_are_read_like_any_text(store: Store, tmp_path: Path) -> None:

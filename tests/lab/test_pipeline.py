@@ -266,7 +266,7 @@ TEXTS = {"collected"}
         ({"window": 7}, TEXTS | {"losses"}),
         ({"seed": 1}, TEXTS | {"losses"}),
         ({"objective": "last_max"}, TEXTS),
-        ({"score": "weight_gradient_sum"}, TEXTS),
+        ({"score": "weight_gradient_sum", "site": "projections"}, TEXTS),
         ({"reduction": "mean"}, TEXTS),
         ({"n_perplexity": 4}, {"losses"}),
         ({"task_limit": 3}, {"items"}),
@@ -331,9 +331,12 @@ def test_settings_come_from_a_notebooks_names() -> None:
     assert settings == Settings(n_samples=7, languages=["en", "vi"])
 
 
-@pytest.mark.parametrize("languages", [(), ("en",), ("en", "en")])
-def test_languages_must_be_two(folder: Path, languages: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="at least two different"):
+@pytest.mark.parametrize(
+    ("languages", "message"),
+    [((), "is an empty list"), (("en",), "at least two different"), (("en", "en"), "2 times")],
+)
+def test_languages_must_be_two(folder: Path, languages: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Pipeline(settings_in(folder, languages=languages))
 
 
@@ -357,7 +360,7 @@ def test_a_language_without_tasks_is_refused(folder: Path, tmp_path: Path) -> No
     [
         ({"objective": "first"}, "objective"),
         ({"normalisation": "l2"}, "l2"),
-        ({"rule": "best"}, "unknown rule 'best'"),
+        ({"rule": "best"}, "rule is 'best': expected one of"),
         ({"rule": "top", "budget": 10**6}, "larger than the"),
     ],
 )

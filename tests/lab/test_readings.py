@@ -225,20 +225,20 @@ def test_none_is_a_value_of_what_is_optional(project: Project, text: str) -> Non
 
 def test_optional_ones_take_their_own_type(project: Project) -> None:
     values = project.run(
-        "testbed", {"budget": "12", "task_tables": "[paper]", "judge_prompt": "file.txt"}
+        "testbed", {"budget": "12", "task_tables": "[paper]", "judge_prompt": "data/words.txt"}
     ).values
     assert (values["budget"], values["task_tables"]) == (12, ["paper"])
-    assert values["judge_prompt"] == "file.txt"
+    assert values["judge_prompt"] == "data/words.txt"
 
 
 def test_a_setting_that_no_page_names_can_be_given_to_all(project: Project) -> None:
     (notebook,) = project.notebooks
     assert set(notebook.parameters) == {"rule", "run_dir"}
     assert notebook.accepts == {"run_dir", *OF_THE_METHOD}
-    run = project.run("testbed", {"statistic": "hoyer", "rule": "top"})
+    run = project.run("testbed", {"statistic": "hoyer", "rule": "top", "budget": "9"})
     received = run.received(notebook)
-    assert list(received) == ["rule", "run_dir", "n_samples", "statistic"]
-    assert run.name != project.run("testbed", {"rule": "top"}).name
+    assert list(received) == ["rule", "run_dir", "budget", "n_samples", "statistic"]
+    assert run.name != project.run("testbed", {"rule": "top", "budget": "9"}).name
     with pytest.raises(ValueError, match="unknown parameter 'statistics'"):
         project.run("testbed", {"statistics": "hoyer"})
     with pytest.raises(ValueError, match="unknown parameter 'n_splits'"):  # of another page

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from manifests import content
 
 from crane_lab.cli.main import main
+from crane_lab.parameter import Parameter
 from crane_lab.runs import Project, RunError
-from crane_lab.settings import Parameter
 from crane_lab.store import Store, atomic_path
 from crane_lab.store.files import canonical, remove_leftovers
 
