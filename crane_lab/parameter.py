@@ -21,7 +21,7 @@ class Must(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def between(low: float, high: float) -> Must:
+def in_range(low: float, high: float) -> Must:
     """A number from `low` to `high`, both included."""
     return Must(
         f"at least {low}" if high == math.inf else f"from {low} to {high}",
@@ -31,7 +31,7 @@ def between(low: float, high: float) -> Must:
 
 def at_least(low: float) -> Must:
     """A number that is `low` or more."""
-    return between(low, math.inf)
+    return in_range(low, math.inf)
 
 
 def matching(pattern: str, words: str) -> Must:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from crane_lab.parameter import NOT_EMPTY, Must, Parameter, at_least, between, matching
+from crane_lab.parameter import NOT_EMPTY, Must, Parameter, at_least, in_range, matching
 from crane_lab.store.sources import OWN
 
 # What the method knows by name, as its modules have it. Not imported: torch and transformers take
@@ -38,7 +38,7 @@ BENCHMARKS = ("testbed", "harness")
 #: Who can grade answers.
 JUDGES = ("rubric", "llm")
 
-_POSITIVE, _SEED = at_least(1), between(0, 2**32 - 1)
+_POSITIVE, _SEED = at_least(1), in_range(0, 2**32 - 1)
 _ABOVE_0 = Must("a number above 0", lambda value: value > 0)
 _SHARE = Must("a number between 0 and 1, neither included", lambda value: 0 < value < 1)
 _SAMPLES = at_least(4)  # what kurtosis takes
@@ -190,7 +190,7 @@ class Settings:
     judge_temperature: float | None = _setting(
         0.0,
         "temperature of the judge; None: not sent, as for models that reject it",
-        must=between(0, 2),
+        must=in_range(0, 2),
     )
     judge_seed: int | None = _setting(
         0, "seed that the judge is sent; None: none", must=at_least(0)

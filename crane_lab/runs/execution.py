@@ -84,7 +84,12 @@ class Project:
 
     @cached_property
     def notebooks(self) -> list[Notebook]:
-        """The notebooks in the order of their numbers."""
+        """The notebooks in the order of their numbers; ValueError without a checkout."""
+        if not (self.root / "notebooks").is_dir():
+            raise ValueError(
+                f"{self.root} holds no notebooks: `crane` works on a checkout of the project, so "
+                "install it from there (`make setup` in the checkout's folder)"
+            )
         return [Notebook(path) for path in sorted((self.root / "notebooks").glob("*.py"))]
 
     @cached_property
@@ -342,7 +347,8 @@ class Run:
                     start_timeout=300,
                     progress_bar=bar if progress else False,
                     cwd=self.project.root,
-                    extra_arguments=["--IPKernelApp.log_level=40"],
+                    # 50: a kernel that is stopped has much to say about its sockets
+                    extra_arguments=["--IPKernelApp.log_level=50"],
                 )
                 asked = Path(scratch, "uses")
                 used = sorted(set(asked.read_text("utf-8").split())) if asked.exists() else []

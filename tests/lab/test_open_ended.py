@@ -153,7 +153,7 @@ def test_vllm_is_told_how_many_devices_share_the_model(
         dataclasses.replace(SETTINGS, engine="vllm", tensor_parallel_size=2), store
     )._engine
     assert given["tensor_parallel_size"] == 2
-    assert given["longest_prompt"] == max(map(len, Pipeline(SETTINGS, store)._prompts))
+    assert given["longest_prompt"] == max(map(len, Pipeline(SETTINGS, store).prompts))
 
 
 def test_a_question_without_room_for_an_answer_is_named_before_anything_is_said(

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +315,8 @@ def test_what_is_asked_for_is_noted_but_not_what_that_takes(
     monkeypatch.setenv("CRANE_USES", str(tmp_path / "uses"))
     for _ in range(2):  # computed, and read: the same
         store = Store(tmp_path / "store")
-        store.value("outer", {"n": 1}, lambda s=store: s.value("inner", {"n": 1}, lambda: 1))
+        inner = partial(store.value, "inner", {"n": 1}, lambda: 1)
+        store.value("outer", {"n": 1}, inner)
     uses = (tmp_path / "uses").read_text("utf-8").split()
     assert len(uses) == 2 and len(set(uses)) == 1 and uses[0].startswith("outer/")
     (found,) = [r for r in Store(tmp_path / "store").records() if r["stage"] == "outer"]
