@@ -66,8 +66,8 @@ def _used(project: Project) -> set[str] | None:
         if not record_of(executed).get("digest"):  # a reader's, or one that failed
             continue
         try:
-            uses = executed.with_name(f".{executed.stem}.uses.json").read_text(encoding="utf-8")
-            found |= set(json.loads(uses))
+            uses = executed.parent.parent / ".uses" / f"{executed.stem}.json"
+            found |= set(json.loads(uses.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             if (executed.parent.parent / "parameters.yaml").exists() and _named_alike(executed):
                 return None

@@ -288,7 +288,7 @@ class Run:
 
     def uses(self, notebook: Notebook) -> Path:
         """Return the path of the list of artefacts that the notebook asked the store for."""
-        return self.executed(notebook).with_name(f".{notebook.name}.uses.json")
+        return self.directory / ".uses" / f"{notebook.name}.json"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
