@@ -123,6 +123,7 @@ def _unlock(options: argparse.Namespace) -> None:
 
 def _gc(options: argparse.Namespace) -> None:
     from crane_lab.cli.gc import collect_garbage
+    from crane_lab.store.artefacts import Store
 
     project = Project()
     print(collect_garbage(project, Store(project.runs / "store"), options.delete))

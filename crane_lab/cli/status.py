@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from crane_lab.runs.executed import is_as_written
 from crane_lab.runs.execution import Run
 from crane_lab.runs.parameters import Notebook
 from crane_lab.store.index import kept
@@ -52,7 +53,10 @@ def _state(run: Run, notebook: Notebook, alive: bool) -> str:
         return "running" if alive else "interrupted: the same command goes on from here"
     if alive:
         return "waiting"
-    return "out of date" if run.executed(notebook).is_file() else "to do"
+    executed = run.executed(notebook)
+    if executed.is_file() and not is_as_written(executed):
+        return "edited since it was written; set aside when it is run again"
+    return "out of date" if executed.is_file() else "to do"
 
 
 def _has_error(path: Path) -> bool:

@@ -96,10 +96,9 @@ def test_plan_status_and_compare_on_the_command_line(
     assert main(["plan", "--gpu", "Z80"]) == 1
     assert "error: unknown device 'Z80'" in capsys.readouterr().err
 
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "runs" / "store")
     monkeypatch.setenv("CRANE_RUN", "smoke")
     store.value("moments", {"a": 1}, lambda: [1, 2])
-    monkeypatch.setattr("crane_lab.cli.main.Store", lambda: store)
     for name in ("notebooks", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setattr("crane_lab.cli.main.Project", lambda: Project(tmp_path))
