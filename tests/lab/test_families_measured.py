@@ -49,7 +49,8 @@ def padded(side: str) -> Batch:
 
 
 def make_tokenizer(**special: str) -> PreTrainedTokenizerFast:
-    words = {f"w{i}": i for i in range(COMMON["vocab_size"])}
+    names = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, COMMON["vocab_size"]))]
+    words = {name: number for number, name in enumerate(names)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="w3"))
     tokenizer.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
@@ -128,8 +129,8 @@ def test_options_score_as_under_hflm(
     """In trees where windows reach over the texts and logits are a product, else as HFLM does."""
     slides = {} if family == "llama" else {"sliding_window": window}
     model = make_tiny(family, **slides)
-    opening = {"bos_token": "w1"} if bos else {}
-    tokenizer = make_tokenizer(eos_token="w2", pad_token="w0", **opening)
+    opening = {"bos_token": "<s>"} if bos else {}
+    tokenizer = make_tokenizer(eos_token="</s>", pad_token="<pad>", **opening)
     contexts = ["w9 w10 w11 w12 w13", "w9 w10 w11 w12 w13 w14 w15 w16", "w20 w21", ""]
     pairs = [(c, f" w{i} w{i + 7}") for c in contexts for i in (5, 6, 30, 40)]
     requests = [Instance("loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
@@ -160,7 +161,7 @@ def test_perplexity(family: str) -> None:
 def test_answers(family: str) -> None:
     """Greedy answers in padded batches, with caches and windows, are those of whole passes."""
     model: Any = make_tiny(family)
-    tokenizer = make_tokenizer(eos_token="w2", pad_token="w0")
+    tokenizer = make_tokenizer(eos_token="</s>", pad_token="<pad>")
     decoding = Decoding(max_new_tokens=6, repetition_penalty=1.0)
     prompts = [ids.tolist() for ids in samples()]
     engine = HuggingFaceEngine(model, tokenizer, decoding, progress=False)
