@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_locks import rewritten
@@ -16,6 +17,7 @@ from test_runs import ONE, make_project
 from crane_lab.cli.main import main
 from crane_lab.cli.status import status, unlock
 from crane_lab.runs import Project
+from crane_lab.runs.executed import mark
 from crane_lab.store import ROOT, Store, index
 from crane_lab.store.locks import locked
 
@@ -53,6 +55,10 @@ def test_states_are_told_apart(project: Project) -> None:
     left_by(project).write_text('{"cells": [')  # killed while it was written
     assert states(project)["01_one"].startswith("interrupted")
     run.executed(project.notebooks[1]).write_text("{}")
+    assert states(project)["02_two"].startswith("edited since it was written")
+    notebook: dict[str, Any] = {"cells": [], "metadata": {}}
+    mark(notebook, "02_two", digest="of another day")
+    run.executed(project.notebooks[1]).write_text(json.dumps(notebook))
     assert states(project)["02_two"] == "out of date"
 
 
