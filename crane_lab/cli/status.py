@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from crane_lab.runs.executed import is_as_written
+from crane_lab.runs.executed import is_edited
 from crane_lab.runs.execution import Run
 from crane_lab.runs.parameters import Notebook
 from crane_lab.store.index import kept
@@ -54,7 +54,7 @@ def _state(run: Run, notebook: Notebook, alive: bool) -> str:
     if alive:
         return "waiting"
     executed = run.executed(notebook)
-    if executed.is_file() and not is_as_written(executed):
+    if is_edited(executed):
         return "edited since it was written; set aside when it is run again"
     return "out of date" if executed.is_file() else "to do"
 

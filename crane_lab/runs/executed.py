@@ -61,14 +61,19 @@ def is_as_written(path: Path) -> bool:
         return False
 
 
-def remove_own(path: Path) -> None:
-    """Delete an executed notebook, or set it aside if it is not as the runner wrote it."""
+def is_edited(path: Path) -> bool:
+    """Whether somebody changed an executed notebook since the runner wrote it."""
     # Before `shown` was noted, or killed while papermill was writing it: nobody can tell.
     unknown = "shown" not in (noted := record_of(path)) and bool(noted)
-    if unknown or is_as_written(path):
-        path.unlink(missing_ok=True)
-    elif path.exists():
+    return path.exists() and not unknown and not is_as_written(path)
+
+
+def remove_own(path: Path) -> None:
+    """Delete an executed notebook, or set it aside if it is not as the runner wrote it."""
+    if is_edited(path):
         set_aside(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_results(folder: Path, results: dict[str, str]) -> None:
