@@ -28,7 +28,7 @@ DTYPES = OWN.choices("crane_core.models", "DTYPES")
 NORMALISATIONS = OWN.choices("crane_core.selection", "NORMALISATIONS")
 RULES = OWN.choices("crane_core.selection", "RULES")
 #: What a masked neuron can put out instead of its own value.
-MASK_VALUES = ("zero", *OWN.choices("crane_core.accumulators", "NEURON_VALUES"))
+MASK_VALUES = OWN.choices("crane_core.accumulators", "NEURON_VALUES", "zero")
 #: How a drop enters LangSpec-F1: as Eq. 3 has it, or as §3.1 and §3.4 word it.
 DROPS = ("absolute", "relative")
 #: What can score lm-evaluation-harness' benchmarks, and what can generate answers.
@@ -50,11 +50,11 @@ _ADDRESS = matching(r"https?://\S+", "an address such as http://localhost:8000/v
 def _setting(
     default: Any,
     about: str,
-    choices: Iterable[Any] = (),
+    choices: tuple[Any, ...] = (),
     must: Must | None = None,
     path: str = "",
 ) -> Any:
-    metadata = {"help": about, "choices": tuple(choices), "must": must, "path": path}
+    metadata = {"help": about, "choices": choices, "must": must, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
 

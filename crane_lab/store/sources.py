@@ -39,6 +39,23 @@ class CodeChangedError(RuntimeError):
     """Code was edited after the process, or the run it belongs to, had begun."""
 
 
+class Choices(tuple[str, ...]):
+    """Names that a table of a module has by its source; what is put into it later is one, too."""
+
+    def __new__(cls, names: Iterable[str], module: str, table: str) -> Choices:
+        """The names, and the module and name of their table."""
+        new = super().__new__(cls, tuple(names))
+        new.table = (module, table)
+        return new
+
+    table: tuple[str, str]
+
+    def __contains__(self, name: object) -> bool:
+        module, table = self.table
+        loaded = getattr(sys.modules.get(module), table, ())
+        return super().__contains__(name) or (isinstance(name, str) and name in loaded)
+
+
 class Sources:
     """The modules of some packages below `root`, as they are when this is made.
 
@@ -172,15 +189,15 @@ class Sources:
                             return self._origin(_absolute(node, module), alias.name)
         return {module}
 
-    def choices(self, module: str, name: str) -> tuple[str, ...]:
-        """The strings of a tuple, or the keys of a dictionary, that a module defines at its top.
+    def choices(self, module: str, name: str, *more: str) -> Choices:
+        """`more`, and the strings of a tuple, or keys of a dictionary, at the top of a module.
 
         Read from the source: to know what there is to choose from nothing has to be loaded.
 
         Raises ValueError if there is no such thing.
         """
-        text = f"{module} {name}"
-        return tuple(self.remembered("choices", text, lambda: self._chosen(module, name)))
+        found = self.remembered("choices", f"{module} {name}", lambda: self._chosen(module, name))
+        return Choices((*more, *found), module, name)
 
     def _chosen(self, module: str, name: str) -> list[str]:
         self._known(module)

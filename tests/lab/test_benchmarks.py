@@ -480,14 +480,13 @@ def test_tables_of_a_pipeline(settings: Settings, tmp_path: Path) -> None:
     assert testbed.provenance()["tasks"] == tasks_digests(testbed.task_names)
     assert list(testbed.tables) == ["paper", "knowledge", "reading"]
     for changes, message in (
-        ({"benchmarks": "helm"}, "unknown benchmarks 'helm': expected one of"),
+        ({"benchmarks": "helm"}, "parameter benchmarks is 'helm': expected one of"),
         ({"benchmarks": "testbed"}, "num_fewshot is 1, but the testbed's tasks have no examples"),
         ({"task_tables": ("knowledge",)}, "unknown table 'knowledge': expected one of"),
-        ({"benchmark_backend": "onnx"}, "unknown benchmark_backend 'onnx'"),
+        ({"benchmark_backend": "onnx"}, "parameter benchmark_backend is 'onnx'"),
     ):
-        wrong = Pipeline(dataclasses.replace(settings, **changes), store)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=message):
-            wrong.items()
+            Pipeline(dataclasses.replace(settings, **changes), store).items()  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------ other engines

