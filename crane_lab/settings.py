@@ -223,10 +223,6 @@ class Settings:
             "two different ones",
         )
         yield (
-            self.rule == "top" and self.budget is None,
-            "rule 'top' needs a budget: the number of neurons to take; set budget",
-        )
-        yield (
             self.score == "weight_gradient_sum" and self.site != "projections",
             f"score {self.score!r} is defined for projections only, and site is {self.site!r}; set "
             "site to 'projections'",
@@ -261,7 +257,11 @@ class Settings:
             if name in namespace:
                 parameter.check(namespace[name])
         names = [f.name for f in dataclasses.fields(cls)]
-        return cls(**{name: namespace[name] for name in names if name in namespace})
+        found = cls(**{name: namespace[name] for name in names if name in namespace})
+        # Not of all settings: a study can give every language a budget of its own.
+        if found.rule == "top" and found.budget is None:
+            raise ValueError("rule 'top' needs a budget: the number of neurons to take; set budget")
+        return found
 
 
 @dataclass(frozen=True)
