@@ -210,7 +210,8 @@ class Settings:
         """Check every value, as `Parameter.check` does, and what does not go together."""
         for name, parameter in OF_THE_METHOD.items():
             value = parameter.check(getattr(self, name))
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+            if not isinstance(value, list):  # a list or tuple stays what it is
+                object.__setattr__(self, name, value)
         for wrong, said in self._conflicts():
             if wrong:
                 raise ValueError(said)

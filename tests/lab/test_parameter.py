@@ -118,7 +118,8 @@ def test_settings_made_by_hand_are_checked_alike(change: dict[str, Any]) -> None
         with pytest.raises((ValueError, TypeError), match=next(iter(change))):
             make()
     assert Settings(threshold=2) == Settings(threshold=2.0)
-    assert hash(Settings(languages=["en", "zh"])) == hash(Settings(languages=("en", "zh")))
+    # Tables are indexed by it, and pandas takes a tuple for one name.
+    assert Settings(languages=["en", "zh"]).languages == ["en", "zh"]
 
 
 def test_a_page_checks_its_own_parameters_when_run_by_hand() -> None:
