@@ -431,11 +431,12 @@ def leaving(spoken: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     `Judged.spoken` returns it. Columns: `method`, `language`, `now` and `before`, the shares.
     Languages whose shares are missing are left out.
     """
-    spoken = spoken.dropna(subset="none")
     unmasked = spoken[spoken["method"] == "Org"].set_index("language")
     rows = []
     for row in spoken[spoken["mask_language"] == spoken["language"]].to_dict("records"):
         x = row["language"]
+        if pd.isna(row.get(x)):
+            continue
         was, now = unmasked.loc[x], (round(row[x] * row["n"]), row["n"])
         kept = round(was[x] * was["n"])
         counts = [[kept, was["n"] - kept], [now[0], now[1] - now[0]]]
