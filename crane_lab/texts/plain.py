@@ -13,17 +13,25 @@ import io
 import lzma
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-
 
 def _zstandard(path: Path) -> IO[bytes]:
+    import pyarrow as pa  # not everywhere that questions are read
+
     return io.BufferedReader(pa.CompressedInputStream(path.open("rb"), "zstd"))
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What a damaged packed file raises; pyarrow's errors only where it has been loaded."""
+    arrow = sys.modules.get("pyarrow")
+    more = () if arrow is None else (arrow.ArrowException,)
+    return (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, *more)
 
 
 #: Endings of packed files, and what unpacks them.
@@ -176,7 +184,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with PACKINGS.get(packing(path), lambda file: file.open("rb"))(path) as file:
             yield file
-    except (EOFError, lzma.LZMAError, zlib.error, pa.ArrowException, gzip.BadGzipFile) as error:
+    except _damage() as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     except OSError as error:
         if error.errno is None:  # no matter of the system: bz2 and Zstandard report damage so
