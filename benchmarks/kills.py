@@ -1,11 +1,13 @@
 """A whole run that is killed at random moments: what is lost, and is the end the same to the byte?
 
-    python benchmarks/kills.py [--trials 100] [--longest 20] [--seed 0]
+    python benchmarks/kills.py [--trials 100] [--longest 16] [--seed 0] [--reference runs/smoke]
 
 A copy of the checkout (its committed files) executes the profile `smoke` and builds the book once
-undisturbed. Then it starts anew, and everything of the run, kernels included, is killed (SIGKILL)
-at a random moment, `--trials` times in all, each time started again; when a run reaches its end,
-its files are compared and the next begins from nothing. Counted are
+undisturbed, unless `--reference` is the folder of such a run. Then it starts anew, and everything
+of the run, kernels included, is killed (SIGKILL) at a random moment, `--trials` times in all, each
+time started again; when a run reaches its end, its files are compared and the next begins from
+nothing. The moment is drawn evenly from the first `--longest` seconds, and from half as many more
+after every kill that no notebook was finished before. Counted are
 
 - lost: artefacts and executed notebooks, finished before a kill, that were made again after it;
 - changed: result files, executed notebooks and pages whose bytes differ at the end;
@@ -22,7 +24,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def files(project: Path) -> dict[str, str]:
+def files(run: Path) -> dict[str, str]:
     """Checksums of what a run leaves for people: results, executed notebooks, pages."""
-    run = project / "runs" / "smoke"
     found = [p for part in ("results", "notebooks", "_build/html") for p in (run / part).rglob("*")]
     kept = [p for p in sorted(found) if p.is_file() and not p.name.startswith(".")]
     return {p.relative_to(run).as_posix(): file_sha256(p) for p in kept}
@@ -89,28 +89,33 @@ def left(project: Path) -> list[str]:
     return sorted(str(p.relative_to(project)) for p in found if p.name.endswith(unfinished))
 
 
-def trials(project: Path, wanted: int, longest: float, seed: int) -> dict[str, Any]:
-    """Kill and resume until there were enough kills, and see each run to its end."""
+def undisturbed(project: Path) -> Path:
+    """The folder of a run that nothing disturbs."""
     log = project.parent / "log"
-    began = time.monotonic()
     if start(project, log).wait() != 0:
         raise SystemExit(log.read_text(encoding="utf-8"))
-    undisturbed, reference = time.monotonic() - began, files(project)
-    print(f"undisturbed: {undisturbed:.0f} s, {len(reference)} files", flush=True)
+    return project / "runs" / "smoke"
+
+
+def trials(
+    project: Path, reference: dict[str, str], wanted: int, longest: float, seed: int
+) -> dict[str, Any]:
+    """Kill and resume until there were enough kills, and see each run to its end."""
+    log = project.parent / "log"
     draw = random.Random(seed)
     counts: dict[str, Any] = {"trials": 0, "runs": 0, "lost": [], "changed": [], "left": []}
     during: dict[str, int] = {}
-    log.unlink()
+    log.unlink(missing_ok=True)
     while counts["trials"] < wanted:
-        shutil.rmtree(project / "runs")
-        done = False
+        shutil.rmtree(project / "runs", ignore_errors=True)
+        done, within = False, longest
         while not done:
             before = finished(project)
             said = log.stat().st_size if log.exists() else 0
             process = start(project, log)
             alone = counts["trials"] >= wanted
             try:
-                status = process.wait(ALLOWED if alone else draw.uniform(0.2, longest))
+                status = process.wait(ALLOWED if alone else draw.uniform(0.2, within))
             except subprocess.TimeoutExpired:
                 kill(process)
                 counts["trials"] += 1
@@ -127,9 +132,11 @@ def trials(project: Path, wanted: int, longest: float, seed: int) -> dict[str, A
                     raise SystemExit(f"failed:\n{log.read_text(encoding='utf-8')}")
                 done = True
             after = finished(project)
+            executed = [sum(name.endswith(".ipynb") for name in found) for found in (before, after)]
+            within = longest if executed[1] > executed[0] else 1.5 * within
             counts["lost"] += [name for name, when in before.items() if after.get(name) != when]
         counts["runs"] += 1
-        now = files(project)
+        now = files(project / "runs" / "smoke")
         names = sorted(now.keys() | reference.keys())
         counts["changed"] += [name for name in names if now.get(name) != reference.get(name)]
         counts["left"] += left(project)
@@ -141,21 +148,28 @@ def trials(project: Path, wanted: int, longest: float, seed: int) -> dict[str, A
         "killed_during": dict(sorted(during.items())),
         "notices": text.count("truncated or altered"),
         "tracebacks": text.count("Traceback"),
-        "seconds_undisturbed": round(undisturbed, 1),
-        "seconds_until_a_kill": [0.2, longest],
+        "seconds_until_a_kill_at_first": [0.2, longest],
         "seed": seed,
     }
 
 
 def main() -> None:
     """Measure and write it down."""
-    options = parser(__doc__, trials=100, longest=20, seed=0).parse_args()
+    arguments = parser(__doc__, trials=100, longest=16, seed=0)
+    arguments.add_argument("--reference", type=Path, help="folder of a run that ended undisturbed")
+    options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(project)], check=True)
         result = {
             "machine": machine(1),
-            **trials(project, options.trials, float(options.longest), options.seed),
+            **trials(
+                project,
+                files(options.reference or undisturbed(project)),
+                options.trials,
+                float(options.longest),
+                options.seed,
+            ),
         }
     print(write("kills", result, options.out))
 
