@@ -6,8 +6,9 @@ A copy of the checkout (its committed files) executes the profile `smoke` and bu
 undisturbed, unless `--reference` is the folder of such a run. Then it starts anew, and everything
 of the run, kernels included, is killed (SIGKILL) at a random moment, `--trials` times in all, each
 time started again; when a run reaches its end, its files are compared and the next begins from
-nothing. The moment is drawn evenly from the first `--longest` seconds, and from half as many more
-after every kill that no notebook was finished before. Counted are
+nothing. The moment is drawn evenly from the first `--longest` seconds in which notebooks are
+executed, and from half as many more after every kill that no notebook was finished before. Counted
+are
 
 - lost: artefacts and executed notebooks, finished before a kill, that were made again after it;
 - changed: result files, executed notebooks and pages whose bytes differ at the end;
@@ -24,6 +25,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,12 @@ def start(project: Path, log: Path) -> subprocess.Popen[bytes]:
             stderr=stream,
             start_new_session=True,
         )
+
+
+def begun(process: subprocess.Popen[bytes], log: Path, said: int) -> None:
+    """Wait until a run says what it does with its first notebook, or has ended."""
+    while process.poll() is None and b"\n[1/" not in b"\n" + log.read_bytes()[said:]:
+        time.sleep(0.05)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -114,6 +122,7 @@ def trials(
             said = log.stat().st_size if log.exists() else 0
             process = start(project, log)
             alone = counts["trials"] >= wanted
+            begun(process, log, said)
             try:
                 status = process.wait(ALLOWED if alone else draw.uniform(0.2, within))
             except subprocess.TimeoutExpired:
