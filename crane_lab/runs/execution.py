@@ -249,11 +249,12 @@ class Run:
         """
         chosen = list(self.notebooks if notebooks is None else notebooks)
         # Where nothing is to be done nothing is written: a run can be looked at that is read-only.
-        if all(self.is_current(notebook) for notebook in chosen):
+        stale = [notebook for notebook in chosen if not self.is_current(notebook)]
+        if not stale:
             for number, notebook in enumerate(chosen, 1):
                 print(f"[{number}/{len(chosen)}] {notebook.name}: up to date", flush=True)
             return 0
-        self.check([notebook for notebook in chosen if not self.is_current(notebook)])
+        self.check(stale)
         with self.lock():
             remove_leftovers(self.project.runs)
             prune(self.executed(chosen[0]).parent, (nb.name for nb in self.project.notebooks))
@@ -277,10 +278,8 @@ class Run:
 
         Nothing is written. `here` is whether the run is for this machine; see `needs.check_needs`.
         """
-        chosen = [nb for nb in self.notebooks if nb.uses_settings]
-        if notebooks is not None:
-            chosen = [notebook for notebook in notebooks if notebook.uses_settings]
-        if chosen:
+        asked = self.notebooks if notebooks is None else notebooks
+        if chosen := [notebook for notebook in asked if notebook.uses_settings]:
             from crane_lab.runs.needs import check_needs  # which takes seconds to import
 
             with chdir(self.project.root):
