@@ -74,14 +74,8 @@ class Pipeline(Identification):
 
     @cached_property
     def tables(self) -> dict[str, dict[str, str]]:
-        """Which task stands for each language, by table: "paper" and parallel ones.
-
-        Raises ValueError for unknown benchmarks.
-        """
-        name = self.settings.benchmarks
-        if name not in TABLES_OF:
-            raise ValueError(f"unknown benchmarks {name!r}: expected one of {list(TABLES_OF)}")
-        return TABLES_OF[name]
+        """Which task stands for each language, by table: "paper" and parallel ones."""
+        return TABLES_OF[self.settings.benchmarks]
 
     @cached_property
     def task_names(self) -> list[str]:
@@ -168,10 +162,6 @@ class Pipeline(Identification):
     def items(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
         """Every item's outcome under an intervention; columns of `multiple_choice.evaluate`."""
         backend = self.settings.benchmark_backend
-        if backend not in benchmarks.BACKENDS:
-            raise ValueError(
-                f"unknown benchmark_backend {backend!r}: expected one of {benchmarks.BACKENDS}"
-            )
 
         def compute() -> pd.DataFrame:
             self._checked(intervention)
@@ -334,16 +324,14 @@ class Pipeline(Identification):
         s = self.settings
         if s.engine == "huggingface":
             return generation.HuggingFaceEngine(self.model, self.tokenizer, self._decoding)
-        if s.engine == "vllm":
-            return VLLMEngine(
-                s.model,
-                self._decoding,
-                s.dtype,
-                local_files_only=s.offline,
-                longest_prompt=max(map(len, self.prompts)),
-                **self._vllm_options,
-            )
-        raise ValueError(f"unknown engine {s.engine!r}: expected 'huggingface' or 'vllm'")
+        return VLLMEngine(
+            s.model,
+            self._decoding,
+            s.dtype,
+            local_files_only=s.offline,
+            longest_prompt=max(map(len, self.prompts)),
+            **self._vllm_options,
+        )
 
     @cached_property
     def judge(self) -> Judge:
@@ -351,32 +339,30 @@ class Pipeline(Identification):
         s = self.settings
         if s.judge == "rubric":
             return Rubric(s.languages)
-        if s.judge == "llm":
-            cache = Path(self.store.root) / "judge.sqlite"
-            prompt = PROMPT
-            if s.judge_prompt is not None:
-                path = Path(os.path.expanduser(s.judge_prompt))
-                if not path.is_file():
-                    raise FileNotFoundError(
-                        f"judge_prompt is {s.judge_prompt!r}, but there is no such file; give one "
-                        "with the judge's instructions, or None for those of "
-                        "crane_lab.engines.judging"
-                    )
-                prompt = plain.whole_text(path)
-            return LLMJudge(
-                s.judge_model,
-                s.judge_endpoint,
-                prompt,
-                cache=cache,
-                concurrency=s.judge_concurrency,
-                timeout=s.judge_timeout,
-                retries=s.judge_retries,
-                max_tokens=s.judge_max_tokens,
-                temperature=s.judge_temperature,
-                seed=s.judge_seed,
-                requests_per_minute=s.judge_requests_per_minute,
-            )
-        raise ValueError(f"unknown judge {s.judge!r}: expected 'rubric' or 'llm'")
+        cache = Path(self.store.root) / "judge.sqlite"
+        prompt = PROMPT
+        if s.judge_prompt is not None:
+            path = Path(os.path.expanduser(s.judge_prompt))
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"judge_prompt is {s.judge_prompt!r}, but there is no such file; give one "
+                    "with the judge's instructions, or None for those of "
+                    "crane_lab.engines.judging"
+                )
+            prompt = plain.whole_text(path)
+        return LLMJudge(
+            s.judge_model,
+            s.judge_endpoint,
+            prompt,
+            cache=cache,
+            concurrency=s.judge_concurrency,
+            timeout=s.judge_timeout,
+            retries=s.judge_retries,
+            max_tokens=s.judge_max_tokens,
+            temperature=s.judge_temperature,
+            seed=s.judge_seed,
+            requests_per_minute=s.judge_requests_per_minute,
+        )
 
     def said(self, intervention: Intervention = UNTOUCHED) -> pd.DataFrame:
         """Answers to the open questions: `asked` with `text`, `finish`, `n_tokens`.

@@ -39,7 +39,6 @@ from crane_lab.engines.tasks import Tasks, quiet
 from crane_lab.texts.hub import HUB_ERRORS, hub_error
 from crane_lab.texts.languages import FLORES
 
-BACKENDS = ("huggingface", "vllm")
 #: The paper gives English MMLU, Chinese C-Eval and Vietnamese Belebele; further languages get
 #: Belebele in "paper", too.
 TABLES: dict[str, dict[str, str]] = {
