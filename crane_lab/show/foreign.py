@@ -67,10 +67,8 @@ def as_code(text: object) -> str:
 
 def as_html(text: object, longest: int | None = SHOWN) -> Markup:
     """A text within an element of HTML; long words may break, so that none widens the page."""
-    pieces = _LONG.sub("\\g<0>\0", visible(text, longest)).split(
-        "\0"
-    )  # no NUL is left in `visible`
-    return Markup("<wbr>".join(map(escape, pieces)).replace("\n", "<br>"))
+    marked = _LONG.sub("\\g<0>\0", visible(text, longest))  # which leaves no NUL itself
+    return Markup("<wbr>".join(map(escape, marked.split("\0"))).replace("\n", "<br>"))
 
 
 def as_attribute(text: object) -> Markup:
