@@ -48,6 +48,8 @@ def attribute(run: Run, store: str | None = None) -> None:
     from crane_lab.stages.identification import Identification
 
     os.environ.setdefault(RUN_NAME, run.name)
+    if store is None:
+        run.begin()
     values = run.parameters
     device = str(values.get("device", "cpu"))
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())

@@ -37,6 +37,7 @@ def work(run: Run) -> None:
     from crane_lab.study.work import Work, done_together
 
     os.environ[RUN_NAME] = run.name
+    run.begin()
     me = f"worker {os.getpid()}"
 
     def say(text: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from test_runs import ONE, TWO, make_project
 
 from crane_lab.cli.gc import collect_garbage
+from crane_lab.cli.work import work
 from crane_lab.runs import Project, RunError
 from crane_lab.runs.executed import is_as_written, mark, prune, record_of, remove_own
 from crane_lab.store import ROOT, Store, source_digest
@@ -151,6 +152,21 @@ def test_what_nothing_needs_is_listed_and_deleted(
     assert (store.root / "judge.sqlite").exists() and (store.root / "old" / "notes.txt").exists()
     assert "not needed: 0.0 MiB" in collect_garbage(project, store, delete=False)
     assert Project(project.root).run().execute(progress=False) == 0
+
+
+def test_what_workers_made_is_kept_until_the_run_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project(tmp_path / "book", n01_one=STORING)
+    run = project.run("testbed", {"n_samples": "11"})
+    monkeypatch.setenv("CRANE_RUN", run.name)
+    store = Store(project.runs / "store")
+    for made_by_a_worker in (False, True):
+        if made_by_a_worker:
+            work(run)
+        store.value("numbers", {"n": 11}, lambda: 1)
+        collect_garbage(project, store, delete=True)
+        assert bool(list(store.records())) == made_by_a_worker
 
 
 def other_process_collects(project: Project) -> None:
