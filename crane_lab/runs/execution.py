@@ -221,7 +221,7 @@ class Run:
                     "parameters": received,
                     "modules": source_digest(*modules_behind(notebook.source)),
                     "data": _data_digest(self.project.root),
-                    "paths": _outside_paths(self.project.root, received.values()),
+                    "paths": _outside_paths(self.project.root, self.directory, received.values()),
                     "packages": packages_digest(),
                 }
             ),
@@ -258,11 +258,7 @@ class Run:
         with self.lock():
             remove_leftovers(self.project.runs)
             prune(self.executed(chosen[0]).parent, (nb.name for nb in self.project.notebooks))
-            text = {"profile": self.profile, "overrides": self.overrides, "values": self.values}
-            write_text(
-                self.directory / "parameters.yaml",
-                yaml.safe_dump(text, allow_unicode=True, sort_keys=True),
-            )
+            self.begin()
             count = 0
             for number, notebook in enumerate(chosen, 1):
                 current = self.is_current(notebook)
@@ -272,6 +268,14 @@ class Run:
                     self._execute(notebook, progress)
                     count += 1
         return count
+
+    def begin(self) -> None:
+        """Write down the run's parameters: what is stored for it is needed until it is finished."""
+        text = {"profile": self.profile, "overrides": self.overrides, "values": self.values}
+        write_text(
+            self.directory / "parameters.yaml",
+            yaml.safe_dump(text, allow_unicode=True, sort_keys=True),
+        )
 
     def check(self, notebooks: Iterable[Notebook] | None = None, *, here: bool = True) -> None:
         """Raise what would go wrong in notebooks (all by default), as far as can be seen before.
@@ -411,11 +415,9 @@ def _data_digest(root: Path) -> str:
     return digest_of(
         canonical(
             {
-                path.relative_to(folder).as_posix(): _sum(
-                    path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-                )
-                for path in sorted(folder.rglob("*"))
-                if path.is_file() and not path.name.startswith(".") and (facts := path.stat())
+                name: _sum(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+                for name, path in _files_below(folder, ())
+                if (facts := path.stat())
             }
         )
     )
@@ -427,7 +429,7 @@ def _sum(path: Path, size: int, written: int, changed: int) -> str:
     return file_sha256(path)
 
 
-def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
+def _outside_paths(root: Path, run: Path, values: Iterable[Any]) -> dict[str, Any]:
     """Return what tells apart the states of all files that parameters name outside `data/`.
 
     A path may be a file, a folder with files at any depth, or have `{language}` in it, which stands
@@ -435,7 +437,8 @@ def _outside_paths(root: Path, values: Iterable[Any]) -> dict[str, Any]:
     of many gigabytes is not read for this; the library verifies what it loads.
     """
     # What every execution changes, and what is digested by itself.
-    apart = [(root / name).resolve() for name in ("data", "runs")]
+    folders = (root / "data", run, root / "runs" / "store", root / "runs" / "workers")
+    apart = [folder.resolve() for folder in folders]
     found = {}
     for value in values:
         if not isinstance(value, str) or not value or len(value) > 1000 or "\0" in value:

@@ -21,7 +21,7 @@ NAMED = (
 def make_project(root: Path, name: str, value: str) -> Project:
     """A book of one notebook whose parameter `name` is `value`."""
     (root / "notebooks" / "profiles").mkdir(parents=True)
-    (root / "data").mkdir()
+    (root / "data").mkdir(exist_ok=True)
     (root / "notebooks" / "profiles" / "testbed.yaml").write_text(f"{name}: '{value}'\n", "utf-8")
     default = PARAMETERS[name].default
     (root / "notebooks" / "01_one.py").write_text(
@@ -90,8 +90,23 @@ def _linked(root: Path, other: Path) -> tuple[str, Path]:
     return "texts", other / "far" / "1.txt"
 
 
+def _among_runs(root: Path, _: Path) -> tuple[str, Path]:
+    return "runs/mine", root / "runs" / "mine" / "vi.txt"
+
+
+def _linked_in_data(root: Path, other: Path) -> tuple[str, Path]:
+    (other / "far").mkdir()
+    (root / "data" / "texts").mkdir(parents=True)
+    (root / "data" / "texts" / "vi").symlink_to(other / "far")
+    return "data/texts", other / "far" / "1.txt"
+
+
 @pytest.mark.parametrize(
-    "lay_out", [_one_file, _elsewhere, _by_language, _twice, _at_home, _linked]
+    "lay_out",
+    [
+        *(_one_file, _elsewhere, _by_language, _twice, _at_home, _linked),
+        *(_among_runs, _linked_in_data),
+    ],
 )
 def test_paths_that_people_have(
     tmp_path: Path,
