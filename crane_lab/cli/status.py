@@ -60,11 +60,12 @@ def _state(run: Run, notebook: Notebook, alive: bool) -> str:
 
 
 def _has_error(path: Path) -> bool:
-    """Whether a notebook that was not executed to its end has an error in it."""
+    """Whether a notebook was ended by an error, and not by whoever interrupted it."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        return any(output.get("output_type") == "error" for output in outputs)
+        errors = [output for output in outputs if output.get("output_type") == "error"]
+        return any(error.get("ename") != "KeyboardInterrupt" for error in errors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # killed while it was written
 

@@ -149,10 +149,15 @@ def _look(path: Path) -> tuple[bytes, os.stat_result] | None:
 
 
 def _holder(content: bytes, quiet: float) -> Holder:
-    try:
-        return Holder(**{**json.loads(content), "quiet": quiet})
-    except (ValueError, TypeError):  # not written yet, or of another version
-        return Holder("", "?", "an unknown machine", 0, "", "an unknown user", time.time(), quiet)
+    with suppress(ValueError, TypeError, RecursionError):
+        who = Holder(**{**json.loads(content), "quiet": quiet})
+        words = (who.token, who.machine, who.host, who.start, who.user)
+        numbers = type(who.pid) is int and isinstance(who.since, int | float)
+        if numbers and all(isinstance(word, str) for word in words):
+            if 0 < who.pid < 2**31 and 0 <= who.since < 1e12:
+                return who
+    # Not written yet, damaged, or of another version.
+    return Holder("", "?", "an unknown machine", 0, "", "an unknown user", time.time(), quiet)
 
 
 #: Path of a lock -> how it looked, and since when it has looked so on this process's clock.
@@ -245,7 +250,7 @@ def held_in(*folders: Path) -> dict[Path, Holder]:
     for folder in folders:
         paths = [*folder.glob(".*.lock"), *folder.glob("*/.*.lock")]
         for path in sorted(set(paths)):
-            if (who := holder(path)) is not None:
+            if path.is_file() and (who := holder(path)) is not None:
                 found[path] = who
     return found
 

@@ -220,6 +220,23 @@ def test_an_unreadable_lock_is_respected_for_a_while(
         assert mine
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"pid": 10**20}, {"pid": "abc"}, {"pid": 0}, {"pid": -1}, {"pid": True}),
+        *({"since": "abc"}, {"since": 1e300}, {"machine": {}}, {"host": 3}, {"more": 1}),
+    ],
+)
+def test_a_damaged_lock_is_of_nobody_known(tmp_path: Path, damage: dict[str, Any]) -> None:
+    path = tmp_path / ".a.lock"
+    with locked(path, "it"):
+        rewritten(path, **damage)
+        (tmp_path / ".b.lock").mkdir()
+        ((found, who),) = held_in(tmp_path).items()
+        assert found == path and "an unknown machine" in str(who) and not who.gone
+    assert path.exists()  # it is no longer as it was written, so it is not this process's
+
+
 def test_leftovers_of_a_container_of_the_same_name_stay(tmp_path: Path) -> None:
     theirs = tmp_path / f".a.bin@{core_files.node()}-00000000.4194304.tmp"
     mine = tmp_path / f".a.bin@{HOST}.4194304.tmp"
