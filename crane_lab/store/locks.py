@@ -153,9 +153,9 @@ def _holder(content: bytes, quiet: float) -> Holder:
         who = Holder(**{**json.loads(content), "quiet": quiet})
         words = (who.token, who.machine, who.host, who.start, who.user)
         numbers = type(who.pid) is int and isinstance(who.since, int | float)
-        if numbers and all(isinstance(word, str) for word in words):
-            if 0 < who.pid < 2**31 and 0 <= who.since < 1e12:
-                return who
+        known = numbers and all(isinstance(word, str) for word in words)
+        if known and 0 < who.pid < 2**31 and 0 <= who.since < 1e12:
+            return who
     # Not written yet, damaged, or of another version.
     return Holder("", "?", "an unknown machine", 0, "", "an unknown user", time.time(), quiet)
 
