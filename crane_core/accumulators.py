@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crane_core.attribution import POINTS, ready, relevance_at
+from crane_core.attribution import POINTS, ready, relevance_at, scored_tokens
 from crane_core.families import mlp_sites, padded_inputs
 from crane_core.kernels import fast_linear
 
@@ -431,8 +431,8 @@ def one_pass(
     objective: str = "next_token",
     *,
     rules: str = "attnlrp",
-    score: str = "activation_x_gradient",
-    reduction: str = "sum",
+    opening: int = 0,
+    **how: str,
 ) -> dict[str, Any]:
     """What a batch has for every reader, from one forward and, for relevance, one backward pass.
 
@@ -440,7 +440,8 @@ def one_pass(
     ----------
     input_ids, attention_mask : (samples, tokens); None if there is no padding.
     readers : name -> what reads.
-    objective, rules, score, reduction : as for `attribution.neuron_relevance`.
+    objective, rules, opening, how : as for `attribution.neuron_relevance`; activations, too, are
+        read at tokens that are scored only.
 
     Returns
     -------
@@ -457,17 +458,12 @@ def one_pass(
         for place in ACTIVATIONS
     }
     points = [p for p in POINTS if any(reader.reads == p for reader in readers.values())]
-    with ready(model, rules) if points else nullcontext(), observing(model, mask, visit):
+    scored = scored_tokens(mask, opening)
+    with ready(model, rules) if points else nullcontext(), observing(model, scored, visit):
         if points:
+            how |= {"rules": rules}
             relevance = relevance_at(
-                model,
-                input_ids,
-                attention_mask,
-                points,
-                objective,
-                rules=rules,
-                score=score,
-                reduction=reduction,
+                model, input_ids, attention_mask, points, objective, opening=opening, **how
             )
         else:
             with torch.no_grad(), fast_linear():  # the head is not needed
@@ -482,7 +478,7 @@ def collect(
     batches: Iterable[Tensor],
     readers: Mapping[str, Reader],
     objective: str = "next_token",
-    **how: str,
+    **how: Any,
 ) -> dict[str, Any]:
     """Everything that `readers` keep of a language's texts, in one pass over them.
 

@@ -392,6 +392,14 @@ class _Tap:
         torch.autograd.grad(output, leaves)
 
 
+def scored_tokens(mask: Tensor, opening: int) -> Tensor:
+    """Of each sample's real tokens all but the first `opening`; ValueError if that leaves none."""
+    scored = mask * (mask.cumsum(1) > opening)
+    if opening and (opening < 0 or not scored.any(1).all()):
+        raise ValueError(f"opening is {opening}: expected 0 or more, and a token left to score")
+    return scored
+
+
 def _real_tokens_only(mask: Tensor) -> Callable[[Tensor], Tensor]:
     """A function that zeroes (samples, tokens, width) at padding, whatever stands there."""
     real = mask[..., None].bool()
@@ -441,6 +449,7 @@ def neuron_relevance(
     rules: str = ...,
     score: str = ...,
     reduction: str = ...,
+    opening: int = ...,
 ) -> Tensor: ...
 @overload
 def neuron_relevance(
@@ -453,6 +462,7 @@ def neuron_relevance(
     rules: str = ...,
     score: str = ...,
     reduction: str = ...,
+    opening: int = ...,
 ) -> Any: ...
 def neuron_relevance(
     model: PreTrainedModel,
@@ -464,6 +474,7 @@ def neuron_relevance(
     rules: str = "attnlrp",
     score: str = "activation_x_gradient",
     reduction: str = "sum",
+    opening: int = 0,
 ) -> Tensor | dict[str, Tensor]:
     """Sample-level relevance of every MLP neuron (§3.2, Algorithm 1 lines 4-7).
 
@@ -482,6 +493,8 @@ def neuron_relevance(
     score : "activation_x_gradient", or "weight_gradient_sum" for the row sums of the projections'
         weight gradients, sum_t g[t, i] * sum_k x[t, k], which only "projections" have.
     reduction : "sum" or "mean" over the real tokens of a sample.
+    opening : so many tokens that open each sample, such as a beginning-of-sequence token, are
+        context alone: what follows is predicted from them, but their own neurons are not scored.
 
     Returns
     -------
@@ -491,16 +504,8 @@ def neuron_relevance(
     Raises ValueError for an unknown name, a malformed batch, and relevance that is not finite.
     """
     _known("site", site, SITES)
-    found = relevance_at(
-        model,
-        input_ids,
-        attention_mask,
-        SITES[site],
-        objective,
-        rules=rules,
-        score=score,
-        reduction=reduction,
-    )
+    how: Any = {"rules": rules, "score": score, "reduction": reduction, "opening": opening}
+    found = relevance_at(model, input_ids, attention_mask, SITES[site], objective, **how)
     return found["intermediate"] if site == "intermediate" else found
 
 
@@ -514,6 +519,7 @@ def relevance_at(
     rules: str = "attnlrp",
     score: str = "activation_x_gradient",
     reduction: str = "sum",
+    opening: int = 0,
 ) -> dict[str, Tensor]:
     """`neuron_relevance` at any of "intermediate", "gate", "up" and "down", in one backward pass.
 
@@ -529,28 +535,26 @@ def relevance_at(
             "scores outputs of projections only; use site='projections'"
         )
     ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective)
-    real_tokens_only = _real_tokens_only(mask)
-    tap = _Tap(lambda product: real_tokens_only(product).sum(1))
+    scored = scored_tokens(mask, opening)
+    scored_only = _real_tokens_only(scored)
+    tap = _Tap(lambda product: scored_only(product).sum(1))
 
-    def watch_input(layer: int) -> Callable[..., None]:
-        return lambda module, args: tap.watch(("intermediate", layer), args[0], args[0])
+    def hook(name: str, layer: int) -> Callable[..., None]:
+        def watch(module: nn.Module, args: tuple[Tensor], output: Tensor | None = None) -> None:
+            here = args[0] if output is None else output
+            factor = here if score == "activation_x_gradient" else args[0].sum(-1, keepdim=True)
+            tap.watch((name, layer), here, factor)
 
-    def watch_output(name: str, layer: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-            factor = output if score == "activation_x_gradient" else args[0].sum(-1, keepdim=True)
-            tap.watch((name, layer), output, factor)
-
-        return hook
+        return watch
 
     mlps = families.mlp_sites(model)
     with ready(model, rules), ExitStack() as hooks:
         for layer, mlp in enumerate(mlps):
             for name in names:
                 if name == "intermediate":
-                    handle = mlp.down_proj.register_forward_pre_hook(watch_input(layer))
+                    handle = mlp.down_proj.register_forward_pre_hook(hook(name, layer))
                 else:
-                    projection: nn.Module = getattr(mlp, f"{name}_proj")
-                    handle = projection.register_forward_hook(watch_output(name, layer))
+                    handle = getattr(mlp, f"{name}_proj").register_forward_hook(hook(name, layer))
                 hooks.callback(handle.remove)
         values = OBJECTIVES[objective](_Predictions(model, ids, mask), target)
         tap.backward(values.sum())
@@ -558,10 +562,8 @@ def relevance_at(
     relevance = {}
     for name in names:
         scores = torch.stack([tap.scores[name, layer] for layer in range(len(mlps))], dim=1)
-        if reduction == "mean":
-            scores = scores / mask.sum(1)[:, None, None]
-        check_finite(scores, name)
-        relevance[name] = scores
+        relevance[name] = scores / scored.sum(1)[:, None, None] if reduction == "mean" else scores
+        check_finite(relevance[name], name)
     return relevance
 
 

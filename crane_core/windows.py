@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+#: How windows open: "bos" puts the beginning-of-sequence token before each, as a model that was
+#: trained on texts so opened expects; "stream" opens documents with it, and cuts on regardless.
+OPENINGS = ("stream", "bos")
 #: Documents tokenised at a time: enough for the batch path, few enough to stop early.
 _CHUNK = 512
 #: Documents that are drawn first, to see how many tokens one has.
@@ -54,6 +57,23 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     return encoded
 
 
+def opening_tokens(tokenizer: PreTrainedTokenizerBase, opening: str) -> list[int]:
+    """What stands before every window: nothing, or the token that `OPENINGS` tell of.
+
+    Raises ValueError for none of `OPENINGS`. A tokenizer without such a token (Qwen's) opens none.
+    """
+    if opening not in OPENINGS:
+        raise ValueError(f"unknown window opening {opening!r}: expected one of {OPENINGS}")
+    bos = tokenizer.bos_token_id
+    return [] if opening == "stream" or bos is None else [bos]
+
+
+def with_opening(tokenizer: PreTrainedTokenizerBase, rows: Tensor, opening: str) -> Tensor:
+    """Token rows, int64 (n, tokens), each with its opening before it."""
+    head = torch.tensor(opening_tokens(tokenizer, opening), dtype=torch.long)
+    return torch.cat([head.expand(len(rows), -1), rows], 1)
+
+
 def token_windows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -61,17 +81,21 @@ def token_windows(
     window: int,
     seed: int,
     max_document_tokens: int | None = None,
+    opening: str = "stream",
 ) -> Tensor:
     """Cut `texts` into token windows of equal length, int64 `(n_samples, window)`.
 
     The documents are put in an order drawn from `seed` and joined into one stream of tokens, each
-    opened by the beginning-of-sequence token if the tokenizer has one and cut off after
-    `max_document_tokens`; the windows are consecutive and do not overlap. No window is padded, so a
-    window may begin or end inside a document. Only documents drawn are read: `texts` may keep them
-    elsewhere and have a method `take`, from several places to the documents there.
+    cut off after `max_document_tokens`; the windows are consecutive and do not overlap. No window
+    is padded, so a window may begin or end inside a document. `opening` is one of `OPENINGS`: in a
+    "stream" the beginning-of-sequence token, if the tokenizer has one, opens each document; with
+    "bos" it is the first token of each window, and lines end between documents. Only documents
+    drawn are read: `texts` may keep them elsewhere and have a method `take`, from several places to
+    the documents there.
 
-    Raises as `plain_tokens`, and ValueError if there are no texts, if `n_samples` < 1 or `window` <
-    2, or if the texts are too short, saying how many windows they allow.
+    Raises as `plain_tokens` and `opening_tokens`, and ValueError if there are no texts, if
+    `n_samples` < 1 or `window` < 2, or if the texts are too short, saying how many windows they
+    allow.
     """
     if not texts:
         raise ValueError("no texts: the corpus is empty; expected a list of documents")
@@ -79,24 +103,28 @@ def token_windows(
         raise ValueError(f"n_samples must be at least 1, got {n_samples}")
     if window < 2:
         raise ValueError(f"window must be at least 2 tokens (one to predict), got {window}")
-    opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    size = window - len(opening_tokens(tokenizer, opening))
+    streamed = opening == "stream"
+    before = opening_tokens(tokenizer, "bos") if streamed else []
     order = np.random.default_rng(seed).permutation(len(texts))
-    needed = n_samples * window
+    needed = n_samples * size
     take = getattr(texts, "take", lambda places: [texts[place] for place in places])
     stream: list[int] = []
     taken, more = 0, _FIRST
     while taken < len(order):
         drawn = take(order[taken : taken + more])
         for start in range(0, len(drawn), _CHUNK):
-            for ids in plain_tokens(tokenizer, drawn[start : start + _CHUNK]):
-                stream += opening + ids[:max_document_tokens]
+            chunk = drawn[start : start + _CHUNK]
+            for ids in plain_tokens(tokenizer, chunk if streamed else [x + "\n" for x in chunk]):
+                stream += before + ids[:max_document_tokens]
             if len(stream) >= needed:
-                return torch.tensor(stream[:needed], dtype=torch.long).view(n_samples, window)
+                rows = torch.tensor(stream[:needed], dtype=torch.long).view(n_samples, size)
+                return with_opening(tokenizer, rows, opening)
         taken += len(drawn)
         # As many as those before suggest, and some to spare: a file is read few times, and little.
         more = max(_FIRST, 5 * taken * (needed - len(stream)) // max(4 * len(stream), 1))
     raise ValueError(
         f"too little text: {len(texts)} documents hold {len(stream)} tokens, enough for "
-        f"{len(stream) // window} windows of {window} tokens, but n_samples is {n_samples}; "
+        f"{len(stream) // size} windows of {window} tokens, but n_samples is {n_samples}; "
         "lower n_samples or window, or add text"
     )

@@ -18,7 +18,6 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from crane_core import models
 from crane_core.interventions import UNTOUCHED, Intervention
 from crane_lab.engines import benchmarks, generation, multiple_choice
 from crane_lab.engines.judging import PROMPT, Judge
@@ -33,6 +32,7 @@ from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.machine import version
 from crane_lab.testbed.rubric import Rubric
 from crane_lab.texts import corpora, plain
+from crane_lab.texts.vocabularies import vocabulary_difference
 
 #: Which task stands for each language. "paper" mirrors MMLU / C-Eval / Belebele-vi; the other two
 #: ask every language the same kind of question, which the paper's design does not.
@@ -204,6 +204,7 @@ class Pipeline(Identification):
             "n": s.n_perplexity,
             "window": s.window,
             "seed": s.seed,
+            "cut": self.windows_cut,
             "intervention": intervention.digest(),
             "code": source_digest(losses.__name__, corpora.__name__),
         }
@@ -255,7 +256,7 @@ class Pipeline(Identification):
                 f"sites are {self.shape} there and {other.shape} here; give a base model and a "
                 "chat model trained from it"
             )
-        if difference := models.vocabulary_difference(self.tokenizer, other.tokenizer):
+        if difference := vocabulary_difference(self.tokenizer, other.tokenizer):
             raise ValueError(
                 f"{model} has another vocabulary than {own} ({difference}); give a base model and "
                 "a chat model trained from it, each with its own tokenizer"

@@ -27,6 +27,7 @@ AGGREGATES = OWN.choices("crane_core.metrics", "AGGREGATES")
 DTYPES = OWN.choices("crane_core.models", "DTYPES")
 NORMALISATIONS = OWN.choices("crane_core.selection", "NORMALISATIONS")
 RULES = OWN.choices("crane_core.selection", "RULES")
+OPENINGS = OWN.choices("crane_core.windows", "OPENINGS")
 #: What a masked neuron can put out instead of its own value.
 MASK_VALUES = OWN.choices("crane_core.accumulators", "NEURON_VALUES", "zero")
 #: How a drop enters LangSpec-F1: as Eq. 3 has it, or as §3.1 and §3.4 word it.
@@ -95,6 +96,14 @@ class Settings:
         1000, "windows of text per language that relevance is taken on", must=_POSITIVE
     )
     window: int = _setting(64, "tokens per window of text", must=at_least(2))
+    window_opening: str = _setting(
+        "stream",
+        "bos: each window opens with the beginning-of-sequence token; stream: documents do",
+        OPENINGS,
+    )
+    parallel: bool = _setting(
+        False, "cut windows from the same paragraphs in every language, if the corpus has them"
+    )
     batch_size: int = _setting(50, "windows that go through the model at a time", must=_POSITIVE)
     seed: int = _setting(
         0, "seed of everything that is drawn at random, except training", must=_SEED

@@ -191,7 +191,7 @@ few_windows = pipeline.windows[first][:60]
 relevance = neuron_relevance(
     pipeline.model,
     few_windows,
-    objective=settings.objective,
+    **pipeline.how,
 ).cpu()
 
 front, back = (StreamingMoments(relevance.shape[1:]) for _ in "ab")

@@ -61,7 +61,7 @@ def check_needs(
         if any("chat_model" not in nb.parameters for nb in pipelined):
             answering.append(base)
     if here:
-        _ = base.perplexity_windows
+        _ = base.windows, base.perplexity_windows
     if used & TASKS:
         _ = base.task_fingerprint if here or settings.benchmarks == "testbed" else base.task_names
     if used & QUESTIONS:

@@ -17,6 +17,7 @@ from crane_core.attribution import SITES
 from crane_core.concentration import STATISTICS, compute
 from crane_core.interventions import Intervention, SetTo, zero
 from crane_core.selection import NeuronSet, Scores, normalise, select
+from crane_core.windows import opening_tokens
 from crane_lab.memory import Memory
 from crane_lab.parameter import check_paths
 from crane_lab.settings import OF_THE_METHOD, Settings
@@ -87,6 +88,8 @@ class Identification:
             s.text_column,
             s.max_document_tokens,
             s.deduplicate,
+            s.window_opening,
+            s.parallel,
             s.corpus_documents,
             s.seed,
             self.store,
@@ -129,6 +132,26 @@ class Identification:
             "window": s.window,
             "seed": s.seed,
             "batch_size": s.batch_size,
+            **self.windows_cut,
+        }
+
+    @property
+    def windows_cut(self) -> dict[str, Any]:
+        """How windows are cut, for keys: those of parallel texts depend on all languages."""
+        s = self.settings
+        others = self.corpus.fingerprint(sorted(s.languages)) if s.parallel else None
+        return {"opening": s.window_opening, "parallel": others}
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How relevance is taken, as `neuron_relevance` names it."""
+        s = self.settings
+        opening = len(opening_tokens(self.tokenizer, s.window_opening))
+        return {
+            "objective": s.objective,
+            "score": s.score,
+            "reduction": s.reduction,
+            "opening": opening,
         }
 
     def relevance_key(self, language: str) -> dict[str, Any]:
@@ -168,7 +191,7 @@ class Identification:
             lambda: self.windows[language],
             (s.n_samples, s.batch_size),
             readers,
-            relevance.reading(self.model, s, readers, rules),
+            relevance.reading(self.model, self.how, readers, rules),
             stage=stage,
             memory=self._memory,
             desc=f"{stage}, {language}",

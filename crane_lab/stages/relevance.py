@@ -7,7 +7,7 @@ relevance, LAPE and the neurons' means come out of one forward and one backward 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -57,22 +57,16 @@ def value_readers(shape: Shape, settings: Settings) -> dict[str, Reader]:
 
 def reading(
     model: PreTrainedModel,
-    settings: Settings,
+    how: Mapping[str, Any],
     wanted: Mapping[str, Reader],
     rules: str = "attnlrp",
 ) -> Measure:
-    """What `streams.collect` runs on every batch of windows, int64 (samples, tokens)."""
+    """What `streams.collect` runs on every batch of windows, int64 (samples, tokens).
+
+    `how`: `Identification.how`.
+    """
 
     def run(ids: Tensor) -> Mapping[str, object]:
-        return one_pass(
-            model,
-            ids,
-            None,
-            wanted,
-            settings.objective,
-            rules=rules,
-            score=settings.score,
-            reduction=settings.reduction,
-        )
+        return one_pass(model, ids, None, wanted, rules=rules, **how)
 
     return run

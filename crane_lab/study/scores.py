@@ -120,9 +120,7 @@ def second_look(pipeline: Pipeline, picked: Picked, n_blocks: int = 20) -> Secon
         look.blocks[language], kept = [], []
         size = StreamingMoments(pipeline.shape["intermediate"])
         for ids in pipeline.windows[language].split(block):
-            relevance = neuron_relevance(
-                pipeline.model, ids, None, s.objective, score=s.score, reduction=s.reduction
-            ).cpu()
+            relevance = neuron_relevance(pipeline.model, ids, None, **pipeline.how).cpu()
             moments = StreamingMoments(pipeline.shape["intermediate"])
             moments.update(relevance)
             look.blocks[language].append(moments)

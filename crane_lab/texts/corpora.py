@@ -38,6 +38,7 @@ from crane_lab.store.files import canonical, digest_of, file_sha256
 from crane_lab.texts.documents import PARTS, document_digest, part_of
 from crane_lab.texts.hub import SHUFFLE_BUFFER, HubSource, fetch
 from crane_lab.texts.local import LocalTexts, checked_files, corpus_digests, corpus_files
+from crane_lab.texts.parallel import FILE, parallel_windows
 
 #: Documents tokenised at a time by `token_counts`, and how many of a language it counts at most.
 _PORTION, COUNTED = 512, 20_000
@@ -54,6 +55,8 @@ class Corpus:
     text_column : where the text is in JSON lines, Parquet and hub datasets.
     max_document_tokens : documents are cut off after so many tokens; None: they are not.
     deduplicate : whether repeated documents are left out.
+    opening : how windows open, one of `crane_core.windows.OPENINGS`.
+    parallel : whether windows are cut from the same paragraphs in every language (`parallel`).
     n_documents, seed : how many documents of a hub dataset are drawn per language, and from which
         seed; both parts together.
     store : where documents of a hub dataset are kept; None: the default store.
@@ -64,6 +67,8 @@ class Corpus:
     text_column: str = "text"
     max_document_tokens: int | None = None
     deduplicate: bool = True
+    opening: str = "stream"
+    parallel: bool = False
     n_documents: int = 5000
     seed: int = 0
     store: Store | None = None
@@ -133,14 +138,26 @@ class Corpus:
     ) -> dict[str, Tensor]:
         """As many and as long windows for every language: `{language: (n_samples, window)}`.
 
-        Raises what `texts` and `token_windows` raise, naming the language.
+        Raises what `texts` and `token_windows` raise, naming the language, and for `parallel` what
+        `parallel_windows` raises, or ValueError for a corpus that does not number its paragraphs.
         """
-        found = {}
+        found: dict[str, Tensor] = {}
+        if self.parallel:
+            own = {language: self._numbered(language) for language in languages}
+            return parallel_windows(
+                tokenizer, own, n_samples, window, seed, self.opening, self.max_document_tokens
+            )
         for language in languages:
             texts = self.texts(language)
             try:
                 found[language] = token_windows(
-                    tokenizer, texts, n_samples, window, seed, self.max_document_tokens
+                    tokenizer,
+                    texts,
+                    n_samples,
+                    window,
+                    seed,
+                    self.max_document_tokens,
+                    self.opening,
                 )
             except ValueError as error:
                 more = "" if self.hub is None else f" (n_documents is {self.n_documents})"
@@ -153,6 +170,16 @@ class Corpus:
                     stacklevel=2,
                 )
         return found
+
+    def _numbered(self, language: str) -> tuple[Sequence[int], Sequence[str]]:
+        texts = self.texts(language)
+        ids = getattr(texts, "ids", None)
+        if ids is None:
+            raise ValueError(
+                f"parallel is True, but corpus {self.source} does not say which paragraphs are "
+                f"translations of each other; expected {FILE} in it, or set parallel to False"
+            )
+        return ids, list(texts)
 
     def fingerprint(self, languages: Sequence[str]) -> dict[str, str]:
         """A digest of each language's documents and of how they are read, for keys.

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from crane_lab.store.files import canonical, digest_of, file_sha256
 from crane_lab.texts import plain
-from crane_lab.texts.documents import document_digest, no_column, part_of, reason, text_of
+from crane_lab.texts.documents import PARTS, document_digest, no_column, part_of, reason, text_of
+from crane_lab.texts.parallel import FILE, paragraphs_of
 
 FORMATS = (
     *(kind + packing for kind in (".txt", ".jsonl") for packing in ("", *plain.PACKINGS)),
@@ -145,7 +146,8 @@ class LocalTexts(Sequence[str]):
     """One language's documents in a local corpus, read when they are asked for.
 
     Only their places are in memory: 8 bytes for each document, four times that while this is made.
-    `take` reads several in one go through the files, which stops at the last of them.
+    `take` reads several in one go through the files, which stops at the last of them. `ids` are the
+    numbers of the documents in a parallel corpus (`parallel`), which says itself what is held out.
     """
 
     def __init__(
@@ -161,12 +163,22 @@ class LocalTexts(Sequence[str]):
         # The first eight bytes of digests: that two of 10 million documents are taken for one by
         # accident is less likely than 1 in 100,000.
         places, digests, empty = array("q"), array("Q"), True
+        parallel, rows = paragraphs_of(source, language), list[int]()
+        if parallel is not None:
+            rows, lines = list(parallel.ids), sum(1 for _ in self._rows())
+            if len(rows) != lines:
+                raise ValueError(
+                    f"{Path(source) / FILE} numbers {len(rows)} paragraphs of {language!r}, but "
+                    f"{self.files[0].name} has {lines} lines; expected a number for each"
+                )
         for place, row in enumerate(self._rows()):
             text = _document(*row, text_column)
             if text and not text.isspace():
                 empty = False
                 digest = document_digest(text) if deduplicate or part else b""
-                if part is None or part_of(digest) == part:
+                if part is None or part == (
+                    PARTS[rows[place] in parallel.held_out] if parallel else part_of(digest)
+                ):
                     places.append(place)
                     digests.append(int.from_bytes(digest[:8]))
         if empty:
@@ -176,6 +188,7 @@ class LocalTexts(Sequence[str]):
         if deduplicate and places:
             _, first = np.unique(np.frombuffer(digests, np.uint64), return_index=True)
             self._places = self._places[np.sort(first)]
+        self.ids = [rows[place] for place in self._places] if parallel else None
 
     def _stat(self) -> list[tuple[int, int]]:
         return [(facts.st_size, facts.st_mtime_ns) for facts in map(Path.stat, self.files)]
@@ -298,6 +311,8 @@ def corpus_digests(source: str | Path, languages: Sequence[str]) -> dict[str, st
             file_sha256(file) if _format(file) == ".txt" else f"{_format(file)} {file_sha256(file)}"
             for file in files
         ]
+        if paragraphs_of(source, language) is not None:  # which also says what is in which part
+            sums.append(f"{FILE} {file_sha256(Path(os.path.expanduser(source)) / FILE)}")
         plain = len(sums) == 1 and " " not in sums[0]
         digests[language] = sums[0] if plain else digest_of(canonical(sums), 64)
     return digests

@@ -286,6 +286,19 @@ def test_one_pass_gives_each_reader_what_it_would_have_alone(tiny_llama: Any) ->
     assert torch.equal(kurtosis, moments.kurtosis())
 
 
+def test_one_pass_leaves_out_what_opens_a_sample(tiny_llama: Any) -> None:
+    ids = torch.arange(1, 13).view(2, 6)
+    readers = {
+        "seen": Reader("act_fn", lambda: ActiveCounts(SHAPE)),
+        "r": Reader("intermediate", lambda: Collected(SHAPE, 0)),
+    }
+    found = one_pass(tiny_llama, ids, None, readers, opening=1)
+    assert found["seen"].tokens == 10
+    assert torch.equal(found["r"], neuron_relevance(tiny_llama, ids, opening=1))
+    every = recorded_activations(tiny_llama, ids, torch.ones_like(ids)).unflatten(0, (2, 6))
+    assert torch.equal(found["seen"].over, (every[:, 1:] > 0).sum((0, 1)))
+
+
 def test_one_pass_runs_the_model_once(
     tiny_llama: Any, tiny_batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@ import copy
 import gc
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -220,6 +221,29 @@ def test_mean_over_real_tokens(tiny_llama: LlamaForCausalLM, tiny_batch: Batch) 
     total = neuron_relevance(tiny_llama, *tiny_batch)
     mean = neuron_relevance(tiny_llama, *tiny_batch, reduction="mean")
     assert_close(mean * torch.tensor([12, 7, 10, 3])[:, None, None], total)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_tokens_that_open_a_sample_are_context_alone(
+    tiny_llama: LlamaForCausalLM, side: str
+) -> None:
+    """All relevance is that of the opening and that of the rest."""
+    ids, mask = padded([torch.arange(1, 9), torch.arange(5, 11)], side)
+    of = partial(neuron_relevance, tiny_llama, ids, mask)
+    rest = of(opening=1)
+    first = (mask * (mask.cumsum(1) == 1)).bool()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(attribution, "_real_tokens_only", lambda _: lambda p: p * first[..., None])
+        opening = of()
+    assert opening.abs().max() > 0
+    assert_close(rest + opening, of())
+    assert_close(of(opening=1, reduction="mean"), rest / (mask.sum(1) - 1)[:, None, None])
+
+
+@pytest.mark.parametrize("opening", [-1, 8])
+def test_openings_that_leave_nothing(tiny_llama: LlamaForCausalLM, opening: int) -> None:
+    with pytest.raises(ValueError, match=f"opening is {opening}"):
+        neuron_relevance(tiny_llama, torch.arange(1, 9)[None], opening=opening)
 
 
 def test_masked_neuron_has_no_relevance(tiny_llama: LlamaForCausalLM, tiny_batch: Batch) -> None:

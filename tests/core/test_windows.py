@@ -121,3 +121,24 @@ def test_truncation_and_padding_of_a_tokenizer_do_not_cut_windows() -> None:
     made.model_max_length = 4
     expected = token_windows(WITH_BOS, ["abcdefgh", "ij"], 1, 12, 0)
     assert torch.equal(token_windows(made, ["abcdefgh", "ij"], 1, 12, 0), expected)
+
+
+def test_every_window_opens_with_bos() -> None:
+    texts = ["abc", "defg", "hi"]
+    windows = token_windows(WITH_BOS, texts, 3, 4, seed=0, opening="bos")
+    assert windows.shape == (3, 4) and windows.dtype == torch.long
+    assert (windows[:, 0] == WITH_BOS.bos_token_id).all()
+    assert WITH_BOS.bos_token_id not in windows[:, 1:]
+    text = WITH_BOS.decode(windows[:, 1:].flatten())
+    assert len(text) == 9 and {*text.split("\n")[:2]} < set(texts)
+    # Of 12 signs with their line ends, 4 windows of 3 new tokens can be made, no fifth.
+    assert len(token_windows(WITH_BOS, texts, 4, 4, seed=0, opening="bos")) == 4
+    with pytest.raises(ValueError, match="enough for 4 windows of 4 tokens"):
+        token_windows(WITH_BOS, texts, 5, 4, seed=0, opening="bos")
+
+
+def test_a_tokenizer_without_bos_opens_none() -> None:
+    windows = token_windows(PLAIN, ["abc", "defg"], 2, 4, seed=0, opening="bos")
+    assert PLAIN.decode(windows.flatten()).replace("\n", "|") in ("abc|defg", "defg|abc")
+    with pytest.raises(ValueError, match="unknown window opening 'eos'"):
+        token_windows(PLAIN, ["abc"], 1, 2, seed=0, opening="eos")
