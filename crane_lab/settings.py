@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -256,6 +257,12 @@ class Settings:
             self.dtype == "float16" and self.device == "cpu",
             "dtype is 'float16', which is for GPUs, and device 'cpu'; use 'bfloat16' or 'float32'",
         )
+
+    @property
+    def label(self) -> str:
+        """A short name of the model for titles: "testbed", or the last part of path or name."""
+        parts = PurePath(self.model).parts or (self.model,)
+        return "testbed" if "testbed" in parts[:-1] else parts[-1]
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Settings:
