@@ -301,13 +301,16 @@ class PageSettings:
         50, "items per task that the model answers freely under each mask", must=_POSITIVE
     )
     answer_tokens: int = _setting(12, "tokens of a free answer", must=_POSITIVE)
-    chat_model: str = _setting(
-        "data/testbed/chat", "folder or name of the chat model tuned from it"
+    chat_model: str | None = _setting(
+        "data/testbed/chat", "folder or name of its chat model; None: there is none"
     )
     published: str = _setting(
         "data/published", "folder with the paper's tables and claims", path="folder"
     )
     n_simulated: int = _setting(4000, "masks simulated for each point of a curve", must=_POSITIVE)
+    real_data: str = _setting(
+        "data/gemma", "folder with the shipped results on a real model", path="folder"
+    )
     choices_data: str = _setting(
         "data/testbed", "folder with the shipped results of the sweep over choices", path="folder"
     )

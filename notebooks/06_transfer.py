@@ -11,7 +11,7 @@
 
 # %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
-chat_model = "data/testbed/chat"  # folder or name of the chat model tuned from it
+chat_model = "data/testbed/chat"  # folder or name of its chat model; None: there is none
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
 run_dir = "runs/testbed"  # where results are written; the runner sets it

@@ -2,20 +2,22 @@
 # # Verdicts
 #
 # **After this page you can** say, claim by claim, what the paper's own tables support and what the
-# same claim comes to on our testbed.
+# same claim comes to on our testbed and on a real model, Gemma 3 270M.
 #
 # **It assumes** the tables of notebooks [04](04_table1) to [06](06_transfer) and the audit of the
 # published ones ([notebook 07](07_audit)). **It takes** some seconds, since everything was computed
 # there, and ten minutes to read.
 
 # %% tags=["parameters", "hide-input"]
-chat_model = "data/testbed/chat"  # folder or name of the chat model tuned from it
+chat_model = "data/testbed/chat"  # folder or name of its chat model; None: there is none
+real_data = "data/gemma"  # folder with the shipped results on a real model
 choices_data = "data/testbed"  # folder with the shipped results of the sweep over choices
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import display
 
 from crane_lab import audit
@@ -26,8 +28,9 @@ from crane_lab.show import verdict_pages
 from crane_lab.store import write_table
 from crane_lab.study import choices
 
-base = Pipeline(Settings.of(globals()))
-chat = base.on_chat(chat_model)
+settings = Settings.of(globals())
+base = Pipeline(settings)
+chat = base.on_chat(chat_model) if chat_model else None
 ours = gather.our_outcomes(base, chat)
 
 # %% [markdown]
@@ -35,7 +38,7 @@ ours = gather.our_outcomes(base, chat)
 #
 # Each claim is put in our words, with the section it stands in, and with the criterion by which we
 # count it as fulfilled. The **paper's evidence** is its printed tables: recomputed, with the bounds
-# that rounding and the number of questions allow. The **testbed's evidence** applies the same
+# that rounding and the number of questions allow. A **model's evidence** applies the same
 # criterion to our Tables 1 to 4, where LAPE stands at CRANE's own number of neurons; brackets are
 # 95 % intervals, for random masks the range over seeds. A claim *holds* there only if no interval
 # overlaps, *does not* hold if one comparison comes out clearly the other way round, and is open
@@ -45,15 +48,21 @@ ours = gather.our_outcomes(base, chat)
 # default's: it is tested on the shipped sweep of [notebook 08](08_choices), if that was made with
 # the model and the texts of this run.
 #
-# A claim that fails on the testbed fails on a small model with a narrow world. That refutes nothing
-# about Llama-2-7B, as a claim that holds there confirms nothing about it.
+# A claim that fails on the testbed fails on a small model with a narrow world, and Gemma 3 270M is
+# a small model, too. That refutes nothing about Llama-2-7B, as a claim that holds there confirms
+# nothing about it. Gemma's evidence is that of the profile `gemma` (`make book PROFILE=gemma`); no
+# chat model of it is to be had here, so what is claimed about chat models cannot be told.
 
 # %%
 swept, made_with = choices.read(choices_data)
 differing = choices.differing_inputs(base, made_with)
 sweep = None if differing else swept["choices"]
-page = gather.beside(audit.claims_table(), ours, sweep)
+claims = audit.claims_table()
+page = gather.beside(claims, ours, sweep, settings.label)
 write_table(page, Path(run_dir) / "results" / "verdicts.csv")
+shipped = Path(real_data) / "verdicts.csv"
+if settings.label == "testbed" and shipped.is_file():
+    page = gather.with_shipped(page, pd.read_csv(shipped))
 display(verdict_pages.counts(page))
 verdict_pages.at_a_glance(page)
 

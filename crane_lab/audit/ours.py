@@ -1,4 +1,4 @@
-"""The paper's claims against our own tables, on the testbed: the other half of the verdicts page.
+"""The paper's claims against our own tables: the other half of the verdicts page.
 
 The same claims as in `claims.yaml`, by the same criteria, but with intervals: "holds" and "does
 not" need a comparison whose intervals do not overlap, everything between is "cannot tell". LAPE
@@ -27,8 +27,9 @@ BASELINES = ("LAPE matched", "Random")
 
 @dataclass(frozen=True)
 class Ours:
-    """Our outcomes: `{"1": …, "2": …, "3": …, "4": …}` as in the paper, 3 being the chat model's.
+    """Our outcomes: `{"1": …, "2": …, "3": …, "4": …}` as in the paper, 3 and 4 the chat model's.
 
+    Without a chat model there are no 3 and 4.
     `tables` are what `Scored.table` makes of them, `verdicts` what `comparisons.verdicts` does,
     `parallel` those of the same task in every language (name of the task -> verdicts), `names`
     language -> name.
@@ -360,8 +361,18 @@ CHECKS: dict[str, Callable[[Ours], ClaimVerdict]] = {
 }
 
 
-def on_testbed(
+#: Tables of the chat model, which claims need that are about it.
+NEEDS = dict.fromkeys(
+    ("chat-nlu-target", "chat-vietnamese", "open-ended-chat", "transfer-retained"), ("3", "4")
+)
+
+
+def in_our_tables(
     ours: Ours, more: Mapping[str, ClaimVerdict] | None = None
 ) -> dict[str, ClaimVerdict]:
     """A verdict by claim id, from our tables; `more` adds or replaces some from elsewhere."""
-    return {name: check(ours) for name, check in CHECKS.items()} | dict(more or {})
+    lacking = ClaimVerdict(UNKNOWN, "There is no chat model here, so no Tables 3 and 4.")
+    return {
+        name: check(ours) if {*NEEDS.get(name, ())} <= ours.scored.keys() else lacking
+        for name, check in CHECKS.items()
+    } | dict(more or {})

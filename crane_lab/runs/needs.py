@@ -53,7 +53,7 @@ def check_needs(
         _check_machine(settings, used, store)
     base = _without_weights(settings, store, here)
     answering = [base]
-    if any("chat_model" in nb.parameters for nb in pipelined):
+    if values["chat_model"] and any("chat_model" in nb.parameters for nb in pipelined):
         chat = dataclasses.replace(settings, model=values["chat_model"], chat=True)
         answering = [_without_weights(chat, store, here)]
         if here:

@@ -10,43 +10,48 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
+from crane_lab.audit.gather import sources
 from crane_lab.audit.ours import NOT_TESTED
 from crane_lab.show import figures
-from crane_lab.show.foreign import prose
+from crane_lab.show.foreign import as_markdown, prose
+
+
+def _titles(page: pd.DataFrame) -> dict[str, str]:
+    """What the columns of verdicts are called: those of the paper's tables, and each model's."""
+    return {name: "paper's tables" if name == "paper" else name for name in sources(page)}
 
 
 def counts(page: pd.DataFrame) -> Styler:
     """How many claims hold, do not, and cannot be told, there and here."""
     verdicts = [HOLDS, FAILS, UNKNOWN, NOT_TESTED]
-    columns = {"paper's tables": "paper", "testbed": "testbed"}
+    found = {
+        title: [int((page[name] == v).sum()) for v in verdicts]
+        for name, title in _titles(page).items()
+    }
     return figures.table(
-        pd.DataFrame(
-            {
-                "verdict": verdicts,
-                **{
-                    title: [int((page[column] == v).sum()) for v in verdicts]
-                    for title, column in columns.items()
-                },
-            }
-        ),
+        pd.DataFrame({"verdict": verdicts, **found}),
         f"{len(page)} claims at a glance ({NOT_TESTED}: not to be tested there)",
     )
 
 
 def at_a_glance(page: pd.DataFrame) -> Styler:
-    """The claims with their sections and both verdicts."""
-    short = page[["claim", "section", "paper", "testbed"]].rename(columns={"section": "§"})
+    """The claims with their sections and all verdicts."""
+    short = page[["claim", "section", *sources(page)]].rename(columns={"section": "§"})
     return figures.table(short, "The claims and their verdicts; the evidence follows")
 
 
 def claim_by_claim(page: pd.DataFrame) -> list[Markdown]:
-    """Each claim with its criterion and the evidence for both verdicts, numbered from 1."""
+    """Each claim with its criterion and the evidence for its verdicts, numbered from 1."""
+    titles = {name: f"The {title}" for name, title in _titles(page).items()}
+    titles |= {name: as_markdown(name) for name in titles if name not in ("paper", "testbed")}
     return [
         prose(
             f"**{number}. {row['claim']}** (§ {row['section']})\n\n"
             f"- Criterion: {row['criterion']}\n"
-            f"- The paper's tables: **{row['paper']}**. {row['paper_evidence']}\n"
-            f"- The testbed: **{row['testbed']}**. {row['testbed_evidence']}"
+            + "\n".join(
+                f"- {title}: **{row[name]}**. {row[f'{name}_evidence']}"
+                for name, title in titles.items()
+            )
         )
         for number, row in enumerate(page.to_dict("records"), start=1)
     ]

@@ -9,7 +9,8 @@ import pytest
 from crane_core.interventions import zero
 from crane_core.selection import NeuronSet
 from crane_lab import audit
-from crane_lab.audit.ours import NOT_TESTED, Ours, on_testbed, threshold_robust
+from crane_lab.audit.claims import UNKNOWN
+from crane_lab.audit.ours import NOT_TESTED, Ours, in_our_tables, threshold_robust
 from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import Row, Scored, stacked
 
@@ -56,13 +57,13 @@ NOTHING = {"LAPE": 0.0, "LAPE matched": 0.0, "CRANE": 0.0, "Random": 0.0}
 @pytest.fixture(scope="module")
 def perfect() -> dict[str, audit.ClaimVerdict]:
     """CRANE's masks take half of their own language and nothing else; the others do nothing."""
-    return on_testbed(made(NOTHING | {"CRANE": 0.4}, NOTHING))
+    return in_our_tables(made(NOTHING | {"CRANE": 0.4}, NOTHING))
 
 
 @pytest.fixture(scope="module")
 def reversed_() -> dict[str, audit.ClaimVerdict]:
     """LAPE does what CRANE is for, and CRANE hits the other languages."""
-    return on_testbed(made(NOTHING | {"LAPE matched": 0.4}, NOTHING | {"CRANE": 0.3}))
+    return in_our_tables(made(NOTHING | {"LAPE matched": 0.4}, NOTHING | {"CRANE": 0.3}))
 
 
 GENERAL = [
@@ -94,7 +95,7 @@ def test_claims_fail_where_it_does_the_opposite(
 
 
 def test_nothing_clear_is_nothing_told() -> None:
-    found = on_testbed(made(NOTHING | {"CRANE": 0.01}, NOTHING | {"CRANE": 0.01}))
+    found = in_our_tables(made(NOTHING | {"CRANE": 0.01}, NOTHING | {"CRANE": 0.01}))
     for claim in ("larger-target-drop", "definition-met", "open-ended-base", "transfer-retained"):
         assert found[claim].verdict == "cannot tell", found[claim].evidence
 
@@ -136,3 +137,15 @@ def test_evidence_carries_its_intervals(perfect: dict[str, audit.ClaimVerdict]) 
     text = perfect["larger-target-drop"].evidence
     assert "English 0.400 [" in text and "(Random)" in text
     assert "0 of 12" not in perfect["highest-everywhere"].evidence.split("clearly below")[0]
+
+
+def test_without_a_chat_model_its_claims_cannot_be_told() -> None:
+    every = made(NOTHING | {"CRANE": 0.4}, NOTHING)
+    for_base = {n: of for n, of in every.scored.items() if n in "12"}
+    tables = {n: every.tables[n] for n in for_base}
+    verdicts = {n: every.verdicts[n] for n in for_base}
+    found = in_our_tables(Ours(for_base, tables, verdicts, every.parallel, every.names))
+    told = {name for name, one in found.items() if "no chat model" in one.evidence}
+    assert told == {"chat-nlu-target", "chat-vietnamese", "open-ended-chat", "transfer-retained"}
+    assert {found[name].verdict for name in told} == {UNKNOWN}
+    assert found["highest-everywhere"].verdict != UNKNOWN

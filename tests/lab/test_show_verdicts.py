@@ -51,6 +51,16 @@ def test_each_claim_has_its_criterion_and_both_evidences() -> None:
     assert second.data.startswith("**2. Second.**") and "**–**. Not tested here." in second.data
 
 
+def test_the_verdicts_of_another_run_stand_beside() -> None:
+    shipped = PAGE.rename(columns={"testbed": "g", "testbed_evidence": "g_evidence"})
+    page = gather.with_shipped(PAGE, shipped)
+    assert gather.sources(page) == ["paper", "testbed", "g"]
+    assert "- g: **does not**. 0 of 3." in str(verdict_pages.claim_by_claim(page)[0].data)
+    shipped.loc[0, "criterion"] = "It must not."
+    with pytest.raises(ValueError, match="about other claims"):
+        gather.with_shipped(PAGE, shipped)
+
+
 def test_masks_are_counted_by_whom_they_hit_most() -> None:
     ours = pd.DataFrame(
         [("CRANE", "larger"), ("CRANE", "larger"), ("CRANE", "open"), ("Act", "smaller")],
@@ -83,11 +93,11 @@ def test_claims_stand_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None
     verdict = threshold_robust(SWEPT, {"en": "English"})
     asked = []
 
-    def on_testbed(ours: Ours, more: dict[str, object]) -> dict[str, object]:
+    def in_our_tables(ours: Ours, more: dict[str, object]) -> dict[str, object]:
         asked.append(set(more))
         return {told: verdict}
 
-    monkeypatch.setattr(gather, "on_testbed", on_testbed)
+    monkeypatch.setattr(gather, "in_our_tables", in_our_tables)
     ours = Ours({}, {}, {}, {}, {"en": "English"})
     page = gather.beside(claims, ours)
     gather.beside(claims, ours, SWEPT.assign(choice="threshold"))
