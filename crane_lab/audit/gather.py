@@ -81,7 +81,7 @@ def beside(
 
 def sources(page: pd.DataFrame) -> list[str]:
     """Whose evidence a table of `beside` has: the paper's first, then models by name."""
-    return [name for name in page if f"{name}_evidence" in page]
+    return [str(name) for name in page if f"{name}_evidence" in page]
 
 
 def with_shipped(page: pd.DataFrame, shipped: pd.DataFrame) -> pd.DataFrame:
