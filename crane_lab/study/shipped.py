@@ -1,0 +1,62 @@
+"""A run's results as they are shipped (`crane_lab.cli.ship`), read and checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.torch import load_file
+from torch import Tensor
+
+from crane_core.models import CHECKSUMS, verify_checksums
+from crane_core.selection import NeuronSet
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The folder of a run's shipped results, and what they were made with."""
+
+    folder: Path
+    made: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Shipped:
+        """Open a folder whose files are as its checksums say.
+
+        Raises FileNotFoundError if a file is missing, ValueError if one was altered.
+        """
+        folder = Path(folder)
+        if not (folder / CHECKSUMS).is_file():
+            raise FileNotFoundError(f"{folder} has no {CHECKSUMS}, so no shipped results")
+        verify_checksums(folder)
+        return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run."""
+        found: dict[str, Any] = self.made["settings"]
+        return found
+
+    @property
+    def languages(self) -> list[str]:
+        """The run's languages, in its order."""
+        return list(self.settings["languages"])
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables; an empty cell of a text column is an empty text."""
+        found = pd.read_csv(self.folder / f"{name}.csv")
+        texts = found.select_dtypes("object").columns
+        return found.assign(**{column: found[column].fillna("") for column in texts})
+
+    def normalised(self) -> dict[str, Tensor]:
+        """Normalised kurtosis of every neuron, `{language: (layers, neurons)}`, float32."""
+        found = load_file(self.folder / "normalised.safetensors")
+        return {x: found[x].float() for x in self.languages}
+
+    def sets(self, method: str) -> dict[str, NeuronSet]:
+        """The neurons that a method of Table 1 takes, by language."""
+        name = f"neurons_{method.lower().replace(' ', '_')}"
+        return {x: NeuronSet.load(self.folder / f"{name}_{x}.safetensors") for x in self.languages}
