@@ -22,7 +22,7 @@ from crane_core.interventions import UNTOUCHED, Intervention
 from crane_lab.engines import benchmarks, generation, multiple_choice
 from crane_lab.engines.judging import PROMPT, Judge
 from crane_lab.engines.llm_judge import LLMJudge
-from crane_lab.engines.tasks import load_tasks, tasks_digests
+from crane_lab.engines.tasks import MULTILINGUAL, load_tasks, tasks_digests
 from crane_lab.engines.vllm_engine import VLLMEngine
 from crane_lab.stages import answering, grading, losses, methods, scoring
 from crane_lab.stages.identification import Identification, Result
@@ -34,15 +34,26 @@ from crane_lab.testbed.rubric import Rubric
 from crane_lab.texts import corpora, plain
 from crane_lab.texts.vocabularies import vocabulary_difference
 
-#: Which task stands for each language. "paper" mirrors MMLU / C-Eval / Belebele-vi; the other two
-#: ask every language the same kind of question, which the paper's design does not.
+#: Which task stands for each language of the testbed. "paper" mirrors MMLU / C-Eval / Belebele-vi;
+#: the other two ask every language the same kind of question, which the paper's design does not.
 TABLES: dict[str, dict[str, str]] = {
     "paper": {"en": "knowledge_en", "zh": "knowledge_zh", "vi": "reading_vi"},
     "knowledge": {"en": "knowledge_en", "zh": "knowledge_zh", "vi": "knowledge_vi"},
     "reading": {"en": "reading_en", "zh": "reading_zh", "vi": "reading_vi"},
 }
-#: The tables of each value of `benchmarks`.
-TABLES_OF = {"testbed": TABLES, "harness": benchmarks.TABLES}
+#: The tables of each value of `benchmarks`; the first is that of Tables 1 and 3.
+TABLES_OF = {
+    "testbed": TABLES,
+    "harness": benchmarks.TABLES,
+    "multilingual": {
+        kind: {x: f"{kind}_{x}" for x in MULTILINGUAL} for kind in ("continuation", "facts")
+    },
+}
+
+
+def main_table(benchmarks: str) -> str:
+    """The name of the table that Tables 1 and 3 are made of, by a value of `benchmarks`."""
+    return next(iter(TABLES_OF[benchmarks]))
 
 
 class Pipeline(Identification):
@@ -74,8 +85,18 @@ class Pipeline(Identification):
 
     @cached_property
     def tables(self) -> dict[str, dict[str, str]]:
-        """Which task stands for each language, by table: "paper" and parallel ones."""
+        """Which task stands for each language, by table: that of Table 1 and parallel ones."""
         return TABLES_OF[self.settings.benchmarks]
+
+    @property
+    def main_table(self) -> str:
+        """The name of the table that Tables 1 and 3 are made of."""
+        return main_table(self.settings.benchmarks)
+
+    @property
+    def main_tasks(self) -> dict[str, str]:
+        """The task that stands for each language in Tables 1 and 3."""
+        return self.tables[self.main_table]
 
     @cached_property
     def task_names(self) -> list[str]:
@@ -147,7 +168,7 @@ class Pipeline(Identification):
     def _items_key(self, intervention: Intervention) -> dict[str, Any]:
         s = self.settings
         # lm-eval's own tasks, and vLLM, are prepared and run by a module of their own.
-        others = s.benchmarks != "testbed" or s.benchmark_backend != "huggingface"
+        others = s.benchmarks == "harness" or s.benchmark_backend != "huggingface"
         code = [scoring.__name__, *([benchmarks.__name__] if others else [])]
         return {
             "model": self.loaded.key,
@@ -235,14 +256,15 @@ class Pipeline(Identification):
 
     # -- Stage 4, open-ended: answers and what the judge makes of them ---------------------------
 
-    def on_chat(self, model: str, tables: Sequence[str] = ("paper",)) -> Pipeline:
+    def on_chat(self, model: str, tables: Sequence[str] | None = None) -> Pipeline:
         """The same settings on a chat model that shares this model's neurons (§5.4).
 
-        `tables` are those whose tasks it is evaluated on.
+        `tables` are those whose tasks it is evaluated on; None for that of Table 3.
 
         Raises ValueError if its MLPs have another shape, so that no neuron corresponds, and if its
         vocabulary is another one, so that it was not trained from this model.
         """
+        tables = (self.main_table,) if tables is None else tables
         other = self.changed(model=model, chat=True, task_tables=tables)
         self.require_same_neurons(other)
         return other

@@ -36,7 +36,7 @@ DROPS = ("absolute", "relative")
 #: What can score lm-evaluation-harness' benchmarks, and what can generate answers.
 ENGINES = ("huggingface", "vllm")
 #: Where the multiple-choice items come from.
-BENCHMARKS = ("testbed", "harness")
+BENCHMARKS = ("testbed", "harness", "multilingual")
 #: Who can grade answers.
 JUDGES = ("rubric", "llm")
 
@@ -141,7 +141,9 @@ class Settings:
         "absolute", "drops in LangSpec-F1: absolute, or relative to the score", DROPS
     )
     benchmarks: str = _setting(
-        "testbed", "testbed, or harness: lm-eval's MMLU, C-Eval and Belebele", BENCHMARKS
+        "testbed",
+        "testbed; harness: lm-eval's MMLU, C-Eval and Belebele; multilingual: those of data/tasks",
+        BENCHMARKS,
     )
     num_fewshot: int | None = _setting(
         None, "examples before each question; None: what the definition says", must=at_least(0)
@@ -244,9 +246,10 @@ class Settings:
             "'projections'; set mask_value to 'zero'",
         )
         yield (
-            bool(self.num_fewshot) and self.benchmarks == "testbed",
-            f"num_fewshot is {self.num_fewshot}, but the testbed's tasks have no examples to "
-            "show; leave it None, or set benchmarks to 'harness'",
+            bool(self.num_fewshot) and self.benchmarks != "harness",
+            f"num_fewshot is {self.num_fewshot}, but "
+            + ("the testbed's" if self.benchmarks == "testbed" else f"{self.benchmarks}")
+            + " tasks have no examples to show; leave it None, or set benchmarks to 'harness'",
         )
         yield (
             self.context is not None and self.max_new_tokens >= self.context,

@@ -41,7 +41,7 @@ from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
-paper = pipeline.tables["paper"]
+paper = pipeline.main_tasks
 results = Path(run_dir) / "results"
 names = language_names(settings.languages)
 
@@ -231,7 +231,7 @@ table1_page.unequal_benchmarks(Path(settings.tasks).parent / "gate.csv")
 parallel = {
     kind: {site: found.table(own) for site, found in by_site.items()}
     for kind, own in pipeline.tables.items()
-    if kind != "paper"
+    if kind != pipeline.main_table
 }
 site = "intermediate"
 same_task = {kind: own[site] for kind, own in parallel.items()}

@@ -35,7 +35,7 @@ from crane_lab.texts.languages import language_names
 settings = Settings.of(globals())
 base = Pipeline(settings)
 chat = base.on_chat(chat_model)
-paper = base.tables["paper"]
+paper = base.main_tasks
 results = Path(run_dir) / "results"
 names = language_names(settings.languages)
 interventions = base.rows()

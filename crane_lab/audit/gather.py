@@ -22,7 +22,8 @@ def our_outcomes(base: Pipeline, chat: Pipeline | None) -> Ours:
     are no Tables 3 and 4.
     """
     masks = base.rows()
-    paper = base.tables["paper"]
+    main, *parallel_kinds = base.tables
+    paper = base.tables[main]
     models = [base] if chat is None else [base, chat]
     evaluated = {n: of.evaluated(masks, losses=False) for n, of in zip("13", models, strict=False)}
     judged = {n: of.judged(masks) for n, of in zip("24", models, strict=False)}
@@ -39,8 +40,7 @@ def our_outcomes(base: Pipeline, chat: Pipeline | None) -> Ours:
     }
     parallel = {
         kind: comparisons.verdicts(evaluated["1"].items(), evaluated["1"].table(tasks), tasks)
-        for kind, tasks in base.tables.items()
-        if kind != "paper"
+        for kind, tasks in ((kind, base.tables[kind]) for kind in parallel_kinds)
     }
     return Ours(scored, tables, verdicts, parallel, language_names(base.settings.languages))
 

@@ -179,11 +179,12 @@ def _tasks(folder: Path) -> dict[str, str]:
     """The tasks that stood for the languages in a run's Tables 1 and 3."""
     import yaml
 
-    from crane_lab.pipeline import TABLES_OF
+    from crane_lab.pipeline import TABLES_OF, main_table
     from crane_lab.settings import Settings
 
     said = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
-    return TABLES_OF[Settings.of(said["values"]).benchmarks]["paper"]
+    benchmarks = Settings.of(said["values"]).benchmarks
+    return TABLES_OF[benchmarks][main_table(benchmarks)]
 
 
 if __name__ == "__main__":

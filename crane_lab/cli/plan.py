@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from crane_lab.engines.benchmarks import ROW_TOKENS
 from crane_lab.engines.generation import read_questions
 from crane_lab.engines.judging import PROMPT
 from crane_lab.engines.llm_judge import BYTES_PER_TOKEN
-from crane_lab.pipeline import TABLES_OF
+from crane_lab.pipeline import TABLES_OF, main_table
 from crane_lab.runs.needs import configuration
 from crane_lab.settings import Settings
 from crane_lab.store import ROOT
@@ -56,6 +56,8 @@ HARNESS = {
 }
 #: Tokens of an item of the testbed's tasks, and of an open question: more than there are.
 TESTBED_TOKENS = QUESTION_TOKENS = 60
+#: Tokens of an item of the multilingual tasks, options without a prompt included.
+MULTILINGUAL_TOKENS = {"continuation": 250, "facts": 40}
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ def _stages(s: Settings) -> list[Stage]:
     ]
     for name, runs, tables in (
         ("base", masks + projections, s.task_tables or tuple(TABLES_OF[s.benchmarks])),
-        ("chat", masks, ("paper",)),
+        ("chat", masks, (main_table(s.benchmarks),)),
     ):
         items, tokens = _items(s, tables)
         stages.append(Stage(f"benchmarks, {name}", runs * items, runs * tokens))
@@ -285,14 +287,8 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
         for language, name in TABLES_OF[s.benchmarks][table].items()
         if language in s.languages
     }
-    if s.benchmarks == "testbed":
-        counts = [
-            sum(1 for line in path.open("rb") if line.strip())
-            for path in (Path(s.tasks) / f"{name}.jsonl" for name in names)
-            if path.is_file()
-        ]
-        n = sum(min(count, s.task_limit or count) for count in counts)
-        return n, n * TESTBED_TOKENS
+    if s.benchmarks != "harness":
+        return _own_items(s, names)
     total = tokens = 0
     for name in names:
         n, question, example = next(v for k, v in HARNESS.items() if name.startswith(k))
@@ -301,6 +297,18 @@ def _items(s: Settings, tables: Sequence[str]) -> tuple[int, int]:
         shown = (s.num_fewshot or 0) * example
         together = max(1, (ROW_TOKENS - shown) // question)  # items that share the examples
         tokens += n * question + -(-n // together) * shown
+    return total, tokens
+
+
+def _own_items(s: Settings, names: Collection[str]) -> tuple[int, int]:
+    total = tokens = 0
+    for name in names:
+        path = Path(s.tasks) / f"{name}.jsonl"
+        if path.is_file():
+            count = sum(1 for line in path.open("rb") if line.strip())
+            n = min(count, s.task_limit or count)
+            total += n
+            tokens += n * MULTILINGUAL_TOKENS.get(name.split("_")[0], TESTBED_TOKENS)
     return total, tokens
 
 

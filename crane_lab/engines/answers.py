@@ -15,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crane_lab.engines.decoding import Greedy, end_tokens
 from crane_lab.engines.multiple_choice import Prepared
 from crane_lab.engines.prompting import opened
-from crane_lab.engines.tasks import OPTIONS
 
 #: Marks that Vietnamese letters carry once decomposed: grave, acute, circumflex, tilde, breve,
 #: hook above, horn, dot below. đ has no decomposition.
@@ -112,7 +111,7 @@ def answer_instead(
     for rows in prepared.items.groupby("task", sort=False).indices.values():
         count = min(n_items, len(rows))
         chosen += [int(rows[index * len(rows) // count]) for index in range(count)]
-    requests = [prepared.requests[index * OPTIONS] for index in chosen]
+    requests = [prepared.requests[prepared.starts[index]] for index in chosen]
     prompts = [request.args[0].rstrip() for request in requests]
     said = first_lines(model, tokenizer, prompts, max_new_tokens, batch_size)
     known: dict[str, set[str]] = {item.language: set() for item in described}

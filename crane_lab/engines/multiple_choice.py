@@ -1,7 +1,9 @@
 """Scores of a model, masked or not, on multiple-choice tasks (§4.3).
 
 Tasks become `Prepared` requests once; `evaluate` gives every item's outcome under whatever mask is
-on the model, `accuracies` the score of each task.
+on the model, `accuracies` the score of each task. A task's score is lm-eval's `acc`, or, where its
+definition lists it, `acc_mutual_info`: there an option's score is by how much the prompt raises its
+log-probability, log p(option | prompt) - log p(option | nothing before it).
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pandas as pd
@@ -85,6 +89,15 @@ class Prepared:
         rows = [[getattr(item, name) for name in columns] for item in self.described]
         return pd.DataFrame(rows, columns=columns)
 
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where each item's requests begin among `requests`, and, last, where they end.
+
+        The first `OPTIONS` requests of an item are its options behind its prompt.
+        """
+        sizes = [_requests_per_item(self.tasks[item.subtask]) for item in self.described]
+        return tuple(accumulate(sizes, initial=0))
+
 
 def prepare(
     model: PreTrainedModel,
@@ -111,10 +124,11 @@ def prepare(
         with quiet():
             task.build_all_requests()
         requests += task.instances
-        for index, start in enumerate(range(0, len(task.instances), OPTIONS)):
-            own = task.instances[start : start + OPTIONS]
+        size = _requests_per_item(task)
+        for index, start in enumerate(range(0, len(task.instances), size)):
+            own = task.instances[start : start + size]
             same = len({request.doc_id for request in own}) == 1
-            if not same or [request.idx for request in own] != list(range(OPTIONS)):
+            if not same or [request.idx for request in own] != list(range(size)):
                 raise ValueError(
                     f"task {name!r}, item {own[0].doc_id}: expected {OPTIONS} options per item; "
                     "tasks with other numbers cannot be evaluated"
@@ -130,6 +144,17 @@ def prepare(
             stacklevel=2,
         )
     return Prepared(tokenizer, tasks, tuple(requests), packed, tuple(described))
+
+
+def metric_of(task: ConfigurableTask) -> str:
+    """The metric of lm-eval that is a task's score: "acc_mutual_info" where listed, else "acc"."""
+    listed = {entry["metric"] for entry in task.config.metric_list or ()}
+    return "acc_mutual_info" if "acc_mutual_info" in listed else "acc"
+
+
+def _requests_per_item(task: ConfigurableTask) -> int:
+    # For the mutual information lm-eval asks for every option once more, without the prompt.
+    return OPTIONS * (2 if metric_of(task) == "acc_mutual_info" else 1)
 
 
 def _cluster(doc: Mapping[str, Any]) -> str:
@@ -154,9 +179,10 @@ def evaluate(
     languages, share it), `choice` (the option with the largest summed log-probability), `answer`
     (the right option), `correct` (lm-eval's `acc`), `margin` (the right option's log-probability
     minus the best other one's, in nats) and
-    `logprob_0` … `logprob_3`. Given a tokenizer instead of a `Prepared`, `tasks` (default: all six)
-    are prepared first; for more than one evaluation call `prepare` once. What does not fit into
-    memory is run in smaller batches, of which `note` is told.
+    `logprob_0` … `logprob_3`. Where a task's score is `acc_mutual_info`, all of these are of the
+    log-probability less that without the prompt. Given a tokenizer instead of a `Prepared`, `tasks`
+    (default: all six) are prepared first; for more than one evaluation call `prepare` once. What
+    does not fit into memory is run in smaller batches, of which `note` is told.
 
     Raises ValueError if a log-probability is not a number (which item), or if the model's maximum
     length is not the one prepared for.
@@ -184,35 +210,39 @@ def outcomes(prepared: Prepared, results: Sequence[tuple[float, bool]]) -> pd.Da
     items = prepared.items
     if len(results) != len(prepared.requests):
         raise ValueError(f"{len(results)} results for {len(prepared.requests)} requests")
-    logprobs = torch.tensor([logprob for logprob, _ in results]).view(len(items), OPTIONS)
-    broken = (~logprobs.isfinite()).any(1).nonzero().flatten().tolist()
+    asked, starts = torch.tensor([logprob for logprob, _ in results]), prepared.starts
+    first = torch.tensor(starts[:-1])[:, None] + torch.arange(OPTIONS)
+    alone = torch.tensor([end - start > OPTIONS for start, end in pairwise(starts)])
+    # In double precision, as lm-eval takes the difference.
+    scores = asked.double()[first]
+    scores[alone] -= asked.double()[first[alone] + OPTIONS]
+    broken = (~scores.isfinite()).any(1).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
             f"{len(broken)} of {len(items)} items have log-probabilities that are not finite, "
-            f"first {items['id'][broken[0]]!r}: {logprobs[broken[0]].tolist()}; check the model's "
+            f"first {items['id'][broken[0]]!r}: {scores[broken[0]].tolist()}; check the model's "
             "weights"
         )
     correct = []
-    for index, name in enumerate(items["subtask"]):
-        start = index * OPTIONS
-        outcome = prepared.tasks[name].process_results(
-            prepared.requests[start].doc, results[start : start + OPTIONS]
-        )
-        correct.append(bool(outcome["acc"]))
+    for (start, end), name in zip(pairwise(starts), items["subtask"], strict=True):
+        task = prepared.tasks[name]
+        outcome = task.process_results(prepared.requests[start].doc, results[start:end])
+        correct.append(bool(outcome[metric_of(task)]))
     answer = torch.tensor(items["answer"].to_numpy())[:, None]
-    others = logprobs.scatter(1, answer, -torch.inf).amax(1)
-    items.insert(5, "choice", logprobs.argmax(1).numpy())
+    others = scores.scatter(1, answer, -torch.inf).amax(1)
+    items.insert(5, "choice", scores.argmax(1).numpy())
     items["correct"] = correct
-    items["margin"] = (logprobs.gather(1, answer)[:, 0] - others).numpy()
+    items["margin"] = (scores.gather(1, answer)[:, 0] - others).float().numpy()
     for option in range(OPTIONS):
-        items[f"logprob_{option}"] = logprobs[:, option].numpy()
+        items[f"logprob_{option}"] = scores[:, option].float().numpy()
     return items
 
 
 def accuracies(items: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Accuracy per task with its Wilson interval, indexed by `task` in order of appearance.
 
-    Columns `accuracy` (lm-eval's `acc`), `n` (items), `low` and `high` (the interval at `level`).
+    Columns `accuracy` (lm-eval's `acc` or `acc_mutual_info`), `n` (items), `low` and `high` (the
+    interval at `level`).
     Raises ValueError if there are no items.
     """
     if items.empty:

@@ -25,6 +25,8 @@ from crane_lab.memory import Memory
 
 #: Requests tokenised and laid out at a time.
 _PORTION = 4096
+#: Logits computed at a time: half a gigabyte. A batch of a vocabulary of 262,144 has four times it.
+_LOGITS = 2**27
 
 
 # ------------------------------------------------------------------ requests packed as prefix trees
@@ -341,9 +343,18 @@ class SharedContextLM(HFLM):
             position_ids=batch.position_ids.to(device),
             use_cache=False,
         ).last_hidden_state
-        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.nodes.to(device)]).float()
+        hidden = hidden.flatten(0, 1)[batch.nodes.to(device)]
         pick, targets, owners = (
             part.to(device) for part in (batch.pick, batch.targets, batch.owners)
         )
-        logprob = logits[pick, targets] - logits.logsumexp(-1)[pick]
-        return owners, logprob, (logits.argmax(-1)[pick] != targets).long()
+        logprob = torch.empty(len(pick), device=device)
+        miss = torch.empty(len(pick), dtype=torch.long, device=device)
+        head = model.get_output_embeddings()
+        size = max(1, _LOGITS // len(head.weight))
+        for start in range(0, len(hidden), size):
+            logits = head(hidden[start : start + size]).float()
+            own = ((pick >= start) & (pick < start + size)).nonzero()[:, 0]
+            node, target = pick[own] - start, targets[own]
+            logprob[own] = logits[node, target] - logits.logsumexp(-1)[node]
+            miss[own] = (logits.argmax(-1)[node] != target).long()
+        return owners, logprob, miss

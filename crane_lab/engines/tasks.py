@@ -1,7 +1,8 @@
-"""The testbed's tasks as lm-evaluation-harness runs them: found, checked, loaded, digested (§4.3).
+"""Tasks of our own as lm-evaluation-harness runs them: found, checked, loaded, digested (§4.3).
 
 lm-eval holds the tasks: its YAML files say where the items are and how a prompt is made, it builds
-the requests, and its `acc` is the score.
+the requests, and its `acc` or `acc_mutual_info` is the score. There are those of the testbed and,
+for real models, `continuation_<language>` and `facts_<language>` in `data/tasks`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ from crane_lab.texts import plain
 
 #: The six tasks of the testbed, shaped like MMLU, C-Eval (knowledge) and Belebele (reading).
 TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in ("en", "zh", "vi"))
-#: Where their YAML files and items are.
+#: The languages that have `continuation` and `facts`.
+MULTILINGUAL = (
+    *("ar", "cs", "de", "el", "en", "es", "fr", "hu", "id", "it", "ja"),
+    *("ko", "nl", "no", "pl", "pt", "ro", "ru", "sv", "uk", "vi", "zh"),
+)
+#: Where the testbed's YAML files and items are.
 FOLDER = ROOT / "data" / "testbed" / "tasks"
 OPTIONS = 4
 

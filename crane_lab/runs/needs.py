@@ -63,7 +63,7 @@ def check_needs(
     if here:
         _ = base.windows, base.perplexity_windows
     if used & TASKS:
-        _ = base.task_fingerprint if here or settings.benchmarks == "testbed" else base.task_names
+        _ = base.task_fingerprint if here or settings.benchmarks != "harness" else base.task_names
     if used & QUESTIONS:
         for pipeline in answering:
             _check_questions(pipeline)

@@ -30,7 +30,7 @@ from crane_core.accumulators import Reader
 from crane_core.concentration import STATISTICS, Collected, compute
 from crane_core.interventions import zero
 from crane_core.selection import NeuronSet, SelectionWarning, select
-from crane_lab.pipeline import Pipeline
+from crane_lab.pipeline import Pipeline, main_table
 from crane_lab.settings import MASK_VALUES, Settings
 from crane_lab.stages.comparisons import loss_changes
 from crane_lab.stages.keys import weights_of
@@ -146,11 +146,9 @@ def variants(settings: Settings, n_neurons: int) -> list[Variant]:
 
 
 def probe(settings: Settings, store: Store | None = None) -> Pipeline:
-    """A pipeline that evaluates the paper-shaped tasks only.
-
-    Three tasks instead of six, because LangSpec-F1 of Table 1 needs no more.
-    """
-    return Pipeline(dataclasses.replace(settings, task_tables=("paper",)), store)
+    """A pipeline that evaluates the tasks of Table 1 only: its LangSpec-F1 needs no more."""
+    tables = (main_table(settings.benchmarks),)
+    return Pipeline(dataclasses.replace(settings, task_tables=tables), store)
 
 
 # --- the sweep ------------------------------------------------------------------------------------
@@ -242,7 +240,7 @@ def sweep(
                     "jaccard_chance": chance,
                 }
             )
-    found = _outcome_rows(default.evaluated(rows), default.tables["paper"], n_boot)
+    found = _outcome_rows(default.evaluated(rows), default.main_tasks, n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -279,7 +277,7 @@ def random_floor(default: Pipeline, n_boot: int = 200) -> pd.DataFrame:
             drawn = baselines.random_matched(NeuronSet({"intermediate": even}, default.shape), seed)
             for x in languages:
                 add("share", share, x, drawn, seed)
-    found = _outcome_rows(default.evaluated(rows), default.tables["paper"], n_boot)
+    found = _outcome_rows(default.evaluated(rows), default.main_tasks, n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
@@ -399,7 +397,7 @@ def compare_statistics(default: Pipeline, n_boot: int = 2000) -> pd.DataFrame:
                         "repeat_chance": repeat_chance,
                     }
                 )
-    found = _outcome_rows(default.evaluated(rows), default.tables["paper"], n_boot)
+    found = _outcome_rows(default.evaluated(rows), default.main_tasks, n_boot)
     table = pd.DataFrame(facts).merge(found, on=["method", "mask_language"], validate="one_to_one")
     return table.drop(columns="method")
 
