@@ -30,8 +30,8 @@ from crane_lab.texts import plain
 TASKS = tuple(f"{kind}_{lang}" for kind in ("knowledge", "reading") for lang in ("en", "zh", "vi"))
 #: The languages that have `continuation` and `facts`.
 MULTILINGUAL = (
-    *("ar", "cs", "de", "el", "en", "es", "fr", "hu", "id", "it", "ja"),
-    *("ko", "nl", "no", "pl", "pt", "ro", "ru", "sv", "uk", "vi", "zh"),
+    *("ar", "ca", "cs", "da", "de", "el", "en", "es", "fr", "hu", "id", "it", "ja"),
+    *("ko", "nl", "no", "pl", "pt", "ro", "ru", "sv", "tr", "uk", "vi", "zh"),
 )
 #: Where the testbed's YAML files and items are.
 FOLDER = ROOT / "data" / "testbed" / "tasks"
