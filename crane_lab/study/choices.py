@@ -31,7 +31,7 @@ from crane_core.concentration import STATISTICS, Collected, compute
 from crane_core.interventions import zero
 from crane_core.selection import NeuronSet, SelectionWarning, select
 from crane_lab.pipeline import Pipeline, main_table
-from crane_lab.settings import MASK_VALUES, Settings
+from crane_lab.settings import MASK_VALUES, OPENINGS, Settings
 from crane_lab.stages.comparisons import loss_changes
 from crane_lab.stages.keys import weights_of
 from crane_lab.stages.outcomes import Evaluated, Row
@@ -46,6 +46,7 @@ LABELS = {
     "score": "stored score",
     "reduction": "sum or mean over tokens",
     "window": "window length",
+    "window_opening": "how windows open",
     "n_samples": "number of windows",
     "seed": "windows drawn (seed)",
     "objective": "objective",
@@ -126,6 +127,7 @@ def variants(settings: Settings, n_neurons: int) -> list[Variant]:
         Variant("score", "weight-gradient sums", {"score": "weight_gradient_sum"}, projections),
         *names("reduction", ("sum", "mean"), settings.reduction),
         *numbers("window", (16, 32, 64, 128, 192), settings.window),
+        *names("window_opening", OPENINGS, settings.window_opening),
         *numbers("n_samples", (30, 100, 300, 1000, 3000), settings.n_samples),
         *numbers("seed", (0, 1, 2, 3, 4), settings.seed),
         *names("objective", ("next_token", "next_token_logprob", "last_max"), settings.objective),

@@ -1,0 +1,208 @@
+# %% [markdown]
+# # On a real model
+#
+# **After this page you can** say which of the testbed's findings hold on a model that we did not
+# train, Gemma 3 270M, with text and tasks that we did not make up, and which do not.
+#
+# **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts). **It takes** some
+# seconds, since it reads results that are shipped with the book, and twenty minutes to read. To
+# make them yourself takes an hour on a laptop:
+#
+# ```bash
+# make gemma                  # fetches the model once; its terms are named first
+# make book PROFILE=gemma     # runs notebooks 02 to 05, 07, 10 and 11 on it
+# ```
+
+# %% tags=["parameters", "hide-input"]
+real_data = "data/gemma"  # folder with the shipped results on a real model
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from IPython.display import display
+
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
+from crane_lab.show import (
+    kurtosis_pages,
+    readouts,
+    shipped_pages,
+    table1_page,
+    table_pages,
+)
+from crane_lab.stages import comparisons
+from crane_lab.study import real_model, scores
+from crane_lab.study.shipped import Shipped
+from crane_lab.texts.languages import language_names
+
+settings = Settings.of(globals())
+here = Pipeline(settings)
+there = Shipped.read(real_data)
+names = language_names(there.languages)
+
+# %% [markdown]
+# ## What model, what text
+#
+# The testbed has 2,048 neurons, 2.4 million parameters and a world of its own. Gemma 3 270M
+# {cite:p}`gemma2025gemma3` is Google's smallest base model of its kind: 18 layers of 2,048 neurons,
+# a vocabulary of 262,144 tokens, more than 140 languages. What can be had without a login is a copy
+# whose weights were rounded to about four bits each; they are read back into float32 here. So it is
+# this copy that everything below is about, not the original.
+#
+# The text is documentation: Debian's installation guide and handbook, GNOME's help, the Universal
+# Declaration of Human Rights, in up to thirty languages (`data/texts/SOURCES.md` names sources and
+# licences). They are translations of each other. So **every language gets windows of the very same
+# paragraphs**, which the testbed cannot offer: its Chinese and Vietnamese texts are about people
+# with Chinese and Vietnamese names, so that a neuron for a name looks like a neuron for a language.
+#
+# Every window opens with the token that opens a text, as Gemma has seen it in training. That is no
+# detail:
+
+# %%
+shipped_pages.openings_table(
+    there.table("openings"),
+    there.table("openings_relevance"),
+)
+
+# %% [markdown]
+# Without it the model is lost for the first tokens of every window, and the order of neurons by
+# their relevance becomes another one. (The testbed was trained on texts in a stream; its windows
+# are cut from one.) The opening token is context alone: it is never predicted, and the neurons at
+# its place are neither scored nor counted.
+#
+# ## The gate
+#
+# Before any method is tried: what can the model do, and what do masks without purpose do to it? Two
+# kinds of tasks exist in every language. `continuation`: which of four sentences comes next in a
+# held-out paragraph. `facts`: currencies, languages, scripts and places as the Unicode Consortium's
+# locale data have them. An option's score is its log-probability after the prompt, less what it
+# has without one.
+
+# %%
+gate = there.table("gate")
+display(shipped_pages.gate_table(gate), shipped_pages.gate_words(gate))
+
+# %% [markdown]
+# ## Kurtosis, and what it selects
+#
+# Figure 3 for Gemma: one panel per layer, one point per neuron, and in the shaded region what the
+# rule selects. [Notebook 03](03_selecting_and_masking) has the testbed's.
+
+# %%
+normalised = there.normalised()
+threshold = there.settings["threshold"]
+display(
+    *kurtosis_pages.target_against_rest(normalised, threshold),
+    kurtosis_pages.regions_table(
+        scores.region_counts(normalised, threshold),
+        threshold,
+    ),
+)
+
+# %% [markdown]
+# The last column of the table is the one to look at: how many neurons the region would hold if
+# their kurtosis in one language had nothing to do with that in the others.
+#
+# In which depth do the neurons lie? The dotted line is an even spread over the layers.
+
+# %%
+ours = real_model.method_sets(here)
+layers = {
+    "testbed": real_model.layer_counts(ours),
+    "Gemma": there.table("layers"),
+}
+shipped_pages.layers_figure(layers, ("CRANE", "LAPE"))
+
+# %%
+shared = {
+    "testbed": real_model.overlaps(ours),
+    "Gemma": there.table("overlaps"),
+}
+display(
+    shipped_pages.overlaps_table(shared, "LAPE"),
+    shipped_pages.between_methods_table(shared),
+)
+
+# %% [markdown]
+# (CRANE's sets of two languages share nothing: the contrast rule makes them disjoint.)
+#
+# ## Table 1, with one kind of task in every language
+
+# %%
+table1, seeds = there.table("table1"), there.table("table1_seeds")
+facts = there.table("table1_parallel_facts")
+facts = facts[facts["site"] == "intermediate"]
+n_seeds = len(there.settings["random_seeds"])
+display(
+    table_pages.results_table(
+        table1,
+        names,
+        "Table 1 on Gemma: accuracy in continuation, and LangSpec-F1",
+        n_seeds,
+    ),
+    table_pages.results_table(
+        facts,
+        names,
+        "Table 1 on Gemma: accuracy in facts, and LangSpec-F1",
+        n_seeds,
+    ),
+)
+
+# %%
+title = "LangSpec-F1 in continuation, random masks as dots"
+display(
+    table_pages.drops_figure(table1, names, "Continuation, Gemma"),
+    table_pages.random_strip(table1, seeds, names, title),
+)
+
+# %%
+verdicts = there.table("table1_verdicts")
+display(
+    table_pages.mask_by_mask(verdicts, names, fold=False),
+    table_pages.by_method(verdicts, "In short:"),
+)
+
+# %% [markdown]
+# ## Language by language: held-out loss
+#
+# The sensitive read-out. Rows are masks, columns the language of the text; first Gemma, then the
+# testbed.
+
+# %%
+perplexities = there.table("perplexity")
+unmasked = perplexities.iloc[0][there.languages].to_dict()
+own = perplexities[perplexities["site"] == "intermediate"]
+losses = comparisons.loss_changes(own, there.languages)
+display(
+    table1_page.loss_figure(losses, there.languages),
+    table1_page.loss_table(losses, unmasked),
+    table1_page.losses_by_method(losses, names),
+)
+
+# %%
+evaluated = here.evaluated(here.rows("intermediate"))
+at_home = comparisons.loss_changes(
+    evaluated.perplexities(),
+    settings.languages,
+)
+display(
+    table1_page.loss_figure(at_home, settings.languages),
+    table1_page.losses_by_method(at_home, names),
+)
+
+# %% [markdown]
+# ## Open-ended answers
+#
+# There is no chat model of Gemma 3 270M to be had without a login, so nothing here is about Tables
+# 3 and 4. The base model answers 70 questions in each language, and the judge looks at the surface
+# only: is the answer in the language of the question, and does it say more than one thing over and
+# over? Whether it is true is not graded.
+
+# %%
+table2 = there.table("table2")
+n = 70 if there.settings["n_questions"] is None else there.settings["n_questions"]
+spoken = there.table("table2_languages")
+display(
+    table_pages.grades_table("2", table2, names, n, "surface", n_seeds),
+    table_pages.spoken_figure(spoken, names),
+    table_pages.bullets(readouts.left_language(spoken, names)),
+)
