@@ -37,7 +37,7 @@ _PARSER = MarkdownIt("commonmark")
 # line begins.
 _MARKS = re.compile(
     r"[\\`*\[\]<>&$~|{}@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=/)"
-    r"|^(?P<before>[ \t]*[0-9]*)(?P<sign>[-+=#%:.)])",
+    r"|^(?P<before>[ \t]*[0-9]*)(?P<sign>[-+=#%:.()])",
     re.MULTILINE,
 )
 # Not scripts that break anywhere, nor before an accent of its own.
@@ -96,7 +96,14 @@ def prose(text: str, fold: str = "") -> Markdown:
     shown = visible(text, None) if kinds <= _PROSE else as_markdown(text, None)
     if fold:
         shown = f"<details><summary>{as_html(fold)}</summary>\n\n{shown}\n\n</details>"
-    return Markdown(shown)
+    return _markdown(shown)
+
+
+def _markdown(text: str) -> Markdown:
+    """Not `Markdown(text)`, which opens a text that is an address or names a file."""
+    found = Markdown()
+    found.data = text
+    return found
 
 
 def verbatim(
@@ -109,14 +116,16 @@ def verbatim(
     shown = visible(text, longest)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     block = f"{fence}{language}\n{shown}\n{fence}"
-    return Markdown(f"{prose(before).data}\n\n{block}" if before else block)
+    return _markdown(f"{prose(before).data}\n\n{block}" if before else block)
 
 
 def marked_up(html: Markup) -> HTML:
     """HTML made with `markup`; TypeError for a text of which nobody knows where it comes from."""
     if not isinstance(html, Markup):
         raise TypeError(f"HTML is made with `markup`, from a template; got {type(html).__name__}")
-    return HTML(str(html))
+    found = HTML()
+    found.data = str(html)  # given at once, an address or the name of a file would be opened
+    return found
 
 
 def markup(template: str, **values: Any) -> Markup:

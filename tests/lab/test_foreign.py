@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import unicodedata
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -304,3 +305,16 @@ def test_going_round_would_be_noticed() -> None:
     source = 'HTML(x)\ndisplay.Markdown(f"{x}")\nMarkup(f"<b>{x}</b>")\nframe.to_html()\nMarkup("")'
     source += '\nframe.style.format("{}")\ndisplay(f"{x}")'
     assert len(round_about("notebooks/05.py", source)) == 6
+
+
+@pytest.mark.parametrize("text", ["http://127.0.0.1:9/page", "{file}"])
+def test_a_text_that_names_something_is_not_opened(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "notes.md"
+    file.write_text("what is in the file")
+    named = text.format(file=file)
+    assert "in the file" not in str(foreign.prose(foreign.as_markdown(named)).data)
+    assert named in str(foreign.marked_up(foreign.markup("{x}", x=named)).data).replace("<wbr>", "")
+
+
+def test_a_text_that_looks_like_a_target_is_shown() -> None:
+    assert foreign.as_markdown("(x)=") == "\\(x)="
