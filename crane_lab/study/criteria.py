@@ -39,6 +39,8 @@ OBJECTIVES = {
     "last_max": "last maximum",
 }
 KINDS = ("necessity", "selectivity")
+#: The name of the criterion that has a contrast of its own kind.
+RELATIVE = f"{concentration.STATISTICS['mean_abs'].label}, relative contrast"
 
 
 # ------------------------------------------------------------------------------------ the criteria
@@ -47,6 +49,17 @@ KINDS = ("necessity", "selectivity")
 def contrasted(score: Score) -> dict[str, Tensor]:
     """A language's score less the largest of the other languages', neuron by neuron."""
     return {x: contrast_of(score, x) for x in score}
+
+
+def relative_contrasts(score: Score) -> dict[str, Tensor]:
+    """`contrasted` in shares of the neuron's score in all languages together, for scores >= 0.
+
+    A neuron of which there is little in any language would have large shares of next to nothing, so
+    the sum is taken to be no less than its median in the layer.
+    """
+    total = torch.stack(list(score.values())).sum(0)
+    size = torch.maximum(total, total.nanmedian(-1, keepdim=True).values)
+    return {x: torch.where(size > 0, v / size, 0.0) for x, v in contrasted(score).items()}
 
 
 def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:
@@ -112,7 +125,7 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
     - "gradient × activation", "Act Prob 90p" and "LAPE".
 
     Each but LAPE, which compares languages already, is there alone and as a contrast, its own score
-    less the largest of another language's.
+    less the largest of another language's; mean |relevance| also as `relative_contrasts`.
     """
     scores: dict[str, Score] = {}
     for objective in objectives:
@@ -132,7 +145,8 @@ def criteria(pipeline: Pipeline, objectives: Iterable[str] = tuple(OBJECTIVES)) 
         scores[statistic.label] = found
     scores["gradient × activation"] = gradient_x_activation(pipeline)
     scores["Act Prob 90p"] = act_prob_90p_scores(pipeline)
-    return {**with_contrasts(scores), "LAPE": lape_places(pipeline)}
+    relative = relative_contrasts(scores[concentration.STATISTICS["mean_abs"].label])
+    return {**with_contrasts(scores), RELATIVE: relative, "LAPE": lape_places(pipeline)}
 
 
 # --------------------------------------------------------------------- against single ablations

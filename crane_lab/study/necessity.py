@@ -53,7 +53,7 @@ _SHORT = 128
 # ----------------------------------------------------------------------------- one neuron at a time
 
 
-class _ShortAttention(TorchFunctionMode):
+class ShortAttention(TorchFunctionMode):
     """Causal attention over short texts as plain products, two thirds of the CPU kernel's time."""
 
     def __torch_function__(
@@ -78,8 +78,8 @@ class _ShortAttention(TorchFunctionMode):
         return func(*args, **options)
 
 
-class _Cache:
-    """What the untouched model computes on some texts, as far as single ablations need it.
+class Rest:
+    """The rest of the model after a layer, and what reaches it on some texts untouched.
 
     `stream` is the residual stream after block `layer`, (texts, tokens - 1, hidden), `activations`
     what its `down_proj` reads, (texts, tokens - 1, neurons). Where a norm stands between the MLP
@@ -157,12 +157,21 @@ class _Cache:
         output = torch.addcmul(self.output[here], change[..., None], ways)
         return self.residual[here] + self.output_norm(output)
 
-    def losses(self, stream: Tensor, targets: Tensor) -> Tensor:
-        """Mean next-token loss of each text, float64 (texts,), from the stream after the layer."""
+    def states(self, stream: Tensor) -> Tensor:
+        """What the head reads, (texts, tokens - 1, hidden), from the stream after the layer."""
         for block, arguments in zip(self.after, self.arguments, strict=True):
             output = block(stream, **arguments)
             stream = output if isinstance(output, Tensor) else output[0]
-        states = self.norm(stream).flatten(0, 1)
+        found: Tensor = self.norm(stream)
+        return found
+
+    def losses(self, stream: Tensor, targets: Tensor) -> Tensor:
+        """Mean next-token loss of each text, float64 (texts,), from the stream after the layer."""
+        return self.losses_of(self.states(stream), targets)
+
+    def losses_of(self, states: Tensor, targets: Tensor) -> Tensor:
+        """The same from what the head reads."""
+        states = states.flatten(0, 1)
         pieces = zip(states.split(_LOGIT_ROWS), targets.flatten().split(_LOGIT_ROWS), strict=True)
         losses = torch.cat([self._loss(part, next_) for part, next_ in pieces])
         return losses.view_as(targets).double().mean(1)
@@ -221,8 +230,8 @@ def single_effects(
             f"{model.config.model_type!r} model's are not"
         )
     texts = texts.to(model.device)
-    with fast_linear(), _ShortAttention():
-        cache = _Cache(model, texts, layer, batch_size)
+    with fast_linear(), ShortAttention():
+        cache = Rest(model, texts, layer, batch_size)
         index = torch.tensor(list(neurons), dtype=torch.long, device=texts.device)
         directions = cache.weight[:, index].t()  # (neurons, hidden)
         set_to = torch.stack(
@@ -263,10 +272,23 @@ def single_effects(
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimates with their standard errors over texts, both float64 (layers, neurons)."""
+    """Estimates with their standard errors over texts, both float64 (layers, neurons).
+
+    `freedom`: the errors' degrees of freedom, the same shape; None: one less than there are texts.
+    """
 
     value: Tensor
     error: Tensor
+    freedom: Tensor | None = None
+
+    def less(self, other: Estimate) -> Estimate:
+        """The difference to another estimate from texts of its own (Welch and Satterthwaite)."""
+        mine, theirs = self.error.square(), other.error.square()
+        freedom = None
+        if self.freedom is not None and other.freedom is not None:
+            parts = mine.square() / self.freedom + theirs.square() / other.freedom
+            freedom = ((mine + theirs).square() / parts).nan_to_num(1.0)
+        return Estimate(self.value - other.value, (mine + theirs).sqrt(), freedom)
 
 
 class Necessity:
@@ -329,26 +351,22 @@ class Necessity:
         `kind` "necessity": against an increase of zero or less in `language`. "selectivity":
         against the hypothesis that the increase in `language` is at most zero or at most that in
         some other language; it is the largest of the p-values of these comparisons, since all of
-        them must be rejected. Student's t with n_texts - 1 degrees of freedom throughout.
+        them must be rejected. Student's t with n_texts - 1 degrees of freedom, or the estimate's.
 
         Raises ValueError for an unknown language, value or kind.
         """
         own = self.necessity(language, value)
         compared = [own]
         if kind == "selectivity":
-            compared += [
-                Estimate(
-                    own.value - other.value, (own.error.square() + other.error.square()).sqrt()
-                )
-                for other in self._others(language, value)
-            ]
+            compared += [own.less(other) for other in self._others(language, value)]
         elif kind != "necessity":
             raise ValueError(f"unknown kind {kind!r}: expected 'necessity' or 'selectivity'")
         found = []
         for estimate in compared:
             # A neuron that changes nothing has error 0: no evidence, so p = 1.
             score = torch.where(estimate.error > 0, estimate.value / estimate.error, -torch.inf)
-            found.append(torch.from_numpy(students_t.sf(score.numpy(), self.n_texts - 1)))
+            free = self.n_texts - 1 if estimate.freedom is None else estimate.freedom.numpy()
+            found.append(torch.from_numpy(students_t.sf(score.numpy(), free)))
         return torch.stack(found).amax(0)
 
     def significant(

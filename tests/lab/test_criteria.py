@@ -235,7 +235,7 @@ def made_up(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 def test_the_criteria_are_those_of_the_methods(made_up: Pipeline) -> None:
     scores = criteria.criteria(made_up)
-    assert len(scores) == 2 * (3 + 7 + 2) + 1
+    assert len(scores) == 2 * (3 + 7 + 2) + 2
     for score in scores.values():
         assert {x: tuple(v.shape) for x, v in score.items()} == dict.fromkeys(LANGUAGES, (2, 48))
     kurtosis: Any = made_up.normalised()

@@ -1,0 +1,150 @@
+"""``python -m crane_lab.cli.real_model``: the causal check of a model with very many neurons.
+
+Writes the tables of `data/gemma` (or another folder). What is measured is kept in the store piece
+by piece: interrupted, the same command goes on; started several times, the processes share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from crane_core.models import write_checksums
+from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.pipeline import Pipeline
+from crane_lab.runs.execution import Run
+from crane_lab.settings import Settings
+from crane_lab.stages.keys import weights_of
+from crane_lab.store import Store, source_digest, write_table
+from crane_lab.store.artefacts import RUN_NAME
+from crane_lab.store.files import write_text
+from crane_lab.store.machine import versions
+from crane_lab.study import criteria, damage, nearby, necessity, sampled
+
+#: Shares of all neurons that are masked.
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status (1 after an error, which is printed)."""
+    parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.real_model", description=__doc__)
+    add_run(parser)
+    parser.set_defaults(profile="gemma")
+    add = parser.add_argument
+    add("--out", default="data/gemma", help="folder for the tables")
+    add("--top", type=int, default=60, help="neurons of each main criterion and language")
+    add("--random", type=int, default=10, help="neurons drawn from each layer")
+    add("--texts", type=int, default=64, help="windows per language for single effects")
+    add("--exact", type=int, default=8, help="of them, those on which neurons are ablated")
+    add("--damage-texts", type=int, default=16, help="further windows, for whole sets")
+    add("--values", nargs="+", choices=("zero", "mean"), default=["zero", "mean"])
+    add("--shares", nargs="+", type=float, default=SHARES, help="of all neurons, to be masked")
+    add("--seeds", type=int, default=5, help="random orders")
+    add("--only-main", action="store_true", help="damage curves of the main criteria only")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: check(the_run(options), options))
+
+
+def check(run: Run, options: argparse.Namespace, store: Path | None = None) -> None:
+    """Measure everything and write it; `options` are those of `main`.
+
+    Raises what `Pipeline`, `sampled.choose` and `sampled.measure_sample` raise, and ValueError for
+    a share that is not above 0 and at most 1.
+    """
+    if wrong := [share for share in options.shares if not 0 < share <= 1]:
+        raise ValueError(f"--shares has {wrong[0]}: expected shares above 0 and at most 1")
+    os.environ.setdefault(RUN_NAME, run.name)
+    out = Path(options.out).absolute()
+    with contextlib.chdir(run.project.root):
+        kept = Store(store or run.project.runs / "store")
+        pipeline = Pipeline(Settings.of(run.parameters), kept)
+        tables, made = measured(pipeline, options)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        write_table(_rounded(table), out / f"{name}.csv")
+    write_text(out / "made.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
+    write_checksums(out)
+    print(f"written: {os.path.relpath(out)}")
+
+
+def measured(
+    pipeline: Pipeline, options: argparse.Namespace
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """The tables by name, and what they depend on, as JSON."""
+    s = pipeline.settings
+    languages, (layers, width) = list(s.languages), pipeline.shape["intermediate"]
+    texts, others = damage.held_out(pipeline, options.texts, options.damage_texts)
+    scores = criteria.criteria(pipeline, (s.objective,))
+    main_ones = sampled.main_criteria(s.objective)
+    sample = sampled.choose(scores, main_ones, options.top, options.random, s.seed)
+    neurons = sampled.neurons_of(sample)
+    print(f"{len(neurons):,} of {layers * width:,} neurons are ablated", flush=True)
+    known = {"zero": torch.zeros(layers, width)}
+    if "mean" in options.values:
+        known["mean"] = pipeline.neuron_values["mean"]
+    set_to = {name: known[name] for name in dict.fromkeys(options.values)}
+    store = pipeline.store
+    found = sampled.measure_sample(pipeline.model, texts, neurons, set_to, options.exact, {}, store)
+    budgets = sorted({max(1, round(share * layers * width)) for share in options.shares})
+    wanted = {name: scores[name] for name in (main_ones if options.only_main else scores)}
+    orders = {
+        (name, x, -1): criteria.order(of[x]) for name, of in wanted.items() for x in languages
+    }
+    for seed, neurons_drawn in damage.random_orders(pipeline.model, range(options.seeds)).items():
+        orders |= {("random order", x, seed): neurons_drawn for x in languages}
+    damaged = damage.damage(orders, budgets, pipeline.model, others, store=store)
+    damaged["share"] = damaged["budget"] / (layers * width)
+    about = (sample, neurons, found)
+    tables = {
+        "sample": sample,
+        "single_effects": sampled.effects_table(*about),
+        "criteria_correlations": sampled.correlations(scores, *about, main_ones[0], seed=s.seed),
+        "criteria_precision": sampled.precision_of_tops(*about, seed=s.seed),
+        "criteria_damage": damaged.drop(columns=["digest", "key"]),
+    }
+    code = (
+        sampled.__name__,
+        nearby.__name__,
+        necessity.__name__,
+        criteria.__name__,
+        damage.__name__,
+    )
+    made = {
+        "model": {"name": s.model, "weights": weights_of(pipeline.model), "shape": [layers, width]},
+        "texts": {
+            "corpus": pipeline.corpus.fingerprint(languages),
+            "perplexity_corpus": pipeline.perplexity_corpus.fingerprint(languages),
+        },
+        "settings": dataclasses.asdict(s),
+        "sample": {
+            "neurons": len(neurons), "top": options.top, "random_per_layer": options.random,
+            "main_criteria": main_ones,
+        },
+        "effects": {
+            "texts": options.texts, "exact": options.exact, "values": list(set_to),
+            "likely": nearby.LIKELY, "drawn": nearby.DRAWN, "far": nearby.FAR,
+        },
+        "damage": {"texts": options.damage_texts, "budgets": budgets, "seeds": options.seeds},
+        "versions": versions(),
+        "code": source_digest(*code),
+    }  # fmt: skip
+    return tables, made
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Six significant digits: more is noise, and files stay small."""
+    numbers = table.select_dtypes("float").columns
+    return table.assign(**{c: [float(f"{v:.6g}") for v in table[c]] for c in numbers})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
