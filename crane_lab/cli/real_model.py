@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seeds", type=int, default=5, help="random orders")
     add("--only-main", action="store_true", help="damage curves of the main criteria only")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: check(the_run(options), options))
+    return exit_status(lambda: check_model(the_run(options), options))
 
 
-def check(run: Run, options: argparse.Namespace, store: Path | None = None) -> None:
+def check_model(run: Run, options: argparse.Namespace, store: Path | None = None) -> None:
     """Measure everything and write it; `options` are those of `main`.
 
     Raises what `Pipeline`, `sampled.choose` and `sampled.measure_sample` raise, and ValueError for
@@ -67,7 +67,7 @@ def check(run: Run, options: argparse.Namespace, store: Path | None = None) -> N
     with contextlib.chdir(run.project.root):
         kept = Store(store or run.project.runs / "store")
         pipeline = Pipeline(Settings.of(run.parameters), kept)
-        tables, made = measured(pipeline, options)
+        tables, made = tables_of(pipeline, options)
     out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         write_table(_rounded(table), out / f"{name}.csv")
@@ -76,7 +76,7 @@ def check(run: Run, options: argparse.Namespace, store: Path | None = None) -> N
     print(f"written: {os.path.relpath(out)}")
 
 
-def measured(
+def tables_of(
     pipeline: Pipeline, options: argparse.Namespace
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """The tables by name, and what they depend on, as JSON."""
@@ -106,8 +106,10 @@ def measured(
     about = (sample, neurons, found)
     tables = {
         "sample": sample,
-        "single_effects": sampled.effects_table(*about),
-        "criteria_correlations": sampled.correlations(scores, *about, main_ones[0], seed=s.seed),
+        "single_effects": sampled.single_effects_table(*about),
+        "criteria_correlations": sampled.sampled_correlations(
+            scores, *about, main_ones[0], seed=s.seed
+        ),
         "criteria_precision": sampled.precision_of_tops(*about, seed=s.seed),
         "criteria_damage": damaged.drop(columns=["digest", "key"]),
     }

@@ -279,7 +279,7 @@ def part_of_effects(found: Necessity, which: Tensor) -> Necessity:
 # ------------------------------------------------------------------------------------- the tables
 
 
-def effects_table(
+def single_effects_table(
     sample: pd.DataFrame, neurons: pd.DataFrame, found: Necessity, level: float = 0.05
 ) -> pd.DataFrame:
     """One row per neuron of a sample: why it is there, and what its ablation does.
@@ -307,7 +307,7 @@ def effects_table(
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
-def correlations(
+def sampled_correlations(
     scores: Mapping[str, Score],
     sample: pd.DataFrame,
     neurons: pd.DataFrame,

@@ -207,13 +207,13 @@ def test_correlations_over_the_random_part_and_all(effects: Necessity) -> None:
         at = effects.selectivity(x).value[0]
         perfect[x][neurons["layer"].to_list(), neurons["neuron"].to_list()] = at
     given = scores() | {"perfect": perfect}
-    table = sampled.correlations(given, own, neurons, effects, "a", n_boot=40)
+    table = sampled.sampled_correlations(given, own, neurons, effects, "a", n_boot=40)
     assert set(table.loc[table["part"] == "random", "n"]) == {12}
     assert set(table.loc[table["part"] == "sample", "n"]) == {len(neurons)}
     best = table[(table["criterion"] == "perfect") & (table["truth"] == "selectivity")]
     assert best.loc[best["set_to"] == "zero", "rho"].min() == pytest.approx(1)
     assert (table["low"] <= table["rho"]).all() and (table["rho"] <= table["high"]).all()
-    again = sampled.correlations(given, own, neurons, effects, "a", n_boot=40)
+    again = sampled.sampled_correlations(given, own, neurons, effects, "a", n_boot=40)
     pd.testing.assert_frame_equal(table, again)
 
 
@@ -236,7 +236,7 @@ def test_precision_is_that_of_each_top_beside_the_random_part(effects: Necessity
 
 def test_the_effects_are_a_table(effects: Necessity) -> None:
     own, neurons = sample(), sampled.neurons_of(sample())
-    table = sampled.effects_table(own, neurons, effects)
+    table = sampled.single_effects_table(own, neurons, effects)
     assert len(table) == len(neurons) and table["random"].sum() == 12
     top = own[own["criterion"] == "a"]
     for row in top.to_dict("records"):
@@ -262,13 +262,13 @@ def test_everything_from_settings(
 ) -> None:
     settings = dataclasses.replace(settings_in(folder), n_perplexity=4)
     pipeline = Pipeline(settings, Store(tmp_path / "store"))
-    tables, made = real_model.measured(pipeline, options)
+    tables, made = real_model.tables_of(pipeline, options)
     damaged, main_ones = tables["criteria_damage"], sampled.main_criteria()
     assert set(damaged["criterion"]) == {*main_ones, "random order"}
     assert sorted(set(damaged["budget"])) == [2, 10]
     assert set(tables["sample"]["criterion"]) == {*main_ones, "random"}
     assert json.loads(json.dumps(made))["sample"]["neurons"] == len(tables["single_effects"])
-    again, made_again = real_model.measured(pipeline, options)
+    again, made_again = real_model.tables_of(pipeline, options)
     assert made_again == made
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, again[name])
