@@ -41,6 +41,7 @@ from crane_core.families import norms as norms
 from crane_core.families import shape as shape
 from crane_core.families import stream_norms as stream_norms
 from crane_core.files import replacing
+from crane_core.gguf import gguf_config, gguf_file, gguf_model, gguf_tokenizer
 
 CHECKSUMS = "SHA256SUMS"
 #: What a model can be loaded in. float16 is for GPUs only.
@@ -207,13 +208,11 @@ _JSON_FILES += ["tokenizer_config.json", "special_tokens_map.json", "added_token
 _MISTAKEN = {
     (b"version https://git-lfs",): "a pointer of Git LFS, not the file itself; run `git lfs pull`",
     (b"<!doctype", b"<html"): "a web page, not the file itself; download the file",
-    (b"gguf",): f"a GGUF file; {UNQUANTISED}",
 }
 #: Files of other formats, and what to do about them.
 _OTHERS = {
     "adapter_config.json": "only an adapter (LoRA); merge it into its model with peft's "
     "merge_and_unload(), then save_pretrained, and give that folder",
-    "*.gguf": f"only GGUF, which is packed for llama.cpp; {UNQUANTISED}",
     "*.bin": "weights of an older format that can run code (pickle); in a place you trust, convert "
     "them: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new folder), and copy the "
     "tokenizer's files",
@@ -284,7 +283,7 @@ def _reading(path: str, what: str, local_files_only: bool) -> Iterator[None]:
         yield
     except Exception as error:
         of_the_hub = isinstance(error, OSError) or _because_of(error, OSError)
-        if not Path(path).is_dir() and of_the_hub:
+        if not Path(path).exists() and of_the_hub:
             raise _not_found(path, error, local_files_only) from error
         where = f"checkpoint in {path}" if Path(path).is_dir() else f"model {path!r}"
         if "trust_remote_code" in str(error):
@@ -308,13 +307,12 @@ def _how(local_files_only: bool) -> dict[str, Any]:
 
 
 def _place(path: str | os.PathLike[str]) -> str:
-    """The path of a folder, `~` written out, or a name on the hub; an error for anything else."""
+    """A path with `~` written out, or a name on the hub; an error for what can be no model."""
     path = os.path.expanduser(os.fspath(path))
-    if os.path.isfile(path):
-        gguf = ", GGUF" if path.lower().endswith(".gguf") else ""
+    if os.path.isfile(path) and not gguf_file(path):
         raise ValueError(
-            f"{path!r} is a file{gguf}; give the folder of an unquantised checkpoint (config.json, "
-            "model.safetensors, tokenizer.json), or a name on the hub"
+            f"{path!r} is a file; give the folder of an unquantised checkpoint (config.json, "
+            "model.safetensors, tokenizer.json), a file in GGUF (.gguf), or a name on the hub"
         )
     if not path or "://" in path or (path != path.strip() and not os.path.isdir(path)):
         raise ValueError(f"{path!r} is no model; give a folder, or a name on the hub, owner/name")
@@ -330,11 +328,11 @@ def read_config(path: str | os.PathLike[str], local_files_only: bool = True) -> 
     configuration that is damaged or no decoder's, an unknown family, and quantised weights.
     """
     path = _place(path)
-    folder = Path(path)
+    folder, file = Path(path), gguf_file(path)
     if folder.is_dir():
         if (folder / CHECKSUMS).is_file():
             verify_checksums(folder)
-        if not (folder / "config.json").is_file():
+        if not file and not (folder / "config.json").is_file():
             _look_over(folder, "checkpoint: config.json is missing")
         if (folder / "adapter_config.json").is_file():
             what = "an adapter (adapter_config.json) beside a model; merge it in, or give the model"
@@ -342,8 +340,11 @@ def read_config(path: str | os.PathLike[str], local_files_only: bool = True) -> 
         for name in _JSON_FILES:
             if (folder / name).is_file():
                 _genuine(folder / name)
-    with _reading(path, "config.json", local_files_only):
-        config = AutoConfig.from_pretrained(path, **_how(local_files_only))
+    if file:
+        _genuine(file)
+    with _reading(path, file.name if file else "config.json", local_files_only):
+        how = _how(local_files_only)
+        config = gguf_config(file) if file else AutoConfig.from_pretrained(path, **how)
     adapter(config)
     # What the checkpoint names may be a kernel to be downloaded, which is code.
     config._attn_implementation = "eager" if caps_attention(config) else "sdpa"
@@ -366,7 +367,8 @@ def load(
 
     Parameters
     ----------
-    path : a folder with a checkpoint, or a name on the Hugging Face hub.
+    path : a folder with a checkpoint, a file in GGUF (or a folder with one and no safetensors),
+        whose weights are dequantised, or a name on the Hugging Face hub.
     dtype : "float32", "bfloat16", or, on a GPU, "float16".
     device : where the weights go: "cpu", "cuda", "cuda:<number>", or "auto", a GPU if there is one.
     local_files_only : whether to stay offline (then a hub name is looked for in the local cache).
@@ -390,30 +392,18 @@ def load(
     target = torch_device(device)
     torch_dtype = _torch_dtype(dtype, target)
     config, path = read_config(path, local_files_only), _place(path)
-    folder = Path(path)
-    if folder.is_dir():
-        _check_weights(folder)
-        if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-            raise FileNotFoundError(
-                f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}; copy "
-                "the files of the tokenizer the model was trained with"
-            )
+    file, tokenizer = gguf_file(path), load_tokenizer(path, local_files_only)
+    if Path(path).is_dir() and not file:
+        _check_weights(Path(path))
 
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    how = {"dtype": torch_dtype, "config": config, "output_loading_info": True}
+    how |= {"ignore_mismatched_sizes": True, "use_safetensors": True, **_how(local_files_only)}
     try:
-        with _reading(path, "weights", local_files_only):
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=torch_dtype,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                config=config,
-                **_how(local_files_only),
-            )
-        with _reading(path, "tokenizer", local_files_only):
-            tokenizer = AutoTokenizer.from_pretrained(path, **_how(local_files_only))
+        with _reading(path, file.name if file else "weights", local_files_only):
+            read = gguf_model if file else AutoModelForCausalLM.from_pretrained
+            model, loading = read(file or path, **how)
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
@@ -430,10 +420,31 @@ def load(
     # Without one, lm-eval would add a token that has no embedding.
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return model.to(target).eval(), tokenizer
+
+
+def load_tokenizer(path: str | os.PathLike[str], local_files_only: bool = True) -> Any:
+    """The tokenizer of a model; a GGUF file's own, unless its folder is given and has another.
+
+    Raises FileNotFoundError if there is none, and ValueError if it cannot be read.
+    """
+    path = _place(path)
+    folder, file = Path(path), gguf_file(path)
+    own = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    if folder.is_dir() and not (own or file):
+        raise FileNotFoundError(
+            f"{folder} holds no tokenizer: expected one of {', '.join(_TOKENIZER_FILES)}; copy "
+            "the files of the tokenizer the model was trained with"
+        )
+    with _reading(path, "tokenizer", local_files_only):
+        if file and not own:
+            return gguf_tokenizer(file)
+        config = gguf_config(file) if file else None
+        tokenizer = AutoTokenizer.from_pretrained(path, config=config, **_how(local_files_only))
     words: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if getattr(words, "dropout", None):  # meant for training: another cut of a text at each call
         words.dropout = None
-    return model.to(target).eval(), tokenizer
+    return tokenizer
 
 
 def _check_loaded(model: PreTrainedModel, loading: dict[str, Any], path: str) -> None:
