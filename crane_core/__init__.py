@@ -6,6 +6,7 @@ A reader of the paper's §3 finds each step here; data flow from top to bottom.
 Module              Paper            What it does
 =================== ================ ===================================================
 `families`          §4.1             where each family of models keeps its MLPs and norms
+`gguf`              §4.1             a file of llama.cpp becomes a plain model
 `models`            §4.1             a name or path becomes a model and its tokenizer
 `windows`           Alg. 1, line 3   texts become token windows of equal length
 `attribution`       §3.2, lines 1-9  a batch becomes relevance (samples, layers, neurons)
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from crane_core.metrics import Interval, LangSpecF1, langspec_f1, langspec_f1_interval
     from crane_core.models import load as load_model
     from crane_core.moments import StreamingMoments
-    from crane_core.neurons import NeuronSet, Overlap, jaccard, overlap, save_lape_file
+    from crane_core.neurons import NeuronSet, Overlap, jaccard, overlap
     from crane_core.selection import SelectionWarning, contrast_of, margins, normalise, select
     from crane_core.windows import token_windows
 
@@ -113,7 +114,6 @@ __all__ = [
     "one_pass",
     "overlap",
     "random_matched",
-    "save_lape_file",
     "select",
     "token_relevance",
     "token_windows",

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from tokenizers import normalizers, pre_tokenizers
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.integrations import gguf as reader
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 
 #: How the drops of the non-target languages enter Eq. 3; numpy's names of the operations.
 AGGREGATES = ("max", "mean", "sum")
@@ -225,20 +224,6 @@ def mean_interval(
     Parameters as for `langspec_f1_interval`, with the outcomes (items,) of one language.
     """
     return drop_interval(outcomes, np.zeros_like(outcomes), n_boot, level, seed, clusters)
-
-
-def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> Interval:
-    """Wilson's interval of an accuracy from outcomes (items,) that are 0 or 1.
-
-    Raises ValueError for no items, other outcomes, or a level outside (0, 1).
-    """
-    outcomes = np.asarray(correct, dtype=np.float64)
-    if outcomes.ndim != 1 or outcomes.size == 0 or not np.isin(outcomes, (0, 1)).all():
-        raise ValueError("an accuracy needs a list of outcomes that are 0 or 1, at least one")
-    _check_level(level)
-    result = binomtest(int(outcomes.sum()), outcomes.size)
-    bounds = result.proportion_ci(confidence_level=level, method="wilson")
-    return Interval(float(outcomes.mean()), float(bounds.low), float(bounds.high), level)
 
 
 def _equations(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,8 +25,6 @@ from torch import Tensor
 from crane_core.files import replacing
 
 SITES = ("intermediate", "gate", "up", "down")
-# The order of the seven languages in the files released by LAPE (Tang et al., 2024).
-LAPE_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
 
 #: The entry of a saved file's metadata.
 _KIND = "crane_core.NeuronSet"
@@ -60,11 +58,6 @@ def _whole(numbers: Any, count: int) -> bool:
     """Whether these are `count` whole numbers; 1.0 and True are none."""
     sized = isinstance(numbers, Sequence) and len(numbers) == count
     return sized and all(isinstance(n, Integral) and not isinstance(n, bool) for n in numbers)
-
-
-def _require_file(path: str | os.PathLike[str]) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no neuron file at {path}")
 
 
 def check_compatible(a: Shape, b: Shape, doing: str) -> None:
@@ -258,7 +251,8 @@ class NeuronSet:
 
         Raises FileNotFoundError, or ValueError if the file is damaged or holds something else.
         """
-        _require_file(path)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no neuron file at {path}")
         try:
             with safe_open(os.fspath(path), framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -275,118 +269,6 @@ class NeuronSet:
             return cls(masks, json.loads(shape))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} holds no neuron set that fits its shape: {error}") from error
-
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as plain JSON, replacing the file in one step.
-
-        `{"shape": {site: [layers, width]}, "neurons": {site: [[layer, neuron], ...]}}`.
-        """
-        about = {
-            "shape": {site: list(size) for site, size in self._shape.items()},
-            "neurons": {site: self.pairs(site) for site in self.sites},
-        }
-        text = json.dumps(about) + "\n"
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> NeuronSet:
-        """Read a set in the format of `to_json`.
-
-        Raises FileNotFoundError, or ValueError if the file is no JSON, lacks a part, holds what is
-        no whole number, or names a neuron outside its shape.
-        """
-        _require_file(path)
-        try:
-            about = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-            shape, neurons = dict(about["shape"]), dict(about["neurons"])
-            masks = {
-                site: cls.from_pairs(pairs, shape, site).mask(site)
-                for site, pairs in neurons.items()
-            }
-            return cls(masks, shape)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f'{path} holds no neuron set; expected {{"shape": {{"intermediate": [layers, '
-                f'width]}}, "neurons": {{"intermediate": [[layer, neuron], ...]}}}} ({error!r})'
-            ) from error
-
-    @overload
-    @classmethod
-    def from_lape_file(
-        cls, path: str | os.PathLike[str], languages: int, *, shape: Shape | Sequence[int]
-    ) -> NeuronSet: ...
-    @overload
-    @classmethod
-    def from_lape_file(
-        cls,
-        path: str | os.PathLike[str],
-        languages: Sequence[str] = ...,
-        *,
-        shape: Shape | Sequence[int],
-    ) -> dict[str, NeuronSet]: ...
-    @classmethod
-    def from_lape_file(
-        cls,
-        path: str | os.PathLike[str],
-        languages: int | Sequence[str] = LAPE_LANGUAGES,
-        *,
-        shape: Shape | Sequence[int],
-    ) -> NeuronSet | dict[str, NeuronSet]:
-        """Read neurons in LAPE's format, a list [language][layer] of LongTensors of indices.
-
-        Parameters
-        ----------
-        path : file written by LAPE's code or by `to_lape_file`; read without unpickling code.
-        languages : the codes of the file's languages in their order (then a dict of all sets is
-            returned), or the index of one language (then its set).
-        shape : the model's shape, which the format does not record.
-
-        Raises
-        ------
-        FileNotFoundError : no such file.
-        ValueError : another format, another number of languages or layers, or an index that
-            lies outside the model.
-        """
-        _require_file(path)
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a file it cannot read
-            raise ValueError(
-                f"{path} is no file that torch.load can read safely: {error}"
-            ) from error
-        if not isinstance(content, list) or not all(
-            isinstance(layers, list)
-            and all(isinstance(t, Tensor) and t.dtype == torch.long for t in layers)
-            for layers in content
-        ):
-            raise ValueError(
-                f"{path} is not in LAPE's format: a list [language][layer] of LongTensor"
-            )
-
-        def one(layers: list[Tensor]) -> NeuronSet:
-            depth = as_shape(shape)["intermediate"][0]
-            if len(layers) != depth:
-                raise ValueError(f"{path} holds {len(layers)} layers, but the model has {depth}")
-            pairs = ((i, j) for i, row in enumerate(layers) for j in row.reshape(-1).tolist())
-            return cls.from_pairs(pairs, shape)
-
-        if isinstance(languages, int):
-            if not 0 <= languages < len(content):
-                raise ValueError(
-                    f"language index {languages}: {path} holds {len(content)} languages"
-                )
-            return one(content[languages])
-        if len(languages) != len(content):
-            raise ValueError(
-                f"{path} holds {len(content)} languages, but {len(languages)} codes were given "
-                f"({listed(languages)})"
-            )
-        return {language: one(layers) for language, layers in zip(languages, content, strict=True)}
-
-    def to_lape_file(self, path: str | os.PathLike[str]) -> None:
-        """Write this set as the only language of a file in LAPE's format (see `save_lape_file`)."""
-        save_lape_file([self], path)
 
     def _of(self, site: str) -> Tensor:
         if site not in self._masks:
@@ -436,25 +318,6 @@ class NeuronSet:
             for site, (layers, width) in self._shape.items()
         ]
         return f"NeuronSet({', '.join(parts)})"
-
-
-def save_lape_file(
-    sets: Mapping[str, NeuronSet] | Sequence[NeuronSet], path: str | os.PathLike[str]
-) -> None:
-    """Write sets in LAPE's format, a list [language][layer] of LongTensors, in the order given.
-
-    The format knows intermediate neurons only: ValueError if a set has neurons at another site.
-    """
-    content = []
-    for neurons in sets.values() if isinstance(sets, Mapping) else sets:
-        if others := set(neurons.sites) - {"intermediate"}:
-            raise ValueError(
-                f"LAPE's format holds intermediate neurons only, this set has some at "
-                f"{listed(sorted(others))}: use NeuronSet.save"
-            )
-        content.append([row.nonzero().reshape(-1) for row in neurons.mask()])
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import display
+from scipy.stats import binomtest
 
-from crane_core import metrics
 from crane_lab.engines import multiple_choice
 from crane_lab.engines.tasks import TASKS
 from crane_lab.pipeline import Pipeline
@@ -342,11 +342,10 @@ display(
 # ```
 
 # %%
-shares, intervals = (0.57, 0.60), {}
+shares, right = (0.57, 0.60), {}
 for n in (160, 640, 2_560, 5_120):
-    right = [np.arange(n) < round(share * n) for share in shares]
-    intervals[n] = [metrics.accuracy_interval(x) for x in right]
-testbed_pages.how_many_items_table(intervals)
+    right[n] = [binomtest(round(share * n), n) for share in shares]
+testbed_pages.how_many_items_table(right)
 
 # %% [markdown]
 # It takes thousands. But the two scores come from the *same* items, before and after. Most items

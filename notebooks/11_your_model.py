@@ -32,7 +32,7 @@ from crane_lab.cli.plan import by_device, plan
 from crane_lab.runs import Project
 from crane_lab.settings import Settings
 from crane_lab.show import own_model_pages
-from crane_lab.store import write_table
+from crane_lab.store import neuron_files, write_table
 
 results = Path(run_dir) / "results"
 
@@ -128,11 +128,11 @@ if path.is_file():  # as notebook 03 leaves it
     neurons = NeuronSet.load(path)
 folder = tempfile.TemporaryDirectory()  # until this process ends
 scratch = Path(folder.name)
-neurons.to_json(scratch / "en.json")
-neurons.to_lape_file(scratch / "en.neuron.pth")
+neuron_files.save_json(neurons, scratch / "en.json")
+neuron_files.save_lape_file([neurons], scratch / "en.neuron.pth")
 back = [
-    NeuronSet.from_json(scratch / "en.json"),
-    NeuronSet.from_lape_file(scratch / "en.neuron.pth", 0, shape=shape),
+    neuron_files.load_json(scratch / "en.json"),
+    neuron_files.load_lape_file(scratch / "en.neuron.pth", shape, ["en"])["en"],
 ]
 
 # %% [markdown]

@@ -101,7 +101,9 @@ def written(
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(tokens)
         writer.add_token_list(words)
-        writer.add_token_types([gguf.TokenType.NORMAL] * (len(words) - 2) + [gguf.TokenType.CONTROL] * 2)
+        writer.add_token_types(
+            [gguf.TokenType.NORMAL] * (len(words) - 2) + [gguf.TokenType.CONTROL] * 2
+        )
         writer.add_token_merges(["a b", "ab c"])
         special = {"bos": len(words) - 2, "eos": len(words) - 1}
     assert len(words) == config.vocab_size

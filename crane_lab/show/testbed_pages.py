@@ -504,18 +504,14 @@ def grid_words(grid: pd.DataFrame, scores: pd.DataFrame) -> Markdown:
     )
 
 
-def how_many_items_table(found: Mapping[int, tuple[Any, Any]]) -> Styler:
-    """Items -> Wilson intervals of a lower and of a higher accuracy, and the gap between them."""
-    rows = [
-        {
-            "items": n,
-            **{
-                f"interval of {one.estimate:.2f}": f"{one.low:.3f} to {one.high:.3f}"
-                for one in (low, high)
-            },
-            "gap": high.low - low.high,
-        }
-        for n, (low, high) in found.items()
-    ]
+def how_many_items_table(found: Mapping[int, Sequence[Any]]) -> Styler:
+    """Items -> scipy's binomial tests of a lower and of a higher accuracy: Wilson's intervals, and
+    the gap between them."""
+    rows = []
+    for n, tests in found.items():
+        low, high = (test.proportion_ci(method="wilson") for test in tests)
+        names = [f"interval of {test.statistic:.2f}" for test in tests]
+        said = [f"{one.low:.3f} to {one.high:.3f}" for one in (low, high)]
+        rows.append({"items": n, **dict(zip(names, said, strict=True)), "gap": high.low - low.high})
     caption = "95 % Wilson intervals of two accuracies."
     return figures.table(pd.DataFrame(rows), caption, {"gap": "{:+.3f}"})

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from crane_core.metrics import (
     AGGREGATES,
-    accuracy_interval,
     drop_interval,
     langspec_f1,
     langspec_f1_difference,
@@ -201,17 +200,6 @@ def test_drop_interval_covers_as_often_as_it_says():
     assert 0.84 <= covered / 200 <= 0.96
 
 
-def test_wilson():
-    interval = accuracy_interval([1] * 8 + [0] * 2)
-    # Wilson's formula by hand at z = 1.959964.
-    z2 = 1.959963984540054**2
-    centre = (0.8 + z2 / 20) / (1 + z2 / 10)
-    half = np.sqrt(z2) * np.sqrt(0.16 / 10 + z2 / 400) / (1 + z2 / 10)
-    assert interval.estimate == 0.8
-    assert (interval.low, interval.high) == pytest.approx((centre - half, centre + half))
-    assert accuracy_interval([0, 0, 0]).low == 0
-
-
 def test_wrong_outcomes():
     with pytest.raises(ValueError, match="masked scores lack 'vi'"):
         langspec_f1_interval(ITEMS, {"en": [1], "zh": [1]}, "en")
@@ -228,11 +216,6 @@ def test_wrong_outcomes():
         langspec_f1_interval(ITEMS, AFTER, "en", n_boot=0)
     with pytest.raises(ValueError, match="level is 95"):
         drop_interval([1], [0], level=95)
-    with pytest.raises(ValueError, match="level is 95"):
-        accuracy_interval([1], level=95)
-    for outcomes_ in ([], [0.5], [[1]]):
-        with pytest.raises(ValueError, match="0 or 1"):
-            accuracy_interval(outcomes_)
 
 
 def test_differences_are_paired():

@@ -1,9 +1,7 @@
 """Neuron sets: made, combined, kept in files, compared with chance (paper §3.1)."""
 
 import copy
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.stats import hypergeom
 
-from crane_core.neurons import LAPE_LANGUAGES, NeuronSet, jaccard, overlap, save_lape_file
+from crane_core.neurons import NeuronSet, jaccard, overlap
 
 SHAPE = {"intermediate": (3, 6), "gate": (3, 6), "up": (3, 6), "down": (3, 4)}
-
-
-LAPE_FILE = Path(__file__).resolve().parents[3] / "shared/reference/lape/LLaMA-2-7B.neuron.pth"
 
 
 neuron_pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=18)
@@ -149,53 +144,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == [path.name]
 
 
-@settings(max_examples=10, deadline=None)
-@given(neuron_pairs)
-def test_json_round_trip(tmp_path_factory, pairs):
-    path = tmp_path_factory.mktemp("sets") / "set.json"
-    neurons = NeuronSet.from_pairs(pairs, SHAPE) | NeuronSet.from_pairs([(1, 3)], SHAPE, "down")
-    neurons.to_json(path)
-    assert NeuronSet.from_json(path) == neurons
-    assert json.loads(path.read_text())["neurons"]["down"] == [[1, 3]]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "no json",
-        "[]",
-        '{"shape": {"intermediate": [3, 6]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[3, 0]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"gate": [[0, 0]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [0, 1]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, -1]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, 1.0]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, 1.5]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, true]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [[0, NaN]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": [["0", "1"]]}}',
-        '{"shape": {"intermediate": [3, 6]}, "neurons": {"intermediate": ["01"]}}',
-        '{"shape": {"intermediate": [3.0, 6]}, "neurons": {"intermediate": []}}',
-        '{"shape": {"intermediate": [3, true]}, "neurons": {"intermediate": []}}',
-        '{"shape": {"intermediate": [1000000000, 1000000000]}, "neurons": {}}',
-        "[" * 100_000,
-    ],
-)
-def test_json_that_is_no_neuron_set(tmp_path, text):
-    path = tmp_path / "set.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="holds no neuron set; expected"):
-        NeuronSet.from_json(path)
-
-
-def test_json_with_a_mark_of_its_order(tmp_path):
-    """As Windows' editors save it."""
-    neurons = NeuronSet.from_pairs([(0, 1)], (3, 6))
-    neurons.to_json(tmp_path / "plain.json")
-    (tmp_path / "bom.json").write_text((tmp_path / "plain.json").read_text(), "utf-8-sig")
-    assert NeuronSet.from_json(tmp_path / "bom.json") == neurons
-
-
 def test_whole_numbers_only():
     rows = torch.tensor([[0, 1], [2, 5]])
     assert list(NeuronSet.from_pairs(rows, (3, 6))) == [(0, 1), (2, 5)]
@@ -220,63 +168,6 @@ def test_a_shape_that_is_not_its_masks(tmp_path):
     save_file({"intermediate": torch.zeros(3, 6)}, path, {"crane_core.NeuronSet": "[3, 6]"})
     with pytest.raises(ValueError, match="expected a bool tensor"):
         NeuronSet.load(path)
-
-
-def test_lape_files_round_trip(tmp_path):
-    path = tmp_path / "sets.pth"
-    sets = {
-        "en": NeuronSet.from_pairs([(0, 1), (2, 5)], SHAPE),
-        "zh": NeuronSet.empty(SHAPE),
-        "vi": NeuronSet.from_pairs([(1, 0)], SHAPE),
-    }
-    save_lape_file(sets, path)
-    content = torch.load(path, weights_only=True)
-    assert [[row.tolist() for row in layers] for layers in content] == [
-        [[1], [], [5]],
-        [[], [], []],
-        [[], [0], []],
-    ]
-    assert content[0][0].dtype == torch.long
-    assert NeuronSet.from_lape_file(path, ["en", "zh", "vi"], shape=SHAPE) == sets
-    assert NeuronSet.from_lape_file(path, 2, shape=SHAPE) == sets["vi"]
-    sets["en"].to_lape_file(path)
-    assert NeuronSet.from_lape_file(path, ["en"], shape=SHAPE) == {"en": sets["en"]}
-
-
-def test_lape_files_that_do_not_fit(tmp_path):
-    path = tmp_path / "sets.pth"
-    with pytest.raises(FileNotFoundError):
-        NeuronSet.from_lape_file(path, shape=SHAPE)
-    NeuronSet.from_pairs([(0, 5)], SHAPE).to_lape_file(path)
-    with pytest.raises(ValueError, match="holds 1 languages, but 7"):
-        NeuronSet.from_lape_file(path, shape=SHAPE)
-    with pytest.raises(ValueError, match="language index 1"):
-        NeuronSet.from_lape_file(path, 1, shape=SHAPE)
-    with pytest.raises(ValueError, match="3 layers, but the model has 2"):
-        NeuronSet.from_lape_file(path, 0, shape=(2, 6))
-    with pytest.raises(ValueError, match="outside"):
-        NeuronSet.from_lape_file(path, 0, shape=(3, 5))
-    torch.save({"en": 1}, path)
-    with pytest.raises(ValueError, match="not in LAPE's format"):
-        NeuronSet.from_lape_file(path, 0, shape=SHAPE)
-    path.write_bytes(b"no file of torch")
-    with pytest.raises(ValueError, match="read safely"):
-        NeuronSet.from_lape_file(path, 0, shape=SHAPE)
-    with pytest.raises(ValueError, match=r"intermediate neurons only.*'down'"):
-        NeuronSet.from_pairs([(0, 0)], SHAPE, "down").to_lape_file(path)
-
-
-@pytest.mark.skipif(not LAPE_FILE.exists(), reason="LAPE's released file is not on this machine")
-def test_lapes_released_sets():
-    sets = NeuronSet.from_lape_file(LAPE_FILE, shape=(32, 11008))
-    assert tuple(sets) == LAPE_LANGUAGES
-    assert {x: len(sets[x]) for x in ("en", "zh", "vi")} == {
-        "en": 95,
-        "zh": 583,
-        "vi": 836,
-    }
-    # The released README gives these three as an example.
-    assert [neuron for layer, neuron in sets["zh"] if layer == 4] == [6147, 9114, 9292]
 
 
 def test_overlap_beside_chance():

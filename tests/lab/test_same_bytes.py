@@ -21,6 +21,7 @@ from crane_core.masking import bake
 from crane_core.moments import StreamingMoments
 from crane_core.neurons import NeuronSet
 from crane_lab.store import Store, write_table
+from crane_lab.store.neuron_files import save_json
 from crane_lab.study.necessity import Necessity, summarise
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -30,7 +31,7 @@ projections = {site: size for site in ("intermediate", "gate", "up")} | {"down":
 masks = {site: torch.arange(12).view(2, 6) % 3 == 0 for site in ("gate", "up")}
 neurons = NeuronSet(masks, projections)
 neurons.save(folder / "set.safetensors")
-neurons.to_json(folder / "set.json")
+save_json(neurons, folder / "set.json")
 torch.manual_seed(0)
 increases = {x: torch.rand(2, *size, 20).double() for x in ("en", "vi", "zh")}
 constants = {"zero": torch.zeros(size), "mean": torch.ones(size)}
