@@ -50,12 +50,8 @@ def lape(
     Raises ValueError for fewer than two languages, counts that do not fit each other or `n`, and
     fractions out of range.
     """
-    for name, rate in [
-        ("top_rate", top_rate),
-        ("filter_rate", filter_rate),
-        ("activation_bar_ratio", activation_bar_ratio),
-    ]:
-        _check_rate(name, rate)
+    _check_rates(top_rate=top_rate)
+    _check_rates(filter_rate=filter_rate, activation_bar_ratio=activation_bar_ratio)
     probabilities = _probabilities(over_zero, n, least=2)
     entropy = _entropy(probabilities)
     entropy[~_above(probabilities, filter_rate).any(dim=-1)] = torch.inf
@@ -121,8 +117,7 @@ def lape_order(
     Returns language -> int64 indices into the flattened (layers, neurons), first neuron first.
     Parameters and errors are those of `lape_matched`.
     """
-    _check_rate("filter_rate", filter_rate)
-    _check_rate("activation_bar_ratio", activation_bar_ratio)
+    _check_rates(filter_rate=filter_rate, activation_bar_ratio=activation_bar_ratio)
     probabilities = _probabilities(over_zero, n, least=2)
     passes = _above(probabilities, filter_rate).any(dim=-1)
     over_bar = _above(probabilities, activation_bar_ratio)
@@ -172,7 +167,7 @@ def act_prob_90p(
 
     Raises ValueError for counts that do not fit each other, `n` or the model.
     """
-    _check_rate("top_rate", top_rate)
+    _check_rates(top_rate=top_rate)
     probabilities = _probabilities(over_p90, n, least=1)
     size = probabilities.shape[:2]
     if counts is None:
@@ -200,9 +195,9 @@ def random_matched(neurons: NeuronSet, seed: int) -> NeuronSet:
     return NeuronSet(masks, neurons.shape)
 
 
-def _check_rate(name: str, rate: float) -> None:
-    if not 0 < rate <= 1:
-        raise ValueError(f"{name} is {rate}: expected a fraction above 0 and at most 1")
+def _check_rates(**rates: float) -> None:
+    if wrong := [f"{name} is {rate}" for name, rate in rates.items() if not 0 < rate <= 1]:
+        raise ValueError(f"{wrong[0]}: expected a fraction above 0 and at most 1")
 
 
 def _probabilities(counts: Mapping[str, Tensor], n: Mapping[str, int], least: int) -> Tensor:

@@ -70,18 +70,16 @@ class Collected:
         batch = batch.detach().cpu()
         size = batch.double().abs()
         power = size.square()
-        self.sum_abs = self.sum_abs + size.sum(dim=0)
-        self.sum_square = self.sum_square + power.sum(dim=0)
-        self.sum_fourth = self.sum_fourth + power.square().sum(dim=0)
+        for name, values in zip(_SUMS, (size, power, power.square()), strict=True):
+            setattr(self, name, getattr(self, name) + values.sum(dim=0))
         if self._sample is not None:
             self._sample.update(batch)
 
     def merge(self, other: Collected) -> None:
         """Take in what another stream of the same shape has collected."""
         self.moments.merge(other.moments)
-        self.sum_abs = self.sum_abs + other.sum_abs
-        self.sum_square = self.sum_square + other.sum_square
-        self.sum_fourth = self.sum_fourth + other.sum_fourth
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         if self._sample is not None and other._sample is not None:
             self._sample.merge(other._sample)
 
@@ -114,10 +112,6 @@ _SUMS = ("sum_abs", "sum_square", "sum_fourth")
 # --- the statistics: Collected -> (layers, neurons), float64, NaN where undefined -----------------
 
 
-def _kurtosis(c: Collected) -> Tensor:
-    return c.moments.kurtosis()
-
-
 def _l_kurtosis(c: Collected) -> Tensor:
     x = c.sample.double().sort(dim=0).values
     n = len(x)
@@ -130,18 +124,6 @@ def _l_kurtosis(c: Collected) -> Tensor:
     second = 2 * b[1] - b[0]
     fourth = 20 * b[3] - 30 * b[2] + 12 * b[1] - b[0]
     return (fourth / second).masked_fill(x[0] == x[-1], torch.nan)
-
-
-def _variance(c: Collected) -> Tensor:
-    return c.moments.variance()
-
-
-def _mean_abs(c: Collected) -> Tensor:
-    return c.sum_abs / c.count
-
-
-def _signed_mean(c: Collected) -> Tensor:
-    return c.moments.mean()
 
 
 def _gini(c: Collected) -> Tensor:
@@ -188,7 +170,7 @@ class Statistic:
 #: name -> statistic, kurtosis first.
 STATISTICS: dict[str, Statistic] = {
     "kurtosis": Statistic(
-        _kurtosis,
+        lambda c: c.moments.kurtosis(),
         "kurtosis",
         "fourth central moment / squared variance (Eq. 2); NaN for a constant neuron",
         "shape",
@@ -204,13 +186,24 @@ STATISTICS: dict[str, Statistic] = {
         least=MIN_SAMPLES,
     ),
     "variance": Statistic(
-        _variance, "variance", "mean squared distance from the mean; 0 for a constant", "size"
+        lambda c: c.moments.variance(),
+        "variance",
+        "mean squared distance from the mean; 0 for a constant",
+        "size",
     ),
     "mean_abs": Statistic(
-        _mean_abs, "mean |relevance|", "how much relevance, whatever its sign", "size", least=1
+        lambda c: c.sum_abs / c.count,
+        "mean |relevance|",
+        "how much relevance, whatever its sign",
+        "size",
+        least=1,
     ),
     "signed_mean": Statistic(
-        _signed_mean, "signed mean", "how much relevance in favour of the output", "size", least=1
+        lambda c: c.moments.mean(),
+        "signed mean",
+        "how much relevance in favour of the output",
+        "size",
+        least=1,
     ),
     "gini": Statistic(
         _gini,

@@ -13,13 +13,9 @@ from typing import Any
 import torch
 from tokenizers import normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import modeling_gguf_pytorch_utils as layouts
 from transformers.integrations import gguf as reader
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-from transformers.modeling_gguf_pytorch_utils import (
-    TENSOR_PROCESSORS,
-    TensorProcessor,
-    get_gguf_hf_weights_map,
-)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 #: llama.cpp's name of each family that can be read, and transformers' (`config.model_type`).
@@ -46,8 +42,7 @@ _BESIDES = {*_SIZES, *(f"rope.{name}" for name in _ROPE)}
 _BESIDES |= {"vocab_size", "tensor_data_layout", "attention.sliding_window_pattern"}
 _DIVISORS = "rope_freqs.weight"
 #: Ways to cut texts whose vocabularies begin them with BOS unless the file says otherwise.
-_BEGUN = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0"}
-_BEGUN |= {"lfm2", "tekken"}
+_BEGUN = {"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "midm-2.0", "tekken"}
 
 
 def gguf_file(path: str) -> Path | None:
@@ -85,15 +80,11 @@ def gguf_config(file: Path) -> PreTrainedConfig:
         )
     start = f"{architecture}."
     own = {key.removeprefix(start): said[key] for key in said if key.startswith(start)}
-    for key in _NEEDED.keys() - own.keys():
-        raise ValueError(f"it does not say {start}{key}")
-    for key in own.keys() - _NEEDED.keys() - _OPTIONAL.keys() - _BESIDES:
-        raise ValueError(f"it says {start}{key}, of which CRANE knows nothing")
+    for key in sorted((own.keys() ^ _NEEDED.keys()) - _OPTIONAL.keys() - _BESIDES):
+        problem = "does not say" if key in _NEEDED else "says what CRANE knows nothing of:"
+        raise ValueError(f"it {problem} {start}{key}")
     values: dict[str, Any] = {v: own[k] for k, v in (_NEEDED | _OPTIONAL).items() if k in own}
-    layers, even = (
-        values["num_hidden_layers"],
-        values["hidden_size"] // values["num_attention_heads"],
-    )
+    layers, even = own["block_count"], own["embedding_length"] // own["attention.head_count"]
     sizes = [own[key] for key in _SIZES if key in own] or [even]
     scaling = own.get("rope.scaling.type", "none")
     if len({*sizes}) > 1 or scaling not in ("none", "linear"):
@@ -107,9 +98,8 @@ def gguf_config(file: Path) -> PreTrainedConfig:
     if architecture == "gemma3":
         local = {"rope_type": "default", "rope_theta": own.get("rope.freq_base_swa", 10_000.0)}
         values["rope_parameters"] = {"full_attention": rope, "sliding_attention": local}
-        period, kinds = own.get("attention.sliding_window_pattern", 6), ("full", "sliding")
-        kinds = [f"{kinds[layer % period > 0]}_attention" for layer in range(1, layers + 1)]
-        values["layer_types"] = kinds
+        period, kinds = own.get("attention.sliding_window_pattern", 6), [*values["rope_parameters"]]
+        values["layer_types"] = [kinds[i % period > 0] for i in range(1, layers + 1)]
     if architecture in ("gemma2", "gemma3"):  # those of 27 billion are known by their layers
         values["query_pre_attn_scalar"] = even if layers in (46, 62) else sizes[0]
     special = ("bos", "eos", "eot", "padding")
@@ -129,7 +119,7 @@ def _llama3(file: Path, theta: float, size: int) -> dict[str, Any]:
     """How positions are scaled, of which files of Llama 3.1 and later hold what comes of it."""
     divisors = next(t.data for t in _tensors(file) if t.name == _DIVISORS)
     rope = {"rope_type": "llama3", "rope_theta": theta, "factor": float(divisors.max())}
-    rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # as Meta has published them
     rope |= {"original_max_position_embeddings": 8192}
     config = AutoConfig.for_model("llama", head_dim=size, rope_parameters=rope)
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
@@ -161,8 +151,8 @@ def gguf_model(file: Path, dtype: torch.dtype, **how: Any) -> Any:
         model = AutoModelForCausalLM.from_config(config)
     # All of Gemma's norms are written as what they weigh with, 1 + weight.
     kind = "gemma2" if architecture == "gemma" else architecture
-    processor = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config.to_dict())
-    names, weights = get_gguf_hf_weights_map(model, processor), {}
+    processor = layouts.TENSOR_PROCESSORS.get(kind, layouts.TensorProcessor)(config.to_dict())
+    names, weights = layouts.get_gguf_hf_weights_map(model, processor), {}
     for tensor in _tensors(file):
         if tensor.name != _DIVISORS:
             if tensor.name not in names:
@@ -198,5 +188,4 @@ def gguf_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     elif not said.get("tokenizer.ggml.add_space_prefix", True) and "gemma" not in architecture:
         words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
     begun = said.get("tokenizer.ggml.add_bos_token", kind == "llama" or cut in _BEGUN)
-    begun = begun and special["bos_token"] is not None
     return PreTrainedTokenizerFast(tokenizer_object=words, add_bos_token=begun, **special)

@@ -231,12 +231,7 @@ def _number(value: object, name: str) -> float:
 
 def _checked_value(neurons: NeuronSet, value: Value) -> dict[str, Tensor] | float:
     if not isinstance(value, Mapping):
-        if not isinstance(value, int | float):
-            raise TypeError(
-                "mask value must be a number or a dict site -> tensor (layers, width); "
-                f"got {type(value).__name__}"
-            )
-        return _number(value, "mask value")
+        return _number(value, "a value that is no dict site -> tensor (layers, width)")
     for site, masks in neurons.masks.items():
         if not masks.any():
             continue

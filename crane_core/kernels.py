@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -57,10 +57,8 @@ def fast_linear() -> Iterator[None]:
     and any PyTorch built without oneDNN. On AMD processors with AVX-512 oneDNN's kernels take half
     the time of MKL's; elsewhere the two are close.
     """
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        with _OneDNN():
-            yield
-    else:
+    has = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    with _OneDNN() if has else nullcontext():
         yield
 
 

@@ -147,7 +147,7 @@ def langspec_f1_interval(
             how,
             relative,
         )[2]
-        for means in (_means(pairs), resampled)
+        for means in (np.array([own.mean(axis=0) for own in pairs.values()]), resampled)
     )
     return _percentiles(float(estimate), f1, level)
 
@@ -180,7 +180,8 @@ def langspec_f1_difference(
     }
     rng = np.random.default_rng(seed)
     difference = []
-    for means in (_means(groups), _resampled_means(groups, clusters, n_boot, level, rng)):
+    seen = np.array([own.mean(axis=0) for own in groups.values()])
+    for means in (seen, _resampled_means(groups, clusters, n_boot, level, rng)):
         a, b = (
             _equations(
                 means[..., i], means[..., i + 1], languages.index(target), EPSILON, "max", False
@@ -260,11 +261,6 @@ def _paired(original: ArrayLike, masked: ArrayLike, language: str) -> Array:
     return pairs
 
 
-def _means(groups: Mapping[str, Array]) -> Array:
-    """Means of outcomes (items, k) per language, (languages, k)."""
-    return np.array([own.mean(axis=0) for own in groups.values()])
-
-
 def _resampled_means(
     groups: Mapping[str, Array],
     clusters: Mapping[str, Sequence[str]] | None,
@@ -320,12 +316,9 @@ def _check_level(level: float) -> None:
 def _check_languages(
     original: Mapping[str, object], masked: Mapping[str, object], target: str
 ) -> None:
-    for language in original:
-        if language not in masked:
-            raise ValueError(f"masked scores lack {language!r}: there are {list(masked)}")
-    for language in masked:
-        if language not in original:
-            raise ValueError(f"original scores lack {language!r}: there are {list(original)}")
+    for name, given, other in (("masked", masked, original), ("original", original, masked)):
+        if lacking := [language for language in other if language not in given]:
+            raise ValueError(f"{name} scores lack {lacking[0]!r}: there are {list(given)}")
     if target not in original:
         raise ValueError(f"no scores for target {target!r}: there are {list(original)}")
     if len(original) < 2:

@@ -117,15 +117,11 @@ def torch_device(device: str) -> torch.device:
             f"unknown device {device!r}; use 'cpu', 'cuda', 'cuda:<number>' or 'auto' (a GPU if "
             "there is one)"
         )
-    if found.type == "cuda" and not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= count:
         raise ValueError(
-            f"device is {device!r}, but PyTorch finds no CUDA GPU here (this build is "
-            f"{torch.__version__}); use device 'cpu' or 'auto', or install PyTorch with CUDA"
-        )
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA GPU(s), "
-            "counted from 0"
+            f"device is {device!r}, but PyTorch ({torch.__version__}) finds {count} CUDA GPU(s), "
+            "counted from 0; use device 'cpu' or 'auto', or install PyTorch with CUDA"
         )
     return found
 
@@ -163,40 +159,36 @@ def _because_of(error: BaseException | None, kind: type[BaseException]) -> bool:
 def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFoundError:
     """Why a model that is no folder could not be had from the hub or its cache, and what to do."""
     token = "HF_TOKEN" in os.environ
+    nothing = f"no model {path!r}: it is no folder here"
     if _because_of(error, GatedRepoError):
-        problem = f"{path!r} is gated on the hub, and " + (
+        why = (
             "the token in HF_TOKEN has no access to it: accept its terms on its page with that "
             "account"
             if token
             else "there is no token: accept its terms on its page, then set the environment "
             "variable HF_TOKEN to a token of that account"
         )
-    elif _because_of(error, RepositoryNotFoundError):
+        return FileNotFoundError(f"{path!r} is gated on the hub, and {why}")
+    if _because_of(error, RepositoryNotFoundError):
         seen = "the token in HF_TOKEN may see" if token else "can be seen without a token"
-        problem = (
-            f"no model {path!r}: it is no folder here, and the hub has none of that name that "
-            f"{seen}; check the spelling (owner/name), or set HF_TOKEN for a private one"
-        )
+        why = f", and the hub has none of that name that {seen}; check the spelling (owner/name), "
+        why += "or set HF_TOKEN for a private one"
     elif local_files_only or is_offline_mode():
-        allow = (
-            "set offline to False (local_files_only=False) to download it"
+        why = ", and not in the local hub cache; "
+        why += (
+            "set offline to False (local_files_only=False)"
             if local_files_only
-            else "unset the environment variable HF_HUB_OFFLINE to download it"
+            else ("unset the environment variable HF_HUB_OFFLINE")
         )
-        problem = (
-            f"no model {path!r}: it is no folder here, and not in the local hub cache; {allow}, "
-            "or give the folder of a checkpoint"
-        )
+        why += " to download it, or give the folder of a checkpoint"
         if not _because_of(error, LocalEntryNotFoundError):  # such as a file the cache lacks
-            problem += f" ({error})"
+            why += f" ({error})"
     elif _because_of(error, LocalEntryNotFoundError) or _because_of(error, ConnectionError):
-        problem = (
-            f"no model {path!r}: it is no folder here, not in the local hub cache, and the hub "
-            "cannot be reached; check the network, or give the folder of a checkpoint"
-        )
+        why = ", not in the local hub cache, and the hub cannot be reached; check the network, or "
+        why += "give the folder of a checkpoint"
     else:
-        problem = f"no model {path!r}: it is no folder here, and the hub did not give it ({error})"
-    return FileNotFoundError(problem)
+        why = f", and the hub did not give it ({error})"
+    return FileNotFoundError(nothing + why)
 
 
 #: One of these holds a tokenizer's vocabulary.
@@ -402,7 +394,7 @@ def load(
     how |= {"ignore_mismatched_sizes": True, "use_safetensors": True, **_how(local_files_only)}
     try:
         with _reading(path, file.name if file else "weights", local_files_only):
-            read = gguf_model if file else AutoModelForCausalLM.from_pretrained
+            read: Any = gguf_model if file else AutoModelForCausalLM.from_pretrained
             model, loading = read(file or path, **how)
     finally:
         if bars:
@@ -452,7 +444,7 @@ def _check_loaded(model: PreTrainedModel, loading: dict[str, Any], path: str) ->
     if loading["mismatched_keys"]:
         name, found, expected = min(loading["mismatched_keys"])
         raise ValueError(
-            f"the weights of {path!r} are not those of its config.json: {name} has shape "
+            f"the weights of {path!r} are not those of its configuration: {name} has shape "
             f"{tuple(found)}, expected {tuple(expected)} "
             f"({len(loading['mismatched_keys'])} such weight(s))"
         )

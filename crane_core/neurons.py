@@ -151,7 +151,6 @@ class NeuronSet:
         known = as_shape(shape, site)
         if site not in known:
             raise ValueError(f"site {site!r} is not in the shape, which knows {listed(known)}")
-        mask = torch.zeros(known[site], dtype=torch.bool)
         given = [tuple(p.tolist()) if hasattr(p, "tolist") else p for p in pairs]
         if wrong := [pair for pair in given if not _whole(pair, 2)]:
             raise ValueError(f"{wrong[0]!r} is no neuron: expected two whole numbers")
@@ -163,8 +162,7 @@ class NeuronSet:
                 f"neuron {pair} lies outside site {site!r}, which has {known[site][0]} layers "
                 f"of {known[site][1]} neurons"
             )
-        mask[index[:, 0], index[:, 1]] = True
-        return cls({site: mask}, known)
+        return cls.from_flat(index[:, 0] * known[site][1] + index[:, 1], known, site)
 
     @classmethod
     def from_flat(
@@ -260,10 +258,7 @@ class NeuronSet:
                 masks = {site: file.get_tensor(site) for site in names}
         except SafetensorError as error:
             raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-        shape = metadata.get(_KIND) or (
-            metadata.get("shape") if metadata.get("kind") == _KIND else None  # until 0.1
-        )
-        if shape is None:
+        if (shape := metadata.get(_KIND)) is None:
             raise ValueError(f"{path} holds no neuron set: write one with NeuronSet.save")
         try:
             return cls(masks, json.loads(shape))

@@ -1,5 +1,6 @@
 """GGUF files of small models, written as llama.cpp's converter writes them, not as we read them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,14 @@ def written(
     file: Path,
     quantised: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
     tokens: str = "llama",
+    tensors: Mapping[str, np.ndarray] | None = None,
     **said: Any,
 ) -> Path:
     """Write a model as GGUF and round its matrices to what the file holds of them.
 
-    `said` are further values of the header, by their keys with `__` for the dots; None leaves one
-    out that is written otherwise.
+    `tokens` names the vocabulary, "llama" or how a byte-level one cuts texts; `tensors` are further
+    ones. `said` are further values of the header, by their keys with `__` for the dots; None leaves
+    one out that is written otherwise.
     """
     config = model.config
     family = config.model_type
@@ -132,6 +135,8 @@ def written(
                 weight.copy_(torch.tensor(dequantize(rounded, kind).reshape(weight.shape)))
             packed = stored if kind == 0 else quantize(stored, kind)
             writer.add_tensor(gguf_name(name, family), packed, raw_dtype=kind)
+    for name, values_of in (tensors or {}).items():
+        writer.add_tensor(name, values_of)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from crane_core import models
+from crane_core.gguf import gguf_file
 from crane_core.interventions import UNTOUCHED, Intervention
 from crane_lab.engines.decoding import Prompts, end_tokens
 from crane_lab.engines.generation import Answer, Decoding, answer, context_length, room
@@ -61,6 +62,12 @@ class VLLMEngine:
         self.decoding, self.progress = decoding or Decoding(), progress
         self._llm: Any = None
         name = os.fspath(path)
+        if gguf_file(name):
+            raise ValueError(
+                f"{name} is a model in GGUF, whose weights vLLM would not unpack as this project "
+                "does; use HuggingFaceEngine, or a checkpoint in safetensors (models.load, then "
+                "save_pretrained of model and tokenizer)"
+            )
         fixed = {
             "enforce_eager": True,  # a compiled graph would leave the hooks out
             "enable_prefix_caching": False,  # what was computed otherwise would be taken

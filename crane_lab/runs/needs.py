@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from crane_core import models
 from crane_lab.engines.llm_judge import LLMJudge
@@ -104,12 +104,7 @@ def _without_weights(settings: Settings, store: Path, here: bool) -> Pipeline:
         model = AutoModelForCausalLM.from_config(config)
     tokenizer: Any = None
     if here:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                settings.model, local_files_only=settings.offline, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            raise ValueError(f"the tokenizer of {settings.model!r}: {error}") from error
+        tokenizer = models.load_tokenizer(settings.model, settings.offline)
     return Pipeline(settings, Store(store), Loaded(model, tokenizer))
 
 

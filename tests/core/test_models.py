@@ -239,7 +239,6 @@ def unsigned(checkpoint: Path) -> Path:
     [
         (POINTER.encode(), "a pointer of Git LFS, not the file itself; run `git lfs pull`"),
         (PAGE.encode(), "a web page, not the file itself"),
-        (b"GGUF\3\0\0\0", "a GGUF file; load the unquantised checkpoint"),
         (b"", "it is empty; fetch it again"),
     ],
 )
@@ -286,8 +285,6 @@ def test_other_formats(unsigned: Path, tmp_path: Path) -> None:
     refused("in a format of their own")
     (unsigned / "pytorch_model.bin").touch()
     refused(r"can run code \(pickle\); in a place you trust, convert them: .*save_pretrained")
-    (unsigned / "model.gguf").touch()
-    refused("holds only GGUF, .* unquantised checkpoint")
     (unsigned / "config.json").unlink()
     (unsigned / "adapter_config.json").write_text("{}")
     refused(r"config\.json is missing; it holds only an adapter \(LoRA\); merge it")
@@ -326,9 +323,6 @@ def test_paths(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for file in (copy / "config.json", copy / "model.safetensors"):
         with pytest.raises(ValueError, match="is a file; give the folder of an unquantised"):
             models.load(file)
-    (tmp_path / "q8.GGUF").touch()
-    with pytest.raises(ValueError, match="is a file, GGUF; give the folder"):
-        models.load(tmp_path / "q8.GGUF")
     for name in ("https://huggingface.co/a/b", " a/b", ""):
         with pytest.raises(ValueError, match="is no model; give a folder, or a name on the hub"):
             models.load(name)
@@ -444,13 +438,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 0)
     assert models.torch_device("auto") == models.torch_device("cpu") == torch.device("cpu")
     with pytest.raises(
-        ValueError, match=r"'cuda', but PyTorch finds no CUDA GPU .* 'cpu' or 'auto'"
+        ValueError, match=r"'cuda', but PyTorch .* finds 0 CUDA GPU.* 'cpu' or 'auto'"
     ):
         models.torch_device("cuda")
     gpus(monkeypatch, 2)
     assert models.torch_device("auto") == torch.device("cuda")
     assert models.torch_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(ValueError, match=r"'cuda:2', but PyTorch finds 2 CUDA GPU\(s\), counted"):
+    with pytest.raises(
+        ValueError, match=r"'cuda:2', but PyTorch .* finds 2 CUDA GPU\(s\), counted"
+    ):
         models.torch_device("cuda:2")
     for name in ("gpu", "mps", "", "meta"):
         with pytest.raises(ValueError, match=f"unknown device {name!r}; use 'cpu', 'cuda'"):

@@ -11,7 +11,7 @@ import crane_core
 FOLDER = Path(crane_core.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 #: What the core may stand on, beside the standard library.
-ALLOWED = {"torch", "transformers", "lxt", "numpy", "scipy", "safetensors"}
+ALLOWED = {"torch", "transformers", "tokenizers", "gguf", "lxt", "numpy", "scipy", "safetensors"}
 
 
 def imported(path: Path) -> set[str]:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from conftest import make_tiny_llama
+from scipy.stats import binomtest
 from shown import frame_of
 from transformers import AutoTokenizer
 
-from crane_core import metrics
 from crane_lab.show import testbed_pages as pages
 from crane_lab.store import ROOT
 from crane_lab.testbed import world
@@ -201,11 +201,12 @@ def test_one_test_per_language_or_one_in_all(reading: float, words: str) -> None
 
 
 def test_how_many_items() -> None:
-    low, high = (metrics.Interval(x, x - 0.125, x + 0.125, 0.95) for x in (0.5, 0.75))
-    row = frame_of(pages.how_many_items_table({160: (low, high)})).iloc[0]
-    assert row.to_dict() == {
+    tests = [binomtest(right, 160) for right in (80, 120)]
+    row = frame_of(pages.how_many_items_table({160: tests})).iloc[0].to_dict()
+    # Wilson's formula by hand at z = 1.959964.
+    assert row.pop("gap") == pytest.approx(0.6775770 - 0.5765626, abs=1e-6)
+    assert row == {
         "items": 160,
-        "interval of 0.50": "0.375 to 0.625",
-        "interval of 0.75": "0.625 to 0.875",
-        "gap": 0.0,
+        "interval of 0.50": "0.423 to 0.577",
+        "interval of 0.75": "0.678 to 0.811",
     }
