@@ -1,7 +1,14 @@
 """``python -m crane_lab.cli.real_model``: the causal check of a model with very many neurons.
 
-Writes the tables of `data/gemma` (or another folder). What is measured is kept in the store piece
-by piece: interrupted, the same command goes on; started several times, the processes share.
+Writes the tables of `data/gemma` (or another folder), single ablations first, then damage curves of
+the main criteria, then of all. What is measured is kept in the store piece by piece: interrupted,
+the same command goes on; started several times, the processes share.
+
+On Gemma 3 270M an ablation of one neuron to one value on one window takes .2 s of one core in the
+first layer, .11 in the middle and .06 in the last; the loss's gradient .9 s a window, and a window
+under one set of neurons .45 s. So single ablations take an hour and a half of one core for 900
+neurons as is, half of that with `--values zero`; damage curves of the main criteria take an hour,
+of all criteria three (in proportion to `--damage-texts`).
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +38,8 @@ from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
 from crane_lab.study import criteria, damage, nearby, necessity, sampled
 
+#: What orders of no criterion are called in damage curves.
+RANDOM = "random order"
 #: Shares of all neurons that are masked.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
@@ -67,19 +77,19 @@ def check_model(run: Run, options: argparse.Namespace, store: Path | None = None
     with contextlib.chdir(run.project.root):
         kept = Store(store or run.project.runs / "store")
         pipeline = Pipeline(Settings.of(run.parameters), kept)
-        tables, made = tables_of(pipeline, options)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        write_table(_rounded(table), out / f"{name}.csv")
-    write_text(out / "made.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
-    write_checksums(out)
-    print(f"written: {os.path.relpath(out)}")
+        for tables, made in tables_of(pipeline, options):
+            out.mkdir(parents=True, exist_ok=True)
+            for name, table in tables.items():
+                write_table(_rounded(table), out / f"{name}.csv")
+            write_text(out / "made.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
+            write_checksums(out)
+            print(f"written: {', '.join(tables)} in {os.path.relpath(out)}", flush=True)
 
 
 def tables_of(
     pipeline: Pipeline, options: argparse.Namespace
-) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """The tables by name, and what they depend on, as JSON."""
+) -> Iterator[tuple[dict[str, pd.DataFrame], dict[str, Any]]]:
+    """New tables by name as they come, and what all up to then depend on, as JSON."""
     s = pipeline.settings
     languages, (layers, width) = list(s.languages), pipeline.shape["intermediate"]
     texts, others = damage.held_out(pipeline, options.texts, options.damage_texts)
@@ -94,24 +104,14 @@ def tables_of(
     set_to = {name: known[name] for name in dict.fromkeys(options.values)}
     store = pipeline.store
     found = sampled.measure_sample(pipeline.model, texts, neurons, set_to, options.exact, {}, store)
-    budgets = sorted({max(1, round(share * layers * width)) for share in options.shares})
-    wanted = {name: scores[name] for name in (main_ones if options.only_main else scores)}
-    orders = {
-        (name, x, -1): criteria.order(of[x]) for name, of in wanted.items() for x in languages
-    }
-    for seed, neurons_drawn in damage.random_orders(pipeline.model, range(options.seeds)).items():
-        orders |= {("random order", x, seed): neurons_drawn for x in languages}
-    damaged = damage.damage(orders, budgets, pipeline.model, others, store=store)
-    damaged["share"] = damaged["budget"] / (layers * width)
     about = (sample, neurons, found)
-    tables = {
+    singles = {
         "sample": sample,
         "single_effects": sampled.single_effects_table(*about),
         "criteria_correlations": sampled.sampled_correlations(
             scores, *about, main_ones[0], seed=s.seed
         ),
         "criteria_precision": sampled.precision_of_tops(*about, seed=s.seed),
-        "criteria_damage": damaged.drop(columns=["digest", "key"]),
     }
     code = (
         sampled.__name__,
@@ -135,11 +135,23 @@ def tables_of(
             "texts": options.texts, "exact": options.exact, "values": list(set_to),
             "likely": nearby.LIKELY, "drawn": nearby.DRAWN, "far": nearby.FAR,
         },
-        "damage": {"texts": options.damage_texts, "budgets": budgets, "seeds": options.seeds},
         "versions": versions(),
         "code": source_digest(*code),
     }  # fmt: skip
-    return tables, made
+    yield singles, made
+    budgets = sorted({max(1, round(share * layers * width)) for share in options.shares})
+    random = damage.random_orders(pipeline.model, range(options.seeds))
+    for wanted in (main_ones,) if options.only_main else (main_ones, list(scores)):
+        orders = {
+            (name, x, -1): criteria.order(scores[name][x]) for name in wanted for x in languages
+        } | {(RANDOM, x, seed): drawn for seed, drawn in random.items() for x in languages}
+        damaged = damage.damage(orders, budgets, pipeline.model, others, store=store)
+        damaged["share"] = damaged["budget"] / (layers * width)
+        made["damage"] = {
+            "texts": options.damage_texts, "budgets": budgets, "seeds": options.seeds,
+            "criteria": wanted,
+        }  # fmt: skip
+        yield {"criteria_damage": damaged.drop(columns=["digest", "key"])}, made
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

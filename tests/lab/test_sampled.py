@@ -257,21 +257,33 @@ def options(tmp_path: Path) -> argparse.Namespace:
     )  # fmt: skip
 
 
+def all_tables(
+    pipeline: Pipeline, options: argparse.Namespace
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    found = list(real_model.tables_of(pipeline, options))
+    return {name: table for tables, _ in found for name, table in tables.items()}, found[-1][1]
+
+
 def test_everything_from_settings(
     folder: Path, options: argparse.Namespace, tmp_path: Path
 ) -> None:
     settings = dataclasses.replace(settings_in(folder), n_perplexity=4)
     pipeline = Pipeline(settings, Store(tmp_path / "store"))
-    tables, made = real_model.tables_of(pipeline, options)
+    tables, made = all_tables(pipeline, options)
     damaged, main_ones = tables["criteria_damage"], sampled.main_criteria()
     assert set(damaged["criterion"]) == {*main_ones, "random order"}
     assert sorted(set(damaged["budget"])) == [2, 10]
     assert set(tables["sample"]["criterion"]) == {*main_ones, "random"}
     assert json.loads(json.dumps(made))["sample"]["neurons"] == len(tables["single_effects"])
-    again, made_again = real_model.tables_of(pipeline, options)
+    again, made_again = all_tables(pipeline, options)
     assert made_again == made
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, again[name])
+    options.only_main = False
+    *_, (new, made) = real_model.tables_of(pipeline, options)
+    every = new["criteria_damage"]
+    assert set(every["criterion"]) == {*made["damage"]["criteria"], "random order"}
+    assert len(made["damage"]["criteria"]) > len(main_ones)
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no shipped check of Gemma yet")
