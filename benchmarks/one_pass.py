@@ -26,12 +26,13 @@ from typing import Any
 import torch
 from common import describe, load_model, machine, parser, texts, write
 
-from crane_core.accumulators import ActiveCounts, BatchQuantiles, Reader, TokenSample, collect
+from crane_core.accumulators import ActiveCounts, Reader, TokenSample, collect
 from crane_core.concentration import Collected
 from crane_core.families import shape as model_shape
 from crane_core.moments import StreamingMoments
 from crane_lab.settings import Settings
 from crane_lab.stages.relevance import readers
+from crane_lab.study.batch_quantiles import BatchQuantiles
 
 TARGETS = {"identification / relevance": 1.10}
 

@@ -9,7 +9,6 @@ tokens, means and quantiles of activations, and the other statistics, for the pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ class LayerValues(NamedTuple):
     values: Tensor
 
 
-class _OfActivations:
+class OfActivations:
     """Tokens seen, layer by layer, of an accumulator that reads activations."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -71,7 +70,7 @@ class _OfActivations:
         return int(self.seen[0])
 
 
-class ActiveCounts(_OfActivations):
+class ActiveCounts(OfActivations):
     """On how many tokens each neuron exceeds a threshold: LAPE's input (Tang et al., 2024).
 
     Parameters
@@ -123,7 +122,7 @@ class ActiveCounts(_OfActivations):
         return found
 
 
-class ActivationMeans(_OfActivations):
+class ActivationMeans(OfActivations):
     """What each neuron puts out on average, over tokens; `shape` is (layers, neurons)."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -152,54 +151,6 @@ class ActivationMeans(_OfActivations):
     def from_state(cls, state: Mapping[str, Tensor]) -> ActivationMeans:
         """Means as `state` returned them."""
         found = cls(state["sum"].shape)
-        found._sum, found.seen = state["sum"].clone(), state["seen"].clone()
-        return found
-
-
-class BatchQuantiles(_OfActivations):
-    """A quantile of each neuron's activation as Act Prob 90p's code streams it.
-
-    In each batch the value at the quantile's place is taken, and these are averaged over batches in
-    proportion to their tokens. The result depends somewhat on what shares a batch; `Reservoir` has
-    quantiles of the stream itself.
-
-    Raises ValueError for a quantile outside (0, 1].
-    """
-
-    def __init__(self, shape: Sequence[int], quantile: float = 0.9) -> None:
-        super().__init__(shape)
-        if not 0 < quantile <= 1:
-            raise ValueError(f"quantile is {quantile}: expected a number above 0 and at most 1")
-        self.quantile = quantile
-        self._sum = torch.zeros(self.shape, dtype=torch.float64)
-
-    def update(self, batch: LayerValues) -> None:
-        """Take in one layer's activations of a batch."""
-        layer, values = batch
-        n = len(values)
-        if not n:
-            return
-        found = values.float().kthvalue(math.ceil(n * self.quantile), dim=0).values
-        self._sum[layer] += n * found.double().cpu()
-        self.seen[layer] += n
-
-    def merge(self, other: BatchQuantiles) -> None:
-        """Add the other's sums."""
-        self._sum, self.seen = self._sum + other._sum, self.seen + other.seen
-
-    def values(self) -> Tensor:
-        """The averaged quantiles, float64 (layers, neurons)."""
-        return self._sum / self.tokens
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything collected, as tensors to store; `from_state` reads it back."""
-        quantile = torch.tensor(self.quantile, dtype=torch.float64)
-        return {"sum": self._sum, "seen": self.seen, "quantile": quantile}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> BatchQuantiles:
-        """Quantiles as `state` returned them."""
-        found = cls(state["sum"].shape, float(state["quantile"]))
         found._sum, found.seen = state["sum"].clone(), state["seen"].clone()
         return found
 
@@ -286,7 +237,7 @@ class Reservoir:
         return found
 
 
-class TokenSample(_OfActivations):
+class TokenSample(OfActivations):
     """Every neuron's activations at a uniform sample of tokens, the same for all neurons.
 
     True quantiles of the whole stream come from it (`quantiles`); `shape` is (layers, neurons),

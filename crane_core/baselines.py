@@ -146,12 +146,9 @@ def act_prob_90p(
 ) -> dict[str, NeuronSet]:
     """Activation Probability 90p: the neurons most often above their own 90th percentile.
 
-    The percentile is taken in a first pass (`BatchQuantiles` of the same language) and the tokens
-    above it are counted in a second (`ActiveCounts` with it as threshold). Languages
-    do not enter each other's ranking. An exact percentile would be exceeded by a tenth of the
-    tokens in every neuron; what ranks neurons is how their activity varies between batches. For
-    the reading in which the percentile is that of all languages together, give the first pass the
-    batches of all.
+    The percentile is taken in a first pass, and the tokens above it are counted in a second
+    (`ActiveCounts` with it as threshold). Languages do not enter each other's ranking. An exact
+    percentile would be exceeded by a tenth of the tokens in every neuron.
 
     Parameters
     ----------

@@ -25,6 +25,8 @@ from torch import Tensor
 from crane_core.files import replacing
 
 SITES = ("intermediate", "gate", "up", "down")
+#: The order of the seven languages in the files released by LAPE (Tang et al., 2024).
+LAPE_LANGUAGES = ("en", "zh", "fr", "es", "vi", "id", "ja")
 
 #: The entry of a saved file's metadata.
 _KIND = "crane_core.NeuronSet"
@@ -264,6 +266,60 @@ class NeuronSet:
             return cls(masks, json.loads(shape))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} holds no neuron set that fits its shape: {error}") from error
+
+    @classmethod
+    def from_lape_file(
+        cls,
+        path: str | os.PathLike[str],
+        languages: int | Sequence[str] = LAPE_LANGUAGES,
+        *,
+        shape: Shape | Sequence[int],
+    ) -> Any:
+        """Read neurons in LAPE's format, a list [language][layer] of LongTensors of indices.
+
+        `languages` are the codes of the file's languages in their order (then a dict of all sets is
+        returned), or the index of one language (then its set); `shape` is the model's, which the
+        format does not record. No code in the file is run.
+
+        Raises FileNotFoundError, or ValueError for another format, another number of languages or
+        layers, or an index that lies outside the model.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no neuron file at {path}")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a file it cannot read
+            raise ValueError(
+                f"{path} is no file that torch.load can read safely: {error}"
+            ) from error
+        try:
+            if not all(rows.dtype == torch.long for layers in content for rows in layers):
+                raise TypeError("not indices")
+            tables = [[rows.reshape(-1).tolist() for rows in layers] for layers in content]
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not in LAPE's format, [language][layer]") from error
+        if isinstance(languages, int) and not 0 <= languages < len(tables):
+            raise ValueError(f"language index {languages}: {path} holds {len(tables)} languages")
+        chosen = range(len(tables)) if isinstance(languages, int) else languages
+        if len(chosen) != len(tables):
+            raise ValueError(f"{path} holds {len(tables)} languages, but {len(chosen)} were named")
+        depth, found = as_shape(shape)["intermediate"][0], {}
+        for language, layers in zip(chosen, tables, strict=True):
+            if len(layers) != depth:
+                raise ValueError(f"{path} holds {len(layers)} layers, but the model has {depth}")
+            pairs = ((i, j) for i, row in enumerate(layers) for j in row)
+            found[language] = cls.from_pairs(pairs, shape)
+        return found[languages] if isinstance(languages, int) else found
+
+    def to_lape_file(self, path: str | os.PathLike[str]) -> None:
+        """Write this set as the only language of a file in LAPE's format.
+
+        The format knows intermediate neurons only: ValueError for neurons at another site.
+        """
+        if others := sorted({*self.sites} - {"intermediate"}):
+            raise ValueError(f"LAPE's format holds intermediate neurons only, not {listed(others)}")
+        with replacing(path) as draft:
+            torch.save([[row.nonzero()[:, 0] for row in self.mask()]], draft)
 
     def _of(self, site: str) -> Tensor:
         if site not in self._masks:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-#: How windows open: "bos" puts the beginning-of-sequence token before each, as a model that was
-#: trained on texts so opened expects; "stream" opens documents with it, and cuts on regardless.
+#: What the beginning-of-sequence token opens: each document of a stream, or each window.
 OPENINGS = ("stream", "bos")
 #: Documents tokenised at a time: enough for the batch path, few enough to stop early.
 _CHUNK = 512
@@ -87,15 +86,12 @@ def token_windows(
 
     The documents are put in an order drawn from `seed` and joined into one stream of tokens, each
     cut off after `max_document_tokens`; the windows are consecutive and do not overlap. No window
-    is padded, so a window may begin or end inside a document. `opening` is one of `OPENINGS`: in a
-    "stream" the beginning-of-sequence token, if the tokenizer has one, opens each document; with
-    "bos" it is the first token of each window, and lines end between documents. Only documents
-    drawn are read: `texts` may keep them elsewhere and have a method `take`, from several places to
-    the documents there.
+    is padded, so a window may begin or end inside a document. `opening` is one of `OPENINGS`; with
+    "bos", lines end between documents. Only documents drawn are read: `texts` may keep them
+    elsewhere and have a method `take`, from several places to the documents there.
 
-    Raises as `plain_tokens` and `opening_tokens`, and ValueError if there are no texts, if
-    `n_samples` < 1 or `window` < 2, or if the texts are too short, saying how many windows they
-    allow.
+    Raises as `plain_tokens` and `opening_tokens`, and ValueError if there are no texts, `n_samples`
+    < 1, `window` < 2, or the texts are too short, saying how many windows they allow.
     """
     if not texts:
         raise ValueError("no texts: the corpus is empty; expected a list of documents")

@@ -129,10 +129,10 @@ if path.is_file():  # as notebook 03 leaves it
 folder = tempfile.TemporaryDirectory()  # until this process ends
 scratch = Path(folder.name)
 neuron_files.save_json(neurons, scratch / "en.json")
-neuron_files.save_lape_file([neurons], scratch / "en.neuron.pth")
+neurons.to_lape_file(scratch / "en.neuron.pth")
 back = [
     neuron_files.load_json(scratch / "en.json"),
-    neuron_files.load_lape_file(scratch / "en.neuron.pth", shape, ["en"])["en"],
+    NeuronSet.from_lape_file(scratch / "en.neuron.pth", 0, shape=shape),
 ]
 
 # %% [markdown]

@@ -39,7 +39,7 @@ def openings_table(losses: pd.DataFrame, relevance: pd.DataFrame) -> Styler:
     )
 
 
-def gate_table(gate: pd.DataFrame) -> Styler:
+def tasks_gate_table(gate: pd.DataFrame) -> Styler:
     """Accuracy of every task without a mask, and under random masks of growing size."""
     unmasked = gate[gate["fraction"] == 0]
     frame = pd.DataFrame(
@@ -93,8 +93,8 @@ def _layers(shares: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def layers_figure(counts: Mapping[str, pd.DataFrame], methods: tuple[str, ...]) -> HTML:
-    """In which depth each method's neurons lie; model -> `real_model.layer_counts`."""
+def depth_figure(counts: Mapping[str, pd.DataFrame], methods: tuple[str, ...]) -> HTML:
+    """In which depth each method's neurons lie; model -> `real_model.by_layer`."""
     shares, words = {}, []
     for method in methods:
         for model, table in counts.items():

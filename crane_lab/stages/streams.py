@@ -283,7 +283,7 @@ def collect(
     initialised, process r of w begins with pieces r, r + w, ... of the plan; all end with the same
     accumulators, and pieces of a process that died are taken over. Out of memory, a batch is run in
     parts (`Memory`), and the artefact's manifest says so. That moves sums and moments by rounding
-    only; samples draw other rows, and `BatchQuantiles` averages over smaller batches.
+    only; samples draw other rows, and quantiles per batch are averaged over smaller ones.
 
     Parameters
     ----------

@@ -17,11 +17,12 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from crane_core import baselines, concentration
-from crane_core.accumulators import ActiveCounts, BatchQuantiles, Reader
+from crane_core.accumulators import ActiveCounts, Reader
 from crane_core.concentration import Collected
 from crane_core.selection import contrast_of, normalise
 from crane_lab.pipeline import Pipeline
 from crane_lab.study import choices
+from crane_lab.study.batch_quantiles import BatchQuantiles
 from crane_lab.study.necessity import (
     Necessity,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +17,6 @@ from crane_core.accumulators import (
     NEURON_VALUES,
     ActivationMeans,
     ActiveCounts,
-    BatchQuantiles,
     LayerValues,
     Reader,
     Reservoir,
@@ -47,13 +45,6 @@ def counted(
 ) -> tuple[Tensor, int]:
     found = merged(model, batches, Reader("act_fn", lambda: ActiveCounts(SHAPE, threshold)))
     return found.over, found.tokens
-
-
-def quantiles(model: Any, batches: Iterable[Batch], q: float = 0.9) -> Tensor:
-    values: Tensor = merged(
-        model, batches, Reader("act_fn", lambda: BatchQuantiles(SHAPE, q))
-    ).values()
-    return values
 
 
 def recorded_activations(model: Any, input_ids: Tensor, mask: Tensor) -> Tensor:
@@ -99,20 +90,6 @@ def test_padding_does_not_change_the_counts(tiny_llama, tiny_batch):
     assert torch.equal(batched, single)
 
 
-def test_activation_quantiles_are_the_batch_values_weighted_by_tokens(tiny_llama, tiny_batch):
-    ids, mask = tiny_batch
-    parts = [(ids[:2], mask[:2]), (ids[2:], mask[2:])]
-    expected = torch.zeros(SHAPE, dtype=torch.float64)
-    for part in parts:
-        a = recorded_activations(tiny_llama, *part)
-        expected = expected + a.sort(dim=0).values[math.ceil(0.9 * len(a)) - 1].double() * len(a)
-    got = quantiles(tiny_llama, parts)
-    torch.testing.assert_close(got, expected / mask.sum())
-    # Within one batch the share above the 90th percentile is a tenth, as the definition implies.
-    over, tokens = counted(tiny_llama, [tiny_batch], threshold=quantiles(tiny_llama, [tiny_batch]))
-    assert (over == tokens - math.ceil(0.9 * tokens)).all()
-
-
 def test_activations_leave_no_hooks_and_reject_nonsense(tiny_llama, tiny_batch):
     ids, mask = tiny_batch
     with pytest.raises(ValueError, match="corpus is empty"):
@@ -121,8 +98,6 @@ def test_activations_leave_no_hooks_and_reject_nonsense(tiny_llama, tiny_batch):
         counted(tiny_llama, [(ids, torch.zeros_like(mask))])
     with pytest.raises(ValueError, match=r"\(3, 48\)"):
         counted(tiny_llama, [tiny_batch], threshold=torch.zeros(48))
-    with pytest.raises(ValueError, match="quantile is 0"):
-        quantiles(tiny_llama, [tiny_batch], 0)
 
     def broken():
         yield tiny_batch
@@ -145,10 +120,9 @@ KINDS: dict[str, Any] = {
     "reservoir": lambda: Reservoir(ROOM),
     "counts": lambda: ActiveCounts((1, 4)),
     "means": lambda: ActivationMeans((1, 4)),
-    "quantiles": lambda: BatchQuantiles((1, 4)),
     "tokens": lambda: TokenSample((1, 4), ROOM),
 }
-OF_TOKENS = {"counts", "means", "quantiles", "tokens"}
+OF_TOKENS = {"counts", "means", "tokens"}
 
 
 def batches(kind: str, sizes: Sequence[int]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.stats import hypergeom
 
-from crane_core.neurons import NeuronSet, jaccard, overlap
+from crane_core.neurons import LAPE_LANGUAGES, NeuronSet, jaccard, overlap
 
+LAPE_FILE = Path(__file__).resolve().parents[3] / "shared/reference/lape/LLaMA-2-7B.neuron.pth"
 SHAPE = {"intermediate": (3, 6), "gate": (3, 6), "up": (3, 6), "down": (3, 4)}
 
 
@@ -214,3 +216,50 @@ def test_flat_indices_of_a_projection_and_wrong_ones():
         NeuronSet.from_flat([-1], SHAPE)
     with pytest.raises(ValueError, match="site 'up' is not in the shape"):
         NeuronSet.from_flat([1], {"gate": (3, 6)}, "up")
+
+
+def test_lape_files_round_trip(tmp_path):
+    path = tmp_path / "set.pth"
+    neurons = NeuronSet.from_pairs([(0, 1), (2, 5)], SHAPE)
+    neurons.to_lape_file(path)
+    content = torch.load(path, weights_only=True)
+    assert [[row.tolist() for row in layers] for layers in content] == [[[1], [], [5]]]
+    assert content[0][0].dtype == torch.long
+    assert NeuronSet.from_lape_file(path, 0, shape=SHAPE) == neurons
+    assert NeuronSet.from_lape_file(path, ["en"], shape=SHAPE) == {"en": neurons}
+
+
+def test_lape_files_that_do_not_fit(tmp_path):
+    path = tmp_path / "sets.pth"
+    with pytest.raises(FileNotFoundError):
+        NeuronSet.from_lape_file(path, shape=SHAPE)
+    NeuronSet.from_pairs([(0, 5)], SHAPE).to_lape_file(path)
+    with pytest.raises(ValueError, match="holds 1 languages, but 7"):
+        NeuronSet.from_lape_file(path, shape=SHAPE)
+    with pytest.raises(ValueError, match="language index 1"):
+        NeuronSet.from_lape_file(path, 1, shape=SHAPE)
+    with pytest.raises(ValueError, match="3 layers, but the model has 2"):
+        NeuronSet.from_lape_file(path, 0, shape=(2, 6))
+    with pytest.raises(ValueError, match="outside"):
+        NeuronSet.from_lape_file(path, 0, shape=(3, 5))
+    torch.save({"en": 1}, path)
+    with pytest.raises(ValueError, match="not in LAPE's format"):
+        NeuronSet.from_lape_file(path, 0, shape=SHAPE)
+    path.write_bytes(b"no file of torch")
+    with pytest.raises(ValueError, match="safely"):
+        NeuronSet.from_lape_file(path, 0, shape=SHAPE)
+    with pytest.raises(ValueError, match=r"intermediate neurons only.*'down'"):
+        NeuronSet.from_pairs([(0, 0)], SHAPE, "down").to_lape_file(path)
+
+
+@pytest.mark.skipif(not LAPE_FILE.exists(), reason="LAPE's released file is not on this machine")
+def test_lapes_released_sets():
+    sets = NeuronSet.from_lape_file(LAPE_FILE, shape=(32, 11008))
+    assert tuple(sets) == LAPE_LANGUAGES
+    assert {x: len(sets[x]) for x in ("en", "zh", "vi")} == {
+        "en": 95,
+        "zh": 583,
+        "vi": 836,
+    }
+    # The released README gives these three as an example.
+    assert [neuron for layer, neuron in sets["zh"] if layer == 4] == [6147, 9114, 9292]

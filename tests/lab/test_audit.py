@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from crane_core.metrics import langspec_f1
+from crane_core.neurons import NeuronSet
 from crane_lab import audit
 from crane_lab.show import figures
-from crane_lab.store.neuron_files import load_lape_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "data" / "published"
@@ -425,7 +425,7 @@ def test_bold_cells_exist_and_are_cranes(tables: dict[str, audit.Published]) -> 
 
 @pytest.mark.skipif(not LAPE_FILE.exists(), reason="LAPE's released sets are not here")
 def test_lapes_released_sets_have_these_sizes() -> None:
-    found = load_lape_file(LAPE_FILE, (32, 11008))
+    found = NeuronSet.from_lape_file(LAPE_FILE, shape=(32, 11008))
     assert {x: len(found[x]) for x in L} == audit.LAPE_RELEASED
 
 

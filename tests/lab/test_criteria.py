@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from crane_core import baselines, models
-from crane_core.accumulators import ActiveCounts, BatchQuantiles, Reader, collect
+from crane_core.accumulators import ActiveCounts, LayerValues, Reader, collect
 from crane_core.attribution import neuron_relevance
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet
@@ -25,6 +25,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.stages import losses
 from crane_lab.store import Store
 from crane_lab.study import criteria, damage
+from crane_lab.study.batch_quantiles import BatchQuantiles
 from crane_lab.study.necessity import Estimate, Necessity
 
 __all__ = ["folder"]  # a fixture: the model, corpora and tasks made up in test_pipeline
@@ -285,3 +286,18 @@ def test_the_gold_standard_is_measured_saved_and_read(made_up: Pipeline, tmp_pat
         damage.gold_standard(made_up, fewer, tmp_path, n_greedy=4)
     with pytest.raises(ValueError, match="other texts"):
         damage.gold_standard(made_up, texts, tmp_path, n_greedy=3)
+
+
+def test_quantiles_are_those_of_batches_weighted_by_tokens() -> None:
+    """Within a batch a tenth lies above the 90th percentile, as the definition implies."""
+    values = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    found, rest = BatchQuantiles((1, 4)), BatchQuantiles((1, 4))
+    found.update(LayerValues(0, values[:20]))
+    rest.update(LayerValues(0, values[20:]))
+    found.merge(BatchQuantiles.from_state(rest.state()))
+    first, second = values[:20].sort(0).values[17], values[20:].sort(0).values[26]
+    expected = (20 * first.double() + 30 * second.double()) / 50
+    torch.testing.assert_close(found.values()[0], expected)
+    assert (values[20:] > second).sum(0).tolist() == [3] * 4
+    with pytest.raises(ValueError, match="quantile is 0"):
+        BatchQuantiles((1, 4), 0)

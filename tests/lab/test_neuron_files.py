@@ -1,7 +1,6 @@
-"""Sets of neurons in the formats of other programs."""
+"""Sets of neurons as plain JSON."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,16 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crane_core.neurons import NeuronSet
-from crane_lab.store.neuron_files import (
-    LAPE_LANGUAGES,
-    load_json,
-    load_lape_file,
-    save_json,
-    save_lape_file,
-)
+from crane_lab.store.neuron_files import load_json, save_json, save_lape_file
 
 SHAPE = {"intermediate": (3, 6), "gate": (3, 6), "up": (3, 6), "down": (3, 4)}
-LAPE_FILE = Path(__file__).resolve().parents[3] / "shared/reference/lape/LLaMA-2-7B.neuron.pth"
 neuron_pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=18)
 
 
@@ -69,14 +61,14 @@ def test_json_with_a_mark_of_its_order(tmp_path):
     assert load_json(tmp_path / "bom.json") == neurons
 
 
-def test_lape_files_round_trip(tmp_path):
+def test_lape_files_of_several_languages(tmp_path):
     path = tmp_path / "sets.pth"
     sets = {
         "en": NeuronSet.from_pairs([(0, 1), (2, 5)], SHAPE),
         "zh": NeuronSet.empty(SHAPE),
         "vi": NeuronSet.from_pairs([(1, 0)], SHAPE),
     }
-    save_lape_file(sets.values(), path)
+    save_lape_file(sets, path)
     content = torch.load(path, weights_only=True)
     assert [[row.tolist() for row in layers] for layers in content] == [
         [[1], [], [5]],
@@ -84,38 +76,5 @@ def test_lape_files_round_trip(tmp_path):
         [[], [0], []],
     ]
     assert content[0][0].dtype == torch.long
-    assert load_lape_file(path, SHAPE, ["en", "zh", "vi"]) == sets
-
-
-def test_lape_files_that_do_not_fit(tmp_path):
-    path = tmp_path / "sets.pth"
-    with pytest.raises(FileNotFoundError):
-        load_lape_file(path, SHAPE)
-    save_lape_file([NeuronSet.from_pairs([(0, 5)], SHAPE)], path)
-    with pytest.raises(ValueError, match="holds 1 languages, but 7"):
-        load_lape_file(path, SHAPE)
-    with pytest.raises(ValueError, match="3 layers, but the model has 2"):
-        load_lape_file(path, (2, 6), ["en"])
-    with pytest.raises(ValueError, match="outside"):
-        load_lape_file(path, (3, 5), ["en"])
-    torch.save({"en": 1}, path)
-    with pytest.raises(ValueError, match="not in LAPE's format"):
-        load_lape_file(path, SHAPE, ["en"])
-    path.write_bytes(b"no file of torch")
-    with pytest.raises(ValueError, match="read safely"):
-        load_lape_file(path, SHAPE, ["en"])
-    with pytest.raises(ValueError, match=r"intermediate neurons only.*'down'"):
-        save_lape_file([NeuronSet.from_pairs([(0, 0)], SHAPE, "down")], path)
-
-
-@pytest.mark.skipif(not LAPE_FILE.exists(), reason="LAPE's released file is not on this machine")
-def test_lapes_released_sets():
-    sets = load_lape_file(LAPE_FILE, (32, 11008))
-    assert tuple(sets) == LAPE_LANGUAGES
-    assert {x: len(sets[x]) for x in ("en", "zh", "vi")} == {
-        "en": 95,
-        "zh": 583,
-        "vi": 836,
-    }
-    # The released README gives these three as an example.
-    assert [neuron for layer, neuron in sets["zh"] if layer == 4] == [6147, 9114, 9292]
+    assert NeuronSet.from_lape_file(path, ["en", "zh", "vi"], shape=SHAPE) == sets
+    assert NeuronSet.from_lape_file(path, 2, shape=SHAPE) == sets["vi"]
