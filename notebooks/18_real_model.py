@@ -79,7 +79,7 @@ shipped_pages.openings_table(
 
 # %%
 gate = there.table("gate")
-display(shipped_pages.tasks_gate_table(gate), shipped_pages.gate_words(gate))
+display(shipped_pages.tasks_gate_table(gate), shipped_pages.room_in_words(gate))
 
 # %% [markdown]
 # ## Kurtosis, and what it selects
@@ -107,7 +107,7 @@ display(
 # %%
 ours = real_model.method_sets(here)
 layers = {
-    "testbed": real_model.by_layer(ours),
+    "testbed": real_model.counts_by_layer(ours),
     "Gemma": there.table("layers"),
 }
 shipped_pages.depth_figure(layers, ("CRANE", "LAPE"))

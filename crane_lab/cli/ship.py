@@ -68,7 +68,7 @@ def ship(run: Run, out: Path) -> None:
             "gate": real_model.tasks_gate(pipeline),
             "openings": real_model.losses_by_opening(pipeline),
             "openings_relevance": real_model.relevance_by_opening(pipeline),
-            "layers": real_model.by_layer(sets),
+            "layers": real_model.counts_by_layer(sets),
             "overlaps": real_model.overlaps(sets),
             "small_case": real_model.small_case(pipeline, sets),
         }

@@ -67,7 +67,7 @@ def tasks_gate_table(gate: pd.DataFrame) -> Styler:
     )
 
 
-def gate_words(gate: pd.DataFrame, chance: float = 0.25) -> Markdown:
+def room_in_words(gate: pd.DataFrame, chance: float = 0.25) -> Markdown:
     """Which tasks have no room: at chance without a mask, or next to perfect."""
     unmasked = gate[gate["fraction"] == 0]
     at_chance = unmasked.loc[unmasked["low"] <= chance, "task"].to_list()
@@ -94,7 +94,7 @@ def _layers(shares: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def depth_figure(counts: Mapping[str, pd.DataFrame], methods: tuple[str, ...]) -> HTML:
-    """In which depth each method's neurons lie; model -> `real_model.by_layer`."""
+    """In which depth each method's neurons lie; model -> `real_model.counts_by_layer`."""
     shares, words = {}, []
     for method in methods:
         for model, table in counts.items():

@@ -131,7 +131,7 @@ def method_sets(pipeline: Pipeline) -> dict[str, Mapping[str, NeuronSet]]:
     return {name: method(pipeline, crane) for name, method in METHODS.items()}
 
 
-def by_layer(sets: Mapping[str, Mapping[str, NeuronSet]]) -> pd.DataFrame:
+def counts_by_layer(sets: Mapping[str, Mapping[str, NeuronSet]]) -> pd.DataFrame:
     """Rows of `method`, `language`, `layer`, `n_neurons`."""
     return pd.DataFrame(
         [
