@@ -304,6 +304,9 @@ class PageSettings:
         50, "items per task that the model answers freely under each mask", must=_POSITIVE
     )
     answer_tokens: int = _setting(12, "tokens of a free answer", must=_POSITIVE)
+    literal_reading: bool = _setting(
+        True, "also mask what the literal reading of a neuron selects, site projections"
+    )
     chat_model: str | None = _setting(
         "data/testbed/chat", "folder or name of its chat model; None: there is none"
     )

@@ -56,11 +56,15 @@ class Work:
 
     def answers(self) -> None:
         """What is said instead of an option (notebook 04)."""
-        literal = [row for row in self.base.rows("projections") if row.method == "CRANE"]
+        literal = [row for row in self.literal() if row.method == "CRANE"]
         rows = [*one_of_each(self.base.rows("intermediate")), *literal]
         size = (self.values["n_answers"], self.values["answer_tokens"])
         wanted = [UNTOUCHED, *(row.intervention for row in rows)]
         self.store.together(partial(self.base.answers, one, *size) for one in wanted)
+
+    def literal(self) -> list[Row]:
+        """The rows of the literal reading, if it is wanted (notebook 04)."""
+        return self.base.rows("projections") if self.values["literal_reading"] else []
 
     def counterpart(self) -> list[Row]:
         """The rows that were found on the chat model itself (notebook 06)."""
@@ -110,7 +114,7 @@ def _masking(work: Work) -> list[Task]:
 def _table1(work: Work) -> list[Task]:
     return [
         lambda: work.base.evaluated(work.base.rows("intermediate")),
-        lambda: work.base.evaluated(work.base.rows("projections")),
+        lambda: work.base.evaluated(work.literal()),
         work.answers,
     ]
 
