@@ -22,6 +22,7 @@ from crane_core.interventions import UNTOUCHED, Intervention
 from crane_lab.engines import benchmarks, generation, multiple_choice
 from crane_lab.engines.judging import PROMPT, Judge
 from crane_lab.engines.llm_judge import LLMJudge
+from crane_lab.engines.surface_judge import SurfaceJudge
 from crane_lab.engines.tasks import MULTILINGUAL, load_tasks, tasks_digests
 from crane_lab.engines.vllm_engine import VLLMEngine
 from crane_lab.stages import answering, grading, losses, methods, scoring
@@ -362,6 +363,8 @@ class Pipeline(Identification):
         s = self.settings
         if s.judge == "rubric":
             return Rubric(s.languages)
+        if s.judge == "surface":
+            return SurfaceJudge(s.languages)
         cache = Path(self.store.root) / "judge.sqlite"
         prompt = PROMPT
         if s.judge_prompt is not None:

@@ -38,7 +38,7 @@ ENGINES = ("huggingface", "vllm")
 #: Where the multiple-choice items come from.
 BENCHMARKS = ("testbed", "harness", "multilingual")
 #: Who can grade answers.
-JUDGES = ("rubric", "llm")
+JUDGES = ("rubric", "surface", "llm")
 
 _POSITIVE, _SEED = at_least(1), in_range(0, 2**32 - 1)
 _ABOVE_0 = Must("a number above 0", lambda value: value > 0)
@@ -188,7 +188,9 @@ class Settings:
     tensor_parallel_size: int = _setting(
         1, "GPUs that vLLM divides the model among", must=_POSITIVE
     )
-    judge: str = _setting("rubric", "who grades answers: rubric (testbed only) or llm", JUDGES)
+    judge: str = _setting(
+        "rubric", "who grades answers: rubric (testbed only), surface or llm", JUDGES
+    )
     judge_model: str = _setting("gpt-4o", "name of the judging model, for judge llm")
     judge_endpoint: str | None = _setting(
         None, "address of an OpenAI-compatible service; None: OpenAI's", must=_ADDRESS

@@ -1,8 +1,9 @@
 """Grades for open-ended answers (paper §4.3): what a judge is, is asked and replies.
 
 The paper has GPT-4o grade answers from 1 to 10. `crane_lab.engines.llm_judge.LLMJudge` does that
-with any model behind an OpenAI-compatible endpoint; `crane_lab.testbed.rubric` grades the testbed's
-answers without one. Both are a `Judge`.
+with any model behind an OpenAI-compatible endpoint. Without one, `crane_lab.testbed.rubric` grades
+what is said of the testbed's world, and `crane_lab.engines.surface_judge` how anything is said. All
+three are a `Judge`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Judge(Protocol):
     def name(self) -> str:
         """What to call it in tables."""
 
+    @property
+    def subscores(self) -> tuple[str, ...]:
+        """The columns from 0 to 1 that a grade is made of; none for a judge that says no parts."""
+
     def fingerprint(self) -> dict[str, Any]:
         """All that verdicts depend on besides the answers, as plain JSON, for keys of a `Store`."""
 
@@ -42,6 +47,14 @@ class Judge(Protocol):
         Rows, order and index stay. `score` is a float from 1 to 10, NaN if the judge gave none;
         `status` says why ("scored", "unparsable", "empty"); a judge may add others.
         """
+
+
+def check_answers(answers: pd.DataFrame) -> None:
+    """Raise ValueError unless a table has the columns that a judge reads."""
+    if missing := [name for name in COLUMNS if name not in answers]:
+        raise ValueError(
+            f"answers need the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing"
+        )
 
 
 # ------------------------------------------------------------------------------------ the prompt

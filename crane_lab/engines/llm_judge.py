@@ -24,6 +24,7 @@ from crane_lab.engines.judging import (
     LOWEST,
     PROMPT,
     JudgeError,
+    check_answers,
     check_endpoint,
     check_prompt,
     filled,
@@ -132,6 +133,11 @@ class LLMJudge:
     def name(self) -> str:
         """`llm`."""
         return "llm"
+
+    @property
+    def subscores(self) -> tuple[str, ...]:
+        """None: a verdict is one grade."""
+        return ()
 
     @property
     def base_url(self) -> str:
@@ -260,11 +266,7 @@ class LLMJudge:
 
     def _questions(self, answers: pd.DataFrame) -> tuple[dict[str, Question], list[str | None]]:
         """The distinct answers by key, and each row's key (None for an empty answer)."""
-        missing = [name for name in COLUMNS if name not in answers]
-        if missing:
-            raise ValueError(
-                f"answers need the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing"
-            )
+        check_answers(answers)
         settings = self.fingerprint()
         questions: dict[str, Question] = {}
         keys: list[str | None] = []

@@ -132,6 +132,7 @@ class Rubric:
     """
 
     name = "rubric"
+    subscores = SUBSCORES
 
     def __init__(
         self,

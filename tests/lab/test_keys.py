@@ -458,12 +458,14 @@ def test_grades_are_kept_by_judge_and_by_identifier(
 
     def key(**changes: Any) -> str:
         with pytest.raises(_Asked) as asked:
-            Pipeline(of(inputs, judge="llm", **changes), Answered("none")).graded()
+            Pipeline(of(inputs, **{"judge": "llm"} | changes), Answered("none")).graded()
         assert asked.value.args[0] == "graded"
         return str(asked.value.args[1])
 
     first = key()
     what: list[dict[str, Any]] = [
+        {"judge": "rubric"},
+        {"judge": "surface"},
         {"judge_model": "other"},
         {"judge_endpoint": "http://localhost:1/v1"},
         {"judge_max_tokens": 300},
@@ -477,7 +479,7 @@ def test_grades_are_kept_by_judge_and_by_identifier(
         {"judge_timeout": 5.0},
         {"judge_retries": 0},
     ]
-    assert all(key(**changes) != first for changes in what)
+    assert len({first, *(key(**changes) for changes in what)}) == 1 + len(what)
     assert all(key(**changes) == first for changes in how)
     monkeypatch.setattr("crane_lab.pipeline.version", lambda package: f"{package} of tomorrow")
     assert key() != first
