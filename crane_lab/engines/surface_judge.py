@@ -78,9 +78,8 @@ class SurfaceJudge:
         texts = answers["text"].to_list()
         told = fidelity(texts, answers["language"].to_list(), self.languages)["in_language"]
         spoken = told.to_numpy(dtype=float)
-        words = [_words(text) for text in texts]
-        new = [_variety(one) for one in words]
-        there = [float(bool(one)) for one in words]
+        new = [variety(text) for text in texts]
+        there = [float(bool(_words(text))) for text in texts]
         found = pd.DataFrame(dict(zip(self.subscores, (spoken, new, there), strict=True)))
         columns = {name: found[name].array for name in self.subscores}
         return answers.assign(
@@ -108,7 +107,8 @@ def _words(text: str) -> list[str]:
     return found
 
 
-def _variety(words: Sequence[str]) -> float:
-    """The share of trigrams that are new; 0 for no word at all."""
+def variety(text: str) -> float:
+    """The share of a text's trigrams that are new, from 0 to 1; 0 if it has no word at all."""
+    words = _words(text)
     trigrams = [*zip(words, words[1:], words[2:], strict=False)]
     return len(set(trigrams)) / len(trigrams) if trigrams else float(bool(words))
