@@ -7,15 +7,17 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from crane_core import families
 from crane_core.kernels import inference
 from crane_lab.memory import Memory
 
-#: Positions whose vocabulary logits exist at one time.
+#: Positions that are multiplied with the output embedding at one time, and logits that then exist:
+#: 32 MB in float32, about what a processor's cache holds.
 _LOGIT_ROWS = 1024
+_LOGITS = 2**23
 
 
 class Perplexity(NamedTuple):
@@ -37,8 +39,8 @@ def perplexity(
 
     `losses` is float32 `(n,)` on the CPU: the mean of a window's t - 1 next-token losses, so that
     intervals over texts can be had. Windows are equally long, so `loss` is their plain mean.
-    Vocabulary logits are float32 and made in pieces, to bound memory; what does not fit is run in
-    smaller batches, of which `note` is told.
+    Logits are summed up in float32 and in pieces, so that those of all tokens of the vocabulary
+    never exist at once; what does not fit is run in smaller batches, of which `note` is told.
 
     Raises ValueError if `windows` is not `(n, t)` with n >= 1 and t >= 2, holds ids outside the
     vocabulary, or if a loss is not finite (which window).
@@ -86,6 +88,25 @@ def _losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
     pieces = zip(
         hidden.flatten(0, 1).split(_LOGIT_ROWS), targets.flatten().split(_LOGIT_ROWS), strict=True
     )
-    return torch.cat(
-        [F.cross_entropy(head(part).float(), next_, reduction="none") for part, next_ in pieces]
-    ).view_as(targets)
+    return torch.cat([_head_losses(head, *piece) for piece in pieces]).view_as(targets)
+
+
+def _head_losses(head: nn.Linear, states: Tensor, targets: Tensor) -> Tensor:
+    """Losses `(n,)` of `targets` `(n,)` by the logits that `head` makes of `states` `(n, hidden)`.
+
+    A large vocabulary is gone through in pieces: the whole of it takes longer to write to memory
+    and read again than to sum up.
+    """
+    tokens, columns = len(head.weight), max(_LOGITS // len(states), 1)
+    if columns >= tokens:
+        return F.cross_entropy(head(states).float(), targets, reduction="none")
+    total = right = states.new_full((len(states),), -torch.inf, dtype=torch.float32)
+    for first in range(0, tokens, columns):
+        piece = slice(first, first + columns)
+        bias = None if head.bias is None else head.bias[piece]
+        logits = F.linear(states, head.weight[piece], bias).float()
+        place = (targets - first)[:, None]
+        own = logits.gather(1, place.clamp(0, logits.shape[1] - 1))
+        right = torch.where((place >= 0) & (place < logits.shape[1]), own, right[:, None])[:, 0]
+        total = torch.logaddexp(total, logits.logsumexp(1))
+    return total - right

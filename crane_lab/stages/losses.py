@@ -22,11 +22,14 @@ def logit_change(
 
     Raises RuntimeError if one that touches neurons changes nothing: it is not at work.
     """
-    ids = torch.cat([w[:1] for w in windows]).to(model.device)
-    before = model(input_ids=ids, use_cache=False).logits
-    with intervened(model, intervention):
-        after = model(input_ids=ids, use_cache=False).logits
-    change = float((after - before).abs().max())
+    changes = []
+    for own in windows:  # one at a time: logits of a large vocabulary fill the memory
+        ids = own[:1].to(model.device)
+        before = model(input_ids=ids, use_cache=False).logits
+        with intervened(model, intervention):
+            after = model(input_ids=ids, use_cache=False).logits
+        changes.append((after - before).abs().max())
+    change = float(torch.stack(changes).max())
     if len(intervention) and change == 0:
         raise RuntimeError(
             f"an intervention on {len(intervention)} neurons changed no logit: the mask is not at "

@@ -25,12 +25,13 @@ def windows() -> Tensor:
     return torch.randint(2, len(TOKENIZER), (7, 11), generator=generator)
 
 
-@pytest.mark.parametrize("pieces", [1024, 3])
+@pytest.mark.parametrize(("rows", "logits"), [(1024, 2**23), (3, 2**23), (1024, 2000), (7, 50)])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_perplexity_is_the_models_own_loss(
-    windows: Tensor, pieces: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+    windows: Tensor, rows: int, logits: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOGIT_ROWS", pieces)
+    monkeypatch.setattr(module, "_LOGIT_ROWS", rows)
+    monkeypatch.setattr(module, "_LOGITS", logits)
     result = perplexity(MODEL, windows, batch_size)
     with torch.no_grad():
         whole = MODEL(windows, labels=windows).loss
@@ -38,6 +39,24 @@ def test_perplexity_is_the_models_own_loss(
     assert result.loss == pytest.approx(whole.item(), rel=1e-5)
     assert result.perplexity == pytest.approx(math.exp(whole.item()), rel=1e-5)
     torch.testing.assert_close(result.losses, each, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_vocabulary_in_pieces_is_the_whole_of_it(
+    dtype: torch.dtype, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 101, bias=bias, dtype=dtype)
+    states, targets = 30 * torch.randn(5, 8, dtype=dtype), torch.tensor([0, 100, 49, 50, 7])
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(
+            head(states).float(), targets, reduction="none"
+        )
+        for logits in (5 * 50, 5 * 10, 5, 1):
+            monkeypatch.setattr(module, "_LOGITS", logits)
+            got = module._head_losses(head, states, targets)
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_perplexity_where_logits_are_more_than_a_product(
