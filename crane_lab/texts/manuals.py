@@ -43,11 +43,11 @@ _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _NO_WORDS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\S+|(?<!\w)/\S+|\d+")
 _END = re.compile("[.!?…。！？؟।॥།༎༔][\"'”’“»«›)）」』】\\]]*$")
 _DENSE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
-#: Of a paragraph's characters, how many may be code, addresses and digits.
-MOST_CODE = 0.15
-#: Characters that a paragraph has at least, in scripts that write a syllable or a word in one of
-#: them and in others.
+#: Characters that a paragraph has at least, and which share of them may be code, addresses and
+#: digits: in scripts that write a syllable or a word in one character, and in others. Code is as
+#: long in both, so of a shorter text it is more.
 SHORTEST = {True: 30, False: 80}
+MOST_CODE = {True: 0.25, False: 0.15}
 
 
 class Block(NamedTuple):
@@ -166,14 +166,14 @@ def is_prose(text: str, code: int = 0) -> bool:
 
     `code` is how many of its characters are known to be code.
     """
-    if not _END.search(text) or re.search(r"[<{}|\\]|&\w+;", text):
+    if not _END.search(text) or text[0].islower() or re.search(r"[<{}|\\]|&\w+;", text):
         return False
-    letters = [unicodedata.category(character)[0] in "LM" for character in text]
-    dense = sum(map(_is_dense, text)) > 0.3 * sum(letters)
-    if len(text) < SHORTEST[dense]:
+    letters = sum(unicodedata.category(character)[0] in "LM" for character in text)
+    dense = sum(map(_is_dense, text)) > 0.3 * letters
+    if len(text) < SHORTEST[dense] or letters < 0.65 * len(text):
         return False
     wordless = sum(len(found) for found in _NO_WORDS.findall(text))
-    return max(code, wordless) <= MOST_CODE * len(text) and sum(letters) > 0.65 * len(text)
+    return max(code, wordless) <= MOST_CODE[dense] * len(text)
 
 
 def _is_dense(character: str) -> bool:
