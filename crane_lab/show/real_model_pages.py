@@ -1,0 +1,298 @@
+"""The causal check of a real model: criteria against ablations of a sample, and damage curves.
+
+`names` is everywhere language -> its name. Tables are those of `crane_lab.cli.real_model`:
+`agreed` is `criteria_correlations`, `tops` `criteria_precision`, `damaged` `criteria_damage` and
+`effects` `single_effects`. `testbed` is notebook 09's `criteria_correlations`, of all its neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_lab.show import figures
+from crane_lab.show.criteria_pages import RANDOM
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.study import sampled, summaries
+
+#: Columns of `damaged` -> what is on the axis.
+LOSSES = {
+    "own": "increase of the masked language's loss (nats)",
+    "other": "largest increase of another's loss (nats)",
+}
+
+# ------------------------------------------------------------------------------------- the sample
+
+
+def sampled_in_words(made: Mapping[str, Any], names: Mapping[str, str]) -> Markdown:
+    """How many neurons were ablated, on how much text; `made` is `made.json`."""
+    about, effects = made["sample"], made["effects"]
+    layers, width = made["model"]["shape"]
+    window, total = made["settings"]["window"], layers * width
+    return prose(
+        f"{about['neurons']:,} of {total:,} neurons ({about['neurons'] / total:.1%}): "
+        f"{about['random_per_layer']} drawn from each of {layers} layers, and the first "
+        f"{about['top']} of each of {len(about['main_criteria'])} criteria in each of "
+        f"{len(names)} languages. Set to {' and to '.join(effects['values'])}, on "
+        f"{effects['exact']} windows of {window} tokens a language; on {effects['texts']}, these "
+        "among them, the increase is known as the loss's gradient has it, which takes most of the "
+        "noise out."
+    )
+
+
+def effects_summary(effects: pd.DataFrame, names: Mapping[str, str], value: str = "zero") -> Styler:
+    """What single ablations do in each language, among random neurons and in the whole sample."""
+    drawn = effects["random"].astype(bool)
+    rows = []
+    for x, name in names.items():
+        column = f"{value}_{x}"
+        rows.append(
+            {
+                "language": name,
+                "median": 1000 * effects.loc[drawn, column].median(),
+                "90 %": 1000 * effects.loc[drawn, column].quantile(0.9),
+                "standard error": 1000 * effects.loc[drawn, f"{column}_se"].median(),
+                "selective, random": effects.loc[drawn, f"{column}_selective"].mean(),
+                "selective, others": effects.loc[~drawn, f"{column}_selective"].mean(),
+            }
+        )
+    return figures.table(
+        pd.DataFrame(rows),
+        "Increase of the loss by ablating a random neuron (millinats per token): median, 90th "
+        "percentile, median standard error over texts; and the share that is significantly "
+        f"selective among the {int(drawn.sum())} random neurons and among the "
+        f"{int((~drawn).sum())} that a criterion puts first",
+        {
+            **dict.fromkeys(("median", "90 %"), "{:+.2f}"),
+            "standard error": "{:.2f}",
+            **dict.fromkeys(("selective, random", "selective, others"), "{:.0%}"),
+        },
+    )
+
+
+# ------------------------------------------------------------------------ against single ablations
+
+
+def _of(agreed: pd.DataFrame, value: str, truth: str, part: str = sampled.RANDOM) -> pd.DataFrame:
+    own = agreed[(agreed["set_to"] == value) & (agreed["truth"] == truth)]
+    return own[own["part"] == part] if "part" in own else own
+
+
+def _overall(agreed: pd.DataFrame, value: str, truth: str) -> pd.DataFrame:
+    """Means over languages by criterion, highest first."""
+    own = _of(agreed, value, truth)
+    own = own[own["language"] == "all"].set_index("criterion")
+    return own.sort_values("rho", ascending=False, kind="stable")
+
+
+def correlations_beside(
+    agreed: pd.DataFrame,
+    testbed: pd.DataFrame,
+    names: Mapping[str, str],
+    model: str,
+    value: str = "zero",
+    truth: str = "selectivity",
+    criteria: Sequence[str] | None = None,
+) -> HTML:
+    """How each criterion ranks neurons, on the testbed and on `model`, language by language.
+
+    The model's are over the random part of its sample. `criteria` (default: all of the model's) are
+    in the order of their mean on the model.
+    """
+    order = [
+        str(c) for c in _overall(agreed, value, truth).index if criteria is None or c in criteria
+    ]
+    columns = {"criterion": "row", "language": "series", "rho": "value"}
+    panels = {}
+    for title, table in (("testbed", testbed), (model, agreed)):
+        own = _of(table, value, truth)
+        own = own[own["criterion"].isin(order) & own["language"].isin(list(names))]
+        panels[f"{title}: rank correlation with {truth}"] = own.rename(columns=columns)[
+            ["row", "series", "value", "low", "high"]
+        ]
+    figure = figures.dot_ranges(panels, zero=list(panels), order=order, names=names)
+    means = {t: _overall(table, value, truth)["rho"] for t, table in _both(agreed, testbed, model)}
+    told = "; ".join(
+        f"{c} " + ", ".join(f"{t} {rho[c]:+.2f}" for t, rho in means.items() if c in rho)
+        for c in order
+    )
+    return figures.show(
+        figure,
+        alt=f"Rank correlation of each criterion with {truth} by language, with intervals, on the "
+        f"testbed and on {model}. Means over languages: {told}.",
+    )
+
+
+def _both(
+    agreed: pd.DataFrame, testbed: pd.DataFrame, model: str
+) -> tuple[tuple[str, pd.DataFrame], ...]:
+    return ("testbed", testbed), (model, agreed)
+
+
+def correlations_beside_in_words(
+    agreed: pd.DataFrame,
+    testbed: pd.DataFrame,
+    model: str,
+    reference: str,
+    value: str = "zero",
+    truth: str = "selectivity",
+) -> Markdown:
+    """Which criteria rank better than chance on either model, and whether the two models agree."""
+    lines, means = [], {}
+    for title, table in _both(agreed, testbed, model):
+        own = _overall(table, value, truth)
+        means[title] = own["rho"]
+        first, crane = own.iloc[0], own.loc[reference]
+        above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
+        lines.append(
+            f"{as_markdown(title)}: {above} of {len(own)} criteria are clearly above a random "
+            f"order, {below} clearly below. First is {as_markdown(first.name)}, "
+            f"{_interval(first)}; CRANE's default score is number "
+            f"{list(own.index).index(reference) + 1}, {_interval(crane)}."
+        )
+    both = pd.DataFrame(means).dropna()
+    rho = both.iloc[:, 0].corr(both.iloc[:, 1], method="spearman")
+    lines.append(
+        f"Over the {len(both)} criteria that both have, the order on one model correlates with "
+        f"that on the other at {rho:+.2f}."
+    )
+    return prose("\n".join(f"- {line}" for line in lines))
+
+
+def _interval(row: Any) -> str:
+    return f"{row['rho']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+
+
+# --------------------------------------------------------------------------- the first of each
+
+
+def tops_figure(tops: pd.DataFrame, names: Mapping[str, str], value: str = "zero") -> HTML:
+    """How selective the first neurons of each criterion are, beside random ones."""
+    own = tops[tops["set_to"] == value]
+    mean = own.groupby("criterion", sort=False)["selectivity"].mean()
+    order = [str(c) for c in mean.sort_values(ascending=False, kind="stable").index]
+    panels = {
+        "mean selectivity (millinats per token)": _dots(own, "selectivity", 1000),
+        "share significantly selective (%)": _dots(own, "significant", 100),
+    }
+    figure = figures.dot_ranges(panels, zero=list(panels)[:1], order=order, names=names)
+    n = int(own.loc[own["criterion"] != sampled.RANDOM, "n"].max())
+    share = own.groupby("criterion")["significant"].mean()
+    told = "; ".join(f"{c} {1000 * mean[c]:+.2f} millinats, {share[c]:.0%}" for c in order)
+    return figures.show(
+        figure,
+        alt=f"Mean selectivity, and share significantly selective, of the first {n} neurons of "
+        f"each criterion and of random ones, by language, with intervals. Means over "
+        f"languages: {told}.",
+    )
+
+
+def _dots(own: pd.DataFrame, name: str, scale: float) -> pd.DataFrame:
+    found = own[["criterion", "language"]].set_axis(["row", "series"], axis=1)
+    ends = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return found.assign(**{to: scale * own[column] for to, column in ends.items()})
+
+
+def tops_in_words(
+    tops: pd.DataFrame, names: Mapping[str, str], reference: str, value: str = "zero"
+) -> Markdown:
+    """Whose first neurons are clearly more selective than random ones, and whose are not."""
+    own = tops[tops["set_to"] == value]
+    drawn = own[own["criterion"] == sampled.RANDOM]
+    rest = own[own["criterion"] != sampled.RANDOM]
+    mean = rest.groupby("criterion", sort=False)[["selectivity", "significant"]].mean()
+    first = str(mean["selectivity"].idxmax())
+    clear = rest[rest["ahead_low"] > 0].groupby("criterion")["language"].agg(list)
+    hits = "; ".join(
+        f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in clear[c])})"
+        for c in map(str, mean.index)
+        if c in clear
+    )
+
+    def said(c: str) -> str:
+        row = mean.loc[c]
+        return f"{1000 * row['selectivity']:+.2f} millinats and {row['significant']:.0%}"
+
+    return prose(
+        "First neurons that are clearly more selective than random ones: "
+        f"{hits or 'none. A null result'}. Mean over languages: largest for "
+        f"{as_markdown(first)} ({said(first)} significantly selective); CRANE's default score "
+        f"{said(reference)}; random neurons {1000 * drawn['selectivity'].mean():+.2f} millinats "
+        f"and {drawn['significant'].mean():.0%}."
+    )
+
+
+# ---------------------------------------------------------------------------- whole sets of neurons
+
+
+def damage_by_share(
+    damaged: pd.DataFrame,
+    names: Mapping[str, str],
+    column: str = "own",
+    highlighted: Sequence[str] = (),
+) -> HTML:
+    """What the first neurons of each order do, by their share of all; `column` is one of `LOSSES`.
+
+    The band is one standard error (of the masked language's loss), for random orders the range over
+    seeds.
+    """
+    panels: dict[str, dict[str, Any]] = {}
+    for x, rows in damaged.groupby("language", sort=False):
+        curves = panels.setdefault(names[str(x)], {})
+        for name, own in rows.groupby("criterion", sort=False):
+            by_share = own.groupby("share")
+            values = by_share[column].mean()
+            low, high = by_share[column].min(), by_share[column].max()
+            if name != RANDOM and f"{column}_se" in own:
+                error = by_share[f"{column}_se"].mean()
+                low, high = low - error, high + error
+            curves[str(name)] = ((100 * values.index).to_numpy().round(2), values, low, high)
+    last = damaged[damaged["budget"] == damaged["budget"].max()]
+    told = "; ".join(
+        f"{name} {value:+.2f}"
+        for name, value in last.groupby("criterion", sort=False)[column].mean().items()
+    )
+    return figures.show(
+        figures.curves(
+            panels,
+            "share of all neurons masked (%)",
+            LOSSES[column],
+            level=0.0,
+            level_label="",
+            highlighted=highlighted,
+            xscale="log",
+            yscale="symlog",
+        ),
+        alt=f"Damage curves: {LOSSES[column]}, by share of neurons masked. At "
+        f"{last['share'].iloc[0]:.0%}, mean over languages: {told}.",
+    )
+
+
+def damage_by_share_in_words(
+    damaged: pd.DataFrame, names: Mapping[str, str], share: float, reference: str
+) -> Markdown:
+    """Which sets clearly hurt their own language most, at the budget nearest to a share of all."""
+    budgets = damaged.drop_duplicates("budget").set_index("budget")["share"]
+    budget = min(map(int, budgets.index), key=lambda size: abs(budgets[size] - share))
+    given = [c for c in dict.fromkeys(damaged["criterion"]) if c != RANDOM]
+    hits = summaries.clear_hits(damaged, given, budget)
+    mean = summaries.mean_damage(damaged, budget)
+    clear = "; ".join(
+        f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in own)})"
+        for c, own in hits.items()
+        if own
+    )
+    own = ", ".join(as_markdown(names[x]) for x in hits[reference])
+    first = next(c for c in mean.index if c != RANDOM)
+    return prose(
+        f"At {budget:,} neurons ({budgets[budget]:.1%}), criteria whose sets hit their own "
+        "language more than any other by more than two standard errors, and more than every random "
+        f"set does: {clear or 'none. A null result'}. CRANE's default score: "
+        f"{own or 'for no language'}. Own loss less the largest other, mean over languages: "
+        f"{as_markdown(first)} {mean[first]:+.3f}, CRANE's default score {mean[reference]:+.3f}, "
+        f"random orders {mean[RANDOM]:+.3f}."
+    )
