@@ -11,7 +11,8 @@ what can be told of any text in any language without a large model or a fee.
 - `variety`: the share of the answer's trigrams that are not repeats of earlier ones: what the
   rubric's *variety* is within a sentence. A trigram is three words in a row, or three characters of
   Chinese and Japanese; case and punctuation are left aside. 1 if there are fewer than three.
-- `presence`: 1 if there is a letter or a figure at all, otherwise 0.
+- `presence`: 1 if anything is said: 0 without a letter or figure, and for an echo, an answer of
+  three words or more without a trigram that the question does not have.
 
 **Score**: `1 + 9 · language_score · variety · presence`.
 
@@ -79,7 +80,8 @@ class SurfaceJudge:
         told = fidelity(texts, answers["language"].to_list(), self.languages)["in_language"]
         spoken = told.to_numpy(dtype=float)
         new = [variety(text) for text in texts]
-        there = [float(bool(_words(text))) for text in texts]
+        asked = answers["question"].to_list()
+        there = [float(_says(text, question)) for text, question in zip(texts, asked, strict=True)]
         found = pd.DataFrame(dict(zip(self.subscores, (spoken, new, there), strict=True)))
         columns = {name: found[name].array for name in self.subscores}
         return answers.assign(
@@ -109,6 +111,16 @@ def _words(text: str) -> list[str]:
 
 def variety(text: str) -> float:
     """The share of a text's trigrams that are new, from 0 to 1; 0 if it has no word at all."""
+    trigrams = _trigrams(text)
+    return len(set(trigrams)) / len(trigrams) if trigrams else float(bool(_words(text)))
+
+
+def _trigrams(text: str) -> list[tuple[str, str, str]]:
     words = _words(text)
-    trigrams = [*zip(words, words[1:], words[2:], strict=False)]
-    return len(set(trigrams)) / len(trigrams) if trigrams else float(bool(words))
+    return [*zip(words, words[1:], words[2:], strict=False)]
+
+
+def _says(text: str, question: str) -> bool:
+    """Whether there is a word, and not only what the question says."""
+    trigrams = set(_trigrams(text))
+    return bool(trigrams - {*_trigrams(question)}) if trigrams else bool(_words(text))

@@ -67,6 +67,20 @@ def test_worked_by_hand(language: str, text: str, expected: tuple[float, ...]) -
     assert parts(language, text) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "presence"),
+    [
+        ("Why does it rain?", 0),
+        ("why does it rain why does it rain", 1),  # "it rain why" is new
+        ("DOES IT RAIN", 0),
+        ("It does rain.", 1),
+        ("Rain.", 1),  # too short to be told from an answer
+    ],
+)
+def test_an_echo_says_nothing(text: str, presence: float) -> None:
+    assert parts("en", text)[2] == presence
+
+
 def test_what_is_false_gets_what_is_true_gets() -> None:
     true, false = (parts("en", f"The capital of France is {x}.") for x in ("Paris", "Cairo"))
     assert true == false
