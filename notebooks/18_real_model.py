@@ -15,6 +15,8 @@
 
 # %% tags=["parameters", "hide-input"]
 real_data = "data/gemma"  # folder with the shipped results on a real model
+necessity_data = "data/testbed"  # folder with the shipped effects of single ablations
+n_necessity = 128  # held-out windows per language that single neurons are ablated on
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -25,6 +27,7 @@ from crane_lab.settings import Settings
 from crane_lab.show import (
     kurtosis_pages,
     readouts,
+    real_model_pages,
     shipped_pages,
     table1_page,
     table_pages,
@@ -188,6 +191,74 @@ display(
     table1_page.loss_figure(at_home, settings.languages),
     table1_page.losses_by_method(at_home, names),
 )
+
+# %% [markdown]
+# ## Which criterion finds the neurons that are needed?
+#
+# [Notebook 09](09_gold_standard) ablates every neuron of the testbed, one at a time, and holds each
+# criterion against that. Gemma has 36,864 neurons and a vocabulary a hundred times as large, so a
+# sample has to do.
+
+# %%
+causal = there.causal()
+effects = there.table("single_effects")
+display(
+    real_model_pages.sampled_in_words(causal, names),
+    real_model_pages.effects_summary(effects, names),
+)
+
+# %% [markdown]
+# **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over
+# those that were drawn at random, so that neither is a choice of any criterion's.
+
+# %%
+agreed = there.table("criteria_correlations")
+at_home = real_model.agreement_of_all(here, necessity_data, n_necessity)
+crane = causal["sample"]["main_criteria"][0]
+display(
+    real_model_pages.correlations_beside(agreed, at_home, names, "Gemma"),
+    real_model_pages.correlations_beside_in_words(
+        agreed,
+        at_home,
+        "Gemma",
+        crane,
+    ),
+)
+
+# %% [markdown]
+# **Are the first neurons of a criterion needed by their own language?** The first sixty of each, on
+# Gemma, beside random ones.
+
+# %%
+tops = there.table("criteria_precision")
+display(
+    real_model_pages.tops_figure(tops, names),
+    real_model_pages.tops_in_words(tops, names, crane),
+)
+
+# %% [markdown]
+# **And masked together?** The first thousandth to the first tenth of all neurons, on held-out
+# windows that chose none of them: what the masked language loses, then what the other language
+# loses that is hit hardest.
+
+# %%
+damaged = there.table("criteria_damage")
+highlighted = [
+    crane,
+    *causal["sample"]["main_criteria"][1:3],
+    "LAPE",
+    "random order",
+]
+for column in ("own", "other"):
+    display(
+        real_model_pages.damage_by_share(
+            damaged,
+            names,
+            column,
+            highlighted,
+        )
+    )
+real_model_pages.damage_by_share_in_words(damaged, names, 0.01, crane)
 
 # %% [markdown]
 # ## Open-ended answers

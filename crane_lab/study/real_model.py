@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from crane_lab.engines.multiple_choice import accuracies
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.losses import held_out_losses
 from crane_lab.stages.methods import METHODS
-from crane_lab.study import gate
+from crane_lab.study import criteria, damage, gate, sampled
 from crane_lab.study.sharing import overlap_row
 
 #: Shares of all neurons in the gate's random masks, and the seeds: Table 1's use none of these.
@@ -159,3 +160,19 @@ def overlaps(sets: Mapping[str, Mapping[str, NeuronSet]]) -> pd.DataFrame:
             for (m, x, a), (k, y, b) in combinations(named, 2)
         ]
     )
+
+
+def agreement_of_all(pipeline: Pipeline, folder: str | Path, n_texts: int) -> pd.DataFrame:
+    """How the main criteria rank all neurons of a model whose single effects are shipped.
+
+    `criteria.rank_agreement` of `sampled.main_criteria`, neurons set to zero, with a column
+    `set_to`. `folder` and `n_texts` are as notebook 09 has them. Raises as `damage.gold_standard`.
+    """
+    texts, _ = damage.held_out(pipeline, n_texts, 1)
+    necessity = damage.gold_standard(pipeline, texts, folder).necessity
+    main = sampled.main_criteria(pipeline.settings.objective)
+    every = criteria.criteria(pipeline, (pipeline.settings.objective,))
+    scores = {name: every[name] for name in main}
+    seed = pipeline.settings.seed
+    found = criteria.rank_agreement(scores, necessity, reference=main[0], seed=seed)
+    return found.assign(set_to="zero")

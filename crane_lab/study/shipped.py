@@ -45,6 +45,11 @@ class Shipped:
         """The run's languages, in its order."""
         return list(self.settings["languages"])
 
+    def causal(self) -> dict[str, Any]:
+        """What the causal check was made with (`crane_lab.cli.real_model`)."""
+        found: dict[str, Any] = json.loads((self.folder / "made.json").read_text(encoding="utf-8"))
+        return found
+
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables; an empty cell of a text column is an empty text."""
         found = pd.read_csv(self.folder / f"{name}.csv")
