@@ -82,7 +82,10 @@ shipped_pages.openings_table(
 
 # %%
 gate = there.table("gate")
-display(shipped_pages.tasks_gate_table(gate), shipped_pages.room_in_words(gate))
+display(
+    shipped_pages.tasks_gate_table(gate),
+    shipped_pages.room_in_words(gate),
+)
 
 # %% [markdown]
 # ## Kurtosis, and what it selects
@@ -216,7 +219,12 @@ agreed = there.table("criteria_correlations")
 at_home = real_model.agreement_of_all(here, necessity_data, n_necessity)
 crane = causal["sample"]["main_criteria"][0]
 display(
-    real_model_pages.correlations_beside(agreed, at_home, names, "Gemma"),
+    real_model_pages.correlations_beside(
+        agreed,
+        at_home,
+        names,
+        "Gemma",
+    ),
     real_model_pages.correlations_beside_in_words(
         agreed,
         at_home,
@@ -264,13 +272,13 @@ real_model_pages.damage_by_share_in_words(damaged, names, 0.01, crane)
 # ## Open-ended answers
 #
 # There is no chat model of Gemma 3 270M to be had without a login, so nothing here is about Tables
-# 3 and 4. The base model answers 70 questions in each language, and the judge looks at the surface
+# 3 and 4. The base model answers open questions in each language, and the judge looks at the surface
 # only: is the answer in the language of the question, and does it say more than one thing over and
 # over? Whether it is true is not graded.
 
 # %%
 table2 = there.table("table2")
-n = 70 if there.settings["n_questions"] is None else there.settings["n_questions"]
+n = there.settings["n_questions"]
 spoken = there.table("table2_languages")
 display(
     table_pages.grades_table("2", table2, names, n, "surface", n_seeds),

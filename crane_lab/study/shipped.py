@@ -53,7 +53,7 @@ class Shipped:
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables; an empty cell of a text column is an empty text."""
         found = pd.read_csv(self.folder / f"{name}.csv")
-        texts = found.select_dtypes("object").columns
+        texts = found.select_dtypes(["object", "string"]).columns
         return found.assign(**{column: found[column].fillna("") for column in texts})
 
     def normalised(self) -> dict[str, Tensor]:

@@ -129,7 +129,10 @@ def test_sections_with_the_same_blocks_are_aligned() -> None:
 
 
 def test_paragraphs_are_prose_of_pages_that_the_first_language_has() -> None:
-    pages = {"en": {"x": [block("0", "p"), block("0", "p", "Short.")]}, "fr": {"y": []}}
+    pages: dict[str, dict[str, list[Block]]] = {
+        "en": {"x": [block("0", "p"), block("0", "p", "Short.")]},
+        "fr": {"y": []},
+    }
     assert paragraphs(pages) == {"en": {Place("x", "0", 0): LONG}, "fr": {}}
 
 
