@@ -15,9 +15,9 @@ from crane_core.kernels import inference
 from crane_lab.memory import Memory
 
 #: Positions that are multiplied with the output embedding at one time, and logits that then exist:
-#: 32 MB in float32, about what a processor's cache holds.
+#: 16 MB in float32, which a processor's cache holds.
 _LOGIT_ROWS = 1024
-_LOGITS = 2**23
+_LOGITS = 2**22
 
 
 class Perplexity(NamedTuple):
@@ -105,8 +105,10 @@ def _head_losses(head: nn.Linear, states: Tensor, targets: Tensor) -> Tensor:
         piece = slice(first, first + columns)
         bias = None if head.bias is None else head.bias[piece]
         logits = F.linear(states, head.weight[piece], bias).float()
-        place = (targets - first)[:, None]
-        own = logits.gather(1, place.clamp(0, logits.shape[1] - 1))
-        right = torch.where((place >= 0) & (place < logits.shape[1]), own, right[:, None])[:, 0]
-        total = torch.logaddexp(total, logits.logsumexp(1))
+        place = targets - first
+        near = place.clamp(0, logits.shape[1] - 1)
+        own = logits.gather(1, near[:, None])[:, 0]
+        right = torch.where(place == near, own, right)
+        # Of what sums up exponentials, cross-entropy is twice as fast as logsumexp.
+        total = torch.logaddexp(total, F.cross_entropy(logits, near, reduction="none") + own)
     return total - right
