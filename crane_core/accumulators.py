@@ -10,7 +10,7 @@ tokens, means and quantiles of activations, and the other statistics, for the pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crane_core.attribution import POINTS, ready, relevance_at, scored_tokens
+from crane_core.attribution import POINTS, first_column, ready, relevance_at, scored_tokens
 from crane_core.families import mlp_sites, padded_inputs
 from crane_core.kernels import fast_linear
 
@@ -100,8 +100,7 @@ class ActiveCounts(OfActivations):
         layer, values = batch
         bar = self.threshold[layer] if self.threshold.ndim else self.threshold
         # Sums of int64, the default, take twice as long.
-        active = (values > bar.to(values.device)).sum(dim=0, dtype=torch.int32)
-        self.over[layer] += active.cpu()
+        self.over[layer] += (values > bar.to(values.device)).sum(0, dtype=torch.int32).cpu()
         self.seen[layer] += len(values)
 
     def merge(self, other: ActiveCounts) -> None:
@@ -334,34 +333,27 @@ def observing(
     Raises ValueError, inside the block, for a value that is not finite (which layer and sample).
     """
     real = attention_mask.to(model.device).bool()
-    everything = bool(real.all())
+    first = first_column(real)
 
     def handed_over(place: str, layer: int, values: Tensor) -> None:
         values = values.detach()
-        values = values.flatten(0, 1) if everything else values[real]
+        values = values[real] if first is None else values[:, first:].flatten(0, 1)
         # A sum with NaN or an infinite value in it is not finite; looking at each value is slow.
         if not bool(values.sum().isfinite()):
             _refuse_infinite(layer, values, real)
         for take in visit[place]:
             take(LayerValues(layer, values))
 
-    def after(layer: int) -> Callable[[object, object, Tensor], None]:
-        return lambda _module, _inputs, output: handed_over("act_fn", layer, output)
+    def hook(place: str, layer: int) -> Callable[..., None]:
+        return lambda module, args, *output: handed_over(place, layer, (*output, *args)[0])
 
-    def before(layer: int) -> Callable[[object, tuple[Tensor, ...]], None]:
-        return lambda _module, inputs: handed_over("unit", layer, inputs[0])
-
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for layer, mlp in enumerate(mlp_sites(model)):
             if visit.get("act_fn"):
-                handles.append(mlp.act_fn.register_forward_hook(after(layer)))
+                hooks.callback(mlp.act_fn.register_forward_hook(hook("act_fn", layer)).remove)
             if visit.get("unit"):
-                handles.append(mlp.down_proj.register_forward_pre_hook(before(layer)))
+                hooks.callback(mlp.down_proj.register_forward_pre_hook(hook("unit", layer)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _refuse_infinite(layer: int, values: Tensor, real: Tensor) -> None:

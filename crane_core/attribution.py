@@ -364,12 +364,14 @@ def objective_values(
 class _Tap:
     """Watches activations in a forward pass and scores each as soon as its gradient is known.
 
-    `reduce` turns factor x gradient, (samples, tokens, width), into what is kept in `scores`.
+    What is kept in `scores` is factor x gradient, (samples, tokens, width), summed over a dimension
+    and zero where tokens are not `scored` (samples, tokens), whatever stands there.
     """
 
-    def __init__(self, reduce: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, scored: Tensor, dim: int) -> None:
         self.scores: dict[tuple[str, int], Tensor] = {}
-        self._reduce = reduce
+        self._scored, self._dim = scored.bool(), dim
+        self._first = first_column(scored) if dim == 1 else None
         self._leaves: list[Tensor] = []
 
     def watch(self, key: tuple[str, int], activation: Tensor, factor: Tensor) -> None:
@@ -381,8 +383,16 @@ class _Tap:
             self._leaves.append(activation.requires_grad_())
 
         def on_gradient(gradient: Tensor) -> None:
-            dtype = torch.promote_types(gradient.dtype, torch.float32)
-            self.scores[key] = self._reduce(factor.to(dtype) * gradient.to(dtype)).float()
+            dtype, first = torch.promote_types(gradient.dtype, torch.float32), self._first
+            # A processor's cache holds a megabyte.
+            size = len(gradient) if gradient.is_cuda else max(2**18 // gradient[0].numel(), 1)
+            pieces, sums = (x.split(size) for x in (factor, gradient, self._scored)), []
+            for f, g, scored in zip(*pieces, strict=True):
+                product = f[:, first:].to(dtype) * g[:, first:].to(dtype)
+                if first is None:
+                    product = torch.where(scored[..., None], product, 0)
+                sums.append(product.sum(self._dim).float())
+            self.scores[key] = torch.cat(sums)
 
         activation.register_hook(on_gradient)
 
@@ -400,10 +410,10 @@ def scored_tokens(mask: Tensor, opening: int) -> Tensor:
     return scored
 
 
-def _real_tokens_only(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    """A function that zeroes (samples, tokens, width) at padding, whatever stands there."""
-    real = mask[..., None].bool()
-    return (lambda product: product) if real.all() else (lambda p: torch.where(real, p, 0))
+def first_column(scored: Tensor) -> int | None:
+    """The column that all samples are scored from, if they are up to their ends; None otherwise."""
+    first = int(scored[0].long().argmax())
+    return first if scored[:, first:].all() and not scored[:, :first].any() else None
 
 
 @contextmanager
@@ -536,8 +546,7 @@ def relevance_at(
         )
     ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective)
     scored = scored_tokens(mask, opening)
-    scored_only = _real_tokens_only(scored)
-    tap = _Tap(lambda product: scored_only(product).sum(1))
+    tap = _Tap(scored, dim=1)
 
     def hook(name: str, layer: int) -> Callable[..., None]:
         def watch(module: nn.Module, args: tuple[Tensor], output: Tensor | None = None) -> None:
@@ -587,8 +596,7 @@ def token_relevance(
     add up to `objective_values`: softmax does not conserve relevance.
     """
     ids, mask, target = _checked_batch(model, input_ids, attention_mask, objective, target)
-    real_tokens_only = _real_tokens_only(mask)
-    tap = _Tap(lambda product: real_tokens_only(product).sum(-1))
+    tap = _Tap(mask, dim=-1)
 
     def hook(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
         tap.watch(("token", 0), output, output)

@@ -231,13 +231,27 @@ def test_tokens_that_open_a_sample_are_context_alone(
     ids, mask = padded([torch.arange(1, 9), torch.arange(5, 11)], side)
     of = partial(neuron_relevance, tiny_llama, ids, mask)
     rest = of(opening=1)
-    first = (mask * (mask.cumsum(1) == 1)).bool()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(attribution, "_real_tokens_only", lambda _: lambda p: p * first[..., None])
+        patched.setattr(attribution, "scored_tokens", lambda mask, _: mask * (mask.cumsum(1) == 1))
         opening = of()
     assert opening.abs().max() > 0
     assert_close(rest + opening, of())
     assert_close(of(opening=1, reduction="mean"), rest / (mask.sum(1) - 1)[:, None, None])
+
+
+@pytest.mark.parametrize("tokens", [3, 12])
+@pytest.mark.parametrize("opening", [0, 1])
+def test_a_batch_that_is_scored_in_pieces(
+    tiny_llama: LlamaForCausalLM, tiny_batch: Batch, tokens: int, opening: int
+) -> None:
+    """Where all samples are scored from one column on (3 tokens), and where they are not."""
+    ids, mask = (part[:, :tokens] for part in tiny_batch)
+    times = 1 + 2**18 // (tokens * 48 * len(ids))
+    expected = neuron_relevance(tiny_llama, ids, mask, opening=opening)
+    many = neuron_relevance(
+        tiny_llama, ids.repeat(times, 1), mask.repeat(times, 1), opening=opening
+    )
+    assert_close(many, expected.repeat(times, 1, 1))
 
 
 @pytest.mark.parametrize("opening", [-1, 8])
