@@ -39,7 +39,6 @@ from crane_lab.show import open_page, readouts, table_pages
 from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
-from crane_lab.testbed.rubric import SUBSCORES
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
@@ -54,9 +53,11 @@ interventions = pipeline.rows()
 # Choosing among four options tests whether a model can tell a right answer when it sees one. All
 # options are in the language of the question, so the model cannot leave it. An open question asks
 # the model to say something of its own. The paper follows LAPE {cite:p}`tang2024lape`: one set of
-# 70 questions in each language. Ours are about the testbed's world, 38 of them asking what is known
+# 70 questions in each language. The testbed's are about its world, 38 of them asking what is known
 # of a person or place and 32 asking for a single fact, in a wording that is in no training text.
-# The n-th questions of the three languages ask for the same kind of thing.
+# For real models there are 70 short ones about the real world (`data/open_questions`), asking why,
+# how, what for, or for a description. The n-th questions of all languages ask for the same kind of
+# thing, and about the real world for the same thing.
 #
 # A base model is not used to being asked. It gets LAPE's frame, `Q: … A:`, and goes on writing; the
 # answer ends where it ends the text or asks a question of its own. Decoding is greedy with a
@@ -77,9 +78,9 @@ display(
 #
 # The paper has GPT-4o grade each answer from 1 to 10. A judge like that can be asked of any model
 # behind an OpenAI-compatible service (`judge = "llm"`). For the testbed there is something
-# better: its world is known in full, and it is told in a limited number of phrasings, so that every
-# sentence of an answer can be taken apart and looked up. This **rubric** gives the same grade on
-# every machine. It has five parts, each from 0 to 1:
+# better (`judge = "rubric"`): its world is known in full, and it is told in a limited number of
+# phrasings, so that every sentence of an answer can be taken apart and looked up. This **rubric**
+# gives the same grade on every machine. It has five parts, each from 0 to 1:
 #
 # - *language*: is the answer in the language of the question?
 # - *form*: are its sentences well formed?
@@ -88,8 +89,21 @@ display(
 # - *variety*: how much of it is not said twice?
 #
 # The grade is 1 + 9 × their product, except that a false or irrelevant answer keeps a quarter of
-# truth or relevance: a sound sentence that is false still differs from noise. Here is one answer
-# taken apart.
+# truth or relevance: a sound sentence that is false still differs from noise.
+#
+# Of the real world no rubric knows enough. What can be told without knowing whether an answer is
+# true is how it is said, and that is all that the **surface** judge looks at (`judge = "surface"`):
+#
+# - *language*: is the answer in the language of the question?
+# - *variety*: how much of it, three words (or Chinese characters) at a time, is not said twice?
+# - *presence*: does it say anything that the question does not?
+#
+# Its grade is 1 + 9 × their product. **It does not grade truth**: a fluent falsehood gets a 10. It
+# tells whether a mask makes a model leave its language, go in circles or fall silent, and nothing
+# finer; grades near 10 leave much room to fall and say little of how good the answers were. Nor can
+# its grades be compared with GPT-4o's.
+#
+# Here is the judge of this run at work.
 
 # %%
 unmasked = pipeline.graded()
@@ -98,17 +112,22 @@ if settings.judge == "rubric":
     said = [answer[key] for key in ("language", "question", "text")]
     explained = pipeline.judge.explain(*said)
     display(*open_page.taken_apart(answer, explained))
+else:
+    parts_of_grade = pipeline.judge.subscores
+    display(open_page.extremes_table(unmasked, parts_of_grade))
 
 # %% [markdown]
 # ### Does the judge grade as a reader would?
 #
-# A rubric that we wrote could favour anything. So 108 answers, 36 in each language, from the base
-# and the chat model, unmasked and under five kinds of masks, were drawn at random and graded
-# from 1 to 10 by two readers. The readers had the question, the true facts and the answer; neither
-# the rubric nor the other's grades, nor which mask it was. They graded by reading, without a
-# formula; but they are two instances of the AI that this project is written with, so that they
+# A rubric that we wrote could favour anything. So 108 answers on the testbed, 36 in each language,
+# from its base and chat model, unmasked and under five kinds of masks, were drawn at random and
+# graded from 1 to 10 by two readers. The readers had the question, the true facts and the answer;
+# neither the rubric nor the other's grades, nor which mask it was. They graded by reading, without
+# a formula; but they are two instances of the AI that this project is written with, so that they
 # agree with each other more than two people would. Their grades and remarks are in
-# `data/testbed/hand_scored.csv`: grade some yourself and compare.
+# `data/testbed/hand_scored.csv`: grade some yourself and compare. The table is shown where the
+# rubric grades; no reader has graded for the surface judge, which leaves out most of what readers
+# look at.
 
 # %%
 if settings.judge == "rubric":
@@ -122,8 +141,8 @@ if settings.judge == "rubric":
     display(open_page.graders_table(agreement))
 
 # %% [markdown]
-# The row to compare with is that of the two readers: where they differ, no rubric can agree with
-# both.
+# The row to compare the rubric with is that of the two readers: where they differ, no rubric can
+# agree with both.
 #
 # ### A column of its own: language fidelity
 #
@@ -160,7 +179,7 @@ display(
 # can be lost (Equation 4 divides by it), though no mask can take more than the score above 1.
 
 # %%
-title = "Ours, testbed base"
+title = f"Ours, {settings.label}"
 display(
     table_pages.drops_figure(table2, names, title, unit=grades),
     table_pages.published_drops("2", published),
@@ -169,8 +188,9 @@ display(
 # %% [markdown]
 # ### Against chance
 #
-# Clipping at zero makes the score of a mask without purpose positive (notebook 04). With 70
-# questions instead of 640 items there is more noise, and so more of this.
+# Clipping at zero makes the score of a mask without purpose positive (notebook 04). Questions are
+# fewer than items (on the testbed 70 and 640 in each language), so there is more noise, and so more
+# of this.
 
 # %%
 open_tasks = {x: f"open_{x}" for x in names}
@@ -191,13 +211,13 @@ display(
 # %% [markdown]
 # ## What gets worse?
 #
-# A grade is one number. Its parts say whether the model forgets (truth), loses the thread
-# (relevance), breaks down (form, variety) or changes language. Each row is a mask in its own
-# language; random masks are averaged.
+# A grade is one number. Its parts, where the judge has any, say whether the model forgets (truth),
+# loses the thread (relevance), breaks down (form, variety, presence) or changes language. Each row
+# is a mask in its own language; random masks are averaged.
 
 # %%
-if settings.judge == "rubric":
-    columns = [*SUBSCORES, "score"]
+if pipeline.judge.subscores:
+    columns = [*pipeline.judge.subscores, "score"]
     parts = comparisons.own_language(items, columns)
     write_table(parts, results / "table2_parts.csv")
     display(open_page.parts_table(parts))
@@ -302,10 +322,11 @@ table_pages.bullets(
 )
 
 # %% [markdown]
-# - A judge can be wrong. Ours knows the world and little of style; how far it agrees with readers
-#   stands above. GPT-4o knows style and may not know the facts.
-# - 70 questions are few. The intervals say how few; the paper prints none.
+# - A judge can be wrong. The rubric knows the testbed's world and little of style; how far it
+#   agrees with readers stands above. The surface judge knows neither facts nor sense. GPT-4o knows
+#   style and may not know the facts.
+# - Even 70 questions are few. The intervals say how few; the paper prints none.
 # - A drop in grade under a mask does not say what the neurons do. It says that answers got worse
 #   when they were zero.
-# - The questions were fixed, and the unmasked grades checked to leave room in both directions,
-#   before any mask was tried on them.
+# - The questions were fixed before any mask was tried on them. Of the testbed's it was also checked
+#   that unmasked grades leave room in both directions.

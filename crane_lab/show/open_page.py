@@ -62,6 +62,25 @@ def taken_apart(
     )
 
 
+def extremes_table(graded: pd.DataFrame, subscores: Sequence[str]) -> Styler:
+    """The answers with the lowest and the highest grade of each language, part by part.
+
+    `graded` as `Pipeline.graded`; of equal grades the first, and none where no answer has a grade.
+    """
+    rows = []
+    for _, own in graded[graded["score"].notna()].groupby("language", sort=False):
+        ends = dict.fromkeys([int(own["score"].argmin()), int(own["score"].argmax())])
+        rows.append(own.iloc[[*ends]])
+    shown = {"language": "asked in", "question": "question", "text": "answer"}
+    columns = [*shown, *subscores, "score"]
+    frame = pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
+    return figures.table(
+        frame.rename(columns=shown).rename(columns=_part),
+        "Unmasked answers with the lowest and the highest grade in each language",
+        dict.fromkeys([*map(_part, subscores), "score"], "{:.2f}"),
+    )
+
+
 def graders_table(agreement: pd.DataFrame) -> Styler:
     """How well graders agree, of `comparisons.grader_agreement`."""
     return figures.table(
@@ -100,12 +119,12 @@ def graded_in_words(items: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
 
 
 def parts_table(parts: pd.DataFrame) -> Styler:
-    """Means of the rubric's parts, of `comparisons.own_language`."""
+    """Means of the parts of a grade, of `comparisons.own_language`."""
     frame = parts.rename(columns={"language": "asked in"}).rename(columns=_part)
     return figures.table(
         frame,
-        "Means of the rubric's parts under a language's own mask (Org: none)",
-        dict.fromkeys([*map(_part, SUBSCORES), "score"], "{:.2f}"),
+        "Means of the grade's parts under a language's own mask (Org: none)",
+        dict.fromkeys(frame.columns.difference(["method", "asked in", "n"]), "{:.2f}"),
     )
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from page_outputs import caption, cells
 
+from crane_lab.engines.surface_judge import SurfaceJudge
 from crane_lab.show import open_page
 from crane_lab.testbed.rubric import SUBSCORES
 
@@ -77,12 +79,43 @@ def test_what_cannot_be_told_and_thoughts_are_said() -> None:
     assert "6 ended within the model's thoughts and count as empty answers." in said
 
 
-def test_parts_of_the_rubric_in_a_table() -> None:
-    frame = pd.DataFrame([{"method": "Org", "language": "en", **PARTS, "score": 3.456, "n": 2}])
+def test_lowest_and_highest_grade_of_each_language() -> None:
+    rows = [
+        ("en", "Q0?", "fine", 1.0, 10.0),
+        ("en", "Q1?", "no grade", 1.0, np.nan),
+        ("en", "Q2?", "as fine", 1.0, 10.0),
+        ("en", "Q3?", "bad", 0.25, 3.25),
+        ("zh", "Q0?", "alone", 0.5, 5.5),
+    ]
+    graded = pd.DataFrame(rows, columns=["language", "question", "text", "language_score", "score"])
+    read = cells(open_page.extremes_table(graded, ("language_score",)))
+    assert list(read) == ["asked in", "question", "answer", "language", "score"]
+    assert read.to_numpy().tolist() == [
+        ["en", "Q3?", "bad", "0.25", "3.25"],
+        ["en", "Q0?", "fine", "1.00", "10.00"],
+        ["zh", "Q0?", "alone", "0.50", "5.50"],
+    ]
+    assert list(cells(open_page.extremes_table(graded, ()))) == [
+        *("asked in", "question", "answer", "score")
+    ]
+
+
+def test_a_judge_without_any_grade_shows_none() -> None:
+    columns = ["language", "question", "text", "score"]
+    graded = pd.DataFrame([("en", "Q0?", "a", np.nan)], columns=columns)
+    assert len(open_page.extremes_table(graded, ()).data) == 0
+
+
+@pytest.mark.parametrize("subscores", [SUBSCORES, SurfaceJudge.subscores])
+def test_parts_of_any_judge_in_a_table(subscores: tuple[str, ...]) -> None:
+    parts = dict.fromkeys(subscores, 0.5)
+    frame = pd.DataFrame([{"method": "Org", "language": "en", **parts, "score": 3.456, "n": 2}])
     read = cells(open_page.parts_table(frame))
-    short = [name.removesuffix("_score") for name in SUBSCORES]
+    short = [name.removesuffix("_score") for name in subscores]
     assert list(read) == ["method", "asked in", *short, "score", "n"]
     assert read.loc[0, "score"] == "3.46"
+    assert read.loc[0, "variety"] == "0.50"
+    assert read.loc[0, "n"] == "2"
 
 
 def test_the_first_question_under_every_mask_made_for_it() -> None:
