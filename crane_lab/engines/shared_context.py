@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import families
@@ -25,8 +26,8 @@ from crane_lab.memory import Memory
 
 #: Requests tokenised and laid out at a time.
 _PORTION = 4096
-#: Logits computed at a time: half a gigabyte. A batch of a vocabulary of 262,144 has four times it.
-_LOGITS = 2**27
+#: Logits computed at a time; beyond so many tokens of vocabulary, as many as a cache holds.
+_LOGITS, _PIECE, _LARGE = 2**27, 2**22, 2**16
 
 
 # ------------------------------------------------------------------ requests packed as prefix trees
@@ -347,14 +348,43 @@ class SharedContextLM(HFLM):
         pick, targets, owners = (
             part.to(device) for part in (batch.pick, batch.targets, batch.owners)
         )
-        logprob = torch.empty(len(pick), device=device)
-        miss = torch.empty(len(pick), dtype=torch.long, device=device)
-        head = model.get_output_embeddings()
-        size = max(1, _LOGITS // len(head.weight))
-        for start in range(0, len(hidden), size):
-            logits = head(hidden[start : start + size]).float()
+        logprob, miss = _scored(model.get_output_embeddings(), hidden, pick, targets)
+        return owners, logprob, miss
+
+
+def _scored(
+    head: nn.Module, states: Tensor, pick: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of every target, and 1 where another token is likelier, else 0.
+
+    `pick` says which of the states (nodes, hidden) predicts each target. A large vocabulary is gone
+    through in pieces: to write all of it to memory and read it again takes longer than to sum up.
+    """
+    weight = head.get_parameter("weight")
+    size = max(1, _LOGITS // len(weight))
+    logprob = torch.empty(len(pick), device=states.device)
+    miss = torch.empty(len(pick), dtype=torch.long, device=states.device)
+    if len(weight) <= _LARGE:
+        for start in range(0, len(states), size):
+            logits = head(states[start : start + size]).float()
             own = ((pick >= start) & (pick < start + size)).nonzero()[:, 0]
             node, target = pick[own] - start, targets[own]
             logprob[own] = logits[node, target] - logits.logsumexp(-1)[node]
             miss[own] = (logits.argmax(-1)[node] != target).long()
-        return owners, logprob, miss
+        return logprob, miss
+    bias = getattr(head, "bias", None)
+    total = states.new_full((len(states),), -torch.inf, dtype=torch.float32)
+    best, token = total.clone(), torch.zeros(len(states), dtype=torch.long, device=states.device)
+    columns = max(1, _PIECE // len(states))
+    for first in range(0, len(weight), columns):
+        piece = slice(first, first + columns)
+        logits = F.linear(states, weight[piece], None if bias is None else bias[piece]).float()
+        top = logits.max(1)
+        token = torch.where(top.values > best, top.indices + first, token)
+        best = torch.maximum(best, top.values)
+        # Of what sums up exponentials, cross-entropy is twice as fast as logsumexp.
+        beyond = F.cross_entropy(logits, top.indices, reduction="none")
+        total = torch.logaddexp(total, beyond + top.values)
+        own = ((targets >= first) & (targets < first + columns)).nonzero()[:, 0]
+        logprob[own] = logits[pick[own], targets[own] - first]
+    return logprob - total[pick], (token[pick] != targets).long()
