@@ -51,7 +51,7 @@ def wheel(folder: Path, package: str, files: dict[str, bytes]) -> Path:
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = make_tiny("qwen3", use_sliding_window=False, attention_bias=False, intermediate_size=64)
     file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    said = {"tokenizer__ggml__add_bos_token": True}
+    said: dict[str, Any] = {"tokenizer__ggml__add_bos_token": True}
     return written(model, file, GGMLQuantizationType.Q8_0, "qwen2", **said)
 
 
