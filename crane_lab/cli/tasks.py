@@ -58,7 +58,7 @@ metadata:
 """
 
 
-def held_out_texts(folder: Path, languages: Iterable[str]) -> dict[str, dict[int, str]]:
+def held_out_paragraphs(folder: Path, languages: Iterable[str]) -> dict[str, dict[int, str]]:
     """The held-out paragraphs of a parallel corpus by number, the same for translations.
 
     Raises ValueError for a corpus without `paragraphs.json`, and as `read_texts` does.
@@ -77,7 +77,7 @@ def made_files(texts: Path) -> dict[str, str]:
     """What belongs into data/tasks, by file name: items and definitions."""
     gaps = {x: FRAMES[x].gap for x in MULTILINGUAL}
     kinds: Mapping[str, dict[str, list[dict[str, Any]]]] = {
-        "continuation": continuation_items(held_out_texts(texts, MULTILINGUAL), gaps, MOST),
+        "continuation": continuation_items(held_out_paragraphs(texts, MULTILINGUAL), gaps, MOST),
         "facts": fact_items(MULTILINGUAL),
     }
     files = {"_default_template_yaml": _SHARED}

@@ -10,7 +10,7 @@ from babel import Locale
 from babel.core import get_global
 from babel.languages import get_official_languages, get_territory_language_info
 
-from crane_lab.cli.tasks import held_out_texts, made_files
+from crane_lab.cli.tasks import held_out_paragraphs, made_files
 from crane_lab.engines.multiple_choice import metric_of
 from crane_lab.engines.tasks import MULTILINGUAL, load_tasks
 from crane_lab.pipeline import TABLES_OF, main_table
@@ -158,7 +158,7 @@ def test_frames() -> None:
 
 @pytest.mark.parametrize("language", MULTILINGUAL)
 def test_continuations_are_of_held_out_paragraphs(language: str) -> None:
-    texts = held_out_texts(TEXTS, [language])[language]
+    texts = held_out_paragraphs(TEXTS, [language])[language]
     held_out = set(json.loads((TEXTS / "paragraphs.json").read_text())["held_out"])
     assert set(texts) <= held_out
     for item in items(f"continuation_{language}"):
