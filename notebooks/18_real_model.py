@@ -272,9 +272,9 @@ real_model_pages.damage_by_share_in_words(damaged, names, 0.01, crane)
 # ## Open-ended answers
 #
 # There is no chat model of Gemma 3 270M to be had without a login, so nothing here is about Tables
-# 3 and 4. The base model answers open questions in each language, and the judge looks at the surface
-# only: is the answer in the language of the question, and does it say more than one thing over and
-# over? Whether it is true is not graded.
+# 3 and 4. The base model answers open questions in each language, and the judge looks at the
+# surface only: is the answer in the language of the question, and does it say more than one thing
+# over and over? Whether it is true is not graded.
 
 # %%
 table2 = there.table("table2")

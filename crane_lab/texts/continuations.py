@@ -45,7 +45,7 @@ _CODE = re.compile(r"https?:|www\.|[@<>{}=|\\#$~*_]|/\w+/|\d{4,}")
 
 
 @dataclass(frozen=True)
-class Place:
+class Continuation:
     """A sentence that can be asked for and what goes before it in its paragraph."""
 
     paragraph: int
@@ -95,7 +95,7 @@ def _fits(sentence: str) -> bool:
     )
 
 
-def places(paragraph: int, text: str, gap: str = " ") -> list[Place]:
+def continuations(paragraph: int, text: str, gap: str = " ") -> list[Continuation]:
     """The sentences of a paragraph that can be asked for, with the sentences before each.
 
     Of those before, as many as fit into `SHOWN` characters, at least one; `gap` stands between.
@@ -109,7 +109,7 @@ def places(paragraph: int, text: str, gap: str = " ") -> list[Place]:
             shown.insert(0, earlier)
         before = gap.join(shown)
         if _fits(sentences[index]) and LENGTH[0] <= _scaled(before) <= SHOWN:
-            found.append(Place(paragraph, before, sentences[index]))
+            found.append(Continuation(paragraph, before, sentences[index]))
     return found
 
 
@@ -139,12 +139,12 @@ def continuation_items(
     }
 
 
-def _candidates(texts: Mapping[int, str], gap: str) -> dict[tuple[int, int], Place]:
+def _candidates(texts: Mapping[int, str], gap: str) -> dict[tuple[int, int], Continuation]:
     """What can be asked for, by paragraph and how many come behind it; like no other's sentence."""
-    found: dict[tuple[int, int], Place] = {}
+    found: dict[tuple[int, int], Continuation] = {}
     parts: list[set[str]] = []
     for number, text in sorted(texts.items()):
-        for rank, place in enumerate(reversed(places(number, text, gap)[-2:])):
+        for rank, place in enumerate(reversed(continuations(number, text, gap)[-2:])):
             own = _parts(place.sentence)
             if not any(len(own & other) > SIMILAR * len(own | other) for other in parts):
                 found[number, rank] = place
@@ -157,9 +157,9 @@ def _parts(sentence: str) -> set[str]:
     return {sentence[i : i + n] for i in range(len(sentence) - n + 1)}
 
 
-def _items(language: str, asked: Sequence[Place], seed: str) -> list[dict[str, Any]]:
+def _items(language: str, asked: Sequence[Continuation], seed: str) -> list[dict[str, Any]]:
     draw, used = random.Random(seed), Counter[str]()
-    chosen: list[tuple[Place, list[Place]]] = []
+    chosen: list[tuple[Continuation, list[Continuation]]] = []
     for place in sorted(asked, key=lambda place: (place.paragraph, place.before)):
         far = [x for x in asked if abs(x.paragraph - place.paragraph) >= FAR]
         length = _scaled(place.sentence)

@@ -15,7 +15,7 @@ from crane_lab.engines.multiple_choice import metric_of
 from crane_lab.engines.tasks import MULTILINGUAL, load_tasks
 from crane_lab.pipeline import TABLES_OF, main_table
 from crane_lab.store import ROOT
-from crane_lab.texts.continuations import FAR, continuation_items, places, split_sentences
+from crane_lab.texts.continuations import FAR, continuation_items, continuations, split_sentences
 from crane_lab.texts.facts import FRAMES, Frame, alike
 
 FOLDER, TEXTS = ROOT / "data" / "tasks", ROOT / "data" / "texts"
@@ -87,7 +87,7 @@ def codes(table: Any) -> dict[str, str]:
 
 @cache
 def city_zones(language: str) -> dict[str, str]:
-    zones = Locale(language).time_zones
+    zones: Any = Locale(language).time_zones
     return {zones[zone].get("city", zone.split("/")[-1]): zone for zone in zones}
 
 
@@ -192,9 +192,11 @@ def test_sentences(text: str, expected: list[str]) -> None:
 
 def test_places_and_items() -> None:
     first, second = "The first sentence says where it is.", "The second one says what comes next."
-    assert [(p.before, p.sentence) for p in places(7, f"{first} {second}")] == [(first, second)]
-    assert not places(7, f"{first} See http://a.org/b for what comes next.")
-    assert not places(7, first) and not places(7, f"{first} Short.")
+    assert [(p.before, p.sentence) for p in continuations(7, f"{first} {second}")] == [
+        (first, second)
+    ]
+    assert not continuations(7, f"{first} See http://a.org/b for what comes next.")
+    assert not continuations(7, first) and not continuations(7, f"{first} Short.")
     words = [
         *("stone", "bread", "cloud", "river", "glass", "horse"),
         *("paper", "night", "green", "metal", "chair", "train"),

@@ -103,7 +103,7 @@ def test_lowest_and_highest_grade_of_each_language() -> None:
 def test_a_judge_without_any_grade_shows_none() -> None:
     columns = ["language", "question", "text", "score"]
     graded = pd.DataFrame([("en", "Q0?", "a", np.nan)], columns=columns)
-    assert len(open_page.extremes_table(graded, ()).data) == 0
+    assert rows(open_page.extremes_table(graded, ())) == []
 
 
 @pytest.mark.parametrize("subscores", [SUBSCORES, SurfaceJudge.subscores])
