@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from page_outputs import caption, cells
+from page_outputs import rows as shown_rows
 
 from crane_lab.engines.surface_judge import SurfaceJudge
 from crane_lab.show import open_page
@@ -103,7 +104,7 @@ def test_lowest_and_highest_grade_of_each_language() -> None:
 def test_a_judge_without_any_grade_shows_none() -> None:
     columns = ["language", "question", "text", "score"]
     graded = pd.DataFrame([("en", "Q0?", "a", np.nan)], columns=columns)
-    assert rows(open_page.extremes_table(graded, ())) == []
+    assert shown_rows(open_page.extremes_table(graded, ())) == []
 
 
 @pytest.mark.parametrize("subscores", [SUBSCORES, SurfaceJudge.subscores])
