@@ -204,45 +204,43 @@ display(
 
 # %%
 causal = there.causal()
-effects = there.table("single_effects")
-display(
-    real_model_pages.sampled_in_words(causal, names),
-    real_model_pages.effects_summary(effects, names),
-)
+if causal:
+    effects = there.table("single_effects")
+    display(
+        real_model_pages.sampled_in_words(causal, names),
+        real_model_pages.effects_summary(effects, names),
+    )
 
 # %% [markdown]
 # **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over
 # those that were drawn at random, so that neither is a choice of any criterion's.
 
 # %%
-agreed = there.table("criteria_correlations")
-at_home = real_model.agreement_of_all(here, necessity_data, n_necessity)
-crane = causal["sample"]["main_criteria"][0]
-display(
-    real_model_pages.correlations_beside(
-        agreed,
-        at_home,
-        names,
-        "Gemma",
-    ),
-    real_model_pages.correlations_beside_in_words(
-        agreed,
-        at_home,
-        "Gemma",
-        crane,
-    ),
-)
+if causal:
+    agreed = there.table("criteria_correlations")
+    every = real_model.agreement_of_all(here, necessity_data, n_necessity)
+    crane = causal["sample"]["main_criteria"][0]
+    both = (agreed, every)
+    display(
+        real_model_pages.correlations_beside(*both, names, "Gemma"),
+        real_model_pages.correlations_beside_in_words(
+            *both,
+            "Gemma",
+            crane,
+        ),
+    )
 
 # %% [markdown]
 # **Are the first neurons of a criterion needed by their own language?** The first sixty of each, on
 # Gemma, beside random ones.
 
 # %%
-tops = there.table("criteria_precision")
-display(
-    real_model_pages.tops_figure(tops, names),
-    real_model_pages.tops_in_words(tops, names, crane),
-)
+if causal:
+    tops = there.table("criteria_precision")
+    display(
+        real_model_pages.tops_figure(tops, names),
+        real_model_pages.tops_in_words(tops, names, crane),
+    )
 
 # %% [markdown]
 # **And masked together?** The first thousandth to the first tenth of all neurons, on held-out
@@ -250,23 +248,28 @@ display(
 # loses that is hit hardest.
 
 # %%
-damaged = there.table("criteria_damage")
-highlighted = [
-    crane,
-    *causal["sample"]["main_criteria"][1:3],
-    "LAPE",
-    "random order",
-]
-for column in ("own", "other"):
-    display(
+if "damage" in causal:
+    damaged = there.table("criteria_damage")
+    firsts = causal["sample"]["main_criteria"][:3]
+    highlighted = [*firsts, "LAPE", "random order"]
+    curves = [
         real_model_pages.damage_by_share(
             damaged,
             names,
             column,
             highlighted,
         )
+        for column in ("own", "other")
+    ]
+    display(
+        *curves,
+        real_model_pages.damage_by_share_in_words(
+            damaged,
+            names,
+            0.01,
+            crane,
+        ),
     )
-real_model_pages.damage_by_share_in_words(damaged, names, 0.01, crane)
 
 # %% [markdown]
 # ## Open-ended answers

@@ -46,9 +46,9 @@ class Shipped:
         return list(self.settings["languages"])
 
     def causal(self) -> dict[str, Any]:
-        """What the causal check was made with (`crane_lab.cli.real_model`)."""
-        found: dict[str, Any] = json.loads((self.folder / "made.json").read_text(encoding="utf-8"))
-        return found
+        """What the causal check was made with (`crane_lab.cli.real_model`); {} if it was not."""
+        file = self.folder / "made.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables; an empty cell of a text column is an empty text."""
