@@ -21,6 +21,8 @@ from transformers import (
 from crane_core.kernels import fast_linear
 from crane_lab.engines.prompting import turn_end
 
+#: After so many tokens, rows that have ended leave their batch: a row costs the same ended or not.
+SEGMENT = 8
 #: Token ids, prompt by prompt.
 Prompts = Sequence[Sequence[int]]
 
@@ -69,7 +71,7 @@ class _Numbers(LogitsProcessor):
     """Refuses logits that are no numbers: the largest of them would be any token."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if scores.isnan().any():
+        if scores.amax(dim=-1).isnan().any():  # the largest is NaN if any is
             raise ValueError(
                 f"the model's logits ({str(scores.dtype).removeprefix('torch.')}) are not numbers: "
                 "values overflow in its type, or its weights are damaged; take bfloat16 or "
@@ -149,7 +151,11 @@ class Greedy:
     def _settings(self) -> Iterator[GenerationConfig]:
         """Settings that hold alone: `generate` fills gaps from the model's own otherwise."""
         kept = self.model.generation_config
-        settings = GenerationConfig(do_sample=False, repetition_penalty=self.repetition_penalty)
+        settings = GenerationConfig(
+            do_sample=False,
+            repetition_penalty=self.repetition_penalty,
+            return_dict_in_generate=True,
+        )
         self.model.generation_config = settings
         try:
             with (
@@ -169,21 +175,30 @@ class Greedy:
         # so counts nothing that the prompt does not hold.
         padded = [[ids[0]] * (width - len(ids)) + list(ids) for ids in prompts]
         mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
-        stop = _Stop(
-            self.tokenizer,
-            torch.tensor(self.ends, dtype=torch.long, device=device),
-            self.stop,
-            None if self._suspects is None else self._suspects.to(device),
-            width,
-            torch.tensor(limits, device=device),
-        )
-        settings.max_new_tokens = max(limits)
-        output = self.model.generate(
-            input_ids=torch.tensor(padded, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            generation_config=settings,
-            logits_processor=LogitsProcessorList([_Numbers()]),
-            stopping_criteria=StoppingCriteriaList([stop]),
-        )
-        new = output[:, width:].tolist()
-        return [row[:length] for row, length in zip(new, stop.lengths.tolist(), strict=True)]
+        rows, seen = torch.tensor(padded, device=device), torch.tensor(mask, device=device)
+        room = torch.tensor(limits, device=device)
+        suspects = None if self._suspects is None else self._suspects.to(device)
+        ends = torch.tensor(self.ends, dtype=torch.long, device=device)
+        found: list[list[int]] = [[] for _ in prompts]
+        going, cache = torch.arange(len(prompts), device=device), None
+        while len(going):
+            stop = _Stop(self.tokenizer, ends, self.stop, suspects, width, room[going])
+            so_far = rows.shape[1] - width
+            settings.max_new_tokens = min(SEGMENT, int(room[going].max()) - so_far)
+            output: Any = self.model.generate(
+                input_ids=rows,
+                attention_mask=seen,
+                past_key_values=cache,
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([_Numbers()]),
+                stopping_criteria=StoppingCriteriaList([stop]),
+            )
+            rows, cache = output.sequences, output.past_key_values
+            for row in (stop.lengths > 0).nonzero()[:, 0].tolist():
+                found[int(going[row])] = rows[row, width : width + int(stop.lengths[row])].tolist()
+            left = (stop.lengths == 0).nonzero()[:, 0]
+            seen = torch.cat([seen, seen.new_ones(len(rows), rows.shape[1] - seen.shape[1])], dim=1)
+            if 0 < len(left) < len(going):
+                cache.batch_select_indices(left)
+            going, rows, seen = going[left], rows[left], seen[left]
+        return found

@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from crane_core import models
-from crane_core.interventions import UNTOUCHED, zero
+from crane_core.interventions import UNTOUCHED, Intervention, SetTo, zero
 from crane_core.masking import masked
 from crane_core.neurons import NeuronSet
-from crane_lab.engines import generation
+from crane_lab.engines import decoding, generation
 from crane_lab.engines.generation import (
     STOP,
     Answer,
@@ -331,6 +331,34 @@ def test_a_full_context_cuts_each_answer_on_its_own(make_llama: Make, tokenizer:
     assert answers[2].tokens == alone(model, ids[2], 4)
     short = HuggingFaceEngine(model, tokenizer, Decoding(16, context=62), progress=False)
     assert [len(answer.tokens) for answer in short.generate(ids)] == [16, 16, 2]
+
+
+def test_rows_that_have_ended_leave_their_batch(
+    testbed: tuple[Any, Any], asked: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the segment, the same answers, also where only generated positions are masked."""
+    model, tokenizer = testbed
+    steps = Intervention(SetTo(some(model, "intermediate", share=0.05), 0.0, positions="generated"))
+    engine = HuggingFaceEngine(model, tokenizer, Decoding(40, stop=STOP), progress=False)
+    rows: list[int] = []
+
+    def count(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        rows.append(len(kwargs["input_ids"]))
+
+    found, work = [], []
+    for segment in (1000, 8, 1):
+        monkeypatch.setattr(decoding, "SEGMENT", segment)
+        handle = model.register_forward_pre_hook(count, with_kwargs=True)
+        try:
+            found.append([engine.generate(asked), engine.generate(asked, steps)])
+        finally:
+            handle.remove()
+        work.append(sum(rows))
+        rows.clear()
+    assert found[0] == found[1] == found[2] and found[0][0] != found[0][1]
+    assert work[0] > work[1] > work[2]
+    # One at a time: no row is computed that has ended.
+    assert work[2] == sum(len(answer.tokens) for answers in found[2] for answer in answers)
 
 
 def test_a_batch_ends_with_its_last_answer(
