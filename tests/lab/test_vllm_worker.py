@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from crane_core import models
 from crane_core.interventions import Add, Intervention, Scale, SetTo, intervened, zero
 from crane_core.masking import masked
 from crane_core.neurons import NeuronSet
+from crane_lab.engines.vllm_engine import VLLMEngine
 from crane_lab.engines.vllm_worker import (
     WorkerExtension,
     fused_gate_up,
@@ -315,3 +317,10 @@ def test_generated_positions_are_those_from_the_prompts_length_on(
             assert not torch.allclose(prompt, answer)
     worker.crane_mask({})
     assert not worker.model._forward_pre_hooks
+
+
+def test_models_in_gguf_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    for path in (tmp_path, tmp_path / "model.gguf"):
+        with pytest.raises(ValueError, match=r"in GGUF, .* use HuggingFaceEngine, or a checkpoint"):
+            VLLMEngine(path)
