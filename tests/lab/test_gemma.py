@@ -42,7 +42,7 @@ def had(error: Exception) -> Any:
 @pytest.fixture(scope="module")
 def folder() -> Path:
     try:
-        return fetch.fetch(NAME)
+        return fetch.fetch_model(NAME)
     except (fetch.NotHadError, FileExistsError) as error:
         return had(error)
 
@@ -54,7 +54,7 @@ def loaded(folder: Path) -> tuple[PreTrainedModel, Any]:
 
 @pytest.fixture(scope="module")
 def packed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The GGUF file, which `fetch` does not keep, and what is in it, which takes long to read."""
+    """The GGUF file, which is not kept, and what is in it, which takes long to read."""
     work = tmp_path_factory.mktemp("gemma")
     try:
         file = fetch.packed(fetch.MODELS[NAME], work)
