@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crane_core.attribution import POINTS, first_column, ready, relevance_at, scored_tokens
+from crane_core.attribution import POINTS, ready, relevance_at
 from crane_core.families import mlp_sites, padded_inputs
 from crane_core.kernels import fast_linear
+from crane_core.windows import first_column, scored_tokens
 
 #: Where activations are read: what `act_fn` puts out, which LAPE counts, and what `down_proj`
 #: reads, which a mask replaces.
@@ -375,7 +376,7 @@ def one_pass(
     *,
     rules: str = "attnlrp",
     opening: int = 0,
-    **how: str,
+    **how: Any,
 ) -> dict[str, Any]:
     """What a batch has for every reader, from one forward and, for relevance, one backward pass.
 
@@ -404,10 +405,8 @@ def one_pass(
     scored = scored_tokens(mask, opening)
     with ready(model, rules) if points else nullcontext(), observing(model, scored, visit):
         if points:
-            how |= {"rules": rules}
-            relevance = relevance_at(
-                model, input_ids, attention_mask, points, objective, opening=opening, **how
-            )
+            how |= {"rules": rules, "opening": opening}
+            relevance = relevance_at(model, input_ids, attention_mask, points, objective, **how)
         else:
             with torch.no_grad(), fast_linear():  # the head is not needed
                 inputs = padded_inputs(input_ids.to(model.device), mask.to(model.device))

@@ -33,6 +33,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from crane_core import families
 from crane_core.kernels import fast_linear
+from crane_core.windows import first_column, scored_tokens
 
 SITES: dict[str, tuple[str, ...]] = {
     "intermediate": ("intermediate",),
@@ -400,20 +401,6 @@ class _Tap:
         """Run the backward pass of `output`, no further than the first watched activations."""
         leaves, self._leaves = self._leaves, []  # or they and their hooks would keep each other
         torch.autograd.grad(output, leaves)
-
-
-def scored_tokens(mask: Tensor, opening: int) -> Tensor:
-    """Of each sample's real tokens all but the first `opening`; ValueError if that leaves none."""
-    scored = mask * (mask.cumsum(1) > opening)
-    if opening and (opening < 0 or not scored.any(1).all()):
-        raise ValueError(f"opening is {opening}: expected 0 or more, and a token left to score")
-    return scored
-
-
-def first_column(scored: Tensor) -> int | None:
-    """The column that all samples are scored from, if they are up to their ends; None otherwise."""
-    first = int(scored[0].long().argmax())
-    return first if scored[:, first:].all() and not scored[:, :first].any() else None
 
 
 @contextmanager

@@ -124,3 +124,17 @@ def token_windows(
         f"{len(stream) // size} windows of {window} tokens, but n_samples is {n_samples}; "
         "lower n_samples or window, or add text"
     )
+
+
+def scored_tokens(mask: Tensor, opening: int) -> Tensor:
+    """Of each sample's real tokens all but the first `opening`; ValueError if that leaves none."""
+    scored = mask * (mask.cumsum(1) > opening)
+    if opening and (opening < 0 or not scored.any(1).all()):
+        raise ValueError(f"opening is {opening}: expected 0 or more, and a token left to score")
+    return scored
+
+
+def first_column(scored: Tensor) -> int | None:
+    """The column that all samples are scored from, if they are up to their ends; None otherwise."""
+    first = int(scored[0].long().argmax())
+    return first if scored[:, first:].all() and not scored[:, :first].any() else None
