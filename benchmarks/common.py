@@ -25,10 +25,16 @@ MODEL = ROOT / "data" / "testbed" / "base"
 CORPUS = ROOT / "data" / "testbed" / "corpus" / "attribution"
 
 
-def parser(description: str | None, **defaults: int) -> argparse.ArgumentParser:
-    """Options that all benchmarks have, and one integer option for each default given."""
+def parser(
+    description: str | None, testbed: bool = True, **defaults: int
+) -> argparse.ArgumentParser:
+    """Options that all benchmarks have, and one integer option for each default given.
+
+    `testbed` says whether its model is what is measured, and can be left out for a random one.
+    """
     options = argparse.ArgumentParser(description=description)
-    options.add_argument("--random-model", action="store_true", help="do not use the testbed")
+    if testbed:
+        options.add_argument("--random-model", action="store_true", help="do not use the testbed")
     options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options.add_argument("--out", type=Path, help="folder for the results instead of results/")
     for name, default in defaults.items():
