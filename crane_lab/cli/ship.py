@@ -34,7 +34,7 @@ from crane_lab.study import real_model
 
 #: Results of notebooks, as they stand in a run's `results/`.
 RESULTS = (
-    *("corpus_tokens", "mask_loss", "perplexity", "provenance"),
+    *("perplexity", "provenance"),
     *("table1", "table1_seeds", "table1_verdicts", "table1_projections"),
     *("table2", "table2_seeds", "table2_verdicts", "table2_languages", "verdicts"),
 )
