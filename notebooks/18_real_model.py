@@ -76,9 +76,10 @@ shipped_pages.openings_table(
 #
 # Before any method is tried: what can the model do, and what do masks without purpose do to it? Two
 # kinds of tasks exist in every language. `continuation`: which of four sentences comes next in a
-# held-out paragraph. `facts`: currencies, languages, scripts and places as the Unicode Consortium's
-# locale data have them. An option's score is its log-probability after the prompt, less what it
-# has without one.
+# held-out paragraph; an option's score is its log-probability there, less what it has without any
+# context, since some sentences are likelier than others anywhere. `facts`: cities, currencies,
+# languages and scripts as the Unicode Consortium's locale data have them, scored by log-probability
+# as it is.
 
 # %%
 gate = there.table("gate")
