@@ -137,7 +137,7 @@ display(
 # %%
 table1, seeds = there.table("table1"), there.table("table1_seeds")
 facts = there.table("table1_parallel_facts")
-facts = facts[facts["site"] == "intermediate"]
+facts = facts[facts["site"] != "projections"]
 n_seeds = len(there.settings["random_seeds"])
 display(
     table_pages.results_table(
