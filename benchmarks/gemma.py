@@ -322,6 +322,9 @@ def main() -> None:
     if difference > 1e-3:
         raise ValueError(f"both ways must give the same relevance; they differ by {difference:.1e}")
     found = dict(ratios(seconds))
+    for name, ratio in found.items():
+        target = f"  (target {ratio['target']})" if "target" in ratio else ""
+        print(f"{name:44} {ratio['ratio']:6.3f} {ratio['ratio_of_process_time']:6.3f}{target}")
     peaks = memory(args, [*HUNGRY, *(f"{name} bfloat16" for name in HUNGRY), "recipe"])
     costs = fidelity(args)
     model, tokenizer = models.load(args.model)
@@ -342,9 +345,6 @@ def main() -> None:
         "bfloat16": {"windows_per_language": args.fidelity, "against_float32": costs},
     }
     print(write("gemma", result, args.out))
-    for name, ratio in found.items():
-        target = f"  (target {ratio['target']})" if "target" in ratio else ""
-        print(f"{name:44} {ratio['ratio']:6.3f} {ratio['ratio_of_process_time']:6.3f}{target}")
     print("peak memory gained, MiB:", peaks)
     print("bfloat16 against float32:", costs)
 
