@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import MethodType, ModuleType
-from typing import Any, Literal, overload
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -435,32 +435,6 @@ def check_finite(relevance: Tensor, site: str = "intermediate") -> None:
         )
 
 
-@overload
-def neuron_relevance(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    attention_mask: Tensor | None = ...,
-    objective: str = ...,
-    site: Literal["intermediate"] = ...,
-    *,
-    rules: str = ...,
-    score: str = ...,
-    reduction: str = ...,
-    opening: int = ...,
-) -> Tensor: ...
-@overload
-def neuron_relevance(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    attention_mask: Tensor | None = ...,
-    objective: str = ...,
-    site: str = ...,
-    *,
-    rules: str = ...,
-    score: str = ...,
-    reduction: str = ...,
-    opening: int = ...,
-) -> Any: ...
 def neuron_relevance(
     model: PreTrainedModel,
     input_ids: Tensor,
@@ -472,7 +446,7 @@ def neuron_relevance(
     score: str = "activation_x_gradient",
     reduction: str = "sum",
     opening: int = 0,
-) -> Tensor | dict[str, Tensor]:
+) -> Any:
     """Sample-level relevance of every MLP neuron (§3.2, Algorithm 1 lines 4-7).
 
     Parameters

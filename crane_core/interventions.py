@@ -221,9 +221,9 @@ def zero(neurons: NeuronSet) -> Intervention:
     return Intervention(SetTo(neurons, 0.0))
 
 
-def _number(value: object, name: str) -> float:
+def _number(value: object, name: str, wanted: str = "a number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+        raise TypeError(f"{name} must be {wanted}; got {type(value).__name__}")
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}; a finite number is needed")
     return float(value)
@@ -231,7 +231,7 @@ def _number(value: object, name: str) -> float:
 
 def _checked_value(neurons: NeuronSet, value: Value) -> dict[str, Tensor] | float:
     if not isinstance(value, Mapping):
-        return _number(value, "a value that is no dict site -> tensor (layers, width)")
+        return _number(value, "mask value", "a number or a dict site -> tensor (layers, width)")
     for site, masks in neurons.masks.items():
         if not masks.any():
             continue

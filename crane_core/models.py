@@ -119,9 +119,10 @@ def torch_device(device: str) -> torch.device:
         )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= count:
+        there = f"{count} CUDA GPU(s), counted from 0" if count else "no CUDA GPU here"
         raise ValueError(
-            f"device is {device!r}, but PyTorch ({torch.__version__}) finds {count} CUDA GPU(s), "
-            "counted from 0; use device 'cpu' or 'auto', or install PyTorch with CUDA"
+            f"device is {device!r}, but PyTorch finds {there} (this build is {torch.__version__}); "
+            "use device 'cpu' or 'auto', or install PyTorch with CUDA"
         )
     return found
 
@@ -175,12 +176,9 @@ def _not_found(path: str, error: Exception, local_files_only: bool) -> FileNotFo
         why += "or set HF_TOKEN for a private one"
     elif local_files_only or is_offline_mode():
         why = ", and not in the local hub cache; "
-        why += (
-            "set offline to False (local_files_only=False)"
-            if local_files_only
-            else ("unset the environment variable HF_HUB_OFFLINE")
-        )
-        why += " to download it, or give the folder of a checkpoint"
+        how = "unset the environment variable HF_HUB_OFFLINE"
+        how = "set offline to False (local_files_only=False)" if local_files_only else how
+        why += f"{how} to download it, or give the folder of a checkpoint"
         if not _because_of(error, LocalEntryNotFoundError):  # such as a file the cache lacks
             why += f" ({error})"
     elif _because_of(error, LocalEntryNotFoundError) or _because_of(error, ConnectionError):

@@ -260,7 +260,8 @@ class NeuronSet:
                 masks = {site: file.get_tensor(site) for site in names}
         except SafetensorError as error:
             raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-        if (shape := metadata.get(_KIND)) is None:
+        until = metadata.get("shape") if metadata.get("kind") == _KIND else None  # until 0.1
+        if (shape := metadata.get(_KIND) or until) is None:
             raise ValueError(f"{path} holds no neuron set: write one with NeuronSet.save")
         try:
             return cls(masks, json.loads(shape))
@@ -292,22 +293,20 @@ class NeuronSet:
             raise ValueError(
                 f"{path} is no file that torch.load can read safely: {error}"
             ) from error
-        try:
-            if not all(rows.dtype == torch.long for layers in content for rows in layers):
-                raise TypeError("not indices")
-            tables = [[rows.reshape(-1).tolist() for rows in layers] for layers in content]
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not in LAPE's format, [language][layer]") from error
-        if isinstance(languages, int) and not 0 <= languages < len(tables):
-            raise ValueError(f"language index {languages}: {path} holds {len(tables)} languages")
-        chosen = range(len(tables)) if isinstance(languages, int) else languages
-        if len(chosen) != len(tables):
-            raise ValueError(f"{path} holds {len(tables)} languages, but {len(chosen)} were named")
+        lists = isinstance(content, list) and all(isinstance(layers, list) for layers in content)
+        rows = [row for layers in content for row in layers] if lists else [None]
+        if not all(isinstance(row, Tensor) and row.dtype == torch.long for row in rows):
+            raise ValueError(f"{path} is not in LAPE's format: [language][layer] of LongTensor")
+        if isinstance(languages, int) and not 0 <= languages < len(content):
+            raise ValueError(f"language index {languages}: {path} holds {len(content)} languages")
+        chosen = range(len(content)) if isinstance(languages, int) else languages
+        if len(chosen) != len(content):
+            raise ValueError(f"{path} holds {len(content)} languages, but {len(chosen)} were named")
         depth, found = as_shape(shape)["intermediate"][0], {}
-        for language, layers in zip(chosen, tables, strict=True):
+        for language, layers in zip(chosen, content, strict=True):
             if len(layers) != depth:
                 raise ValueError(f"{path} holds {len(layers)} layers, but the model has {depth}")
-            pairs = ((i, j) for i, row in enumerate(layers) for j in row)
+            pairs = ((i, j) for i, row in enumerate(layers) for j in row.reshape(-1).tolist())
             found[language] = cls.from_pairs(pairs, shape)
         return found[languages] if isinstance(languages, int) else found
 

@@ -73,6 +73,18 @@ def with_opening(tokenizer: PreTrainedTokenizerBase, rows: Tensor, opening: str)
     return torch.cat([head.expand(len(rows), -1), rows], 1)
 
 
+def document_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], opening: str, most: int | None = None
+) -> list[list[int]]:
+    """Token ids of texts, at most so many, as they follow each other under one of `OPENINGS`.
+
+    In a "stream" the beginning-of-sequence token opens each; else a line ends between them.
+    """
+    before = opening_tokens(tokenizer, "bos") if opening == "stream" else []
+    lines = texts if opening == "stream" else [text + "\n" for text in texts]
+    return [before + ids[:most] for ids in plain_tokens(tokenizer, lines)]
+
+
 def token_windows(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -86,9 +98,9 @@ def token_windows(
 
     The documents are put in an order drawn from `seed` and joined into one stream of tokens, each
     cut off after `max_document_tokens`; the windows are consecutive and do not overlap. No window
-    is padded, so a window may begin or end inside a document. `opening` is one of `OPENINGS`; with
-    "bos", lines end between documents. Only documents drawn are read: `texts` may keep them
-    elsewhere and have a method `take`, from several places to the documents there.
+    is padded, so a window may begin or end inside a document. `opening` is one of `OPENINGS`. Only
+    documents drawn are read: `texts` may keep them elsewhere and have a method `take`, from several
+    places to the documents there.
 
     Raises as `plain_tokens` and `opening_tokens`, and ValueError if there are no texts, `n_samples`
     < 1, `window` < 2, or the texts are too short, saying how many windows they allow.
@@ -100,8 +112,6 @@ def token_windows(
     if window < 2:
         raise ValueError(f"window must be at least 2 tokens (one to predict), got {window}")
     size = window - len(opening_tokens(tokenizer, opening))
-    streamed = opening == "stream"
-    before = opening_tokens(tokenizer, "bos") if streamed else []
     order = np.random.default_rng(seed).permutation(len(texts))
     needed = n_samples * size
     take = getattr(texts, "take", lambda places: [texts[place] for place in places])
@@ -111,8 +121,8 @@ def token_windows(
         drawn = take(order[taken : taken + more])
         for start in range(0, len(drawn), _CHUNK):
             chunk = drawn[start : start + _CHUNK]
-            for ids in plain_tokens(tokenizer, chunk if streamed else [x + "\n" for x in chunk]):
-                stream += before + ids[:max_document_tokens]
+            for ids in document_tokens(tokenizer, chunk, opening, max_document_tokens):
+                stream += ids
             if len(stream) >= needed:
                 rows = torch.tensor(stream[:needed], dtype=torch.long).view(n_samples, size)
                 return with_opening(tokenizer, rows, opening)

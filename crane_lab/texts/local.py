@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from crane_lab.store.files import canonical, digest_of, file_sha256
 from crane_lab.texts import plain
 from crane_lab.texts.documents import PARTS, document_digest, no_column, part_of, reason, text_of
-from crane_lab.texts.parallel import FILE, paragraphs_of
+from crane_lab.texts.parallel import numbers_file, paragraphs_of
 
 FORMATS = (
     *(kind + packing for kind in (".txt", ".jsonl") for packing in ("", *plain.PACKINGS)),
@@ -163,32 +163,34 @@ class LocalTexts(Sequence[str]):
         # The first eight bytes of digests: that two of 10 million documents are taken for one by
         # accident is less likely than 1 in 100,000.
         places, digests, empty = array("q"), array("Q"), True
-        parallel, rows = paragraphs_of(source, language), list[int]()
-        if parallel is not None:
-            rows, lines = list(parallel.ids), sum(1 for _ in self._rows())
-            if len(rows) != lines:
-                raise ValueError(
-                    f"{Path(source) / FILE} numbers {len(rows)} paragraphs of {language!r}, but "
-                    f"{self.files[0].name} has {lines} lines; expected a number for each"
-                )
+        parallel, lines = paragraphs_of(source, language), 0
+        ids = () if parallel is None else parallel.ids
         for place, row in enumerate(self._rows()):
+            lines += 1
             text = _document(*row, text_column)
             if text and not text.isspace():
                 empty = False
                 digest = document_digest(text) if deduplicate or part else b""
-                if part is None or part == (
-                    PARTS[rows[place] in parallel.held_out] if parallel else part_of(digest)
-                ):
+                if parallel is None:
+                    own = part_of(digest) if part else None
+                else:  # of a line without a number, below
+                    own = PARTS[place < len(ids) and ids[place] in parallel.held_out]
+                if part in (None, own):
                     places.append(place)
                     digests.append(int.from_bytes(digest[:8]))
         if empty:
             names = ", ".join(str(file) for file in self.files)
             raise ValueError(f"{names} is empty; expected documents, in .txt one per line")
+        if parallel is not None and len(ids) != lines:
+            raise ValueError(
+                f"{numbers_file(source)} numbers {len(ids)} paragraphs of {language!r}, but "
+                f"{self.files[0].name} has {lines} lines; expected a number for each"
+            )
         self._places = np.frombuffer(places, np.int64) if places else np.empty(0, np.int64)
         if deduplicate and places:
             _, first = np.unique(np.frombuffer(digests, np.uint64), return_index=True)
             self._places = self._places[np.sort(first)]
-        self.ids = [rows[place] for place in self._places] if parallel else None
+        self.ids = [ids[place] for place in self._places] if parallel else None
 
     def _stat(self) -> list[tuple[int, int]]:
         return [(facts.st_size, facts.st_mtime_ns) for facts in map(Path.stat, self.files)]
@@ -311,8 +313,8 @@ def corpus_digests(source: str | Path, languages: Sequence[str]) -> dict[str, st
             file_sha256(file) if _format(file) == ".txt" else f"{_format(file)} {file_sha256(file)}"
             for file in files
         ]
-        if paragraphs_of(source, language) is not None:  # which also says what is in which part
-            sums.append(f"{FILE} {file_sha256(Path(os.path.expanduser(source)) / FILE)}")
+        if (numbers := numbers_file(source)).is_file():  # they also say what is in which part
+            sums.append(f"{numbers.name} {file_sha256(numbers)}")
         plain = len(sums) == 1 and " " not in sums[0]
         digests[language] = sums[0] if plain else digest_of(canonical(sums), 64)
     return digests

@@ -18,9 +18,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from crane_core.windows import opening_tokens, plain_tokens, with_opening
+from crane_core.windows import document_tokens, opening_tokens, with_opening
 
 FILE = "paragraphs.json"
+
+
+def numbers_file(source: str | Path) -> Path:
+    """Where a corpus says which of its paragraphs are translations of each other, if it does."""
+    return Path(os.path.expanduser(source)) / FILE
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def paragraphs_of(source: str | Path, language: str) -> Paragraphs | None:
 
     Raises ValueError if it is damaged, names no such language, or names a paragraph twice.
     """
-    path = Path(os.path.expanduser(source)) / FILE
+    path = numbers_file(source)
     if not path.is_file():
         return None
     wanted = '{"held_out": [numbers], "languages": {"en": [a number for each line of en.txt], …}}'
@@ -73,13 +78,11 @@ def parallel_windows(
     common = sorted(set.intersection(*(set(ids) for ids, _ in texts.values())))
     order = [common[i] for i in np.random.default_rng(seed).permutation(len(common))]
     size = window - len(opening_tokens(tokenizer, opening))
-    before = opening_tokens(tokenizer, "bos") if opening == "stream" else []
     tokens: dict[str, list[list[int]]] = {}
     for language, (ids, own) in texts.items():
         places = {number: place for place, number in enumerate(ids)}
-        lines = [own[places[number]] + ("" if before else "\n") for number in order]
-        found = plain_tokens(tokenizer, lines)
-        tokens[language] = [before + one[:max_document_tokens] for one in found]
+        lines = [own[places[number]] for number in order]
+        tokens[language] = document_tokens(tokenizer, lines, opening, max_document_tokens)
     ends = {x: np.cumsum([len(one) for one in found]) for x, found in tokens.items()}
     possible = {x: int(end[-1]) // size if len(end) else 0 for x, end in ends.items()}
     fewest = min(possible, key=lambda x: possible[x])

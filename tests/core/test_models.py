@@ -438,15 +438,13 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 0)
     assert models.torch_device("auto") == models.torch_device("cpu") == torch.device("cpu")
     with pytest.raises(
-        ValueError, match=r"'cuda', but PyTorch .* finds 0 CUDA GPU.* 'cpu' or 'auto'"
+        ValueError, match=r"'cuda', but PyTorch finds no CUDA GPU .* 'cpu' or 'auto'"
     ):
         models.torch_device("cuda")
     gpus(monkeypatch, 2)
     assert models.torch_device("auto") == torch.device("cuda")
     assert models.torch_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(
-        ValueError, match=r"'cuda:2', but PyTorch .* finds 2 CUDA GPU\(s\), counted"
-    ):
+    with pytest.raises(ValueError, match=r"'cuda:2', but PyTorch finds 2 CUDA GPU\(s\), counted"):
         models.torch_device("cuda:2")
     for name in ("gpu", "mps", "", "meta"):
         with pytest.raises(ValueError, match=f"unknown device {name!r}; use 'cpu', 'cuda'"):
