@@ -147,7 +147,7 @@ def langspec_f1_interval(
             how,
             relative,
         )[2]
-        for means in (np.array([own.mean(axis=0) for own in pairs.values()]), resampled)
+        for means in (_means(pairs), resampled)
     )
     return _percentiles(float(estimate), f1, level)
 
@@ -180,8 +180,7 @@ def langspec_f1_difference(
     }
     rng = np.random.default_rng(seed)
     difference = []
-    seen = np.array([own.mean(axis=0) for own in groups.values()])
-    for means in (seen, _resampled_means(groups, clusters, n_boot, level, rng)):
+    for means in (_means(groups), _resampled_means(groups, clusters, n_boot, level, rng)):
         a, b = (
             _equations(
                 means[..., i], means[..., i + 1], languages.index(target), EPSILON, "max", False
@@ -259,6 +258,11 @@ def _paired(original: ArrayLike, masked: ArrayLike, language: str) -> Array:
             f"expected numbers, 0 or more"
         )
     return pairs
+
+
+def _means(groups: Mapping[str, Array]) -> Array:
+    """Means of outcomes (items, k) per language, (languages, k)."""
+    return np.array([own.mean(axis=0) for own in groups.values()])
 
 
 def _resampled_means(

@@ -151,8 +151,9 @@ table_pages.printed_table("1", published)
 # next to nothing beside it.
 
 # %%
+title = f"Ours, {settings.label}"
 display(
-    table_pages.drops_figure(table1, names, f"Ours, {settings.label}", paper),
+    table_pages.drops_figure(table1, names, title, paper),
     table_pages.published_drops("1", published),
 )
 

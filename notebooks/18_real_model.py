@@ -219,7 +219,11 @@ if causal:
 # %%
 if causal:
     agreed = there.table("criteria_correlations")
-    every = real_model.agreement_of_all(here, necessity_data, n_necessity)
+    every = real_model.agreement_of_all(
+        here,
+        necessity_data,
+        n_necessity,
+    )
     crane = causal["sample"]["main_criteria"][0]
     both = (agreed, every)
     display(

@@ -136,6 +136,7 @@ CODES = tuple(dict.fromkeys(code for source in SOURCES for code in source.langua
 #: Paragraphs per language at most, so that all of them stay small enough for git.
 MOST = 1450
 OUT = ROOT / "data" / "texts"
+_HEADER = ["| language | paragraphs | held out | characters | tokens |", "|---|--:|--:|--:|--:|"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -285,10 +286,7 @@ def _about(
     for source, own_files in zip(SOURCES, files, strict=True):
         lines += [f"## {_title(source)}", "", f"Packages: {', '.join(own_files)}.", ""]
         lines += [source.about, "", f"Licence: {source.licence}", ""]
-        lines += [
-            "| language | paragraphs | held out | characters | tokens |",
-            "|---|--:|--:|--:|--:|",
-        ]
+        lines += _HEADER
         for code in source.languages:
             lines.append(_row(code, _of(texts[code], f"{_title(source)}/"), count))
         lines.append("")
@@ -297,11 +295,7 @@ def _about(
         "",
         "Tokens are " + (f"{Path(tokenizer).name}'s." if tokenizer else "not counted."),
     ]
-    lines += [
-        "",
-        "| language | paragraphs | held out | characters | tokens |",
-        "|---|--:|--:|--:|--:|",
-    ]
+    lines += ["", *_HEADER]
     lines += [_row(code, own, count) for code, own in texts.items()]
     return "\n".join(lines) + "\n"
 

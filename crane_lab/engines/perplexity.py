@@ -12,12 +12,11 @@ from transformers import PreTrainedModel
 
 from crane_core import families
 from crane_core.kernels import inference
+from crane_lab.engines.vocabulary import in_one, in_pieces, summed_up
 from crane_lab.memory import Memory
 
-#: Positions that are multiplied with the output embedding at one time, and logits that then exist:
-#: 16 MB in float32, which a processor's cache holds.
+#: Positions that are multiplied with the output embedding at one time.
 _LOGIT_ROWS = 1024
-_LOGITS = 2**22
 
 
 class Perplexity(NamedTuple):
@@ -92,23 +91,13 @@ def _losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 def _head_losses(head: nn.Linear, states: Tensor, targets: Tensor) -> Tensor:
-    """Losses `(n,)` of `targets` `(n,)` by the logits that `head` makes of `states` `(n, hidden)`.
-
-    A large vocabulary is gone through in pieces: the whole of it takes longer to write to memory
-    and read again than to sum up.
-    """
-    tokens, columns = len(head.weight), max(_LOGITS // len(states), 1)
-    if columns >= tokens:
+    """Losses of `targets` `(n,)` by the logits that `head` makes of `states` `(n, hidden)`."""
+    if in_one(head, states):
         return F.cross_entropy(head(states).float(), targets, reduction="none")
     total = right = states.new_full((len(states),), -torch.inf, dtype=torch.float32)
-    for first in range(0, tokens, columns):
-        piece = slice(first, first + columns)
-        bias = None if head.bias is None else head.bias[piece]
-        logits = F.linear(states, head.weight[piece], bias).float()
+    for first, logits in in_pieces(head, states):
         place = targets - first
         near = place.clamp(0, logits.shape[1] - 1)
-        own = logits.gather(1, near[:, None])[:, 0]
-        right = torch.where(place == near, own, right)
-        # Of what sums up exponentials, cross-entropy is twice as fast as logsumexp.
-        total = torch.logaddexp(total, F.cross_entropy(logits, near, reduction="none") + own)
+        right = torch.where(place == near, logits.gather(1, near[:, None])[:, 0], right)
+        total = summed_up(total, logits, near)
     return total - right

@@ -15,19 +15,19 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import families
 from crane_core.kernels import inference
 from crane_lab.engines.prompting import opened, spelled
 from crane_lab.engines.tasks import quiet
+from crane_lab.engines.vocabulary import in_pieces, summed_up
 from crane_lab.memory import Memory
 
 #: Requests tokenised and laid out at a time.
 _PORTION = 4096
-#: Logits computed at a time; beyond so many tokens of vocabulary, as many as a cache holds.
-_LOGITS, _PIECE, _LARGE = 2**27, 2**22, 2**16
+#: Logits computed at a time; beyond so many tokens of vocabulary, pieces of it (`vocabulary`).
+_LOGITS, _LARGE = 2**27, 2**16
 
 
 # ------------------------------------------------------------------ requests packed as prefix trees
@@ -357,14 +357,13 @@ def _scored(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of every target, and 1 where another token is likelier, else 0.
 
-    `pick` says which of the states (nodes, hidden) predicts each target. A large vocabulary is gone
-    through in pieces: to write all of it to memory and read it again takes longer than to sum up.
+    `pick` says which of the states (nodes, hidden) predicts each target.
     """
-    weight = head.get_parameter("weight")
-    size = max(1, _LOGITS // len(weight))
+    tokens = len(head.get_parameter("weight"))
+    size = max(1, _LOGITS // tokens)
     logprob = torch.empty(len(pick), device=states.device)
     miss = torch.empty(len(pick), dtype=torch.long, device=states.device)
-    if len(weight) <= _LARGE:
+    if tokens <= _LARGE:
         for start in range(0, len(states), size):
             logits = head(states[start : start + size]).float()
             own = ((pick >= start) & (pick < start + size)).nonzero()[:, 0]
@@ -372,19 +371,13 @@ def _scored(
             logprob[own] = logits[node, target] - logits.logsumexp(-1)[node]
             miss[own] = (logits.argmax(-1)[node] != target).long()
         return logprob, miss
-    bias = getattr(head, "bias", None)
-    total = states.new_full((len(states),), -torch.inf, dtype=torch.float32)
-    best, token = total.clone(), torch.zeros(len(states), dtype=torch.long, device=states.device)
-    columns = max(1, _PIECE // len(states))
-    for first in range(0, len(weight), columns):
-        piece = slice(first, first + columns)
-        logits = F.linear(states, weight[piece], None if bias is None else bias[piece]).float()
+    total = best = states.new_full((len(states),), -torch.inf, dtype=torch.float32)
+    token = torch.zeros(len(states), dtype=torch.long, device=states.device)
+    for first, logits in in_pieces(head, states):
         top = logits.max(1)
         token = torch.where(top.values > best, top.indices + first, token)
         best = torch.maximum(best, top.values)
-        # Of what sums up exponentials, cross-entropy is twice as fast as logsumexp.
-        beyond = F.cross_entropy(logits, top.indices, reduction="none")
-        total = torch.logaddexp(total, beyond + top.values)
-        own = ((targets >= first) & (targets < first + columns)).nonzero()[:, 0]
+        total = summed_up(total, logits, top.indices)
+        own = ((targets >= first) & (targets < first + logits.shape[1])).nonzero()[:, 0]
         logprob[own] = logits[pick[own], targets[own] - first]
     return logprob - total[pick], (token[pick] != targets).long()

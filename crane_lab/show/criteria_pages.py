@@ -162,6 +162,27 @@ def precision_curves(
 # ---------------------------------------------------------------------------- whole sets of neurons
 
 
+def damage_bands(
+    damaged: pd.DataFrame, names: Mapping[str, str], size: str, column: str
+) -> dict[str, dict[str, tuple[pd.Index, pd.Series, pd.Series, pd.Series]]]:
+    """Curves of `column` over `size` with their bands, language by language, for `figures.curves`.
+
+    The band is one standard error, where there is one; for random orders the range over seeds.
+    """
+    panels: dict[str, dict[str, tuple[pd.Index, pd.Series, pd.Series, pd.Series]]] = {}
+    for x, rows in damaged.groupby("language", sort=False):
+        curves = panels.setdefault(names[str(x)], {})
+        for name, own in rows.groupby("criterion", sort=False):
+            by_size = own.groupby(size)
+            values = by_size[column].mean()
+            low, high = by_size[column].min(), by_size[column].max()
+            if name != RANDOM and f"{column}_se" in own:
+                error = by_size[f"{column}_se"].mean()
+                low, high = low - error, high + error
+            curves[str(name)] = (values.index, values, low, high)
+    return panels
+
+
 def damage_curves(
     damaged: pd.DataFrame,
     names: Mapping[str, str],
@@ -174,17 +195,7 @@ def damage_curves(
     For random orders the band is the range over seeds. `column` is one of `DAMAGE`; `budget` is
     the one whose numbers the alternative text gives.
     """
-    panels: dict[str, dict[str, tuple[pd.Index, pd.Series, pd.Series, pd.Series]]] = {}
-    for x, rows in damaged.groupby("language", sort=False):
-        curves = panels.setdefault(names[str(x)], {})
-        for name, own in rows.groupby("criterion", sort=False):
-            by_budget = own.groupby("budget")
-            values = by_budget[column].mean()
-            low, high = by_budget[column].min(), by_budget[column].max()
-            if name != RANDOM:
-                error = by_budget[f"{column}_se"].mean()
-                low, high = low - error, high + error
-            curves[str(name)] = (values.index, values, low, high)
+    panels = damage_bands(damaged, names, "budget", column)
     told = "; ".join(
         f"{name} {value:+.3f}"
         for name, value in summaries.mean_damage(damaged, budget, column).items()

@@ -15,7 +15,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
-from crane_lab.show.criteria_pages import RANDOM
+from crane_lab.show.criteria_pages import RANDOM, damage_bands
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study import sampled, summaries
 
@@ -240,17 +240,8 @@ def damage_by_share(
     The band is one standard error (of the masked language's loss), for random orders the range over
     seeds.
     """
-    panels: dict[str, dict[str, Any]] = {}
-    for x, rows in damaged.groupby("language", sort=False):
-        curves = panels.setdefault(names[str(x)], {})
-        for name, own in rows.groupby("criterion", sort=False):
-            by_share = own.groupby("share")
-            values = by_share[column].mean()
-            low, high = by_share[column].min(), by_share[column].max()
-            if name != RANDOM and f"{column}_se" in own:
-                error = by_share[f"{column}_se"].mean()
-                low, high = low - error, high + error
-            curves[str(name)] = ((100 * values.index).to_numpy().round(2), values, low, high)
+    percent = damaged.assign(percent=(100 * damaged["share"]).round(2))
+    panels = damage_bands(percent, names, "percent", column)
     last = damaged[damaged["budget"] == damaged["budget"].max()]
     told = "; ".join(
         f"{name} {value:+.2f}"

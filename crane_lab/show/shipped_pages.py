@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,26 +117,32 @@ def depth_figure(counts: Mapping[str, pd.DataFrame], methods: tuple[str, ...]) -
     )
 
 
+_OF_CHANCE = {"by chance": "{:.1f}", "p (more than chance)": "{:.2g}"}
+
+
+def _beside_chance(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    return {
+        "n": f"{row['n']:,}, {row['n_2']:,}",
+        "shared": row["shared"],
+        "by chance": row["chance"],
+        "p (more than chance)": row["p"],
+    }
+
+
 def overlaps_table(found: Mapping[str, pd.DataFrame], method: str) -> Styler:
     """What the sets of one method share between languages, beside chance, by model."""
     rows = [
         {
             "model": model,
             "sets": f"{row['language']}, {row['language_2']}",
-            "n": f"{row['n']:,}, {row['n_2']:,}",
-            "shared": row["shared"],
-            "by chance": row["chance"],
-            "p (more than chance)": row["p"],
+            **_beside_chance(row),
         }
         for model, table in found.items()
         for row in table.to_dict("records")
         if row["method"] == row["method_2"] == method
     ]
-    return figures.table(
-        pd.DataFrame(rows),
-        f"What {method}'s sets of two languages share",
-        {"by chance": "{:.1f}", "p (more than chance)": "{:.2g}"},
-    )
+    caption = f"What {method}'s sets of two languages share"
+    return figures.table(pd.DataFrame(rows), caption, _OF_CHANCE)
 
 
 def between_methods_table(found: Mapping[str, pd.DataFrame]) -> Styler:
@@ -145,17 +152,11 @@ def between_methods_table(found: Mapping[str, pd.DataFrame]) -> Styler:
             "model": model,
             "language": row["language"],
             "sets": f"{row['method']}, {row['method_2']}",
-            "n": f"{row['n']:,}, {row['n_2']:,}",
-            "shared": row["shared"],
-            "by chance": row["chance"],
-            "p (more than chance)": row["p"],
+            **_beside_chance(row),
         }
         for model, table in found.items()
         for row in table.to_dict("records")
         if row["language"] == row["language_2"] and "CRANE" in (row["method"], row["method_2"])
     ]
-    return figures.table(
-        pd.DataFrame(rows),
-        "What CRANE's set of a language shares with LAPE's of the same language",
-        {"by chance": "{:.1f}", "p (more than chance)": "{:.2g}"},
-    )
+    caption = "What CRANE's set of a language shares with LAPE's of the same language"
+    return figures.table(pd.DataFrame(rows), caption, _OF_CHANCE)

@@ -16,7 +16,7 @@ import random
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -335,39 +335,51 @@ def _cities(names: _Compared) -> list[Fact]:
 
 def _official(names: _Compared) -> list[Fact]:
     """The only official language of a country; wrong ones are hardly spoken there."""
-    official, where = {}, defaultdict(list)
+    official = {}
     for country in names.usable("country", set(_regions()) - _CHANGED):
         listed = get_official_languages(country, regional=True, de_facto=True)
         if len(listed) == 1 and "_" not in listed[0]:
             official[country] = listed[0]
-            where[listed[0]].append(country)
-    usable, found = names.usable("language", where), []
-    for country, language in official.items():
-        spoken = {x.split("_")[0] for x in get_territory_language_info(country)} | {language}
-        spoken.update(*(group for group in _ONE if group & spoken))
-        others = [x for x in usable if x not in spoken]
-        if language in usable:
-            wrong = _near_and_far(others, country, where)
-            found.append(Fact("country.language", country, language, wrong))
-    return found
+
+    def spoken(country: str, language: str) -> set[str]:
+        found = {x.split("_")[0] for x in get_territory_language_info(country)} | {language}
+        return found.union(*(group for group in _ONE if group & found))
+
+    return _of_countries(names, "language", official, spoken)
 
 
 def _tender(names: _Compared) -> list[Fact]:
     """The only legal tender of a country; wrong is none that it ever had, nor the US dollar."""
-    tender, where = {}, defaultdict(list)
+    tender = {}
     for country in names.usable("country", _regions()):
         listed = get_territory_currencies(country, DAY, tender=True)
         if len(listed) == 1 and listed[0] != "USD":
             tender[country] = listed[0]
-            where[listed[0]].append(country)
-    usable, ever = names.usable("currency", where), get_global("territory_currencies")
-    found = []
-    for country, currency in tender.items():
-        known = {entry[0] for entry in ever[country]} | _CIRCULATES.get(country, set())
-        others = [x for x in usable if x not in known]
-        if currency in usable:
+    ever = get_global("territory_currencies")
+
+    def known(country: str, currency: str) -> set[str]:
+        return {entry[0] for entry in ever[country]} | _CIRCULATES.get(country, set())
+
+    return _of_countries(names, "currency", tender, known)
+
+
+def _of_countries(
+    names: _Compared,
+    kind: str,
+    sole: Mapping[str, str],
+    right: Callable[[str, str], set[str]],
+) -> list[Fact]:
+    """What each country has one of; nothing that is `right` of it in any way is a wrong option."""
+    where = defaultdict(list)
+    for country, answer in sole.items():
+        where[answer].append(country)
+    usable, found = names.usable(kind, where), []
+    for country, answer in sole.items():
+        ruled_out = right(country, answer)
+        others = [x for x in usable if x not in ruled_out]
+        if answer in usable:
             wrong = _near_and_far(others, country, where)
-            found.append(Fact("country.currency", country, currency, wrong))
+            found.append(Fact(f"country.{kind}", country, answer, wrong))
     return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crane_core import families
 from crane_lab.engines import perplexity as module
+from crane_lab.engines import vocabulary
 from crane_lab.engines.multiple_choice import (
     Prepared,
     evaluate,
@@ -31,7 +32,7 @@ def test_perplexity_is_the_models_own_loss(
     windows: Tensor, rows: int, logits: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOGIT_ROWS", rows)
-    monkeypatch.setattr(module, "_LOGITS", logits)
+    monkeypatch.setattr(vocabulary, "AT_ONCE", logits)
     result = perplexity(MODEL, windows, batch_size)
     with torch.no_grad():
         whole = MODEL(windows, labels=windows).loss
@@ -54,7 +55,7 @@ def test_a_vocabulary_in_pieces_is_the_whole_of_it(
             head(states).float(), targets, reduction="none"
         )
         for logits in (5 * 50, 5 * 10, 5, 1):
-            monkeypatch.setattr(module, "_LOGITS", logits)
+            monkeypatch.setattr(vocabulary, "AT_ONCE", logits)
             got = module._head_losses(head, states, targets)
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 

@@ -27,6 +27,7 @@ from made_up_tasks import (
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from crane_lab.engines import shared_context, vocabulary
 from crane_lab.engines.multiple_choice import Prepared, accuracies, evaluate
 from crane_lab.engines.shared_context import SharedContextLM
 from crane_lab.engines.tasks import Tasks
@@ -40,6 +41,15 @@ def test_tasks_score_as_under_hflm(
     prepared: Prepared, tokenizer: PreTrainedTokenizerFast, rows: dict[str, int]
 ) -> None:
     assert_same_as_hflm(MODEL, tokenizer, list(prepared.packed.pairs), **rows)
+
+
+@pytest.mark.parametrize("logits", [1, 500, 10**6])
+def test_a_large_vocabulary_scores_as_under_hflm(
+    prepared: Prepared, logits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_context, "_LARGE", 0)
+    monkeypatch.setattr(vocabulary, "AT_ONCE", logits)
+    assert_same_as_hflm(MODEL, WITH_BOS, list(prepared.packed.pairs))
 
 
 @settings(max_examples=30, deadline=None)
