@@ -186,6 +186,26 @@ class Rest:
 
 
 @torch.no_grad()
+def require_linear_head(model: PreTrainedModel) -> None:
+    """Raise ValueError for a model whose head is more than a matrix."""
+    if not models.linear_head(model):
+        raise ValueError(
+            "single ablations need logits that are a matrix times the last hidden state; this "
+            f"{model.config.model_type!r} model's are not"
+        )
+
+
+def texts_each(texts: Mapping[str, Tensor]) -> int:
+    """How many texts each language has; ValueError unless as many, `FOLDS` at least, of two."""
+    counts = {x: len(windows) for x, windows in texts.items()}
+    if len(texts) < 2 or len(set(counts.values())) != 1 or min(counts.values()) < FOLDS:
+        raise ValueError(
+            f"texts per language: {counts}; expected at least two languages with the same number, "
+            f"{FOLDS} or more"
+        )
+    return next(iter(counts.values()))
+
+
 def single_effects(
     model: PreTrainedModel,
     texts: Tensor,
@@ -224,11 +244,7 @@ def single_effects(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if not models.linear_head(model):
-        raise ValueError(
-            "single ablations need logits that are a matrix times the last hidden state; this "
-            f"{model.config.model_type!r} model's are not"
-        )
+    require_linear_head(model)
     texts = texts.to(model.device)
     with fast_linear(), ShortAttention():
         cache = Rest(model, texts, layer, batch_size)
@@ -506,12 +522,7 @@ def measure(
     `FOLDS`, constants of another shape, and what `single_effects` raises it for.
     """
     size = models.shape(model)["intermediate"]
-    counts = {x: len(windows) for x, windows in texts.items()}
-    if len(texts) < 2 or len(set(counts.values())) != 1 or min(counts.values()) < FOLDS:
-        raise ValueError(
-            f"texts per language: {counts}; expected at least two languages with the same number, "
-            f"{FOLDS} or more"
-        )
+    texts_each(texts)
     for name, constants in set_to.items():
         if tuple(constants.shape) != size:
             raise ValueError(

@@ -25,13 +25,19 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from crane_core import models
 from crane_core.concentration import STATISTICS
 from crane_lab.stages.keys import model_key
 from crane_lab.store import Store, source_digest
 from crane_lab.study import nearby, necessity
 from crane_lab.study.criteria import KINDS, OBJECTIVES, RELATIVE, Score, order, rank_agreement
-from crane_lab.study.necessity import FOLDS, Estimate, Necessity, tensor_digest
+from crane_lab.study.necessity import (
+    FOLDS,
+    Estimate,
+    Necessity,
+    require_linear_head,
+    tensor_digest,
+    texts_each,
+)
 
 RANDOM = "random"
 #: Neurons in one stored piece: what an interruption costs at most.
@@ -180,20 +186,10 @@ def measure_sample(
 
     Returns the effects as of a model with one layer, (1, len(neurons)), in the order of `neurons`.
 
-    Raises ValueError for fewer than two languages, texts that differ in number, for what
-    `chosen_texts` refuses, and for a model whose head is more than a matrix.
+    Raises ValueError as `texts_each`, `chosen_texts` and `require_linear_head` do.
     """
-    counts = {x: len(windows) for x, windows in texts.items()}
-    if len(texts) < 2 or len(set(counts.values())) != 1:
-        raise ValueError(
-            f"texts per language: {counts}; expected at least two languages with the same number"
-        )
-    if not models.linear_head(model):
-        raise ValueError(
-            "single ablations need logits that are a matrix times the last hidden state; this "
-            f"{model.config.model_type!r} model's are not"
-        )
-    n = next(iter(counts.values()))
+    n = texts_each(texts)
+    require_linear_head(model)
     chosen = chosen_texts(n, n_exact)
     store = store or Store()
     key = {
