@@ -5,8 +5,8 @@
 # train, Gemma 3 270M, with text and tasks that we did not make up, and which do not.
 #
 # **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts). **It takes** some
-# seconds, since it reads results that are shipped with the book, and twenty minutes to read. To
-# make them yourself takes an hour on a laptop:
+# seconds, since it reads results that are shipped with the book, and twenty minutes to read. You
+# can make them yourself on a laptop (`crane plan --profile gemma` says how long it takes):
 #
 # ```bash
 # make gemma                  # fetches the model once; its terms are named first
@@ -51,11 +51,12 @@ names = language_names(there.languages)
 # whose weights were rounded to about four bits each; they are read back into float32 here. So it is
 # this copy that everything below is about, not the original.
 #
-# The text is documentation: Debian's installation guide and handbook, GNOME's help, the Universal
-# Declaration of Human Rights, in up to thirty languages (`data/texts/SOURCES.md` names sources and
-# licences). They are translations of each other. So **every language gets windows of the very same
-# paragraphs**, which the testbed cannot offer: its Chinese and Vietnamese texts are about people
-# with Chinese and Vietnamese names, so that a neuron for a name looks like a neuron for a language.
+# The text is documentation: Debian's installation guide and handbook, GNOME's and LibreOffice's
+# help, the Universal Declaration of Human Rights, in up to thirty languages
+# (`data/texts/SOURCES.md` names sources and licences). They are translations of each other. So
+# **every language gets windows of the very same paragraphs**, which the testbed cannot offer: its
+# Chinese and Vietnamese texts are about people with Chinese and Vietnamese names, so that a neuron
+# for a name looks like a neuron for a language.
 #
 # Every window opens with the token that opens a text, as Gemma has seen it in training. That is no
 # detail:
@@ -205,6 +206,8 @@ display(
 
 # %%
 causal = there.causal()
+if not causal:
+    display(shipped_pages.no_causal_check())
 if causal:
     effects = there.table("single_effects")
     display(

@@ -117,6 +117,14 @@ def depth_figure(counts: Mapping[str, pd.DataFrame], methods: tuple[str, ...]) -
     )
 
 
+def no_causal_check() -> Markdown:
+    """What stands where the causal check would, if it is not shipped."""
+    return prose(
+        "This check is not among the shipped results, so this section has no figures for Gemma; "
+        "`python -m crane_lab.cli.real_model` makes them."
+    )
+
+
 _OF_CHANCE = {"by chance": "{:.1f}", "p (more than chance)": "{:.2g}"}
 
 
