@@ -39,10 +39,11 @@ _JOINTS = {"guiseq": " ▸ ", "keyseq": "+"}
 
 _CJK = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef"
 _WRAPPED = re.compile(rf"(?<=[{_CJK}])[^\S\n]*\n\s*(?=[{_CJK}])")
+_BEFORE_STOP = re.compile(r" (?=[.,](?: |$))")
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _NO_WORDS = re.compile(r"https?://\S+|www\.\S+|\S+@\S+\.\S+|(?<!\w)/\S+|\d+")
 _END = re.compile("[.!?…。！？؟।॥།༎༔][\"'”’“»«›)）」』】\\]]*$")
-_DENSE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
+_DENSE = re.compile("[\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 #: Characters that a paragraph has at least, and which share of them may be code, addresses and
 #: digits: in scripts that write a syllable or a word in one character, and in others. Code is as
 #: long in both, so of a shorter text it is more.
@@ -126,7 +127,11 @@ def _pieces(element: etree._Element, code: bool, found: list[tuple[str, bool]]) 
     whole = True
     found.append((element.text or "", code))
     joint = _JOINTS.get(etree.QName(element).localname, "")
-    for place, child in enumerate(element):
+    children = list(element)
+    if "switchinline" in _names(element):  # one text per system or program: the usual one is meant
+        children = [x for x in children if x.get("id", "").startswith("default")]
+        whole = bool(children)
+    for place, child in enumerate(children):
         if isinstance(child.tag, str):
             names = _names(child)
             name = next(iter(names))
@@ -155,10 +160,10 @@ def _is_address(element: etree._Element) -> bool:
 def normalised(text: str) -> str:
     """A text in NFC, with single spaces, without characters that are not seen.
 
-    Chinese and Japanese have no space where a line was wrapped.
+    Chinese and Japanese have no space where a line was wrapped, no language has one before a stop.
     """
     text = _UNSEEN.sub("", unicodedata.normalize("NFC", text))
-    return " ".join(_WRAPPED.sub("", text).split())
+    return _BEFORE_STOP.sub("", " ".join(_WRAPPED.sub("", text).split()))
 
 
 def is_prose(text: str, code: int = 0) -> bool:
@@ -168,13 +173,9 @@ def is_prose(text: str, code: int = 0) -> bool:
     """
     if not _END.search(text) or text[0].islower() or re.search(r"[<{}|\\]|&\w+;", text):
         return False
-    letters = sum(unicodedata.category(character)[0] in "LM" for character in text)
-    dense = sum(map(_is_dense, text)) > 0.3 * letters
+    letters = sum(x.isalpha() or unicodedata.category(x)[0] == "M" for x in text)
+    dense = len(_DENSE.findall(text)) > 0.3 * letters
     if len(text) < SHORTEST[dense] or letters < 0.65 * len(text):
         return False
     wordless = sum(len(found) for found in _NO_WORDS.findall(text))
     return max(code, wordless) <= MOST_CODE[dense] * len(text)
-
-
-def _is_dense(character: str) -> bool:
-    return unicodedata.name(character, "").startswith(_DENSE)

@@ -73,7 +73,15 @@ def test_a_page_of_mallard() -> None:
     ]
 
 
+def test_of_words_that_depend_on_the_system_the_usual_ones_are_taken() -> None:
+    switch = '<span class="switchinline">{}<span id="default1">Ctrl</span></span>'
+    mac = '<span class="MAC" id="MAC1">Command</span>'
+    page = f"<p>Press {switch.format(mac)}+F.</p><p>In <span class='switchinline'>{mac}</span>.</p>"
+    assert [block.text for block in html_blocks(page.encode())] == ["Press Ctrl+F.", ""]
+
+
 def test_normalised() -> None:
+    assert normalised("In <b> .deb files </b> , yes .") == "In <b> .deb files </b>, yes."
     assert normalised(" a\u00a0 b\u00ad\nc\u200bd e\u0301 ") == "a b cd é"
     assert normalised("安装\n 系统 Linux\n内核") == "安装系统 Linux 内核"
 
