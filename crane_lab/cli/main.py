@@ -115,7 +115,11 @@ def _plan(options: argparse.Namespace) -> None:
     settings, prices = Settings.of(run.parameters), tuple(options.prices)
     print(f"run: {run.name}")
     with contextlib.chdir(run.project.root):
-        print(plan(settings, options.gpu, None, prices, stages, options.workers))
+        wanted = {
+            "chat": run.parameters.get("chat_model") is not None,
+            "literal_reading": bool(run.parameters.get("literal_reading", True)),
+        }
+        print(plan(settings, options.gpu, None, prices, stages, options.workers, **wanted))
 
 
 def _status(options: argparse.Namespace) -> None:

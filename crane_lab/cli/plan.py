@@ -185,6 +185,9 @@ def plan(
     prices: tuple[float, float] = (2.5, 10.0),
     kept: Iterable[str] = (),
     workers: int = 1,
+    *,
+    chat: bool = True,
+    literal_reading: bool = True,
 ) -> Plan:
     """What a run under `settings` takes: Tables 1 to 4 with their controls.
 
@@ -196,6 +199,8 @@ def plan(
     prices : of the judge, dollars per million tokens sent and received.
     kept : the stage of every artefact that the store holds for this run.
     workers : how many share the work (`crane work`).
+    chat : whether there is a chat model, and so Tables 3 and 4.
+    literal_reading : whether masks of the literal reading of a neuron are evaluated, too.
 
     Raises ValueError for an unknown device, and FileNotFoundError for a model whose configuration
     cannot be had.
@@ -205,7 +210,7 @@ def plan(
         model = AutoModelForCausalLM.from_config(config)
     parameters = sum(p.numel() for p in model.parameters())
     models.mlp_sites(model)  # refuses what CRANE cannot be run on, before anything is downloaded
-    stages = tuple(_stages(settings))
+    stages = tuple(_stages(settings, chat, literal_reading))
     names = {"collected": "relevance"}
     names |= {"items": "benchmarks, base", "said": "open questions, base"}
     done: dict[str, int] = {}
@@ -244,14 +249,14 @@ def by_device(settings: Settings, gpus: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _stages(s: Settings) -> list[Stage]:
+def _stages(s: Settings, chat: bool, literal_reading: bool) -> list[Stage]:
     languages, window = len(s.languages), s.window
-    samples = languages * s.n_samples
+    samples = (1 + chat) * languages * s.n_samples  # one pass for each model
     # LAPE as released and matched, CRANE, and random masks by seed; without a mask.
     masks = 1 + languages * (3 + len(s.random_seeds))
-    projections = languages * (1 + len(s.random_seeds))
+    projections = literal_reading * languages * (1 + len(s.random_seeds))
     stages = [
-        Stage("relevance", 2 * samples, 2 * samples * window, RELEVANCE_COST),
+        Stage("relevance", samples, samples * window, RELEVANCE_COST),
         Stage(
             "held-out perplexity",
             (masks + projections) * languages * s.n_perplexity,
@@ -261,12 +266,12 @@ def _stages(s: Settings) -> list[Stage]:
     for name, runs, tables in (
         ("base", masks + projections, s.task_tables or tuple(TABLES_OF[s.benchmarks])),
         ("chat", masks, (main_table(s.benchmarks),)),
-    ):
+    )[: 1 + chat]:
         items, tokens = _items(s, tables)
         stages.append(Stage(f"benchmarks, {name}", runs * items, runs * tokens))
     questions = read_questions(s.questions, s.languages).values()
     asked = sum(min(len(own), s.n_questions or len(own)) for own in questions)
-    for name in ("base", "chat"):
+    for name in ("base", "chat")[: 1 + chat]:
         answers = masks * asked
         stages.append(
             Stage(

@@ -39,6 +39,10 @@ def test_work_is_counted_exactly() -> None:
     assert stages["benchmarks, chat"].units == masks * 2 * 640
     assert stages["open questions, chat"].units == masks * 2 * 5
     assert stages["open questions, chat"].tokens == masks * 2 * 5 * 20
+    without = {s.name: s for s in plan(SMALL, "H100", chat=False, literal_reading=False).stages}
+    assert without["relevance"].units == 2 * 10
+    assert without["benchmarks, base"].units == masks * 2 * 640
+    assert not [name for name in without if "chat" in name]
     limited = plan(dataclasses.replace(SMALL, task_limit=7), "H100")
     assert {s.name: s for s in limited.stages}["benchmarks, chat"].units == masks * 2 * 7
 

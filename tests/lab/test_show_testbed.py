@@ -203,8 +203,8 @@ def test_one_test_per_language_or_one_in_all(reading: float, words: str) -> None
 def test_how_many_items() -> None:
     tests = [binomtest(right, 160) for right in (80, 120)]
     row = frame_of(pages.how_many_items_table({160: tests})).iloc[0].to_dict()
-    # Wilson's formula by hand at z = 1.959964.
-    assert row.pop("gap") == pytest.approx(0.6775770 - 0.5765626, abs=1e-6)
+    # Wilson's formula at z = 1.959964: (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n).
+    assert row.pop("gap") == pytest.approx(0.6775763 - 0.5765608, abs=1e-6)
     assert row == {
         "items": 160,
         "interval of 0.50": "0.423 to 0.577",

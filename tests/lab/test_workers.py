@@ -190,7 +190,7 @@ class Complete(Store):
 @pytest.mark.filterwarnings("ignore:.*no neuron")
 def test_a_page_finds_all_that_workers_made(folder: Path, tmp_path: Path) -> None:
     settings = settings_in(folder, random_seeds=(0,), task_limit=2, n_perplexity=2)
-    values = {**vars(settings), "n_answers": 1, "answer_tokens": 2}
+    values = {**vars(settings), "n_answers": 1, "answer_tokens": 2, "literal_reading": True}
     needed = Work(values, Store(tmp_path))
     names = ["04_table1", "method", "00_meet_the_testbed"]
     tasks = needed.tasks(names)
