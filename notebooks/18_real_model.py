@@ -296,3 +296,33 @@ display(
     table_pages.spoken_figure(spoken, names),
     table_pages.bullets(readouts.left_language(spoken, names)),
 )
+
+# %% [markdown]
+# ## Exercise
+#
+# ```{exercise-start} Few neurons, many neurons
+# :label: exercise-per-neuron
+# ```
+# The sets are of very different sizes: LAPE as released takes a few hundred neurons at most, CRANE
+# about a thousand. So the matrix of losses may say more about size than about method. Compute for
+# every mask what it adds to the loss of its own language per hundred neurons, and how many times as
+# much as to the other language that it hits hardest. Which of the two numbers is a fair comparison
+# of methods?
+# ```{exercise-end}
+# ```
+#
+# ```{solution-start} exercise-per-neuron
+# :class: dropdown
+# ```
+
+# %%
+shipped_pages.cost_table(losses)
+
+# %% [markdown]
+# Neither, quite. The loss per hundred neurons takes for granted that losses add up, and they do
+# not: the first neurons of an order cost the most, and a model that is lost cannot lose much more.
+# The ratio does not depend on size as much, but says nothing where both parts are next to zero. The
+# fair comparison is between masks of one size and one spread over the layers, which is what LAPE
+# matched and the random masks are for.
+# ```{solution-end}
+# ```

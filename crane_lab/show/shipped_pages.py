@@ -168,3 +168,25 @@ def between_methods_table(found: Mapping[str, pd.DataFrame]) -> Styler:
     ]
     caption = "What CRANE's set of a language shares with LAPE's of the same language"
     return figures.table(pd.DataFrame(rows), caption, _OF_CHANCE)
+
+
+def cost_table(losses: pd.DataFrame) -> Styler:
+    """Added loss of the masked language per hundred neurons, and beside the hardest-hit other's.
+
+    `losses` is as `comparisons.loss_changes` returns it.
+    """
+    other = pd.Series([row[row["other"]] for _, row in losses.iterrows()], losses.index, float)
+    own = losses["difference"] + other
+    frame = losses[["method", "mask_language", "n_neurons"]].assign(
+        own=own, each=100 * own / losses["n_neurons"], times=own / other.where(other > 0)
+    )
+    frame.columns = [
+        *("method", "masked", "neurons", "nats added to its own language"),
+        *("per 100 neurons", "times the hardest-hit other's"),
+    ]
+    return figures.table(
+        frame,
+        "What a mask adds to the loss of its own language, by its size and beside what it adds to "
+        "the other language that it hits hardest",
+        dict(zip(frame.columns[2:], ("{:,}", "{:+.2f}", "{:+.3f}", "{:.1f}"), strict=True)),
+    )

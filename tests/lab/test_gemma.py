@@ -21,6 +21,12 @@ from transformers import PreTrainedModel
 from crane_core import gguf as core
 from crane_core import models
 from crane_lab.cli import fetch
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
+from crane_lab.stages.keys import weights_of
+from crane_lab.store import ROOT, Store
+from crane_lab.study import real_model
+from crane_lab.study.shipped import Shipped
 
 NAME = "gemma-3-270m"
 TEXTS = {
@@ -115,3 +121,18 @@ def test_logits_are_those_of_the_file(loaded: tuple[PreTrainedModel, Any], packe
         ids = torch.tensor([tokenizer(text).input_ids])
         with torch.no_grad():
             torch.testing.assert_close(other(ids).logits, model(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_a_small_case_of_what_is_shipped(folder: Path, tmp_path: Path) -> None:
+    """Losses with every shipped set masked, and relevance, anew from weights and texts."""
+    there = Shipped.read(ROOT / "data" / "gemma")
+    settings = Settings(**{**there.settings, "model": str(folder)})
+    pipeline = Pipeline(settings, Store(tmp_path))
+    assert weights_of(pipeline.model) == there.made["model"]["weights"]
+    sets = {method: there.sets(method) for method in real_model.METHODS}
+    found = real_model.small_case(pipeline, sets).set_index(["what", "language"])["value"]
+    shipped = there.table("small_case").set_index(["what", "language"])["value"]
+    assert found.to_dict() == pytest.approx(shipped.to_dict(), rel=1e-4)
+    for method, of in sets.items():
+        for x in of:  # a mask changes what is measured
+            assert found[f"loss, {method}, {x}", x] != found["loss, unmasked", x]

@@ -117,3 +117,21 @@ def test_what_is_shipped_is_whole() -> None:
             assert table[method, x] == len(neurons)
     said = (DATA / "provenance.json").read_text() + (DATA / "run.json").read_text()
     assert str(Path.home()) not in said and "/work" not in said
+
+
+def test_losses_are_set_against_size_and_others() -> None:
+    losses = pd.DataFrame(
+        {
+            "method": ["A", "B"],
+            "mask_language": ["en", "zh"],
+            "n_neurons": [200, 1000],
+            "en": [0.5, -0.1],
+            "zh": [0.25, 2.0],
+            "other": ["zh", "en"],
+            "difference": [0.25, 2.1],
+        }
+    )
+    first, second = rows(shipped_pages.cost_table(losses))
+    assert first == ["A", "en", "200", "+0.50", "+0.250", "2.0"]
+    assert second[:5] == ["B", "zh", "1,000", "+2.00", "+0.200"]
+    assert second[5] not in ("-20.0", "inf")  # nothing to be set against
