@@ -5,12 +5,16 @@
 # train, Gemma 3 270M, with text and tasks that we did not make up, and which do not.
 #
 # **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts). **It takes** some
-# seconds, since it reads results that are shipped with the book, and twenty minutes to read. You
-# can make them yourself on a laptop (`crane plan --profile gemma` says how long it takes):
+# seconds after notebooks 04 and 09, since it reads results that are shipped with the book, and
+# twenty minutes to read. You can run the notebooks on it yourself, on a laptop, and make the
+# results that this page reads:
 #
 # ```bash
 # make gemma                  # fetches the model once; its terms are named first
 # make book PROFILE=gemma     # runs notebooks 02 to 05, 07, 10 and 11 on it
+# .venv/bin/python -m crane_lab.cli.ship --out runs/mine         # minutes
+# .venv/bin/python -m crane_lab.cli.real_model --out runs/mine   # single ablations: hours
+# make book NOTEBOOK=18 PARAMS="-p real_data runs/mine"
 # ```
 
 # %% tags=["parameters", "hide-input"]
@@ -41,46 +45,53 @@ settings = Settings.of(globals())
 here = Pipeline(settings)
 there = Shipped.read(real_data)
 names = language_names(there.languages)
+home, away = settings.label, "Gemma"
+home_names = language_names(settings.languages)
 
 # %% [markdown]
 # ## What model, what text
 #
 # The testbed has 2,048 neurons, 2.4 million parameters and a world of its own. Gemma 3 270M
-# {cite:p}`gemma2025gemma3` is Google's smallest base model of its kind: 18 layers of 2,048 neurons,
-# a vocabulary of 262,144 tokens, more than 140 languages. What can be had without a login is a copy
-# whose weights were rounded to about four bits each; they are read back into float32 here. So it is
-# this copy that everything below is about, not the original.
+# {cite:p}`gemma2025gemma3` is Google's smallest base model of its kind: 18 layers of 2,048 neurons
+# and a vocabulary of 262,144 tokens, trained on many languages. What this project can fetch, from a
+# package index, is a copy whose weights were rounded (llama.cpp's Q4_K_M: four bits each in most
+# matrices, eight in the embedding); they are read back into float32 here. So it is this copy that
+# everything below is about, not the original.
 #
 # The text is documentation: Debian's installation guide and handbook, GNOME's and LibreOffice's
 # help, the Universal Declaration of Human Rights, in up to thirty languages
 # (`data/texts/SOURCES.md` names sources and licences). They are translations of each other. So
 # **every language gets windows of the very same paragraphs**, which the testbed cannot offer: its
 # Chinese and Vietnamese texts are about people with Chinese and Vietnamese names, so that a neuron
-# for a name looks like a neuron for a language.
+# for a name could look like a neuron for a language.
 #
-# Every window opens with the token that opens a text, as Gemma has seen it in training. That is no
-# detail:
+# Every window opens with the token that opens a text, as Gemma has seen it in training. Is that a
+# detail? Here are the same windows without it, and the same tokens predicted:
 
 # %%
-shipped_pages.openings_table(
-    there.table("openings"),
-    there.table("openings_relevance"),
+opened = there.table("openings"), there.table("openings_relevance")
+display(
+    shipped_pages.openings_table(*opened),
+    shipped_pages.openings_in_words(*opened),
 )
 
 # %% [markdown]
-# Without it the model is lost for the first tokens of every window, and the order of neurons by
-# their relevance becomes another one. (The testbed was trained on texts in a stream; its windows
-# are cut from one.) The opening token is context alone: it is never predicted, and the neurons at
-# its place are neither scored nor counted.
+# (The testbed was trained on texts in a stream; its windows are cut from one.) The opening token is
+# context alone: it is never predicted, and the neurons at its place are neither scored nor counted.
+# A mask acts at its place as well, though: what it does there is in every loss below, and in no
+# criterion.
 #
-# ## The gate
+# *Held out* means here that no neuron was chosen on it; Gemma may well have been trained on it.
+#
+# ## What the model can do
 #
 # Before any method is tried: what can the model do, and what do masks without purpose do to it? Two
 # kinds of tasks exist in every language. `continuation`: which of four sentences comes next in a
 # held-out paragraph; an option's score is its log-probability there, less what it has without any
 # context, since some sentences are likelier than others anywhere. `facts`: cities, currencies,
 # languages and scripts as the Unicode Consortium's locale data have them, scored by log-probability
-# as it is.
+# as it is. (Items of `continuation` and the held-out windows below come from the same paragraphs:
+# two read-outs of one text.)
 
 # %%
 gate = there.table("gate")
@@ -98,12 +109,16 @@ display(
 # %%
 normalised = there.normalised()
 threshold = there.settings["threshold"]
+selected = {
+    home: scores.region_counts(
+        here.normalised("intermediate"),
+        settings.threshold,
+    ),
+    away: scores.region_counts(normalised, threshold),
+}
 display(
     *kurtosis_pages.target_against_rest(normalised, threshold),
-    kurtosis_pages.regions_table(
-        scores.region_counts(normalised, threshold),
-        threshold,
-    ),
+    kurtosis_pages.regions_table(selected[away], threshold),
 )
 
 # %% [markdown]
@@ -115,15 +130,15 @@ display(
 # %%
 ours = real_model.method_sets(here)
 layers = {
-    "testbed": real_model.counts_by_layer(ours),
-    "Gemma": there.table("layers"),
+    home: real_model.counts_by_layer(ours),
+    away: there.table("layers"),
 }
 shipped_pages.depth_figure(layers, ("CRANE", "LAPE"))
 
 # %%
 shared = {
-    "testbed": real_model.overlaps(ours),
-    "Gemma": there.table("overlaps"),
+    home: real_model.overlaps(ours),
+    away: there.table("overlaps"),
 }
 display(
     shipped_pages.overlaps_table(shared, "LAPE"),
@@ -134,6 +149,9 @@ display(
 # (CRANE's sets of two languages share nothing: the contrast rule makes them disjoint.)
 #
 # ## Table 1, with one kind of task in every language
+#
+# *Org* is the model without a mask. *LAPE* is LAPE's set as released, *LAPE matched* its order cut
+# at CRANE's number of neurons, *Random* masks have as many neurons in every layer as CRANE's.
 
 # %%
 table1, seeds = there.table("table1"), there.table("table1_seeds")
@@ -164,16 +182,24 @@ display(
 
 # %%
 verdicts = there.table("table1_verdicts")
+of_facts = there.table("table1_parallel_facts_verdicts")
 display(
-    table_pages.mask_by_mask(verdicts, names, fold=False),
-    table_pages.by_method(verdicts, "In short:"),
+    table_pages.mask_by_mask(verdicts, names),
+    table_pages.by_method(verdicts, "In short, continuation:"),
+    table_pages.by_method(of_facts, "In short, facts:"),
 )
 
 # %% [markdown]
+# Read these sentences with their error. Intervals are over the items under one fixed mask, and a
+# table has few items. The random masks are few, too: a mask that does no more than they do still
+# exceeds all of three in one case of four. Nothing is corrected for the number of comparisons, and
+# "not clearly" means not told with so many items.
+#
 # ## Language by language: held-out loss
 #
-# The sensitive read-out. Rows are masks, columns the language of the text; first Gemma, then the
-# testbed.
+# The sensitive read-out. Rows are masks, columns the language of the text, and a cell is by how
+# much a mask multiplies perplexity (the exponential of the loss); 1 is no change. First Gemma, then
+# the testbed, which has more windows and more random masks.
 
 # %%
 perplexities = there.table("perplexity")
@@ -194,18 +220,18 @@ at_home = comparisons.loss_changes(
 )
 display(
     table1_page.loss_figure(at_home, settings.languages),
-    table1_page.losses_by_method(at_home, names),
+    table1_page.losses_by_method(at_home, home_names),
 )
 
 # %% [markdown]
 # ## Which criterion finds the neurons that are needed?
 #
 # [Notebook 09](09_gold_standard) ablates every neuron of the testbed, one at a time, and holds each
-# criterion against that. Gemma has 36,864 neurons and a vocabulary a hundred times as large, so a
-# sample has to do.
+# criterion against that. Gemma has 36,864 neurons and a vocabulary 85 times as large, so a sample
+# has to do.
 
 # %%
-causal = there.causal()
+causal, places = there.causal(), {}
 if not causal:
     display(shipped_pages.no_causal_check())
 if causal:
@@ -217,30 +243,33 @@ if causal:
 
 # %% [markdown]
 # **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over
-# those that were drawn at random, so that neither is a choice of any criterion's.
+# those that were drawn at random, so that neither is a choice of any criterion's. Effects are
+# measured on few texts there, so a lower correlation can be noise: the ticks say how well the
+# effects themselves repeat.
 
 # %%
 if causal:
-    agreed = there.table("criteria_correlations")
-    every = real_model.agreement_of_all(
-        here,
-        necessity_data,
-        n_necessity,
-    )
-    crane = causal["sample"]["main_criteria"][0]
-    both = (agreed, every)
-    display(
-        real_model_pages.correlations_beside(*both, names, "Gemma"),
-        real_model_pages.correlations_beside_in_words(
-            *both,
-            "Gemma",
-            crane,
+    ranked = {
+        home: real_model.agreement_of_all(
+            here,
+            necessity_data,
+            n_necessity,
         ),
+        away: (
+            there.table("criteria_correlations"),
+            there.table("effects_ceiling"),
+        ),
+    }
+    crane = causal["sample"]["main_criteria"][0]
+    places = real_model_pages.overall_places(ranked, crane)
+    display(
+        real_model_pages.correlations_beside(ranked, names),
+        real_model_pages.correlations_beside_in_words(ranked, crane),
     )
 
 # %% [markdown]
-# **Are the first neurons of a criterion needed by their own language?** The first sixty of each, on
-# Gemma, beside random ones.
+# **Are the first neurons of a criterion needed by their own language?** On Gemma, beside random
+# ones.
 
 # %%
 if causal:
@@ -251,7 +280,7 @@ if causal:
     )
 
 # %% [markdown]
-# **And masked together?** The first thousandth to the first tenth of all neurons, on held-out
+# **And masked together?** The first neurons of each criterion, more and more of them, on held-out
 # windows that chose none of them: what the masked language loses, then what the other language
 # loses that is hit hardest.
 
@@ -282,10 +311,10 @@ if "damage" in causal:
 # %% [markdown]
 # ## Open-ended answers
 #
-# There is no chat model of Gemma 3 270M to be had without a login, so nothing here is about Tables
-# 3 and 4. The base model answers open questions in each language, and the judge looks at the
-# surface only: is the answer in the language of the question, and does it say more than one thing
-# over and over? Whether it is true is not graded.
+# The packages that this project fetches from hold no chat model of Gemma 3 270M, so nothing here is
+# about Tables 3 and 4. The base model answers open questions in each language, in some dozens of
+# tokens, and the judge looks at the surface only: is the answer in the language of the question,
+# and does it say more than one thing over and over? Whether it is true is not graded.
 
 # %%
 table2 = there.table("table2")
@@ -303,8 +332,8 @@ display(
 # ```{exercise-start} Few neurons, many neurons
 # :label: exercise-per-neuron
 # ```
-# The sets are of very different sizes: LAPE as released takes a few hundred neurons at most, CRANE
-# about a thousand. So the matrix of losses may say more about size than about method. Compute for
+# The sets are of very different sizes (n in Table 1). So the matrix of losses may say more about
+# size than about method. Compute for
 # every mask what it adds to the loss of its own language per hundred neurons, and how many times as
 # much as to the other language that it hits hardest. Which of the two numbers is a fair comparison
 # of methods?
@@ -319,10 +348,35 @@ display(
 shipped_pages.cost_table(losses)
 
 # %% [markdown]
-# Neither, quite. The loss per hundred neurons takes for granted that losses add up, and they do
-# not: the first neurons of an order cost the most, and a model that is lost cannot lose much more.
-# The ratio does not depend on size as much, but says nothing where both parts are next to zero. The
-# fair comparison is between masks of one size and one spread over the layers, which is what LAPE
-# matched and the random masks are for.
+# Neither, quite. The loss per hundred neurons takes for granted that losses add up, and they need
+# not: the first neurons of an order may cost the most, and a model that is lost cannot lose much
+# more. The ratio does not depend on size as much, but says nothing where both parts are next to
+# zero. The fair comparison is between masks of one size, which LAPE matched is for; of masks that
+# also lie in the same layers as CRANE's there are only the random ones.
 # ```{solution-end}
 # ```
+
+# %% [markdown]
+# ## What the numbers do and do not show
+
+# %%
+at_home_verdicts = comparisons.verdicts(
+    evaluated.items(),
+    evaluated.table(here.main_tasks),
+    here.main_tasks,
+)
+shipped_pages.findings_table(
+    selected,
+    {home: at_home, away: losses},
+    {home: at_home_verdicts, away: verdicts},
+    places,
+)
+
+# %% [markdown]
+# - One small model whose weights were rounded, one body of text, three languages. It is a second
+#   model, not a sample of models.
+# - The testbed's Table 1 has another task for English and Chinese than for Vietnamese; Gemma's has
+#   one for all. Held-out loss is the same read-out on both.
+# - A loss is not an ability. What a mask adds to it may be spread over all words, or sit in a few.
+# - Intervals are over items and windows under masks as they are; the few random masks say what
+#   others of the kind do, roughly.

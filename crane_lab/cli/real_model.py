@@ -31,13 +31,18 @@ from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
 from crane_lab.settings import Settings
-from crane_lab.stages.keys import weights_of
 from crane_lab.store import Store, source_digest, write_table
 from crane_lab.store.artefacts import RUN_NAME
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
 from crane_lab.study import criteria, damage, nearby, necessity, sampled
+from crane_lab.study.real_model import inputs
 
+#: The tables that are written here.
+CAUSAL = (
+    *("sample", "single_effects", "effects_ceiling"),
+    *("criteria_correlations", "criteria_precision", "criteria_damage"),
+)
 #: What orders of no criterion are called in damage curves.
 RANDOM = "random order"
 #: Shares of all neurons that are masked.
@@ -112,6 +117,7 @@ def tables_of(
             scores, *about, main_ones[0], seed=s.seed
         ),
         "criteria_precision": sampled.precision_of_tops(*about, seed=s.seed),
+        "effects_ceiling": sampled.ceiling(*about),
     }
     code = (
         sampled.__name__,
@@ -121,11 +127,8 @@ def tables_of(
         damage.__name__,
     )
     made = {
-        "model": {"name": s.model, "weights": weights_of(pipeline.model), "shape": [layers, width]},
-        "texts": {
-            "corpus": pipeline.corpus.fingerprint(languages),
-            "perplexity_corpus": pipeline.perplexity_corpus.fingerprint(languages),
-        },
+        **inputs(pipeline),
+        "shape": [layers, width],
         "settings": dataclasses.asdict(s),
         "sample": {
             "neurons": len(neurons), "top": options.top, "random_per_layer": options.random,

@@ -15,17 +15,19 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from crane_core.models import write_checksums
+from crane_core.models import CHECKSUMS, write_checksums
 from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.cli.real_model import CAUSAL
 from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
 from crane_lab.settings import Settings
-from crane_lab.stages.keys import weights_of
 from crane_lab.store import Store, write_table
 from crane_lab.store.artefacts import RUN_NAME
 from crane_lab.store.files import write_text
@@ -60,7 +62,6 @@ def ship(run: Run, out: Path) -> None:
     files += sorted(results.glob("table1_parallel_*.csv"))
     os.environ.setdefault(RUN_NAME, run.name)
     out = out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(run.project.root):
         pipeline = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
         sets = real_model.method_sets(pipeline)
@@ -71,8 +72,18 @@ def ship(run: Run, out: Path) -> None:
             "layers": real_model.counts_by_layer(sets),
             "overlaps": real_model.overlaps(sets),
             "small_case": real_model.small_case(pipeline, sets),
+            **real_model.parallel_verdicts(pipeline),
         }
-        scores = {x: v.half().contiguous() for x, v in _intermediate(pipeline).items()}
+        scores = {x: v.float().contiguous() for x, v in _intermediate(pipeline).items()}
+        made = {
+            "run": run.name,
+            **real_model.inputs(pipeline),
+            "shape": pipeline.shape,
+            "settings": dataclasses.asdict(pipeline.settings),
+            "versions": versions(),
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        _clear(out, made)
         for method, of in sets.items():
             for x, neurons in of.items():
                 name = f"neurons_{method.lower().replace(' ', '_')}_{x}.safetensors"
@@ -82,16 +93,30 @@ def ship(run: Run, out: Path) -> None:
     save_file(scores, out / "normalised.safetensors")
     for file in files:
         shutil.copyfile(file, out / file.name)
-    made = {
-        "run": run.name,
-        "model": {"name": pipeline.settings.model, "weights": weights_of(pipeline.model)},
-        "shape": pipeline.shape,
-        "settings": dataclasses.asdict(pipeline.settings),
-        "versions": versions(),
-    }
     write_text(out / "run.json", json.dumps(made, indent=1, sort_keys=True) + "\n")
     write_checksums(out)
     print(f"shipped: {os.path.relpath(out)}")
+
+
+def _clear(out: Path, made: Mapping[str, Any]) -> None:
+    """Remove what was shipped before; the causal check stays if it is of the same model and texts.
+
+    Files that are not in the folder's checksums are left alone.
+    """
+    if not (out / CHECKSUMS).is_file():
+        return
+    listed = [
+        line.split(maxsplit=1)[1].strip()
+        for line in (out / CHECKSUMS).read_text("utf-8").splitlines()
+    ]
+    causal = out / "made.json"
+    kept = set()
+    if causal.is_file():
+        of = json.loads(causal.read_text("utf-8"))
+        if all(of.get(name) == made[name] for name in real_model.INPUTS):
+            kept = {"made.json", *(f"{name}.csv" for name in CAUSAL)}
+    for name in {*listed, CHECKSUMS} - kept:
+        (out / name).unlink(missing_ok=True)
 
 
 def _result(results: Path, name: str) -> Path:

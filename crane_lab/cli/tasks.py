@@ -28,7 +28,7 @@ from crane_lab.texts.parallel import paragraphs_of
 #: Items of `continuation` per language.
 MOST = 160
 #: What of lm-eval is the score. Sentences differ in how likely they are anywhere, names hardly do:
-#: the choice is from unmasked and random masks alone, see data/tasks/README.md.
+#: the choice is from the unmasked model alone, see data/tasks/README.md.
 METRICS = {"continuation": "acc_mutual_info", "facts": "acc"}
 
 _SHARED = """\

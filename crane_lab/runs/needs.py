@@ -118,6 +118,12 @@ def configuration(model: str, offline: bool, fall_back: bool = True) -> PreTrain
         return models.read_config(model, local_files_only=offline)
     except FileNotFoundError:
         if not (fall_back and known.is_file()):
+            if Path(model).parent.name == "models":
+                name = Path(model).name
+                raise FileNotFoundError(
+                    f"model {model!r} is not there; `crane fetch {name}` makes it, if it is one "
+                    "of those that can be fetched"
+                ) from None
             raise
         config: PreTrainedConfig = AutoConfig.for_model(**json.loads(known.read_text("utf-8")))
         return config

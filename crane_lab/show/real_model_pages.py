@@ -2,7 +2,7 @@
 
 `names` is everywhere language -> its name. Tables are those of `crane_lab.cli.real_model`:
 `agreed` is `criteria_correlations`, `tops` `criteria_precision`, `damaged` `criteria_damage` and
-`effects` `single_effects`. `testbed` is notebook 09's `criteria_correlations`, of all its neurons.
+`effects` `single_effects`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
@@ -31,16 +32,16 @@ LOSSES = {
 def sampled_in_words(made: Mapping[str, Any], names: Mapping[str, str]) -> Markdown:
     """How many neurons were ablated, on how much text; `made` is `made.json`."""
     about, effects = made["sample"], made["effects"]
-    layers, width = made["model"]["shape"]
+    layers, width = made["shape"]
     window, total = made["settings"]["window"], layers * width
     return prose(
         f"{about['neurons']:,} of {total:,} neurons ({about['neurons'] / total:.1%}): "
         f"{about['random_per_layer']} drawn from each of {layers} layers, and the first "
         f"{about['top']} of each of {len(about['main_criteria'])} criteria in each of "
-        f"{len(names)} languages. Set to {' and to '.join(effects['values'])}, on "
-        f"{effects['exact']} windows of {window} tokens a language; on {effects['texts']}, these "
-        "among them, the increase is known as the loss's gradient has it, which takes most of the "
-        "noise out."
+        f"{len(names)} languages. Set to {' and to their '.join(effects['values'])}, on "
+        f"{effects['exact']} windows of {window} tokens a language. On {effects['texts']} windows, "
+        "these among them, there is an estimate from the gradient of the loss, which is corrected "
+        "by what the ablations show where both are known."
     )
 
 
@@ -65,7 +66,8 @@ def effects_summary(effects: pd.DataFrame, names: Mapping[str, str], value: str 
         "Increase of the loss by ablating a random neuron (millinats per token): median, 90th "
         "percentile, median standard error over texts; and the share that is significantly "
         f"selective among the {int(drawn.sum())} random neurons and among the "
-        f"{int((~drawn).sum())} that a criterion puts first",
+        f"{int((~drawn).sum())} others, which some criterion puts first for some language (tested "
+        "apart)",
         {
             **dict.fromkeys(("median", "90 %"), "{:+.2f}"),
             "standard error": "{:.2f}",
@@ -89,78 +91,103 @@ def _overall(agreed: pd.DataFrame, value: str, truth: str) -> pd.DataFrame:
     return own.sort_values("rho", ascending=False, kind="stable")
 
 
-def correlations_beside(
-    agreed: pd.DataFrame,
-    testbed: pd.DataFrame,
-    names: Mapping[str, str],
-    model: str,
-    value: str = "zero",
-    truth: str = "selectivity",
-    criteria: Sequence[str] | None = None,
-) -> HTML:
-    """How each criterion ranks neurons, on the testbed and on `model`, language by language.
+#: Model -> how criteria rank its neurons (`criteria_correlations`), and how well the effects that
+#: they are held against repeat (`criteria.split_half`).
+Ranked = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 
-    The model's are over the random part of its sample. `criteria` (default: all of the model's) are
-    in the order of their mean on the model.
+
+def _in_all(ranked: Ranked, value: str, truth: str) -> list[str]:
+    """The criteria that every model has, in the order of their mean on the last of them."""
+    means = [_overall(agreed, value, truth) for agreed, _ in ranked.values()]
+    return [str(c) for c in means[-1].index if all(c in mean.index for mean in means)]
+
+
+def correlations_beside(
+    ranked: Ranked, names: Mapping[str, str], value: str = "zero", truth: str = "selectivity"
+) -> HTML:
+    """How each criterion ranks neurons, model by model and language by language.
+
+    Of a sample, over its random part. Ticks are the limit that noise in the effects sets.
     """
-    order = [
-        str(c) for c in _overall(agreed, value, truth).index if criteria is None or c in criteria
-    ]
-    columns = {"criterion": "row", "language": "series", "rho": "value"}
-    panels = {}
-    for title, table in (("testbed", testbed), (model, agreed)):
-        own = _of(table, value, truth)
+    order = _in_all(ranked, value, truth)
+    panels, told = {}, []
+    for title, (agreed, trust) in ranked.items():
+        own = _of(agreed, value, truth)
         own = own[own["criterion"].isin(order) & own["language"].isin(list(names))]
-        panels[f"{title}: rank correlation with {truth}"] = own.rename(columns=columns)[
-            ["row", "series", "value", "low", "high"]
+        limit = _of(trust, value, truth).set_index("language")["all"]
+        panels[f"{title}: rank correlation with {truth}"] = own.assign(
+            reference=own["language"].map(limit)
+        ).rename(columns={"criterion": "row", "language": "series", "rho": "value"})[
+            ["row", "series", "value", "low", "high", "reference"]
         ]
-    figure = figures.dot_ranges(panels, zero=list(panels), order=order, names=names)
-    means = {t: _overall(table, value, truth)["rho"] for t, table in _both(agreed, testbed, model)}
-    told = "; ".join(
-        f"{c} " + ", ".join(f"{t} {rho[c]:+.2f}" for t, rho in means.items() if c in rho)
-        for c in order
+        rho = _overall(agreed, value, truth)["rho"]
+        told.append(f"{title}: " + ", ".join(f"{c} {rho[c]:+.2f}" for c in order))
+    figure = figures.dot_ranges(
+        panels,
+        zero=list(panels),
+        reference_label="limit set by noise",
+        order=order,
+        names=names,
     )
     return figures.show(
         figure,
-        alt=f"Rank correlation of each criterion with {truth} by language, with intervals, on the "
-        f"testbed and on {model}. Means over languages: {told}.",
+        alt=f"Rank correlation of each criterion with {truth} by language, with intervals. Means "
+        f"over languages, {'; '.join(told)}.",
     )
-
-
-def _both(
-    agreed: pd.DataFrame, testbed: pd.DataFrame, model: str
-) -> tuple[tuple[str, pd.DataFrame], ...]:
-    return ("testbed", testbed), (model, agreed)
 
 
 def correlations_beside_in_words(
-    agreed: pd.DataFrame,
-    testbed: pd.DataFrame,
-    model: str,
-    reference: str,
-    value: str = "zero",
-    truth: str = "selectivity",
+    ranked: Ranked, reference: str, value: str = "zero", truth: str = "selectivity"
 ) -> Markdown:
-    """Which criteria rank better than chance on either model, and whether the two models agree."""
-    lines, means = [], {}
-    for title, table in _both(agreed, testbed, model):
-        own = _overall(table, value, truth)
+    """Which criteria rank better than chance on each model, and whether the models agree."""
+    order, lines, means = _in_all(ranked, value, truth), [], {}
+    for title, (agreed, trust) in ranked.items():
+        own = _overall(agreed, value, truth)
+        own = own[own.index.isin(order)]
         means[title] = own["rho"]
         first, crane = own.iloc[0], own.loc[reference]
         above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
+        limit = _of(trust, value, truth)["all"]
         lines.append(
             f"{as_markdown(title)}: {above} of {len(own)} criteria are clearly above a random "
             f"order, {below} clearly below. First is {as_markdown(first.name)}, "
-            f"{_interval(first)}; CRANE's default score is number "
-            f"{list(own.index).index(reference) + 1}, {_interval(crane)}."
+            f"{_interval(first)}; CRANE's default score is number {place_of(own, reference)}, "
+            f"{_interval(crane)}. The effects themselves repeat on other texts so well that "
+            f"{limit.min():.2f} to {limit.max():.2f} could be reached."
         )
     both = pd.DataFrame(means).dropna()
-    rho = both.iloc[:, 0].corr(both.iloc[:, 1], method="spearman")
+    rho = both.iloc[:, 0].corr(both.iloc[:, -1], method="spearman")
     lines.append(
-        f"Over the {len(both)} criteria that both have, the order on one model correlates with "
-        f"that on the other at {rho:+.2f}."
+        f"The order of these {len(both)} criteria on one model correlates with that on the other "
+        f"at {rho:+.2f} (of so few, {_beyond_chance(len(both)):.2f} or more comes by chance in one "
+        "case of twenty)."
     )
     return prose("\n".join(f"- {line}" for line in lines))
+
+
+def place_of(own: pd.DataFrame, criterion: str) -> int:
+    """A criterion's place, from 1, in a table indexed by criteria, the best first."""
+    return list(own.index).index(criterion) + 1
+
+
+def overall_places(
+    ranked: Ranked, criterion: str, value: str = "zero", truth: str = "selectivity"
+) -> dict[str, str]:
+    """A criterion's place among those that all models have, by model, such as "5 of 7"."""
+    order, found = _in_all(ranked, value, truth), {}
+    for title, (agreed, _) in ranked.items():
+        own = _overall(agreed, value, truth)
+        own = own[own.index.isin(order)]
+        found[title] = f"{place_of(own, criterion)} of {len(own)}"
+    return found
+
+
+def _beyond_chance(n: int, level: float = 0.05, draws: int = 10_000) -> float:
+    """The rank correlation that two random orders of `n` reach, either way, at this level."""
+    rng = np.random.default_rng(0)
+    ranks = np.arange(n, dtype=float)
+    found = [abs(np.corrcoef(ranks, rng.permutation(n))[0, 1]) for _ in range(draws)]
+    return float(np.quantile(found, 1 - level))
 
 
 def _interval(row: Any) -> str:
@@ -218,8 +245,9 @@ def tops_in_words(
         return f"{1000 * row['selectivity']:+.2f} millinats and {row['significant']:.0%}"
 
     return prose(
-        "First neurons that are clearly more selective than random ones: "
-        f"{hits or 'none. A null result'}. Mean over languages: largest for "
+        f"First neurons that are clearly more selective than random ones of the same layers (none "
+        f"of these {len(rest)} comparisons is corrected for the others, so that one or two may be "
+        f"chance): {hits or 'none. A null result'}. Mean over languages: largest for "
         f"{as_markdown(first)} ({said(first)} significantly selective); CRANE's default score "
         f"{said(reference)}; random neurons {1000 * drawn['selectivity'].mean():+.2f} millinats "
         f"and {drawn['significant'].mean():.0%}."
@@ -237,8 +265,8 @@ def damage_by_share(
 ) -> HTML:
     """What the first neurons of each order do, by their share of all; `column` is one of `LOSSES`.
 
-    The band is one standard error (of the masked language's loss), for random orders the range over
-    seeds.
+    The band is one standard error of the masked language's loss (another's has none), for random
+    orders the range over seeds.
     """
     percent = damaged.assign(percent=(100 * damaged["share"]).round(2))
     panels = damage_bands(percent, names, "percent", column)

@@ -17,27 +17,65 @@ from crane_lab.show.style import QUIET, palette, panels, shared_legend, styled
 
 
 def openings_table(losses: pd.DataFrame, relevance: pd.DataFrame) -> Styler:
-    """Held-out loss of windows with and without BOS before them, and how alike relevance is."""
-    wide = losses.pivot(index="language", columns="opening", values="loss")
-    frame = pd.DataFrame(
-        {
-            "language": relevance["language"],
-            "windows open with BOS": wide["bos"].reindex(relevance["language"]).to_numpy(),
-            "cut from a stream": wide["stream"].reindex(relevance["language"]).to_numpy(),
-            "ρ of mean |relevance|": relevance["rho"],
-        }
+    """What the token that opens windows is worth, and how alike relevance is with and without it.
+
+    `losses` is as `real_model.losses_by_opening` returns it, `relevance` as `relevance_by_opening`.
+    """
+    frame = losses[(losses["first"] == 1) & (losses["last"] == 0)][["language"]].reset_index(
+        drop=True
     )
-    frame.insert(3, "costs", frame["cut from a stream"] - frame["windows open with BOS"])
+    by_place = {key: own.set_index("language") for key, own in losses.groupby(["first", "last"])}
+    for name in ("with", "without"):
+        frame[f"loss {name}"] = by_place[1, 0][name].loc[frame["language"]].to_numpy()
+    columns = []
+    for (first, last), own in by_place.items():
+        until = f" to {last}" if last else (" and after" if first > 1 else "")
+        columns.append("costs" if (first, last) == (1, 0) else f"token {first}{until}")
+        of = own.loc[frame["language"]]
+        frame[columns[-1]] = [
+            f"{row['costs']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+            for row in of.to_dict("records")
+        ]
+    for statistic, name in (("mean_abs", "mean |relevance|"), ("kurtosis", "kurtosis")):
+        of = relevance[relevance["statistic"] == statistic].set_index("language")
+        frame[f"ρ of {name} (other windows)"] = [
+            f"{of.loc[x, 'rho']:.2f} ({of.loc[x, 'rho_windows']:.2f})" for x in frame["language"]
+        ]
     return figures.table(
         frame,
-        "Held-out loss in nats per token by how windows open, and the rank correlation of neurons' "
-        "mean |relevance| between the two",
-        {
-            **dict.fromkeys(("windows open with BOS", "cut from a stream"), "{:.2f}"),
-            "costs": "{:+.2f}",
-            "ρ of mean |relevance|": "{:.2f}",
-        },
+        f"Held-out loss in nats per token of the same {losses['windows'].iloc[0]} windows with and "
+        "without the token that opens them, what it costs to leave it out (with 95 % interval over "
+        "windows), by the place of the predicted token, and the rank correlation of neurons with "
+        f"and without it over {relevance['windows'].iloc[0]} windows; in brackets that between "
+        "these windows and as many others, both with it",
+        {"loss with": "{:.2f}", "loss without": "{:.2f}"},
     )
+
+
+def openings_in_words(losses: pd.DataFrame, relevance: pd.DataFrame) -> Markdown:
+    """Where a window's missing opening is felt, and whether it reorders neurons."""
+    whole = losses[(losses["first"] == 1) & (losses["last"] == 0)]["costs"]
+    first = losses[(losses["first"] == 1) & (losses["last"] > 0)]["costs"]
+    late = losses[(losses["first"] > 1) & (losses["last"] == 0)]["costs"]
+    said = [
+        f"Without its opening token a window costs {whole.min():.2f} to {whole.max():.2f} nats a "
+        f"token more: {first.min():.2f} to {first.max():.2f} for the first tokens that are "
+        f"predicted and {late.min():.2f} to {late.max():.2f} for the last."
+    ]
+    for statistic, name in (("mean_abs", "mean |relevance|"), ("kurtosis", "kurtosis")):
+        of = relevance[relevance["statistic"] == statistic]
+        differ = (of["rho"] < of["rho_windows"]).all()
+        said.append(
+            f"By {name} neurons come in an order that correlates with the other at "
+            f"{of['rho'].min():.2f} to {of['rho'].max():.2f}, where other windows, opened alike, "
+            f"give {of['rho_windows'].min():.2f} to {of['rho_windows'].max():.2f}: "
+            + (
+                "the token changes the order more than other texts do."
+                if differ
+                else "in some language the token changes the order no more than other texts do."
+            )
+        )
+    return prose(" ".join(said))
 
 
 def tasks_gate_table(gate: pd.DataFrame) -> Styler:
@@ -69,13 +107,15 @@ def tasks_gate_table(gate: pd.DataFrame) -> Styler:
 
 
 def room_in_words(gate: pd.DataFrame, chance: float = 0.25) -> Markdown:
-    """Which tasks have no room: at chance without a mask, or next to perfect."""
+    """Which tasks have little room: not told from chance without a mask, or next to perfect."""
     unmasked = gate[gate["fraction"] == 0]
     at_chance = unmasked.loc[unmasked["low"] <= chance, "task"].to_list()
-    ceiling = unmasked.loc[unmasked["high"] >= 0.95, "task"].to_list()
+    ceiling = unmasked.loc[unmasked["accuracy"] >= 0.95, "task"].to_list()
     said = [
         "Not told from chance: " + (", ".join(map(as_markdown, at_chance)) or "none") + ".",
-        "Next to perfect: " + (", ".join(map(as_markdown, ceiling)) or "none") + ".",
+        "Right in 95 % of the items or more: "
+        + (", ".join(map(as_markdown, ceiling)) or "none")
+        + ".",
     ]
     return prose(" ".join(said))
 
@@ -121,11 +161,11 @@ def no_causal_check() -> Markdown:
     """What stands where the causal check would, if it is not shipped."""
     return prose(
         "This check is not among the shipped results, so this section has no figures for Gemma; "
-        "`python -m crane_lab.cli.real_model` makes them."
+        "`.venv/bin/python -m crane_lab.cli.real_model` makes them, in hours, where the model is."
     )
 
 
-_OF_CHANCE = {"by chance": "{:.1f}", "p (more than chance)": "{:.2g}"}
+_OF_CHANCE = {"by chance": "{:.1f}"}
 
 
 def _beside_chance(row: Mapping[Hashable, Any]) -> dict[str, Any]:
@@ -133,7 +173,7 @@ def _beside_chance(row: Mapping[Hashable, Any]) -> dict[str, Any]:
         "n": f"{row['n']:,}, {row['n_2']:,}",
         "shared": row["shared"],
         "by chance": row["chance"],
-        "p (more than chance)": row["p"],
+        "than by chance": {"open": "not clearly other"}.get(row["against"], row["against"]),
     }
 
 
@@ -149,7 +189,8 @@ def overlaps_table(found: Mapping[str, pd.DataFrame], method: str) -> Styler:
         for row in table.to_dict("records")
         if row["method"] == row["method_2"] == method
     ]
-    caption = f"What {method}'s sets of two languages share"
+    caption = f"What {method}'s sets of two languages share (by chance: random sets, as many in "
+    caption += "each layer; more or fewer: at p < .01)"
     return figures.table(pd.DataFrame(rows), caption, _OF_CHANCE)
 
 
@@ -166,7 +207,8 @@ def between_methods_table(found: Mapping[str, pd.DataFrame]) -> Styler:
         for row in table.to_dict("records")
         if row["language"] == row["language_2"] and "CRANE" in (row["method"], row["method_2"])
     ]
-    caption = "What CRANE's set of a language shares with LAPE's of the same language"
+    caption = "What CRANE's set of a language shares with LAPE's of the same language, as released "
+    caption += "and matched"
     return figures.table(pd.DataFrame(rows), caption, _OF_CHANCE)
 
 
@@ -175,10 +217,17 @@ def cost_table(losses: pd.DataFrame) -> Styler:
 
     `losses` is as `comparisons.loss_changes` returns it.
     """
-    other = pd.Series([row[row["other"]] for _, row in losses.iterrows()], losses.index, float)
-    own = losses["difference"] + other
+    languages = [c.removesuffix("_se") for c in losses if c.endswith("_se")]
+    targets = losses["mask_language"]
+    own = pd.Series([losses.loc[i, x] for i, x in targets.items()], losses.index, float)
+    other = pd.Series(
+        [losses.loc[i, [y for y in languages if y != x]].max() for i, x in targets.items()],
+        losses.index,
+        float,
+    )
+    n = losses["n_neurons"].where(losses["n_neurons"] > 0)
     frame = losses[["method", "mask_language", "n_neurons"]].assign(
-        own=own, each=100 * own / losses["n_neurons"], times=own / other.where(other > 0)
+        own=own, each=100 * own / n, times=own / other.where(other > 0)
     )
     frame.columns = [
         *("method", "masked", "neurons", "nats added to its own language"),
@@ -190,3 +239,49 @@ def cost_table(losses: pd.DataFrame) -> Styler:
         "the other language that it hits hardest",
         dict(zip(frame.columns[2:], ("{:,}", "{:+.2f}", "{:+.3f}", "{:.1f}"), strict=True)),
     )
+
+
+def findings_table(
+    selected: Mapping[str, pd.DataFrame],
+    losses: Mapping[str, pd.DataFrame],
+    verdicts: Mapping[str, pd.DataFrame],
+    places: Mapping[str, str],
+) -> Styler:
+    """What came out, model by model.
+
+    Parameters
+    ----------
+    selected : model -> `scores.region_counts`.
+    losses : model -> `comparisons.loss_changes`.
+    verdicts : model -> `comparisons.verdicts` of Table 1.
+    places : model -> the place of CRANE's score among criteria; {} if it is not known.
+    """
+    methods = [m for m in next(iter(losses.values()))["method"].unique() if m != "Random"]
+    rows: list[dict[str, Any]] = [
+        {
+            "finding": "neurons that CRANE selects (if languages were unrelated)",
+            **{
+                model: ", ".join(
+                    f"{row['target']} {row['target only (selected)']:,} "
+                    f"({row['selected if unrelated']:,.0f})"
+                    for row in found.to_dict("records")
+                )
+                for model, found in selected.items()
+            },
+        }
+    ]
+    for method in methods:
+        row = {"finding": f"{method}: masks that clearly hit their own language's loss most"}
+        for model, found in losses.items():
+            own = found[found["method"] == method]
+            row[model] = f"{int((own['verdict'] == 'larger').sum())} of {len(own)}"
+        rows.append(row)
+    for method in methods:
+        row = {"finding": f"{method}: masks with LangSpec-F1 above all random masks'"}
+        for model, found in verdicts.items():
+            own = found[found["method"] == method]
+            row[model] = f"{int((own['against_random'] == 'above').sum())} of {len(own)}"
+        rows.append(row)
+    if places:
+        rows.append({"finding": "place of CRANE's score among criteria (selectivity)", **places})
+    return figures.table(pd.DataFrame(rows), "What came out on either model")

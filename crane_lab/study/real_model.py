@@ -1,33 +1,64 @@
-"""What a real model has to show before any method is run on it, and what is told of its sets.
-
-The gate is decided by the unmasked model and by random masks alone, as the testbed's is.
-"""
+"""What a real model can do before any method is run on it, and what is told of its sets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from crane_core import metrics
 from crane_core.attribution import neuron_relevance
+from crane_core.concentration import Collected, compute
 from crane_core.interventions import UNTOUCHED
 from crane_core.selection import NeuronSet
 from crane_lab.engines.multiple_choice import accuracies
+from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
+from crane_lab.stages import comparisons
+from crane_lab.stages.keys import weights_of
 from crane_lab.stages.losses import held_out_losses
 from crane_lab.stages.methods import METHODS
 from crane_lab.study import criteria, damage, gate, sampled
 from crane_lab.study.sharing import overlap_row
 
+#: What `inputs` names.
+INPUTS = ("model", "texts")
 #: Shares of all neurons in the gate's random masks, and the seeds: Table 1's use none of these.
 FRACTIONS, SEEDS = (0.01, 0.05), gate.SEEDS[:2]
+
+
+def inputs(pipeline: Pipeline) -> dict[str, Any]:
+    """What results rest on: the model's name and weights, and digests of the texts, as JSON."""
+    languages = pipeline.settings.languages
+    return {
+        "model": {"name": pipeline.settings.model, "weights": weights_of(pipeline.model)},
+        "texts": {
+            "corpus": pipeline.corpus.fingerprint(languages),
+            "perplexity_corpus": pipeline.perplexity_corpus.fingerprint(languages),
+        },
+    }
+
+
+def parallel_verdicts(pipeline: Pipeline) -> dict[str, pd.DataFrame]:
+    """`comparisons.verdicts` of every table but Table 1, as `table1_parallel_<kind>_verdicts`."""
+    evaluated = pipeline.evaluated(pipeline.rows("intermediate"))
+    items = evaluated.items()
+    return {
+        f"table1_parallel_{kind}_verdicts": comparisons.verdicts(
+            items, evaluated.table(tasks), tasks
+        )
+        for kind, tasks in pipeline.tables.items()
+        if kind != pipeline.main_table
+    }
 
 
 def tasks_gate(
@@ -54,57 +85,101 @@ def tasks_gate(
     return found[["fraction", "seed", "task", "language", "accuracy", "n", "low", "high"]]
 
 
-def losses_by_opening(pipeline: Pipeline) -> pd.DataFrame:
-    """Held-out loss of windows that open with BOS and of windows cut from a stream.
-
-    Rows of `opening`, `language`, `windows`, mean `loss` in nats per token and its 95 % interval
-    over windows `low`, `high`. The texts are the same; a window of a stream has one more token of
-    them, and most begin in the middle of a sentence either way.
-    """
-    rows = []
-    for opening in ("bos", "stream"):
-        of = pipeline.changed(window_opening=opening)
-        rows += [{"opening": opening, **row} for row in _means(of.losses())]
-    return pd.DataFrame(rows)
+#: Predicted tokens of a window in parts, by their numbers from 1; None: to the window's end.
+PLACES: tuple[tuple[int, int | None], ...] = ((1, None), (1, 8), (9, 32), (33, None))
 
 
-def _means(losses: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    rows = []
-    for language, values in losses.items():
-        found = metrics.mean_interval(values.double().numpy())
-        rows.append(
-            {
-                "language": language,
-                "windows": len(values),
-                "loss": found.estimate,
-                "low": found.low,
-                "high": found.high,
-            }
-        )
-    return rows
-
-
-def relevance_by_opening(
-    pipeline: Pipeline, n_samples: int = 100, statistic: str = "mean_abs"
+def losses_by_opening(
+    pipeline: Pipeline, places: Sequence[tuple[int, int | None]] = PLACES
 ) -> pd.DataFrame:
-    """How far a statistic of relevance orders neurons alike under both openings of windows.
+    """What the token that opens a window is worth: the same windows with it and without.
 
-    One row per language: `windows`, how many it was taken on, and `rho`, Spearman's rank
-    correlation over all neurons.
+    Only tokens that are predicted in both are counted: without an opening nothing predicts the
+    first. Rows of `language`, `windows`, `first` and `last` (of `places`; 0: the end), and the mean
+    loss in nats per token `with` and `without`, and `costs`, the difference, with its 95 % interval
+    over windows (`low`, `high`).
+
+    Raises ValueError for windows that nothing opens.
     """
-    both = [
-        pipeline.changed(window_opening=opening, n_samples=n_samples).statistic(
-            "intermediate", statistic
-        )
-        for opening in ("bos", "stream")
-    ]
+    opening = pipeline.how["opening"]
+    if opening != 1:
+        raise ValueError(f"windows open with {opening} tokens: expected one to be left out")
     rows = []
-    for x in pipeline.settings.languages:
-        a, b = (np.asarray(found[x]).ravel() for found in both)
-        known = ~(np.isnan(a) | np.isnan(b))
-        rho = float(stats.spearmanr(a[known], b[known])[0])
-        rows.append({"language": x, "windows": n_samples, "rho": rho})
+    for x, windows in pipeline.perplexity_windows.items():
+        sums = {
+            name: partial(_summed_losses, pipeline.model, ids)
+            for name, ids in (("with", windows), ("without", windows[:, 1:]))
+        }
+        end = windows.shape[1] - 2
+        for first, last in places:
+            n = (last or end) - first + 1
+            of = {}
+            for name, upto in sums.items():
+                more = (
+                    1 if name == "with" else 0
+                )  # the first token, which only the opening predicts
+                of[name] = (upto((last or end) + more) - upto(first - 1 + more)) / n
+            costs = of["without"] - of["with"]
+            found = metrics.mean_interval(costs)
+            rows.append(
+                {
+                    "language": x,
+                    "windows": len(windows),
+                    "first": first,
+                    "last": last or 0,
+                    **{name: float(values.mean()) for name, values in of.items()},
+                    "costs": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
     return pd.DataFrame(rows)
+
+
+def _summed_losses(model: PreTrainedModel, windows: Tensor, n: int) -> NDArray[np.float64]:
+    """Losses of the first `n` predicted tokens of each window, summed."""
+    if not n:
+        return np.zeros(len(windows))
+    found: NDArray[np.float64] = perplexity(model, windows[:, : n + 1]).losses.double().numpy() * n
+    return found
+
+
+def relevance_by_opening(pipeline: Pipeline, n: int = 100) -> pd.DataFrame:
+    """How far relevance orders neurons alike with and without the token that opens windows.
+
+    Rows of `language`, `windows` (`n`), `statistic` ("mean_abs" or "kurtosis"), `rho`, Spearman's
+    rank correlation over all neurons between the same windows with and without the token, and
+    `rho_windows`, the same between these and as many other windows, both with it: what to expect if
+    the token made no difference.
+
+    Raises ValueError for windows that nothing opens, and for fewer than 2 `n` windows.
+    """
+    opening = pipeline.how["opening"]
+    if opening != 1 or pipeline.settings.n_samples < 2 * n:
+        raise ValueError(
+            f"windows open with {opening} tokens and there are {pipeline.settings.n_samples}: "
+            f"expected one token, and at least {2 * n} windows"
+        )
+    rows = []
+    for x, windows in pipeline.windows.items():
+        parts = {"with": windows[:n], "without": windows[:n, 1:], "others": windows[n : 2 * n]}
+        found = {}
+        for name, ids in parts.items():
+            how = {**pipeline.how, "opening": 0 if name == "without" else 1}
+            found[name] = Collected(pipeline.shape["intermediate"], capacity=0)
+            for batch in ids.split(pipeline.settings.batch_size):
+                found[name].update(neuron_relevance(pipeline.model, batch, **how))
+        for statistic in ("mean_abs", "kurtosis"):
+            value = {name: compute(statistic, of).flatten() for name, of in found.items()}
+            rho = [_rank_correlation(value["with"], value[k]) for k in ("without", "others")]
+            row = {"language": x, "windows": n, "statistic": statistic}
+            rows.append({**row, "rho": rho[0], "rho_windows": rho[1]})
+    return pd.DataFrame(rows)
+
+
+def _rank_correlation(a: Tensor, b: Tensor) -> float:
+    known = ~(a.isnan() | b.isnan())
+    return float(stats.spearmanr(a[known].numpy(), b[known].numpy())[0])
 
 
 def small_case(
@@ -168,11 +243,14 @@ def overlaps(sets: Mapping[str, Mapping[str, NeuronSet]]) -> pd.DataFrame:
     )
 
 
-def agreement_of_all(pipeline: Pipeline, folder: str | Path, n_texts: int) -> pd.DataFrame:
+def agreement_of_all(
+    pipeline: Pipeline, folder: str | Path, n_texts: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How the main criteria rank all neurons of a model whose single effects are shipped.
 
-    `criteria.rank_agreement` of `sampled.main_criteria`, neurons set to zero, with a column
-    `set_to`. `folder` and `n_texts` are as notebook 09 has them. Raises as `damage.gold_standard`.
+    `criteria.rank_agreement` of `sampled.main_criteria` and `criteria.split_half`, neurons set to
+    zero, both with a column `set_to`. `folder` and `n_texts` are as notebook 09 has them. Raises as
+    `damage.gold_standard`.
     """
     texts, _ = damage.held_out(pipeline, n_texts, 1)
     necessity = damage.gold_standard(pipeline, texts, folder).necessity
@@ -181,4 +259,5 @@ def agreement_of_all(pipeline: Pipeline, folder: str | Path, n_texts: int) -> pd
     scores = {name: every[name] for name in main}
     seed = pipeline.settings.seed
     found = criteria.rank_agreement(scores, necessity, reference=main[0], seed=seed)
-    return found.assign(set_to="zero")
+    trust = criteria.split_half(necessity)
+    return found.assign(set_to="zero"), trust.assign(set_to="zero")

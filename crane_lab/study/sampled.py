@@ -29,7 +29,15 @@ from crane_core.concentration import STATISTICS
 from crane_lab.stages.keys import model_key
 from crane_lab.store import Store, source_digest
 from crane_lab.study import nearby, necessity
-from crane_lab.study.criteria import KINDS, OBJECTIVES, RELATIVE, Score, order, rank_agreement
+from crane_lab.study.criteria import (
+    KINDS,
+    OBJECTIVES,
+    RELATIVE,
+    Score,
+    order,
+    rank_agreement,
+    split_half,
+)
 from crane_lab.study.necessity import (
     FOLDS,
     Estimate,
@@ -283,9 +291,11 @@ def single_effects_table(
     `layer`, `neuron`, `random` (whether it was drawn), for every criterion the languages for which
     it is among the first, and for every value and language `<value>_<language>`, the increase in
     nats per token, with `_se`, and `_selective`, whether it is significantly selective at the
-    false-discovery rate `level` (all neurons of the sample are tested together).
+    false-discovery rate `level` (drawn neurons are tested together, and so are all others).
     """
-    table = neurons.assign(random=is_in(neurons, sample[sample["criterion"] == RANDOM]))
+    drawn = is_in(neurons, sample[sample["criterion"] == RANDOM])
+    table = neurons.assign(random=drawn)
+    parts = [torch.from_numpy(part) for part in (drawn, ~drawn) if part.any()]
     taken = sample[sample["criterion"] != RANDOM]
     for name, own in taken.groupby("criterion", sort=False):
         languages = own.groupby(["layer", "neuron"])["language"].agg(" ".join)
@@ -297,9 +307,11 @@ def single_effects_table(
             effect = found.necessity(x, value)
             columns[f"{value}_{x}"] = effect.value[0].numpy()
             columns[f"{value}_{x}_se"] = effect.error[0].numpy()
-            columns[f"{value}_{x}_selective"] = found.significant(x, KINDS[1], value, level)[
-                0
-            ].numpy()
+            selective = torch.zeros(len(neurons), dtype=torch.bool)
+            for part in parts:
+                own = part_of_effects(found, part)
+                selective[part] = own.significant(x, KINDS[1], value, level)[0]
+            columns[f"{value}_{x}_selective"] = selective.numpy()
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 
 
@@ -332,6 +344,17 @@ def sampled_correlations(
     return pd.concat(tables, ignore_index=True)
 
 
+def ceiling(sample: pd.DataFrame, neurons: pd.DataFrame, found: Necessity) -> pd.DataFrame:
+    """How well the effects of the random part repeat: `criteria.split_half`, with `set_to`.
+
+    Its column `all` is about as high as a criterion's correlation with them could be.
+    """
+    drawn = torch.from_numpy(is_in(neurons, sample[sample["criterion"] == RANDOM]))
+    own = part_of_effects(found, drawn)
+    tables = [split_half(own, value).assign(set_to=value) for value in found.values]
+    return pd.concat(tables, ignore_index=True)
+
+
 def precision_of_tops(
     sample: pd.DataFrame,
     neurons: pd.DataFrame,
@@ -343,8 +366,10 @@ def precision_of_tops(
     """How selective the first neurons of each criterion are, beside neurons drawn at random.
 
     One row per value, criterion and language; "random" is the random part. `n`, the neurons;
-    `selectivity`, their mean in nats per token, and `ahead`, how far it is above the random part's,
-    each with `_low` and `_high` (95 %, neurons and groups of texts resampled together);
+    `selectivity`, their mean in nats per token, and `ahead`, how far it is above that of random
+    neurons in the same layers (the random part, each layer weighted by how many of the criterion's
+    neurons are in it), each with `_low` and `_high` (95 %, neurons and groups of texts resampled
+    together);
     `significant`, the share that is significantly selective (false-discovery rate `level`, over the
     whole sample), with `_low` and `_high` (Wilson).
     """
@@ -357,24 +382,36 @@ def precision_of_tops(
         for name in names
         for x in found.languages
     }
+    layers = neurons["layer"].to_numpy()
+    in_layer = {
+        layer: np.flatnonzero(
+            (layers == layer) & is_in(neurons, sample[sample["criterion"] == RANDOM])
+        )
+        for layer in np.unique(layers)
+    }
     rows = []
     for value in found.values:
         for x in found.languages:
             hit = found.significant(x, KINDS[1], value, level)[0].numpy()
             mean = found.selectivity(x, value).value[0].numpy()
             groups = {y: f[:, 0].numpy() for y, f in found.folds[value].items()}
-            drawn = tops[RANDOM, x]
             for name in names:
                 own = tops[name, x]
+                share_of = {
+                    layer: np.mean(layers[own] == layer) for layer in np.unique(layers[own])
+                }
+                beside = [(w, in_layer[layer]) for layer, w in share_of.items()]
                 again = np.empty((n_boot, 2))
                 for b in range(n_boot):
                     texts = {
                         y: g[rng.integers(len(g), size=len(g))].mean(0) for y, g in groups.items()
                     }
                     others = np.max([e for y, e in texts.items() if y != x], axis=0)
-                    picked = (rng.choice(part, len(part)) for part in (own, drawn))
-                    again[b] = [(texts[x] - others)[i].mean() for i in picked]
-                at, level_of = mean[own].mean(), mean[drawn].mean()
+                    lead = texts[x] - others
+                    again[b, 0] = lead[rng.choice(own, len(own))].mean()
+                    again[b, 1] = sum(w * lead[rng.choice(i, len(i))].mean() for w, i in beside)
+                at = mean[own].mean()
+                level_of = sum(w * mean[i].mean() for w, i in beside)
                 # Of the resamples only the spread, as in `rank_agreement`.
                 here = again[:, 0] - again[:, 0].mean() + at
                 gap = again[:, 0] - again[:, 1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from crane_core.selection import NeuronSet, overlap
@@ -16,22 +17,32 @@ def overlap_row(a: NeuronSet, b: NeuronSet, level: float = 0.01) -> dict[str, An
     """How much two sets of one site share, as a row of a table.
 
     Returns `shared` and `jaccard`; `chance`, what random sets with their counts per layer would
-    share, and `ratio`, `shared` over that (NaN if it is 0); `p`, the chance that random sets of
-    their sizes share so many or more; `against`: "more" or "fewer" than those at `level`, or
-    "open".
+    share, and `ratio`, `shared` over that (NaN if it is 0); `p`, the chance that such sets share so
+    many or more; `against`: "more" or "fewer" than those at `level`, or "open".
     """
     found = overlap(a, b)
-    layers, width = a.shape["intermediate"]
-    fewer = float(hypergeom.cdf(found.shared, layers * width, len(a), len(b)))
+    site = "intermediate"
+    counts = zip(a.counts(site).tolist(), b.counts(site).tolist(), strict=True)
+    shared = _shared_by_chance(counts, a.shape[site][1])
+    more, fewer = shared[found.shared :].sum(), shared[: found.shared + 1].sum()
     chance = found.expected_within_layers
     return {
         "shared": found.shared,
         "chance": chance,
         "ratio": found.shared / chance if chance else np.nan,
         "jaccard": found.jaccard,
-        "p": found.p_value,
-        "against": "more" if found.p_value < level else "fewer" if fewer < level else "open",
+        "p": min(1.0, float(more)),
+        "against": "more" if more < level else "fewer" if fewer < level else "open",
     }
+
+
+def _shared_by_chance(counts: Iterable[tuple[int, int]], width: int) -> NDArray[np.float64]:
+    """Probabilities of 0, 1, … shared neurons of random sets with these counts in every layer."""
+    found = np.ones(1)
+    for in_a, in_b in counts:
+        here = hypergeom.pmf(np.arange(min(in_a, in_b) + 1), width, in_a, in_b)
+        found = np.convolve(found, here)
+    return found
 
 
 def in_several(sets: Mapping[str, NeuronSet]) -> NeuronSet:

@@ -46,9 +46,20 @@ class Shipped:
         return list(self.settings["languages"])
 
     def causal(self) -> dict[str, Any]:
-        """What the causal check was made with (`crane_lab.cli.real_model`); {} if it was not."""
+        """What the causal check was made with (`crane_lab.cli.real_model`); {} if it was not.
+
+        Raises ValueError if that was another model, or other texts, than the rest was made with.
+        """
         file = self.folder / "made.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if differing := [name for name in ("model", "texts") if made[name] != self.made[name]]:
+            raise ValueError(
+                f"{file} is about another {' and other '.join(differing)} than run.json; make one "
+                "of them again"
+            )
+        return made
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables; an empty cell of a text column is an empty text."""

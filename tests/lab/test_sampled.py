@@ -296,7 +296,7 @@ def test_what_is_shipped_is_whole() -> None:
         for name in ("single_effects", "sample")
     )
     assert len(effects) == made["sample"]["neurons"] >= 600
-    layers = made["model"]["shape"][0]
+    layers = made["shape"][0]
     drawn = chosen[chosen["criterion"] == "random"]
     assert len(drawn) == layers * made["sample"]["random_per_layer"]
     names = made["sample"]["main_criteria"]

@@ -31,19 +31,35 @@ GEMMA = agreed({CRANE: 0.02, "LAPE": 0.3, "mean |relevance|": -0.4})
 TESTBED = agreed({CRANE: 0.2, "LAPE": 0.1, "mean |relevance|": 0.3, "more": 0.9}, None)
 
 
+TRUST = pd.DataFrame(
+    [
+        {"language": x, "truth": truth, "set_to": "zero", "halves": 0.4, "all": 0.6}
+        for x in NAMES
+        for truth in ("necessity", "selectivity")
+    ]
+)
+RANKED = {"testbed": (TESTBED, TRUST), "Gemma 3": (GEMMA, TRUST.assign(all=0.5))}
+
+
 def test_correlations_beside_the_testbed() -> None:
-    shown = pages.correlations_beside(GEMMA, TESTBED, NAMES, "Gemma 3").data
-    assert "LAPE testbed +0.10, Gemma 3 +0.30" in shown and "0.99" not in shown
-    assert "more" not in shown  # which only the testbed has
-    few = pages.correlations_beside(GEMMA, TESTBED, NAMES, "Gemma 3", criteria=["LAPE"]).data
-    assert "kurtosis" not in few
+    shown = pages.correlations_beside(RANKED, NAMES).data
+    assert "testbed: LAPE +0.10" in shown and "Gemma 3: LAPE +0.30" in shown
+    assert "0.99" not in shown
+    assert "more +" not in shown  # which only the testbed has
 
 
 def test_words_on_correlations() -> None:
-    said = pages.correlations_beside_in_words(GEMMA, TESTBED, "Gemma 3", CRANE).data
+    said = pages.correlations_beside_in_words(RANKED, CRANE).data
     assert "Gemma 3: 1 of 3 criteria are clearly above a random order, 1 clearly below" in said
     assert "number 2, +0.02 \\[-0.08, +0.12\\]" in said or "number 2, +0.02 [-0.08, +0.12]" in said
-    assert "Over the 3 criteria that both have" in said and "at -1.00" in said
+    assert "The order of these 3 criteria" in said and "at -1.00" in said
+    assert "0.50 to 0.50 could be reached" in said
+    assert pages.overall_places(RANKED, CRANE) == {"testbed": "2 of 3", "Gemma 3": "2 of 3"}
+
+
+def test_what_so_few_criteria_reach_by_chance() -> None:
+    # Tables of Spearman's coefficient have .786 for seven, two-sided, at 5 %.
+    assert pages._beyond_chance(7) == pytest.approx(0.786, abs=0.03)
 
 
 def tops() -> pd.DataFrame:
@@ -105,10 +121,10 @@ def test_the_sample() -> None:
             "neurons": 900, "random_per_layer": 10, "top": 60, "main_criteria": [CRANE, "LAPE"],
         },
         "effects": {"values": ["zero", "mean"], "exact": 8, "texts": 64},
-        "model": {"shape": [18, 2048]}, "settings": {"window": 64},
+        "shape": [18, 2048], "settings": {"window": 64},
     }  # fmt: skip
     said = pages.sampled_in_words(made, NAMES).data
-    assert "900 of 36,864 neurons (2.4%)" in said and "Set to zero and to mean" in said
+    assert "900 of 36,864 neurons (2.4%)" in said and "Set to zero and to their mean" in said
     effects = pd.DataFrame({"random": [True, True, False], "layer": 0, "neuron": [1, 2, 3]})
     for x in NAMES:
         effects[f"zero_{x}"] = [0.001, 0.003, 0.1]
