@@ -250,7 +250,8 @@ def split_half(necessity: Necessity, value: str = "zero") -> pd.DataFrame:
                 for half in halves
             )
             r = float(_correlations(a[None], b[None])[0, 0])
-            rows.append({"language": x, "truth": kind, "halves": r, "all": 2 * r / (1 + r)})
+            above = max(r, 0.0)  # what does not repeat sets a limit of 0
+            rows.append({"language": x, "truth": kind, "halves": r, "all": 2 * above / (1 + above)})
     return pd.DataFrame(rows)
 
 

@@ -119,8 +119,7 @@ def losses_by_opening(
                     1 if name == "with" else 0
                 )  # the first token, which only the opening predicts
                 of[name] = (upto((last or end) + more) - upto(first - 1 + more)) / n
-            costs = of["without"] - of["with"]
-            found = metrics.mean_interval(costs)
+            found = metrics.drop_interval(of["without"], of["with"])
             rows.append(
                 {
                     "language": x,
