@@ -236,8 +236,8 @@ def split_half(necessity: Necessity, value: str = "zero") -> pd.DataFrame:
     """How well the effects agree with themselves: Spearman's correlation between halves of texts.
 
     One row per language and truth: `halves`, the correlation between the even and the odd groups of
-    texts, and `all`, what Spearman and Brown's formula makes of it for all texts together: about as
-    high as a criterion's correlation with them could be.
+    texts, and `all`, what Spearman and Brown's formula makes of it for all texts together, 0 where
+    the halves do not agree: about as high as a criterion's correlation with them could be.
     """
     rows = []
     for x in necessity.languages:
