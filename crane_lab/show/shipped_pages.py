@@ -24,14 +24,16 @@ def openings_table(losses: pd.DataFrame, relevance: pd.DataFrame) -> Styler:
     frame = losses[(losses["first"] == 1) & (losses["last"] == 0)][["language"]].reset_index(
         drop=True
     )
-    by_place = {key: own.set_index("language") for key, own in losses.groupby(["first", "last"])}
+    by_place: dict[Any, pd.DataFrame] = {
+        key: own.set_index("language") for key, own in losses.groupby(["first", "last"])
+    }
     for name in ("with", "without"):
         frame[f"loss {name}"] = by_place[1, 0][name].loc[frame["language"]].to_numpy()
-    columns = []
-    for (first, last), own in by_place.items():
+    columns: list[str] = []
+    for first, last in ((int(a), int(b)) for a, b in by_place):
         until = f" to {last}" if last else (" and after" if first > 1 else "")
         columns.append("costs" if (first, last) == (1, 0) else f"token {first}{until}")
-        of = own.loc[frame["language"]]
+        of = by_place[first, last].loc[frame["language"]]
         frame[columns[-1]] = [
             f"{row['costs']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
             for row in of.to_dict("records")
@@ -217,18 +219,14 @@ def cost_table(losses: pd.DataFrame) -> Styler:
 
     `losses` is as `comparisons.loss_changes` returns it.
     """
-    languages = [c.removesuffix("_se") for c in losses if c.endswith("_se")]
-    targets = losses["mask_language"]
-    own = pd.Series([losses.loc[i, x] for i, x in targets.items()], losses.index, float)
-    other = pd.Series(
-        [losses.loc[i, [y for y in languages if y != x]].max() for i, x in targets.items()],
-        losses.index,
-        float,
-    )
-    n = losses["n_neurons"].where(losses["n_neurons"] > 0)
-    frame = losses[["method", "mask_language", "n_neurons"]].assign(
-        own=own, each=100 * own / n, times=own / other.where(other > 0)
-    )
+    languages = [c.removesuffix("_se") for c in map(str, losses) if c.endswith("_se")]
+    rows = []
+    for row in losses.to_dict("records"):
+        own, n = row[row["mask_language"]], row["n_neurons"]
+        other = max(row[x] for x in languages if x != row["mask_language"])
+        each, times = 100 * own / n if n else np.nan, own / other if other > 0 else np.nan
+        rows.append((row["method"], row["mask_language"], n, own, each, times))
+    frame = pd.DataFrame(rows)
     frame.columns = [
         *("method", "masked", "neurons", "nats added to its own language"),
         *("per 100 neurons", "times the hardest-hit other's"),

@@ -309,8 +309,8 @@ def single_effects_table(
             columns[f"{value}_{x}_se"] = effect.error[0].numpy()
             selective = torch.zeros(len(neurons), dtype=torch.bool)
             for part in parts:
-                own = part_of_effects(found, part)
-                selective[part] = own.significant(x, KINDS[1], value, level)[0]
+                alone = part_of_effects(found, part)
+                selective[part] = alone.significant(x, KINDS[1], value, level)[0]
             columns[f"{value}_{x}_selective"] = selective.numpy()
     return pd.concat([table, pd.DataFrame(columns)], axis=1)
 

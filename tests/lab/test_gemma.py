@@ -24,6 +24,7 @@ from crane_lab.cli import fetch
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.stages.keys import weights_of
+from crane_lab.stages.methods import METHODS
 from crane_lab.store import ROOT, Store
 from crane_lab.study import real_model
 from crane_lab.study.shipped import Shipped
@@ -129,7 +130,7 @@ def test_a_small_case_of_what_is_shipped(folder: Path, tmp_path: Path) -> None:
     settings = Settings(**{**there.settings, "model": str(folder)})
     pipeline = Pipeline(settings, Store(tmp_path))
     assert weights_of(pipeline.model) == there.made["model"]["weights"]
-    sets = {method: there.sets(method) for method in real_model.METHODS}
+    sets = {method: there.sets(method) for method in METHODS}
     found = real_model.small_case(pipeline, sets).set_index(["what", "language"])["value"]
     shipped = there.table("small_case").set_index(["what", "language"])["value"]
     assert found.to_dict() == pytest.approx(shipped.to_dict(), rel=1e-4)

@@ -170,7 +170,7 @@ def test_what_an_opening_is_worth(folder: Path, tmp_path: Path) -> None:
         (5, 0): slice(4, 14),
     }.items():
         with_, without = nats[0][:, 1:][:, columns].mean(), nats[1][:, columns].mean()
-        row = own.loc[(first, last)]
+        row: Any = own.loc[(first, last)]
         assert row["with"] == pytest.approx(float(with_), abs=1e-4)
         assert row["without"] == pytest.approx(float(without), abs=1e-4)
         assert row["costs"] == pytest.approx(float(without - with_), abs=1e-4)
