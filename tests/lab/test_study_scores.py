@@ -124,8 +124,11 @@ def test_overlap_is_told_from_chance() -> None:
     row = sharing.overlap_row(of(0, 20), of(0, 20))
     assert (row["shared"], row["chance"], row["ratio"], row["jaccard"]) == (20, 8.0, 2.5, 1.0)
     assert row["p"] < 1e-6 and row["against"] == "more"
-    apart = sharing.overlap_row(of(0, 20), of(0, 20, layer=1))
-    assert apart["against"] == "fewer" and np.isnan(apart["ratio"])
+    apart = sharing.overlap_row(of(0, 20), of(20, 40))
+    assert apart["against"] == "fewer" and apart["ratio"] == 0
+    # Sets in other layers cannot share any, which says nothing of their neurons.
+    elsewhere = sharing.overlap_row(of(0, 20), of(0, 20, layer=1))
+    assert elsewhere["against"] == "open" and np.isnan(elsewhere["ratio"])
     assert sharing.overlap_row(of(0, 5), of(3, 8))["against"] == "open"
     assert sharing.in_several({"en": of(0, 5), "zh": of(4, 8), "vi": of(7, 9)}) == of(4, 5) | of(
         7, 8
