@@ -10,10 +10,13 @@
 # results that this page reads:
 #
 # ```bash
-# make gemma                  # fetches the model once; its terms are named first
-# make book PROFILE=gemma     # runs notebooks 02 to 05, 07, 10 and 11 on it
-# .venv/bin/python -m crane_lab.cli.ship --out runs/mine         # minutes
-# .venv/bin/python -m crane_lab.cli.real_model --out runs/mine   # single ablations: hours
+# # fetches the model once; its terms are named first
+# make gemma
+# # runs notebooks 02 to 05, 07, 10 and 11 on it: an hour on two cores
+# make book PROFILE=gemma
+# # what this page reads: some minutes, and for single ablations hours
+# .venv/bin/python -m crane_lab.cli.ship --out runs/mine
+# .venv/bin/python -m crane_lab.cli.real_model --out runs/mine
 # make book NOTEBOOK=18 PARAMS="-p real_data runs/mine"
 # ```
 
