@@ -288,6 +288,8 @@ if causal:
 # loses that is hit hardest.
 
 # %%
+if "damage" not in causal:
+    display(shipped_pages.no_causal_check())
 if "damage" in causal:
     damaged = there.table("criteria_damage")
     firsts = causal["sample"]["main_criteria"][:3]
