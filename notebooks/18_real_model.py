@@ -338,10 +338,9 @@ display(
 # :label: exercise-per-neuron
 # ```
 # The sets are of very different sizes (n in Table 1). So the matrix of losses may say more about
-# size than about method. Compute for
-# every mask what it adds to the loss of its own language per hundred neurons, and how many times as
-# much as to the other language that it hits hardest. Which of the two numbers is a fair comparison
-# of methods?
+# size than about method. Compute for every mask what it adds to the loss of its own language per
+# hundred neurons, and how many times as much as to the other language that it hits hardest. Which
+# of the two numbers is a fair comparison of methods?
 # ```{exercise-end}
 # ```
 #

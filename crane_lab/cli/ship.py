@@ -33,6 +33,7 @@ from crane_lab.store.artefacts import RUN_NAME
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
 from crane_lab.study import real_model
+from crane_lab.study.shipped import other_inputs
 
 #: Results of notebooks, as they stand in a run's `results/`.
 RESULTS = (
@@ -111,10 +112,8 @@ def _clear(out: Path, made: Mapping[str, Any]) -> None:
     ]
     causal = out / "made.json"
     kept = set()
-    if causal.is_file():
-        of = json.loads(causal.read_text("utf-8"))
-        if all(of.get(name) == made[name] for name in real_model.INPUTS):
-            kept = {"made.json", *(f"{name}.csv" for name in CAUSAL)}
+    if causal.is_file() and not other_inputs(json.loads(causal.read_text("utf-8")), made):
+        kept = {"made.json", *(f"{name}.csv" for name in CAUSAL)}
     for name in {*listed, CHECKSUMS} - kept:
         (out / name).unlink(missing_ok=True)
 

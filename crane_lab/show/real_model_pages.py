@@ -96,10 +96,11 @@ def _overall(agreed: pd.DataFrame, value: str, truth: str) -> pd.DataFrame:
 Ranked = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 
 
-def _in_all(ranked: Ranked, value: str, truth: str) -> list[str]:
-    """The criteria that every model has, in the order of their mean on the last of them."""
-    means = [_overall(agreed, value, truth) for agreed, _ in ranked.values()]
-    return [str(c) for c in means[-1].index if all(c in mean.index for mean in means)]
+def _in_all(ranked: Ranked, value: str, truth: str) -> dict[str, pd.DataFrame]:
+    """Model -> means over languages of the criteria that every model has, highest first."""
+    means = {model: _overall(agreed, value, truth) for model, (agreed, _) in ranked.items()}
+    shared = set.intersection(*(set(mean.index) for mean in means.values()))
+    return {model: mean[mean.index.isin(shared)] for model, mean in means.items()}
 
 
 def correlations_beside(
@@ -109,7 +110,8 @@ def correlations_beside(
 
     Of a sample, over its random part. Ticks are the limit that noise in the effects sets.
     """
-    order = _in_all(ranked, value, truth)
+    means = _in_all(ranked, value, truth)
+    order = [str(c) for c in list(means.values())[-1].index]
     panels, told = {}, []
     for title, (agreed, trust) in ranked.items():
         own = _of(agreed, value, truth)
@@ -120,7 +122,7 @@ def correlations_beside(
         ).rename(columns={"criterion": "row", "language": "series", "rho": "value"})[
             ["row", "series", "value", "low", "high", "reference"]
         ]
-        rho = _overall(agreed, value, truth)["rho"]
+        rho = means[title]["rho"]
         told.append(f"{title}: " + ", ".join(f"{c} {rho[c]:+.2f}" for c in order))
     figure = figures.dot_ranges(
         panels,
@@ -140,22 +142,19 @@ def correlations_beside_in_words(
     ranked: Ranked, reference: str, value: str = "zero", truth: str = "selectivity"
 ) -> Markdown:
     """Which criteria rank better than chance on each model, and whether the models agree."""
-    order, lines, means = _in_all(ranked, value, truth), [], {}
-    for title, (agreed, trust) in ranked.items():
-        own = _overall(agreed, value, truth)
-        own = own[own.index.isin(order)]
-        means[title] = own["rho"]
+    means, lines = _in_all(ranked, value, truth), []
+    for title, own in means.items():
         first, crane = own.iloc[0], own.loc[reference]
         above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
-        limit = _of(trust, value, truth)["all"]
+        limit = _of(ranked[title][1], value, truth)["all"]
         lines.append(
             f"{as_markdown(title)}: {above} of {len(own)} criteria are clearly above a random "
             f"order, {below} clearly below. First is {as_markdown(first.name)}, "
-            f"{_interval(first)}; CRANE's default score is number {place_of(own, reference)}, "
+            f"{_interval(first)}; CRANE's default score is number {_place_of(own, reference)}, "
             f"{_interval(crane)}. The effects themselves repeat on other texts so well that "
             f"{limit.min():.2f} to {limit.max():.2f} could be reached."
         )
-    both = pd.DataFrame(means).dropna()
+    both = pd.DataFrame({title: own["rho"] for title, own in means.items()})
     rho = both.iloc[:, 0].corr(both.iloc[:, -1], method="spearman")
     lines.append(
         f"The order of these {len(both)} criteria on one model correlates with that on the other "
@@ -165,7 +164,7 @@ def correlations_beside_in_words(
     return prose("\n".join(f"- {line}" for line in lines))
 
 
-def place_of(own: pd.DataFrame, criterion: str) -> int:
+def _place_of(own: pd.DataFrame, criterion: str) -> int:
     """A criterion's place, from 1, in a table indexed by criteria, the best first."""
     return list(own.index).index(criterion) + 1
 
@@ -174,12 +173,10 @@ def overall_places(
     ranked: Ranked, criterion: str, value: str = "zero", truth: str = "selectivity"
 ) -> dict[str, str]:
     """A criterion's place among those that all models have, by model, such as "5 of 7"."""
-    order, found = _in_all(ranked, value, truth), {}
-    for title, (agreed, _) in ranked.items():
-        own = _overall(agreed, value, truth)
-        own = own[own.index.isin(order)]
-        found[title] = f"{place_of(own, criterion)} of {len(own)}"
-    return found
+    return {
+        title: f"{_place_of(own, criterion)} of {len(own)}"
+        for title, own in _in_all(ranked, value, truth).items()
+    }
 
 
 def _beyond_chance(n: int, level: float = 0.05, draws: int = 10_000) -> float:

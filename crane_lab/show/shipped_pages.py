@@ -268,18 +268,16 @@ def findings_table(
             },
         }
     ]
-    for method in methods:
-        row = {"finding": f"{method}: masks that clearly hit their own language's loss most"}
-        for model, found in losses.items():
-            own = found[found["method"] == method]
-            row[model] = f"{int((own['verdict'] == 'larger').sum())} of {len(own)}"
-        rows.append(row)
-    for method in methods:
-        row = {"finding": f"{method}: masks with LangSpec-F1 above all random masks'"}
-        for model, found in verdicts.items():
-            own = found[found["method"] == method]
-            row[model] = f"{int((own['against_random'] == 'above').sum())} of {len(own)}"
-        rows.append(row)
+    for said, tables, column, wanted in (
+        ("masks that clearly hit their own language's loss most", losses, "verdict", "larger"),
+        ("masks with LangSpec-F1 above all random masks'", verdicts, "against_random", "above"),
+    ):
+        for method in methods:
+            row = {"finding": f"{method}: {said}"}
+            for model, found in tables.items():
+                own = found.loc[found["method"] == method, column]
+                row[model] = f"{int((own == wanted).sum())} of {len(own)}"
+            rows.append(row)
     if places:
         rows.append({"finding": "place of CRANE's score among criteria (selectivity)", **places})
     return figures.table(pd.DataFrame(rows), "What came out on either model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from crane_core import metrics
+from crane_core.accumulators import Reader, collect
 from crane_core.attribution import neuron_relevance
 from crane_core.concentration import Collected, compute
 from crane_core.interventions import UNTOUCHED
@@ -30,14 +31,12 @@ from crane_lab.stages.methods import METHODS
 from crane_lab.study import criteria, damage, gate, sampled
 from crane_lab.study.sharing import overlap_row
 
-#: What `inputs` names.
-INPUTS = ("model", "texts")
 #: Shares of all neurons in the gate's random masks, and the seeds: Table 1's use none of these.
 FRACTIONS, SEEDS = (0.01, 0.05), gate.SEEDS[:2]
 
 
 def inputs(pipeline: Pipeline) -> dict[str, Any]:
-    """What results rest on: the model's name and weights, and digests of the texts, as JSON."""
+    """What results rest on (`shipped.INPUTS`): the model and its weights, and digests of texts."""
     languages = pipeline.settings.languages
     return {
         "model": {"name": pipeline.settings.model, "weights": weights_of(pipeline.model)},
@@ -106,19 +105,16 @@ def losses_by_opening(
         raise ValueError(f"windows open with {opening} tokens: expected one to be left out")
     rows = []
     for x, windows in pipeline.perplexity_windows.items():
-        sums = {
-            name: partial(_summed_losses, pipeline.model, ids)
-            for name, ids in (("with", windows), ("without", windows[:, 1:]))
-        }
-        end = windows.shape[1] - 2
+        with_, without = (
+            cache(partial(_summed_losses, pipeline.model, ids)) for ids in (windows, windows[:, 1:])
+        )
         for first, last in places:
-            n = (last or end) - first + 1
-            of = {}
-            for name, upto in sums.items():
-                more = (
-                    1 if name == "with" else 0
-                )  # the first token, which only the opening predicts
-                of[name] = (upto((last or end) + more) - upto(first - 1 + more)) / n
+            end = last or windows.shape[1] - 2
+            n = end - first + 1
+            of = {  # the opening predicts one token more, the first
+                "with": (with_(end + 1) - with_(first)) / n,
+                "without": (without(end) - without(first - 1)) / n,
+            }
             found = metrics.drop_interval(of["without"], of["with"])
             rows.append(
                 {
@@ -159,15 +155,16 @@ def relevance_by_opening(pipeline: Pipeline, n: int = 100) -> pd.DataFrame:
             f"windows open with {opening} tokens and there are {pipeline.settings.n_samples}: "
             f"expected one token, and at least {2 * n} windows"
         )
+    size = pipeline.shape["intermediate"]
+    reader = Reader("intermediate", lambda: Collected(size, capacity=0))
     rows = []
     for x, windows in pipeline.windows.items():
         parts = {"with": windows[:n], "without": windows[:n, 1:], "others": windows[n : 2 * n]}
         found = {}
         for name, ids in parts.items():
             how = {**pipeline.how, "opening": 0 if name == "without" else 1}
-            found[name] = Collected(pipeline.shape["intermediate"], capacity=0)
-            for batch in ids.split(pipeline.settings.batch_size):
-                found[name].update(neuron_relevance(pipeline.model, batch, **how))
+            batches = ids.split(pipeline.settings.batch_size)
+            found[name] = collect(pipeline.model, batches, {"of": reader}, **how)["of"]
         for statistic in ("mean_abs", "kurtosis"):
             value = {name: compute(statistic, of).flatten() for name, of in found.items()}
             rho = [_rank_correlation(value["with"], value[k]) for k in ("without", "others")]

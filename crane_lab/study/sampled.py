@@ -120,6 +120,11 @@ def neurons_of(sample: pd.DataFrame) -> pd.DataFrame:
     return once.sort_values(["layer", "neuron"], ignore_index=True)
 
 
+def _drawn(sample: pd.DataFrame, neurons: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of a sample's neurons were drawn at random, bool (neurons,)."""
+    return is_in(neurons, sample[sample["criterion"] == RANDOM])
+
+
 def is_in(neurons: pd.DataFrame, part: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which of `neurons` are in `part`, rows of a sample; bool (neurons,)."""
     wanted = set(zip(part["layer"], part["neuron"], strict=True))
@@ -293,7 +298,7 @@ def single_effects_table(
     nats per token, with `_se`, and `_selective`, whether it is significantly selective at the
     false-discovery rate `level` (drawn neurons are tested together, and so are all others).
     """
-    drawn = is_in(neurons, sample[sample["criterion"] == RANDOM])
+    drawn = _drawn(sample, neurons)
     table = neurons.assign(random=drawn)
     parts = [torch.from_numpy(part) for part in (drawn, ~drawn) if part.any()]
     taken = sample[sample["criterion"] != RANDOM]
@@ -329,7 +334,7 @@ def sampled_correlations(
     Its rows with `set_to` and `part`: "random", which stands for all neurons of the model, or
     "sample", which was selected by the criteria themselves; `n`, the neurons.
     """
-    drawn = torch.from_numpy(is_in(neurons, sample[sample["criterion"] == RANDOM]))
+    drawn = torch.from_numpy(_drawn(sample, neurons))
     layers, numbers = (torch.tensor(neurons[c].to_list()) for c in ("layer", "neuron"))
     tables = []
     for part, which in ((RANDOM, drawn), ("sample", torch.ones_like(drawn))):
@@ -349,8 +354,7 @@ def ceiling(sample: pd.DataFrame, neurons: pd.DataFrame, found: Necessity) -> pd
 
     Its column `all` is about as high as a criterion's correlation with them could be.
     """
-    drawn = torch.from_numpy(is_in(neurons, sample[sample["criterion"] == RANDOM]))
-    own = part_of_effects(found, drawn)
+    own = part_of_effects(found, torch.from_numpy(_drawn(sample, neurons)))
     tables = [split_half(own, value).assign(set_to=value) for value in found.values]
     return pd.concat(tables, ignore_index=True)
 
@@ -383,12 +387,8 @@ def precision_of_tops(
         for x in found.languages
     }
     layers = neurons["layer"].to_numpy()
-    in_layer = {
-        layer: np.flatnonzero(
-            (layers == layer) & is_in(neurons, sample[sample["criterion"] == RANDOM])
-        )
-        for layer in np.unique(layers)
-    }
+    drawn = _drawn(sample, neurons)
+    in_layer = {layer: np.flatnonzero(drawn & (layers == layer)) for layer in np.unique(layers)}
     rows = []
     for value in found.values:
         for x in found.languages:
@@ -397,10 +397,10 @@ def precision_of_tops(
             groups = {y: f[:, 0].numpy() for y, f in found.folds[value].items()}
             for name in names:
                 own = tops[name, x]
-                share_of = {
-                    layer: np.mean(layers[own] == layer) for layer in np.unique(layers[own])
-                }
-                beside = [(w, in_layer[layer]) for layer, w in share_of.items()]
+                beside = [
+                    (np.mean(layers[own] == layer), in_layer[layer])
+                    for layer in np.unique(layers[own])
+                ]
                 again = np.empty((n_boot, 2))
                 for b in range(n_boot):
                     texts = {

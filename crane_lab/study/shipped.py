@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ from torch import Tensor
 
 from crane_core.models import CHECKSUMS, verify_checksums
 from crane_core.selection import NeuronSet
+
+#: What results rest on, as `run.json` and `made.json` name it.
+INPUTS = ("model", "texts")
+
+
+def other_inputs(made: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Which of `INPUTS` two runs do not share."""
+    return [name for name in INPUTS if made.get(name) != other.get(name)]
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Shipped:
         if not file.is_file():
             return {}
         made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if differing := [name for name in ("model", "texts") if made[name] != self.made[name]]:
+        if differing := other_inputs(made, self.made):
             raise ValueError(
                 f"{file} is about another {' and other '.join(differing)} than run.json; make one "
                 "of them again"
