@@ -111,5 +111,5 @@ verdict_pages.most_cases_table(counted)
 # - "Does not" is said of a claim as it is worded, often for *every* language or table. A claim that
 #   fails in one of twelve cases is listed as failing; its evidence says in how many.
 # - The strongest results on the testbed are differences between methods at equal budgets on one
-#   model. Whether they carry over is a question for other models, which the notebooks' parameters
-#   are there for.
+#   model. Whether they carry over is a question for other models: [notebook 18](18_real_model) asks
+#   it of one, and the notebooks' parameters are there for more.

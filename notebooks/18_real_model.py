@@ -2,7 +2,7 @@
 # # On a real model
 #
 # **After this page you can** say which of the testbed's findings hold on a model that we did not
-# train, Gemma 3 270M, with text and tasks that we did not make up, and which do not.
+# train, Gemma 3 270M, with text and facts that we did not make up, and which do not.
 #
 # **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts). **It takes** some
 # seconds after notebooks 04 and 09, since it reads results that are shipped with the book, and
@@ -14,7 +14,7 @@
 # make gemma
 # # runs notebooks 02 to 05, 07, 10 and 11 on it: an hour on two cores
 # make book PROFILE=gemma
-# # what this page reads: some minutes, and for single ablations hours
+# # what this page reads: ten minutes; an hour and a half for single neurons and sets
 # .venv/bin/python -m crane_lab.cli.ship --out runs/mine
 # .venv/bin/python -m crane_lab.cli.real_model --out runs/mine
 # make book NOTEBOOK=18 PARAMS="-p real_data runs/mine"
@@ -57,17 +57,21 @@ home_names = language_names(settings.languages)
 # The testbed has 2,048 neurons, 2.4 million parameters and a world of its own. Gemma 3 270M
 # {cite:p}`gemma2025gemma3` is Google's smallest base model of its kind: 18 layers of 2,048 neurons
 # and a vocabulary of 262,144 tokens, trained on many languages. What this project can fetch, from a
-# package index, is a copy whose weights were rounded (llama.cpp's Q4_K_M: four bits each in most
-# matrices, eight in the embedding); they are read back into float32 here. So it is this copy that
-# everything below is about, not the original.
+# package index, is a copy whose weights were rounded (llama.cpp's Q4_K_M, which at this width means
+# five bits in most matrices, four, six or eight in others, and eight in the embedding); they are
+# read back into float32 here. So it is this copy that everything below is about, not the original.
 #
 # The text is documentation: Debian's installation guide and handbook, GNOME's and LibreOffice's
 # help, the Universal Declaration of Human Rights, in up to thirty languages
-# (`data/texts/SOURCES.md` names sources and licences). They are translations of each other. So
-# **every language gets windows of the very same paragraphs**, which the testbed cannot offer: its
-# Chinese and Vietnamese texts are about people with Chinese and Vietnamese names, so that a neuron
-# for a name could look like a neuron for a language.
-#
+# (`data/texts/SOURCES.md` names sources and licences), of which this page uses three. They are
+# translations of each other. So **every language gets windows of the very same paragraphs**, which
+# the testbed cannot offer: its Chinese and Vietnamese texts are about people with Chinese and
+# Vietnamese names, so that a neuron for a name could look like a neuron for a language.
+
+# %%
+shipped_pages.settings_table(there.settings, names)
+
+# %% [markdown]
 # Every window opens with the token that opens a text, as Gemma has seen it in training. Is that a
 # detail? Here are the same windows without it, and the same tokens predicted:
 
@@ -89,7 +93,7 @@ display(
 # ## What the model can do
 #
 # Before any method is tried: what can the model do, and what do masks without purpose do to it? Two
-# kinds of tasks exist in every language. `continuation`: which of four sentences comes next in a
+# kinds of tasks exist in each of them. `continuation`: which of four sentences comes next in a
 # held-out paragraph; an option's score is its log-probability there, less what it has without any
 # context, since some sentences are likelier than others anywhere. `facts`: cities, currencies,
 # languages and scripts as the Unicode Consortium's locale data have them, scored by log-probability
@@ -210,20 +214,22 @@ unmasked = perplexities.iloc[0][there.languages].to_dict()
 own = perplexities[perplexities["site"] == "intermediate"]
 losses = comparisons.loss_changes(own, there.languages)
 display(
-    table1_page.loss_figure(losses, there.languages),
+    table1_page.loss_figure(losses, there.languages, away),
     table1_page.loss_table(losses, unmasked),
     table1_page.losses_by_method(losses, names),
+    shipped_pages.below_random(own, names),
 )
 
 # %%
 evaluated = here.evaluated(here.rows("intermediate"))
-at_home = comparisons.loss_changes(
-    evaluated.perplexities(),
-    settings.languages,
-)
+here_losses = evaluated.perplexities()
+unmasked_here = here_losses.iloc[0][settings.languages].to_dict()
+at_home = comparisons.loss_changes(here_losses, settings.languages)
 display(
-    table1_page.loss_figure(at_home, settings.languages),
+    table1_page.loss_figure(at_home, settings.languages, home),
+    table1_page.loss_table(at_home, unmasked_here),
     table1_page.losses_by_method(at_home, home_names),
+    shipped_pages.below_random(here_losses, home_names),
 )
 
 # %% [markdown]
@@ -292,8 +298,7 @@ if "damage" not in causal:
     display(shipped_pages.no_causal_check())
 if "damage" in causal:
     damaged = there.table("criteria_damage")
-    firsts = causal["sample"]["main_criteria"][:3]
-    highlighted = [*firsts, "LAPE", "random order"]
+    highlighted = [*causal["sample"]["main_criteria"], "random order"]
     curves = [
         real_model_pages.damage_by_share(
             damaged,
@@ -329,6 +334,7 @@ display(
     table_pages.grades_table("2", table2, names, n, "surface", n_seeds),
     table_pages.spoken_figure(spoken, names),
     table_pages.bullets(readouts.left_language(spoken, names)),
+    table_pages.by_method(there.table("table2_verdicts"), "In short, by grades:"),
 )
 
 # %% [markdown]
@@ -369,11 +375,15 @@ at_home_verdicts = comparisons.verdicts(
     evaluated.table(here.main_tasks),
     here.main_tasks,
 )
-shipped_pages.findings_table(
-    selected,
-    {home: at_home, away: losses},
-    {home: at_home_verdicts, away: verdicts},
-    places,
+by_loss = {home: at_home, away: losses}
+display(
+    shipped_pages.findings_in_words(by_loss, names),
+    shipped_pages.findings_table(
+        selected,
+        by_loss,
+        {home: at_home_verdicts, away: verdicts},
+        places,
+    ),
 )
 
 # %% [markdown]
@@ -381,6 +391,8 @@ shipped_pages.findings_table(
 #   model, not a sample of models.
 # - The testbed's Table 1 has another task for English and Chinese than for Vietnamese; Gemma's has
 #   one for all. Held-out loss is the same read-out on both.
+# - Losses are per token, and tokens of different languages hold differently much text: compare a
+#   mask with its own unmasked model, and leads with those of other masks for the same language.
 # - A loss is not an ability. What a mask adds to it may be spread over all words, or sit in a few.
 # - Intervals are over items and windows under masks as they are; the few random masks say what
 #   others of the kind do, roughly.

@@ -116,7 +116,7 @@ def correlations_beside(
     for title, (agreed, trust) in ranked.items():
         own = _of(agreed, value, truth)
         own = own[own["criterion"].isin(order) & own["language"].isin(list(names))]
-        limit = _of(trust, value, truth).set_index("language")["all"]
+        limit = np.sqrt(_of(trust, value, truth).set_index("language")["all"].clip(lower=0))
         panels[f"{title}: rank correlation with {truth}"] = own.assign(
             reference=own["language"].map(limit)
         ).rename(columns={"criterion": "row", "language": "series", "rho": "value"})[
@@ -146,13 +146,16 @@ def correlations_beside_in_words(
     for title, own in means.items():
         first, crane = own.iloc[0], own.loc[reference]
         above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
-        limit = _of(ranked[title][1], value, truth)["all"]
+        repeats = _of(ranked[title][1], value, truth)["all"].clip(lower=0)
         lines.append(
             f"{as_markdown(title)}: {above} of {len(own)} criteria are clearly above a random "
             f"order, {below} clearly below. First is {as_markdown(first.name)}, "
             f"{_interval(first)}; CRANE's default score is number {_place_of(own, reference)}, "
-            f"{_interval(crane)}. The effects themselves repeat on other texts so well that "
-            f"{limit.min():.2f} to {limit.max():.2f} could be reached."
+            f"{_interval(crane)}"
+            + ("" if _told_apart(own) else "; their intervals overlap, so no order is told")
+            + f". The effects, measured again on as many texts, would correlate with themselves at "
+            f"{repeats.min():.2f} to {repeats.max():.2f}, so that a criterion without any error "
+            f"could reach {np.sqrt(repeats.min()):.2f} to {np.sqrt(repeats.max()):.2f}."
         )
     both = pd.DataFrame({title: own["rho"] for title, own in means.items()})
     rho = both.iloc[:, 0].corr(both.iloc[:, -1], method="spearman")
@@ -162,6 +165,11 @@ def correlations_beside_in_words(
         "case of twenty)."
     )
     return prose("\n".join(f"- {line}" for line in lines))
+
+
+def _told_apart(own: pd.DataFrame) -> bool:
+    """Whether some criterion's interval lies above that of some other."""
+    return bool(own["low"].max() > own["high"].min())
 
 
 def _place_of(own: pd.DataFrame, criterion: str) -> int:
@@ -175,6 +183,7 @@ def overall_places(
     """A criterion's place among those that all models have, by model, such as "5 of 7"."""
     return {
         title: f"{_place_of(own, criterion)} of {len(own)}"
+        + ("" if _told_apart(own) else ", not told apart")
         for title, own in _in_all(ranked, value, truth).items()
     }
 
@@ -232,11 +241,14 @@ def tops_in_words(
     mean = rest.groupby("criterion", sort=False)[["selectivity", "significant"]].mean()
     first = str(mean["selectivity"].idxmax())
     clear = rest[rest["ahead_low"] > 0].groupby("criterion")["language"].agg(list)
-    hits = "; ".join(
-        f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in clear[c])})"
-        for c in map(str, mean.index)
-        if c in clear
-    )
+    less = rest[rest["ahead_high"] < 0].groupby("criterion")["language"].agg(list)
+
+    def listed(hit: pd.Series) -> str:
+        return "; ".join(
+            f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in hit[c])})"
+            for c in map(str, mean.index)
+            if c in hit
+        )
 
     def said(c: str) -> str:
         row = mean.loc[c]
@@ -245,7 +257,8 @@ def tops_in_words(
     return prose(
         f"First neurons that are clearly more selective than random ones of the same layers (none "
         f"of these {len(rest)} comparisons is corrected for the others, so that one or two may be "
-        f"chance): {hits or 'none. A null result'}. Mean over languages: largest for "
+        f"chance): {listed(clear) or 'none. A null result'}. Clearly less selective: "
+        f"{listed(less) or 'none'}. Mean over languages: largest for "
         f"{as_markdown(first)} ({said(first)} significantly selective); CRANE's default score "
         f"{said(reference)}; random neurons {1000 * drawn['selectivity'].mean():+.2f} millinats "
         f"and {drawn['significant'].mean():.0%}."

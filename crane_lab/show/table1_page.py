@@ -153,8 +153,9 @@ def literal_sets(interventions: Iterable[Row], shape: Shape) -> Styler:
 # --- held-out loss ------------------------------------------------------------------------------
 
 
-def loss_figure(losses: pd.DataFrame, languages: Sequence[str]) -> HTML:
+def loss_figure(losses: pd.DataFrame, languages: Sequence[str], model: str = "") -> HTML:
     """Perplexity under each mask divided by the unmasked one; `losses` of `loss_changes`."""
+    of = f" of {model}" if model else ""
     matrix = losses[list(languages)].apply(np.exp)
     matrix.index = pd.Index(
         f"{row['method']} · {row['mask_language']} (n = {row['n_neurons']:,})"
@@ -162,9 +163,9 @@ def loss_figure(losses: pd.DataFrame, languages: Sequence[str]) -> HTML:
     )
     return figures.show(
         figures.matrix_heatmap(
-            matrix, row_label="mask", title="Held-out perplexity, masked / unmasked"
+            matrix, row_label="mask", title=f"Held-out perplexity{of}, masked / unmasked"
         ),
-        alt="Matrix of held-out perplexity under each mask divided by the unmasked one. "
+        alt=f"Matrix of held-out perplexity{of} under each mask divided by the unmasked one. "
         + " ".join(
             f"{name}: " + ", ".join(f"{x} {row[x]:.2f}" for x in languages) + "."
             for name, row in matrix.iterrows()

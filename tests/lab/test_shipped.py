@@ -185,6 +185,30 @@ def test_what_an_opening_is_worth(folder: Path, tmp_path: Path) -> None:
     assert len(rows(table)) == len(pipeline.settings.languages)
 
 
+def test_findings_in_words() -> None:
+    here = pd.DataFrame(
+        {"method": "CRANE", "mask_language": ["en", "zh"], "verdict": ["larger", "open"]}
+    )
+    there = here.assign(verdict=["smaller", "open"])
+    names = {"en": "English", "zh": "Chinese"}
+    same = shipped_pages.findings_in_words({"a": here, "b": here}, names).data
+    assert "on the a English clearly most; on b English clearly most. The same." in same
+    other = shipped_pages.findings_in_words({"a": here, "b": there}, names).data
+    assert "on b English clearly not most. Not the same." in other
+    random = [("Random", 0.2, 0.1), ("Random", 0.1, 0.3)]
+    table = pd.DataFrame(
+        [("CRANE", 0.05, 0.2), *random], columns=["method", "en_change", "zh_change"]
+    ).assign(mask_language="en")
+    rows = pd.concat([table, table.assign(mask_language="zh")])
+    assert "in 2 of 4 cells" in shipped_pages.below_random(rows, names).data
+
+
+def test_what_was_run() -> None:
+    shipped = Shipped.read(DATA)
+    told = rows(shipped_pages.settings_table(shipped.settings, {"en": "English"}))
+    assert ["languages", "English"] in told and len(told) == 6
+
+
 def test_findings_side_by_side() -> None:
     verdict = pd.DataFrame(
         {
@@ -202,7 +226,9 @@ def test_findings_side_by_side() -> None:
             {"a": regions}, {"a": verdict}, {"a": verdict}, {"a": "5 of 7"}
         )
     )
-    assert [row[-1] for row in found] == ["en 1,200 (1,300)", "1 of 2", "1 of 2", "5 of 7"]
+    assert [row[-1] for row in found] == [
+        "en 1,200 (1,300)", "1 of 2 (en)", "0 of 2", "1 of 2 (en)", "5 of 7",
+    ]  # fmt: skip
 
 
 # --- what is shipped ------------------------------------------------------------------------------
