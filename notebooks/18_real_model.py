@@ -223,7 +223,7 @@ display(
 # %%
 evaluated = here.evaluated(here.rows("intermediate"))
 here_losses = evaluated.perplexities()
-unmasked_here = here_losses.iloc[0][settings.languages].to_dict()
+unmasked_here = here_losses.iloc[0][list(home_names)].to_dict()
 at_home = comparisons.loss_changes(here_losses, settings.languages)
 display(
     table1_page.loss_figure(at_home, settings.languages, home),
