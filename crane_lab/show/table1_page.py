@@ -155,7 +155,7 @@ def literal_sets(interventions: Iterable[Row], shape: Shape) -> Styler:
 
 def loss_figure(losses: pd.DataFrame, languages: Sequence[str], model: str = "") -> HTML:
     """Perplexity under each mask divided by the unmasked one; `losses` of `loss_changes`."""
-    of = f" of {model}" if model else ""
+    of = f" ({model})" if model else ""
     matrix = losses[list(languages)].apply(np.exp)
     matrix.index = pd.Index(
         f"{row['method']} · {row['mask_language']} (n = {row['n_neurons']:,})"
@@ -163,7 +163,7 @@ def loss_figure(losses: pd.DataFrame, languages: Sequence[str], model: str = "")
     )
     return figures.show(
         figures.matrix_heatmap(
-            matrix, row_label="mask", title=f"Held-out perplexity{of}, masked / unmasked"
+            matrix, row_label="mask", title=f"Held-out perplexity, masked / unmasked{of}"
         ),
         alt=f"Matrix of held-out perplexity{of} under each mask divided by the unmasked one. "
         + " ".join(
