@@ -253,8 +253,8 @@ if causal:
 # %% [markdown]
 # **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over
 # those that were drawn at random, so that neither is a choice of any criterion's. Effects are
-# measured on few texts there, so a lower correlation can be noise: the ticks say how well the
-# effects themselves repeat.
+# measured on few texts there, so a lower correlation can be noise: the ticks are
+# what a criterion without any error could reach.
 
 # %%
 if causal:
@@ -330,11 +330,12 @@ if "damage" in causal:
 table2 = there.table("table2")
 n = there.settings["n_questions"]
 spoken = there.table("table2_languages")
+graded = there.table("table2_verdicts")
 display(
     table_pages.grades_table("2", table2, names, n, "surface", n_seeds),
     table_pages.spoken_figure(spoken, names),
     table_pages.bullets(readouts.left_language(spoken, names)),
-    table_pages.by_method(there.table("table2_verdicts"), "In short, by grades:"),
+    table_pages.by_method(graded, "In short, by grades:"),
 )
 
 # %% [markdown]
