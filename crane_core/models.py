@@ -275,7 +275,8 @@ def _reading(path: str, what: str, local_files_only: bool) -> Iterator[None]:
         of_the_hub = isinstance(error, OSError) or _because_of(error, OSError)
         if not Path(path).exists() and of_the_hub:
             raise _not_found(path, error, local_files_only) from error
-        where = f"checkpoint in {path}" if Path(path).is_dir() else f"model {path!r}"
+        kind = "GGUF model" if str(path).endswith(".gguf") else "model"
+        where = f"checkpoint in {path}" if Path(path).is_dir() else f"{kind} {path!r}"
         if "trust_remote_code" in str(error):
             known = ", ".join(sorted(FAMILIES))
             code = "it has code of its own (auto_map), which CRANE never runs"
