@@ -14,7 +14,7 @@
 # make gemma
 # # runs notebooks 02 to 05, 07, 10 and 11 on it: an hour on two cores
 # make book PROFILE=gemma
-# # what this page reads: ten minutes; an hour and a half for single neurons and sets
+# # what this page reads: ten minutes; hours for single neurons and sets
 # .venv/bin/python -m crane_lab.cli.ship --out runs/mine
 # .venv/bin/python -m crane_lab.cli.real_model --out runs/mine
 # make book NOTEBOOK=18 PARAMS="-p real_data runs/mine"

@@ -253,7 +253,7 @@ def test_the_effects_are_a_table(effects: Necessity) -> None:
 def options(tmp_path: Path) -> argparse.Namespace:
     return argparse.Namespace(
         out=str(tmp_path), top=3, random=2, texts=8, exact=8, damage_texts=2, values=["zero"],
-        shares=[0.02, 0.1], seeds=2, all_criteria=False,
+        shares=[0.02, 0.1], seeds=2, only_main=True,
     )  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def test_everything_from_settings(
     assert made_again == made
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, again[name])
-    options.all_criteria = True
+    options.only_main = False
     *_, (new, made) = real_model.tables_of(pipeline, options)
     every = new["criteria_damage"]
     assert set(every["criterion"]) == {*made["damage"]["criteria"], "random order"}
