@@ -357,15 +357,14 @@ def test_limits_per_minute_are_outlasted(endpoint: Endpoint, make: Make) -> None
     def behave(number: int, asked: dict[str, Any]) -> Response:
         with lock:
             now = time.monotonic()
-            taken[:] = [when for when in taken if now - when < 0.2]
+            taken[:] = [when for when in taken if now - when < 0.3]
             if len(taken) >= 3:
                 return Response("3 a window", status=429)
             taken.append(now)
         return graded(number, asked)
 
     endpoint.behave = behave
-    # Some retries: on a busy machine a window can pass without anybody's coming through.
-    assert make(retries=3).score(make_answers(12))["score"].notna().all()
+    assert make(retries=1).score(make_answers(10))["score"].notna().all()
 
 
 def test_as_many_calls_a_minute_as_allowed(endpoint: Endpoint, make: Make) -> None:
