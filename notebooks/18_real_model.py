@@ -253,8 +253,8 @@ if causal:
 # %% [markdown]
 # **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over
 # those that were drawn at random, so that neither is a choice of any criterion's. Effects are
-# measured on few texts there, so a lower correlation can be noise: the ticks are
-# what a criterion without any error could reach.
+# measured on few texts there, so a lower correlation can be noise: the ticks are what a criterion
+# without any error could reach.
 
 # %%
 if causal:

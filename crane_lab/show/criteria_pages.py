@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
@@ -40,8 +39,7 @@ def correlations(
     shown = shown.merge(trust, on=["truth", "language"]).rename(
         columns={"criterion": "row", "language": "series", "rho": "value", "all": "reference"}
     )
-    # What a criterion without error could reach is the root of how well effects repeat.
-    shown["reference"] = np.sqrt(shown["reference"].clip(lower=0))
+    shown["reference"] = criteria.attainable(shown["reference"])
     panels = {
         f"rank correlation with {truth}": own for truth, own in shown.groupby("truth", sort=False)
     }

@@ -18,7 +18,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.show import figures
 from crane_lab.show.criteria_pages import RANDOM, damage_bands
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.study import sampled, summaries
+from crane_lab.study import criteria, sampled, summaries
 
 #: Columns of `damaged` -> what is on the axis.
 LOSSES = {
@@ -116,7 +116,7 @@ def correlations_beside(
     for title, (agreed, trust) in ranked.items():
         own = _of(agreed, value, truth)
         own = own[own["criterion"].isin(order) & own["language"].isin(list(names))]
-        limit = np.sqrt(_of(trust, value, truth).set_index("language")["all"].clip(lower=0))
+        limit = criteria.attainable(_of(trust, value, truth).set_index("language")["all"])
         panels[f"{title}: rank correlation with {truth}"] = own.assign(
             reference=own["language"].map(limit)
         ).rename(columns={"criterion": "row", "language": "series", "rho": "value"})[
@@ -146,7 +146,8 @@ def correlations_beside_in_words(
     for title, own in means.items():
         first, crane = own.iloc[0], own.loc[reference]
         above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
-        repeats = _of(ranked[title][1], value, truth)["all"].clip(lower=0)
+        repeats = _of(ranked[title][1], value, truth)["all"]
+        limit = criteria.attainable(repeats)
         lines.append(
             f"{as_markdown(title)}: {above} of {len(own)} criteria are clearly above a random "
             f"order, {below} clearly below. First is {as_markdown(first.name)}, "
@@ -155,7 +156,7 @@ def correlations_beside_in_words(
             + ("" if _told_apart(own) else "; their intervals overlap, so no order is told")
             + f". The effects, measured again on as many texts, would correlate with themselves at "
             f"{repeats.min():.2f} to {repeats.max():.2f}, so that a criterion without any error "
-            f"could reach {np.sqrt(repeats.min()):.2f} to {np.sqrt(repeats.max()):.2f}."
+            f"could reach {limit.min():.2f} to {limit.max():.2f}."
         )
     both = pd.DataFrame({title: own["rho"] for title, own in means.items()})
     rho = both.iloc[:, 0].corr(both.iloc[:, -1], method="spearman")
@@ -165,6 +166,15 @@ def correlations_beside_in_words(
         "case of twenty)."
     )
     return prose("\n".join(f"- {line}" for line in lines))
+
+
+def _listed(hits: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> str:
+    """Criteria with the languages that they have something in, in words; those without left out."""
+    return "; ".join(
+        f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in own)})"
+        for c, own in hits.items()
+        if own
+    )
 
 
 def _told_apart(own: pd.DataFrame) -> bool:
@@ -240,15 +250,12 @@ def tops_in_words(
     rest = own[own["criterion"] != sampled.RANDOM]
     mean = rest.groupby("criterion", sort=False)[["selectivity", "significant"]].mean()
     first = str(mean["selectivity"].idxmax())
-    clear = rest[rest["ahead_low"] > 0].groupby("criterion")["language"].agg(list)
-    less = rest[rest["ahead_high"] < 0].groupby("criterion")["language"].agg(list)
-
-    def listed(hit: pd.Series) -> str:
-        return "; ".join(
-            f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in hit[c])})"
-            for c in map(str, mean.index)
-            if c in hit
+    more, less = (
+        _listed(
+            {str(c): list(own.loc[own["criterion"] == c, "language"]) for c in mean.index}, names
         )
+        for own in (rest[rest["ahead_low"] > 0], rest[rest["ahead_high"] < 0])
+    )
 
     def said(c: str) -> str:
         row = mean.loc[c]
@@ -257,8 +264,8 @@ def tops_in_words(
     return prose(
         f"First neurons that are clearly more selective than random ones of the same layers (none "
         f"of these {len(rest)} comparisons is corrected for the others, so that one or two may be "
-        f"chance): {listed(clear) or 'none. A null result'}. Clearly less selective: "
-        f"{listed(less) or 'none'}. Mean over languages: largest for "
+        f"chance): {more or 'none. A null result'}. Clearly less selective: {less or 'none'}. Mean "
+        "over languages: largest for "
         f"{as_markdown(first)} ({said(first)} significantly selective); CRANE's default score "
         f"{said(reference)}; random neurons {1000 * drawn['selectivity'].mean():+.2f} millinats "
         f"and {drawn['significant'].mean():.0%}."
@@ -311,11 +318,7 @@ def damage_by_share_in_words(
     given = [c for c in dict.fromkeys(damaged["criterion"]) if c != RANDOM]
     hits = summaries.clear_hits(damaged, given, budget)
     mean = summaries.mean_damage(damaged, budget)
-    clear = "; ".join(
-        f"{as_markdown(c)} ({', '.join(as_markdown(names[x]) for x in own)})"
-        for c, own in hits.items()
-        if own
-    )
+    clear = _listed(hits, names)
     own = ", ".join(as_markdown(names[x]) for x in hits[reference])
     first = next(c for c in mean.index if c != RANDOM)
     return prose(

@@ -265,43 +265,46 @@ def findings_in_words(losses: Mapping[str, pd.DataFrame], names: Mapping[str, st
     """
     lines = []
     home, away = losses
-    for method in dict.fromkeys(losses[home]["method"]):
-        if method == "Random":
-            continue
-        said = {}
-        for model, found in losses.items():
-            own = found[found["method"] == method].set_index("mask_language")["verdict"]
-            told = [
+    for method in (m for m in losses[home]["method"].unique() if m != "Random"):
+        verdicts = {
+            model: dict(
+                found.loc[found["method"] == method, ["mask_language", "verdict"]].to_numpy()
+            )
+            for model, found in losses.items()
+        }
+        told = {
+            model: ", ".join(
                 f"{as_markdown(names[x])} {'clearly most' if v == 'larger' else 'clearly not most'}"
                 for x, v in own.items()
                 if v != "open"
-            ]
-            said[model] = (", ".join(told) or "no language told apart", own)
-        same = said[home][1].equals(said[away][1].reindex(said[home][1].index))
+            )
+            or "no language told apart"
+            for model, own in verdicts.items()
+        }
         lines.append(
             f"- **{as_markdown(method)}**, own language hit: on the {as_markdown(home)} "
-            f"{said[home][0]}; on {as_markdown(away)} {said[away][0]}. "
-            + ("The same." if same else "Not the same.")
+            f"{told[home]}; on {as_markdown(away)} {told[away]}. "
+            + ("The same." if verdicts[home] == verdicts[away] else "Not the same.")
         )
     return prose("\n".join(lines))
 
 
 def below_random(perplexities: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
-    """In how many languages each of CRANE's sets adds less than every random mask of its size.
+    """In how many cells, mask by text, CRANE's set adds less than every random mask of its size.
 
     `perplexities` as `Evaluated.perplexities` returns them.
     """
-    less = cells = 0
+    less = 0
     for x in names:
         own = perplexities[perplexities["mask_language"] == x]
-        for y in names:
-            change = own.loc[own["method"] == "CRANE", f"{y}_change"]
-            random = own.loc[own["method"] == "Random", f"{y}_change"]
-            cells += 1
-            less += bool(len(random)) and float(change.iloc[0]) < float(random.min())
+        crane, random = (
+            own.loc[own["method"] == method, [f"{y}_change" for y in names]].min()
+            for method in ("CRANE", "Random")
+        )
+        less += int((crane < random).sum())
     return prose(
         f"CRANE's sets add less to the loss than *every* random mask of their size and layers in "
-        f"{less} of {cells} cells of the matrix."
+        f"{less} of {len(names) ** 2} cells of the matrix."
     )
 
 

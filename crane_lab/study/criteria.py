@@ -232,12 +232,21 @@ def rank_agreement(
     return pd.DataFrame(table)
 
 
+def attainable(reliability: pd.Series) -> pd.Series:
+    """How high a criterion without any error could correlate with effects that repeat so well.
+
+    `reliability` is `split_half`'s `all`, the correlation of two measurements that both have
+    errors; against one of them it is the root.
+    """
+    return np.sqrt(reliability)
+
+
 def split_half(necessity: Necessity, value: str = "zero") -> pd.DataFrame:
     """How well the effects agree with themselves: Spearman's correlation between halves of texts.
 
     One row per language and truth: `halves`, the correlation between the even and the odd groups of
     texts, and `all`, what Spearman and Brown's formula makes of it for all texts together, 0 where
-    the halves do not agree: about as high as a criterion's correlation with them could be.
+    the halves do not agree: their correlation with effects measured again on as many texts.
     """
     rows = []
     for x in necessity.languages:

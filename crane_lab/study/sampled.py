@@ -350,10 +350,7 @@ def sampled_correlations(
 
 
 def ceiling(sample: pd.DataFrame, neurons: pd.DataFrame, found: Necessity) -> pd.DataFrame:
-    """How well the effects of the random part repeat: `criteria.split_half`, with `set_to`.
-
-    Its column `all` is about as high as a criterion's correlation with them could be.
-    """
+    """How well the effects of the random part repeat: `criteria.split_half`, with `set_to`."""
     own = part_of_effects(found, torch.from_numpy(_drawn(sample, neurons)))
     tables = [split_half(own, value).assign(set_to=value) for value in found.values]
     return pd.concat(tables, ignore_index=True)
