@@ -403,7 +403,9 @@ class Pipeline(Identification):
 
         return self.store.table("said", self._said_key(intervention), compute)
 
-    def _said_key(self, intervention: Intervention) -> dict[str, Any]:
+    @property
+    def said_with(self) -> dict[str, Any]:
+        """What answers depend on beside the intervention."""
         s = self.settings
         return {
             "model": self.loaded.generation_key,
@@ -414,6 +416,11 @@ class Pipeline(Identification):
             "repetition_penalty": s.repetition_penalty,
             "context": s.context,
             "stop": [] if s.chat else list(generation.STOP),
+        }
+
+    def _said_key(self, intervention: Intervention) -> dict[str, Any]:
+        return {
+            **self.said_with,
             "intervention": intervention.digest(),
             "code": source_digest(answering.__name__),
         }

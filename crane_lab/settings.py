@@ -306,6 +306,12 @@ class PageSettings:
         50, "items per task that the model answers freely under each mask", must=_POSITIVE
     )
     answer_tokens: int = _setting(12, "tokens of a free answer", must=_POSITIVE)
+    null_data: str = _setting(
+        "data/testbed", "folder with what random masks do, as it is shipped", path="folder"
+    )
+    n_null: int = _setting(
+        0, "random masks of every set whose null is not shipped", must=at_least(0)
+    )
     literal_reading: bool = _setting(
         True, "also mask what the literal reading of a neuron selects, site projections"
     )

@@ -20,6 +20,8 @@ repetition_penalty = 1.1  # makes tokens that were used already less likely; 1: 
 judge = "rubric"  # who grades answers: rubric (testbed only), surface or llm
 judge_model = "gpt-4o"  # name of the judging model, for judge llm
 judge_endpoint = None  # address of an OpenAI-compatible service; None: OpenAI's
+null_data = "data/testbed"  # folder with what random masks do, as it is shipped
+n_null = 0  # random masks of every set whose null is not shipped
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -39,6 +41,7 @@ from crane_lab.show import open_page, readouts, table_pages
 from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
+from crane_lab.study.nulls import Nulls, asked_in
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
@@ -129,7 +132,7 @@ else:
 # rubric grades; no reader has graded for the surface judge, which leaves out most of what readers
 # look at.
 
-# %%
+# %% tags=["shipped"]
 if settings.judge == "rubric":
     file = "data/testbed/hand_scored.csv"
     hand = pd.read_csv(file, keep_default_na=False)
@@ -157,7 +160,7 @@ if settings.judge == "rubric":
 # The same masks as in Table 1: LAPE as released, LAPE with CRANE's number of neurons, CRANE, and
 # random sets. All are masked in one model that stays loaded.
 
-# %%
+# %% tags=["published"]
 judged = pipeline.judged(interventions)
 table2, seeds, items = judged.table(), judged.seeds(), judged.items()
 write_table(table2, results / "table2.csv")
@@ -178,7 +181,7 @@ display(
 # *Org*: the further above 1, the more a mask can take. LangSpec-F1 takes the score itself for what
 # can be lost (Equation 4 divides by it), though no mask can take more than the score above 1.
 
-# %%
+# %% tags=["published"]
 title = f"Ours, {settings.label}"
 display(
     table_pages.drops_figure(table2, names, title, unit=grades),
@@ -193,12 +196,15 @@ display(
 # of this.
 
 # %%
-open_tasks = {x: f"open_{x}" for x in names}
+random = Nulls.of(pipeline, null_data, n_null)
+open_tasks = asked_in(names)
 verdicts = comparisons.verdicts(
     items,
     table2,
     open_tasks,
     value="score",
+    nulls=random.of_rows("grades", interventions),
+    reading=pipeline.reading,
 )
 write_table(verdicts, results / "table2_verdicts.csv")
 title = "LangSpec-F1 in open-ended answers, random masks as dots"
@@ -261,7 +267,7 @@ for x, name in names.items():
 # ```
 
 
-# %%
+# %% tags=["published"]
 def shifted(grades):
     return {x: max(y - 1, 0) for x, y in grades.items()}
 
@@ -314,7 +320,7 @@ open_page.penalty_table(graded)
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %%
+# %% tags=["published"]
 table_pages.bullets(
     readouts.at_equal_budgets(verdicts, names, published),
     readouts.summary(verdicts, "LAPE matched"),

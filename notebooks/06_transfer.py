@@ -14,6 +14,8 @@ model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the
 chat_model = "data/testbed/chat"  # folder or name of its chat model; None: there is none
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
+null_data = "data/testbed"  # folder with what random masks do, as it is shipped
+n_null = 0  # random masks of every set whose null is not shipped
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -30,6 +32,7 @@ from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table
 from crane_lab.study import transfer
+from crane_lab.study.nulls import Nulls, asked_in
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
@@ -79,7 +82,7 @@ transfer_page.weights_table(moved)
 # LAPE and CRANE; ours adds LAPE at CRANE's budget and random masks, without which a drop on the
 # chat model cannot be told from what any mask of that size costs.
 
-# %%
+# %% tags=["published"]
 on_base = base.evaluated(interventions, losses=False)
 on_chat = chat.evaluated(interventions, losses=False)
 items3 = on_chat.items()
@@ -103,7 +106,14 @@ display(
 # paired items:
 
 # %%
-verdicts3 = comparisons.verdicts(items3, tables[1], paper)
+random = Nulls.of(chat, null_data, n_null)
+verdicts3 = comparisons.verdicts(
+    items3,
+    tables[1],
+    paper,
+    nulls=random.of_rows("tasks", interventions),
+    reading=chat.reading,
+)
 write_table(verdicts3, results / "table3_verdicts.csv")
 display(
     table_pages.by_method(verdicts3, "On the chat model:"),
@@ -117,7 +127,7 @@ display(
 # are the unmasked models, the dotted line is guessing. If a set keeps its role, both models fall;
 # if it loses it, only the base model does.
 
-# %%
+# %% tags=["published"]
 display(
     table_pages.transfer_figure(table3, names, paper, "Ours, testbed"),
     table_pages.published_transfer(published3),
@@ -133,7 +143,7 @@ display(
 #
 # The same questions as in Table 2, now in the chat model's own template, and the same judge.
 
-# %%
+# %% tags=["published"]
 judged = chat.judged(interventions)
 table4, seeds4, items4 = judged.table(), judged.seeds(), judged.items()
 write_table(table4, results / "table4.csv")
@@ -150,7 +160,7 @@ display(
 # %% [markdown]
 # As drops, in grades, like Figure 4:
 
-# %%
+# %% tags=["published"]
 title = "Ours, testbed chat"
 display(
     table_pages.drops_figure(table4, names, title, unit=grades),
@@ -177,8 +187,14 @@ for table, own, kind in (
 # and a high mark says little. What each mask does to the grades, in words:
 
 # %%
-asked = {x: f"open_{x}" for x in names}
-verdicts4 = comparisons.verdicts(items4, table4, asked, value="score")
+verdicts4 = comparisons.verdicts(
+    items4,
+    table4,
+    asked_in(names),
+    value="score",
+    nulls=random.of_rows("grades", interventions),
+    reading=chat.reading,
+)
 write_table(verdicts4, results / "table4_verdicts.csv")
 display(
     table_pages.by_method(verdicts4, "On the chat model, by grade:"),
@@ -257,7 +273,7 @@ display(
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["published"]
 read = {"ours": table3, "published": published3}
 kept = {name: transfer.kept_drops(own) for name, own in read.items()}
 transfer_page.kept_table(kept)
@@ -273,7 +289,7 @@ transfer_page.kept_table(kept)
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %%
+# %% tags=["published"]
 in_short = readouts.at_equal_budgets
 multiple_choice = in_short(verdicts3, names, published3)
 open_ended = in_short(verdicts4, names, published4)

@@ -22,6 +22,8 @@
 
 # %% tags=["parameters", "hide-input"]
 real_data = "data/gemma"  # folder with the shipped results on a real model
+null_data = "data/testbed"  # folder with what random masks do, as it is shipped
+n_null = 0  # random masks of every set whose null is not shipped
 necessity_data = "data/testbed"  # folder with the shipped effects of single ablations
 n_necessity = 128  # held-out windows per language that single neurons are ablated on
 run_dir = "runs/testbed"  # where results are written; the runner sets it
@@ -41,6 +43,7 @@ from crane_lab.show import (
 )
 from crane_lab.stages import comparisons
 from crane_lab.study import real_model, scores
+from crane_lab.study.nulls import Nulls
 from crane_lab.study.shipped import Shipped
 from crane_lab.texts.languages import language_names
 
@@ -68,14 +71,14 @@ home_names = language_names(settings.languages)
 # the testbed cannot offer: its Chinese and Vietnamese texts are about people with Chinese and
 # Vietnamese names, so that a neuron for a name could look like a neuron for a language.
 
-# %%
+# %% tags=["shipped"]
 shipped_pages.settings_table(there.settings, names)
 
 # %% [markdown]
 # Every window opens with the token that opens a text, as Gemma has seen it in training. Is that a
 # detail? Here are the same windows without it, and the same tokens predicted:
 
-# %%
+# %% tags=["shipped"]
 opened = there.table("openings"), there.table("openings_relevance")
 display(
     shipped_pages.openings_table(*opened),
@@ -100,7 +103,7 @@ display(
 # as it is. (Items of `continuation` and the held-out windows below come from the same paragraphs:
 # two read-outs of one text.)
 
-# %%
+# %% tags=["shipped"]
 gate = there.table("gate")
 display(
     shipped_pages.tasks_gate_table(gate),
@@ -113,7 +116,7 @@ display(
 # Figure 3 for Gemma: one panel per layer, one point per neuron, and in the shaded region what the
 # rule selects. [Notebook 03](03_selecting_and_masking) has the testbed's.
 
-# %%
+# %% tags=["shipped"]
 normalised = there.normalised()
 threshold = there.settings["threshold"]
 selected = {
@@ -134,7 +137,7 @@ display(
 #
 # In which depth do the neurons lie? The dotted line is an even spread over the layers.
 
-# %%
+# %% tags=["shipped"]
 ours = real_model.method_sets(here)
 layers = {
     home: real_model.counts_by_layer(ours),
@@ -142,7 +145,7 @@ layers = {
 }
 shipped_pages.depth_figure(layers, ("CRANE", "LAPE"))
 
-# %%
+# %% tags=["shipped"]
 shared = {
     home: real_model.overlaps(ours),
     away: there.table("overlaps"),
@@ -160,7 +163,7 @@ display(
 # *Org* is the model without a mask. *LAPE* is LAPE's set as released, *LAPE matched* its order cut
 # at CRANE's number of neurons, *Random* masks have as many neurons in every layer as CRANE's.
 
-# %%
+# %% tags=["shipped"]
 table1, seeds = there.table("table1"), there.table("table1_seeds")
 facts = there.table("table1_parallel_facts")
 facts = facts[facts["site"] != "projections"]
@@ -180,14 +183,14 @@ display(
     ),
 )
 
-# %%
+# %% tags=["shipped"]
 title = "LangSpec-F1 in continuation, random masks as dots"
 display(
     table_pages.drops_figure(table1, names, "Continuation, Gemma"),
     table_pages.random_strip(table1, seeds, names, title),
 )
 
-# %%
+# %% tags=["shipped"]
 verdicts = there.table("table1_verdicts")
 of_facts = there.table("table1_parallel_facts_verdicts")
 display(
@@ -198,21 +201,24 @@ display(
 
 # %% [markdown]
 # Read these sentences with their error. Intervals are over the items under one fixed mask, and a
-# table has few items. The random masks are few, too: a mask that does no more than they do still
-# exceeds all of three in one case of four. Nothing is corrected for the number of comparisons, and
-# "not clearly" means not told with so many items.
-#
+# table has few items: "not clearly" means not told with so many. And a mask has to do more than
+# random masks of its kind ([choice](choice-null)), of which there are few.
+
+# %% tags=["shipped"]
+losses = there.table("loss_verdicts")
+shipped_pages.nulls_in_words(verdicts, losses)
+
+# %% [markdown]
 # ## Language by language: held-out loss
 #
 # The sensitive read-out. Rows are masks, columns the language of the text, and a cell is by how
 # much a mask multiplies perplexity (the exponential of the loss); 1 is no change. First Gemma, then
 # the testbed, which has more windows and more random masks.
 
-# %%
+# %% tags=["shipped"]
 perplexities = there.table("perplexity")
 unmasked = perplexities.iloc[0][there.languages].to_dict()
 own = perplexities[perplexities["site"] == "intermediate"]
-losses = comparisons.loss_changes(own, there.languages)
 display(
     table1_page.loss_figure(losses, there.languages, away),
     table1_page.loss_table(losses, unmasked),
@@ -224,7 +230,12 @@ display(
 evaluated = here.evaluated(here.rows("intermediate"))
 here_losses = evaluated.perplexities()
 unmasked_here = here_losses.iloc[0][list(home_names)].to_dict()
-at_home = comparisons.loss_changes(here_losses, settings.languages)
+random = Nulls.of(here, null_data, n_null)
+at_home = comparisons.loss_changes(
+    here_losses,
+    settings.languages,
+    nulls=random.of_rows("losses", evaluated.rows),
+)
 display(
     table1_page.loss_figure(at_home, settings.languages, home),
     table1_page.loss_table(at_home, unmasked_here),
@@ -239,7 +250,7 @@ display(
 # criterion against that. Gemma has 36,864 neurons and a vocabulary 85 times as large, so a sample
 # has to do.
 
-# %%
+# %% tags=["shipped"]
 causal, places = there.causal(), {}
 if not causal:
     display(shipped_pages.no_causal_check())
@@ -256,7 +267,7 @@ if causal:
 # measured on few texts there, so a lower correlation can be noise: the ticks are what a criterion
 # without any error could reach.
 
-# %%
+# %% tags=["shipped"]
 if causal:
     ranked = {
         home: real_model.agreement_of_all(
@@ -280,7 +291,7 @@ if causal:
 # **Are the first neurons of a criterion needed by their own language?** On Gemma, beside random
 # ones.
 
-# %%
+# %% tags=["shipped"]
 if causal:
     tops = there.table("criteria_precision")
     display(
@@ -296,6 +307,7 @@ if causal:
 # %%
 if "damage" not in causal:
     display(shipped_pages.no_causal_check())
+# %% tags=["shipped"]
 if "damage" in causal:
     damaged = there.table("criteria_damage")
     highlighted = [*causal["sample"]["main_criteria"], "random order"]
@@ -326,7 +338,7 @@ if "damage" in causal:
 # tokens, and the judge looks at the surface only: is the answer in the language of the question,
 # and does it say more than one thing over and over? Whether it is true is not graded.
 
-# %%
+# %% tags=["shipped"]
 table2 = there.table("table2")
 n = there.settings["n_questions"]
 spoken = there.table("table2_languages")
@@ -355,7 +367,7 @@ display(
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["shipped"]
 shipped_pages.cost_table(losses)
 
 # %% [markdown]
@@ -370,11 +382,13 @@ shipped_pages.cost_table(losses)
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %%
+# %% tags=["shipped"]
 at_home_verdicts = comparisons.verdicts(
     evaluated.items(),
     evaluated.table(here.main_tasks),
     here.main_tasks,
+    nulls=random.of_rows("tasks", evaluated.rows),
+    reading=here.reading,
 )
 by_loss = {home: at_home, away: losses}
 display(
@@ -395,5 +409,5 @@ display(
 # - Losses are per token, and tokens of different languages hold differently much text: compare a
 #   mask with its own unmasked model, and leads with those of other masks for the same language.
 # - A loss is not an ability. What a mask adds to it may be spread over all words, or sit in a few.
-# - Intervals are over items and windows under masks as they are; the few random masks say what
-#   others of the kind do, roughly.
+# - Intervals are over items and windows under masks as they are. What others of the kind do, random
+#   masks say, and the fewer they are the less can be decided.

@@ -37,7 +37,7 @@ from crane_lab.study.shipped import other_inputs
 
 #: Results of notebooks, as they stand in a run's `results/`.
 RESULTS = (
-    *("perplexity", "provenance"),
+    *("perplexity", "loss_verdicts", "provenance"),
     *("table1", "table1_seeds", "table1_verdicts", "table1_projections"),
     *("table2", "table2_seeds", "table2_verdicts", "table2_languages", "verdicts"),
 )
@@ -111,9 +111,9 @@ def _clear(out: Path, made: Mapping[str, Any]) -> None:
         for line in (out / CHECKSUMS).read_text("utf-8").splitlines()
     ]
     causal = out / "made.json"
-    kept = set()
+    kept = {file.name for file in out.glob("null_*")}  # `crane_lab.cli.nulls` keeps track of them
     if causal.is_file() and not other_inputs(json.loads(causal.read_text("utf-8")), made):
-        kept = {"made.json", *(f"{name}.csv" for name in CAUSAL)}
+        kept |= {"made.json", *(f"{name}.csv" for name in CAUSAL)}
     for name in {*listed, CHECKSUMS} - kept:
         (out / name).unlink(missing_ok=True)
 

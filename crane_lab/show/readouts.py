@@ -65,7 +65,8 @@ def sentence(
         }[verdict[key]]
 
     other = names.get(verdict["other"], verdict["other"])
-    absolute, relative = judged("", "absolute"), judged("relative_", "relative")
+    by = "" if verdict["against_random"] else "_items"
+    absolute, relative = judged("", f"absolute{by}"), judged("relative_", f"relative{by}")
     text = (
         f"{start}{target} drops by {points('drop')}, {other} by "
         f"{unit.signed(verdict['other_drop'])}; the difference is {points('difference')}. "
@@ -75,21 +76,30 @@ def sentence(
     else:
         text += f"In absolute terms the mask {absolute}, in relative terms it {relative}."
     if verdict["against_random"]:
-        lies = {"above": "lies above", "below": "lies below", "within": "overlaps"}
         text += (
-            f" The interval of its LangSpec-F1, {verdict['langspec_f1']:.3f} "
-            f"[{verdict['langspec_f1_low']:.3f}, {verdict['langspec_f1_high']:.3f}], "
-            f"{lies[verdict['against_random']]} the range of the random masks "
-            f"({verdict['random_low']:.3f} to {verdict['random_high']:.3f})."
+            f" Among {verdict['difference_null_masks']:,.0f} random masks of its size in every "
+            f"layer, the difference is {_standing(verdict, 'difference')}, and LangSpec-F1 "
+            f"{verdict['langspec_f1']:.3f} is {_standing(verdict, 'langspec_f1')}: theirs is "
+            f"{verdict['langspec_f1_null_mean']:.3f} on average, with "
+            f"{verdict['langspec_f1_null_high']:.3f} as its 95 % point."
         )
+    elif verdict["method"] != "Random":
+        text += " Whether random masks of its kind do as much was not measured (`n_null`)."
     return text
+
+
+def _standing(verdict: Mapping[Any, Any], key: str) -> str:
+    """Where a statistic stands in its null, with its corrected p-value."""
+    return f"at percentile {verdict[f'{key}_percentile']:.0f} (p = {verdict[f'{key}_q']:.3f})"
 
 
 def summary(verdicts: pd.DataFrame, method: str) -> str:
     """How often one method's masks did what they are for, in a sentence (Markdown)."""
     own = verdicts[verdicts["method"] == method]
+    compared = bool((own["against_random"] != "").any())
+    by = "" if compared else "_items"
     absolute, relative = (
-        int((own[column] == "larger").sum()) for column in ("absolute", "relative")
+        int((own[f"{column}{by}"] == "larger").sum()) for column in ("absolute", "relative")
     )
     above = int((own["against_random"] == "above").sum())
     n = len(own)
@@ -97,12 +107,14 @@ def summary(verdicts: pd.DataFrame, method: str) -> str:
         f"**{method}**: its own language loses clearly more than every other under {absolute} of "
         f"{n} masks in absolute terms and under {relative} in relative terms"
     )
-    compared = bool((own["against_random"] != "").any())
-    if compared:
-        text += f"; LangSpec-F1 lies above the range of the random masks for {above}"
-    if absolute == relative == 0 and not (compared and above):
+    text += (
+        f"; LangSpec-F1 lies above its null for {above}"
+        if compared
+        else ", by the intervals over items alone (random masks of its kind were not measured)"
+    )
+    if absolute == relative == above == 0:
         text += ": a null result"
-    elif absolute == relative == n and (above == n or not compared):
+    elif compared and absolute == relative == above == n:
         text += ": in every case what the method is for"
     return text + "."
 

@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.table_pages import among_masks
 from crane_lab.stages.comparisons import CATEGORIES, hit_most, leaves_language
 from crane_lab.stages.outcomes import Evaluated, Row
 
@@ -187,10 +188,13 @@ def loss_table(losses: pd.DataFrame, unmasked: Mapping[str, float]) -> Styler:
         f"{row['difference_high']:+.3f}] ({row['other']})"
         for row in losses.to_dict("records")
     ]
+    frame = frame.join(among_masks(losses, losses))
     return figures.table(
         frame,
         "Change in held-out loss, nats per token ± standard error over windows (random: mean over "
-        "seeds, with the spread between them added). Unmasked perplexity: "
+        "seeds, with the spread between them added). Null: own − most hit other under random masks "
+        "with as many neurons in each layer as the row's, mean and 95 % point, and the row's "
+        "percentile there (p: corrected over the rows). Unmasked perplexity: "
         + ", ".join(f"{x} {value:.2f}" for x, value in unmasked.items()),
         {"n": "{:,}"},
     )
@@ -206,7 +210,7 @@ def losses_by_method(losses: pd.DataFrame, names: Mapping[str, str]) -> Markdown
             for x, v in zip(own["mask_language"], own["verdict"], strict=True)
         )
         + "."
-        for method, own in losses.groupby("method", sort=False)
+        for method, own in losses[losses["method"] != "Random"].groupby("method", sort=False)
     ]
     return prose("Is it the masked language whose loss rises most?\n\n" + "\n".join(lines))
 

@@ -89,17 +89,47 @@ def results_table(
     caption: str,
     n_seeds: int | None = None,
     unit: Unit = PERCENT,
+    verdicts: pd.DataFrame | None = None,
 ) -> Styler:
     """A table of `Scored`, in the paper's shape and with its intervals.
 
-    With the number of random masks a row, `n_seeds`, the caption says what the brackets are.
+    With the number of random masks a row, `n_seeds`, the caption says what the brackets are; with
+    `comparisons.verdicts` of the table, what LangSpec-F1 is among random masks stands beside it.
     """
     if n_seeds is not None:
         caption += (
             ". In brackets 95 % intervals from paired bootstrap over items; for random masks the "
             f"range over {n_seeds} seeds"
         )
-    return figures.table(with_intervals(table, names, unit.places), caption)
+    frame = with_intervals(table, names, unit.places)
+    if verdicts is not None:
+        frame = frame.join(among_masks(table, verdicts, "langspec_f1_"))
+        caption += (
+            ". Null: LangSpec-F1 of random masks with as many neurons in each layer as the row's, "
+            "mean and 95 % point; then the row's percentile there, and the p-value of so large a "
+            "value, corrected over the rows (Benjamini and Hochberg)"
+        )
+    return figures.table(frame, caption)
+
+
+def among_masks(table: pd.DataFrame, found: pd.DataFrame, key: str = "") -> pd.DataFrame:
+    """Where each row of a table stands in its null, as text, indexed as the table is.
+
+    `found` has the columns of `standing.held_against`, their names beginning with `key`.
+    """
+    columns = [f"{key}{name}" for name in ("null_mean", "null_high", "percentile", "q")]
+    by_row = found.set_index(["method", "mask_language"])[columns]
+    rows = []
+    for row in zip(table["method"], table["mask_language"], strict=True):
+        mean, high, percentile, q = by_row.loc[row] if row in by_row.index else [np.nan] * 4
+        known = not np.isnan(percentile)
+        rows.append(
+            {
+                "null": f"{mean:.3f}, {high:.3f}" if known else "–",
+                "percentile (p)": f"{percentile:.0f} ({q:.3f})" if known else "–",
+            }
+        )
+    return pd.DataFrame(rows, index=table.index)
 
 
 def grades_table(

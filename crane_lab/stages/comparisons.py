@@ -17,12 +17,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, spearmanr
 
+from crane_core import metrics
 from crane_core.metrics import LangSpecF1
 from crane_lab.engines.multiple_choice import Prepared
+from crane_lab.stages.outcomes import Reading as F1Reading
 from crane_lab.stages.outcomes import Row
+from crane_lab.stages.standing import FDR, decided, held_against, own_less_others
 
 Array = NDArray[np.float64]
+#: What random masks with the profile of a row's set do, by the row's method and masked language.
+Nulls = Mapping[tuple[str, str], pd.DataFrame]
 
+#: Eq. 3 as it is printed.
+AS_PRINTED = F1Reading()
 #: What a free continuation can be, as `answers.answer_instead` calls it.
 CATEGORIES = ("gold", "wrong option", "same language", "other language", "nothing")
 
@@ -105,6 +112,8 @@ def verdicts(
     tasks: Mapping[str, str],
     level: float = 0.95,
     value: str = "correct",
+    nulls: Nulls | None = None,
+    reading: F1Reading = AS_PRINTED,
 ) -> pd.DataFrame:
     """Does each mask hit its language more than every other, and more than random masks do?
 
@@ -116,17 +125,21 @@ def verdicts(
     tasks : language -> the task that stands for it.
     level : confidence of the intervals.
     value : the column of `items` that holds the outcomes.
+    nulls : scores under random masks, a row per mask and a column per task; None: not asked for.
+    reading : how LangSpec-F1 is read in the table.
 
     Returns
     -------
     One row per row of the table but Org. `drop` (with `_low`, `_high`) is the masked language's,
     `other` the language that comes closest or is most clearly ahead, and `difference` (with
     interval) what the masked one lost more than that. `absolute` is "larger" if the masked language
-    lost more than every other by more than the interval, "smaller" if it lost less than another,
-    else "open"; the columns `relative_…` say the same of drops relative to the unmasked scores.
-    `against_random` is where the interval of LangSpec-F1 lies: "above", "below" or "within" (which
-    includes overlapping) the range of the random masks made for this language, or "" without them.
-    All scores are in the unit of `value`.
+    lost more than every other by more than the interval, and by more than random masks make it
+    (`standing.decided`), "smaller" if it lost less than another, else "open"; the columns
+    `relative_…` say the same of drops relative to the unmasked scores, and `absolute_items` and
+    `relative_items` what the intervals alone say. `difference_…`, `relative_difference_…` and
+    `langspec_f1_…` have the columns of `standing.held_against`. `against_random` says of
+    LangSpec-F1 "above" or "within" its null, or "" without one. All scores are in the unit of
+    `value`. Where nulls are not asked for, verdicts are those of the intervals alone.
 
     Raises ValueError if the table's languages have no tasks, or are fewer than two.
     """
@@ -141,8 +154,8 @@ def verdicts(
     before = {
         x: after[0] for x, after in _outcomes(by_mask["Org", ""], languages, tasks, value).items()
     }
-    random = table[table["method"] == "Random"].set_index("mask_language")
-    rows = []
+    start = {x: float(np.nanmean(before[x])) for x in languages}
+    rows, lost = [], []
     for _, row in table.iloc[1:].iterrows():
         target = row["mask_language"]
         after = _outcomes(by_mask[row["method"], target], languages, tasks, value)
@@ -150,6 +163,8 @@ def verdicts(
         for relative, prefix in ((False, ""), (True, "relative_")):
             drops = {x: _drop(before[x], after[x], relative) for x in languages}
             drop, error = drops[target]
+            if not relative:
+                lost.append(pd.DataFrame([{x: d for x, (d, _) in drops.items()}]))
             found = _compare(
                 {x: d for x, (d, _) in drops.items()},
                 {x: e for x, (_, e) in drops.items()},
@@ -168,19 +183,52 @@ def verdicts(
                 "relative" if relative else "absolute": found.verdict,
             }
         line |= {key: row[key] for key in ("langspec_f1", "langspec_f1_low", "langspec_f1_high")}
-        line["random_low"], line["random_high"], line["against_random"] = np.nan, np.nan, ""
-        if row["method"] != "Random" and target in random.index:
-            low, high = random.loc[target, ["langspec_f1_low", "langspec_f1_high"]]
-            line["random_low"], line["random_high"] = low, high
-            line["against_random"] = (
-                "above"
-                if row["langspec_f1_low"] > high
-                else "below"
-                if row["langspec_f1_high"] < low
-                else "within"
-            )
         rows.append(line)
-    return pd.DataFrame(rows)
+    judged = pd.DataFrame(rows)
+    observed, null = [], []
+    for line, own in zip(rows, lost, strict=True):
+        target = str(line["mask_language"])
+        masks = (nulls or {}).get(
+            (line["method"], target), pd.DataFrame(columns=list(tasks.values()))
+        )
+        drops_of = {x: start[x] - masks[tasks[x]].astype(float) for x in languages}
+        observed.append(_statistics(own, start, target, reading))
+        null.append(_statistics(pd.DataFrame(drops_of), start, target, reading))
+    for name in ("difference", "relative_difference", "langspec_f1"):
+        held = held_against([float(o[name][0]) for o in observed], [n[name] for n in null])
+        judged = judged.join(held.add_prefix(f"{name}_"))
+    for name, key in (("absolute", "difference"), ("relative", "relative_difference")):
+        judged[f"{name}_items"] = judged[name]
+        if nulls is not None:
+            held = judged[[f"{key}_q", f"{key}_q_low"]].set_axis(["q", "q_low"], axis=1)
+            judged[name] = decided(judged[name].to_list(), held)
+    q = judged["langspec_f1_q"]
+    judged["against_random"] = np.where(q.isna(), "", np.where(q <= FDR, "above", "within"))
+    return judged
+
+
+def _statistics(
+    drops: pd.DataFrame, start: Mapping[str, float], target: str, reading: F1Reading
+) -> dict[str, Array]:
+    """What masks of `target` are held against their null by, from their drops, a row per mask."""
+    languages = list(start)
+    f1 = [
+        metrics.langspec_f1(
+            start,
+            {x: start[x] - row[x] for x in languages},
+            target,
+            how=reading.how,
+            relative=reading.relative,
+        ).f1
+        if not any(np.isnan(row[x]) for x in languages)
+        else np.nan
+        for row in drops.to_dict("records")
+    ]
+    return {
+        "difference": own_less_others(drops, target, languages),
+        "relative_difference": own_less_others(drops / pd.Series(start), target, languages),
+        "langspec_f1": np.array(f1, float),
+    }
 
 
 def _outcomes(
@@ -229,7 +277,10 @@ def f1_readings(
 
 
 def loss_changes(
-    perplexities: pd.DataFrame, languages: Sequence[str], level: float = 0.95
+    perplexities: pd.DataFrame,
+    languages: Sequence[str],
+    level: float = 0.95,
+    nulls: Nulls | None = None,
 ) -> pd.DataFrame:
     """The language × language matrix: what each mask does to each language's held-out loss.
 
@@ -237,15 +288,18 @@ def loss_changes(
     ----------
     perplexities : as `Evaluated.perplexities` returns them.
     languages : the languages evaluated.
+    nulls : changes under random masks, a row per mask and a column per language.
 
     Returns
     -------
     One row per method and masked language: `<language>`, the change in mean next-token loss (nats
     per token), and `<language>_se`, its standard error over windows; random masks are averaged,
     and the spread between them is added. `other`, `difference` (with `_low`, `_high`) and
-    `verdict` compare the masked language's rise with the others', as in `verdicts`.
+    `verdict` compare the masked language's rise with the others', and with random masks', as in
+    `verdicts`; `verdict_items` is what the intervals alone say, and the columns of
+    `standing.held_against` are about the difference.
     """
-    rows = []
+    rows, observed, null = [], [], []
     masked = perplexities[perplexities["method"] != "Org"]
     for (method, target), group in masked.groupby(["method", "mask_language"], sort=False):
         change, error = {}, {}
@@ -256,6 +310,11 @@ def loss_changes(
                 variance += np.var(values, ddof=1) / len(values)
             change[x], error[x] = float(values.mean()), float(np.sqrt(variance))
         found = _compare(change, error, str(target), level)
+        masks = (nulls or {}).get(
+            (str(method), str(target)), pd.DataFrame(columns=list(languages), dtype=float)
+        )
+        observed.append(float(own_less_others(pd.DataFrame([change]), str(target), languages)[0]))
+        null.append(own_less_others(masks, str(target), languages))
         rows.append(
             {
                 "method": method,
@@ -268,9 +327,14 @@ def loss_changes(
                 "difference_low": found.low,
                 "difference_high": found.high,
                 "verdict": found.verdict,
+                "verdict_items": found.verdict,
             }
         )
-    return pd.DataFrame(rows)
+    held = held_against(observed, null)
+    changes = pd.DataFrame(rows).join(held)
+    if nulls is not None:
+        changes["verdict"] = decided(changes["verdict_items"].to_list(), held)
+    return changes
 
 
 def option_texts(prepared: Prepared) -> dict[str, list[str]]:

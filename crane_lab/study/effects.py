@@ -110,13 +110,15 @@ def judged(effects: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     The row of `effects` for the masked language's own text, with `against`: "more" or "less" than
-    every random mask, else "within" their range; and `most`, the language that is hurt most, with
-    `most_change`. One row per language, those without neurons included.
+    every random mask, else "within" their range; `most`, the language that is hurt most, with
+    `most_change`; and `clear`, whether its interval lies above those of all others. One row per
+    language, those without neurons included.
     """
     rows = []
     for x, found in effects.groupby("mask_language", sort=False):
         own = found[found["text_language"] == x].iloc[0]
         most = found.iloc[int(found["change"].to_numpy().argmax())]
+        others = found[found["text_language"] != most["text_language"]]
         against = "within"
         if own["change"] > own["random_high"]:
             against = "more"
@@ -128,6 +130,7 @@ def judged(effects: pd.DataFrame) -> pd.DataFrame:
                 "against": against,
                 "most": most["text_language"],
                 "most_change": most["change"],
+                "clear": bool((most["change_low"] > others["change_high"]).all()),
             }
         )
     return pd.DataFrame(rows)

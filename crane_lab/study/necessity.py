@@ -1,4 +1,4 @@
-"""How much each single neuron is needed: the causal gold standard that criteria are held against.
+"""How much each single neuron is needed: the first-order reference that criteria are held against.
 
 Every intermediate neuron is set to a constant, alone, and the mean next-token loss of held-out text
 is measured again: its *necessity* for a language is the increase, in nats per token. Nothing is

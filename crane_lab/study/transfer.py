@@ -103,11 +103,15 @@ def told_apart(counterpart: pd.DataFrame) -> pd.DataFrame:
     return wide.index.to_frame(index=False).assign(verdict=verdict)
 
 
+#: A drop in accuracy that a share can be taken of, half a point being an item or two.
+LEAST = 0.02
+
+
 def kept_drops(table: pd.DataFrame) -> pd.DataFrame:
     """Drop of the masked language on both models, and the share of it that the chat model keeps.
 
     `table` as Table 3 (`outcomes.side_by_side`), row Org first. One row per mask; `kept` is NaN
-    where nothing drops on the base model.
+    where the drop on the base model is too small to be divided by: below `LEAST`.
     """
     org = table.iloc[0]
     rows = []
@@ -120,7 +124,7 @@ def kept_drops(table: pd.DataFrame) -> pd.DataFrame:
                 "mask": x,
                 "drop, base": base,
                 "drop, chat": chat,
-                "kept": chat / base if base > 0 else np.nan,
+                "kept": chat / base if base >= LEAST else np.nan,
             }
         )
     return pd.DataFrame(rows)

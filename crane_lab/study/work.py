@@ -20,6 +20,7 @@ from crane_lab.stages.outcomes import Row
 from crane_lab.store import Store
 from crane_lab.store.artefacts import BusyError
 from crane_lab.study import choices, criteria, damage, effects, summaries, transfer
+from crane_lab.study.nulls import Nulls
 
 Task = Callable[[], object]
 
@@ -65,6 +66,10 @@ class Work:
     def literal(self) -> list[Row]:
         """The rows of the literal reading, if it is wanted (notebook 04)."""
         return self.base.rows("projections") if self.values["literal_reading"] else []
+
+    def nulls(self, of: Pipeline, kind: str, rows: Iterable[Row]) -> None:
+        """Random masks of a table's rows (notebooks 04 to 06)."""
+        Nulls.of(of, self.values["null_data"], self.values["n_null"]).of_rows(kind, rows)
 
     def counterpart(self) -> list[Row]:
         """The rows that were found on the chat model itself (notebook 06)."""
@@ -115,6 +120,9 @@ def _table1(work: Work) -> list[Task]:
     return [
         lambda: work.base.evaluated(work.base.rows("intermediate")),
         lambda: work.base.evaluated(work.literal()),
+        lambda: work.nulls(work.base, "losses", work.base.rows("intermediate")),
+        lambda: work.nulls(work.base, "tasks", work.base.rows("intermediate")),
+        lambda: work.nulls(work.base, "tasks", work.literal()),
         work.answers,
     ]
 
@@ -123,6 +131,7 @@ def _open_ended(work: Work) -> list[Task]:
     return [
         lambda: work.judged(work.base, work.base.rows()),
         lambda: work.judged(work.base.changed(repetition_penalty=1.0), []),
+        lambda: work.nulls(work.base, "grades", work.base.rows()),
     ]
 
 
@@ -131,6 +140,8 @@ def _transfer(work: Work) -> list[Task]:
         lambda: work.base.evaluated(work.base.rows(), losses=False),
         lambda: work.chat.evaluated(work.base.rows(), losses=False),
         lambda: work.judged(work.chat, work.base.rows()),
+        lambda: work.nulls(work.chat, "tasks", work.base.rows()),
+        lambda: work.nulls(work.chat, "grades", work.base.rows()),
         lambda: work.chat.evaluated(work.counterpart(), losses=False),
         lambda: work.judged(work.chat, work.counterpart()),
     ]

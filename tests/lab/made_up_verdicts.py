@@ -33,7 +33,18 @@ def rows(method: str, target: str, seed: int, en: float, zh: float) -> pd.DataFr
     )
 
 
-def judge(masks: list[tuple[str, str, int, float, float]], n_neurons: int = 5) -> pd.DataFrame:
+def random_masks(lost: float = 0.0, n: int = 200) -> pd.DataFrame:
+    """Random masks that take about `lost` from each language."""
+    rng = np.random.default_rng(0)
+    start = {"en": 0.8, "zh": 0.4}
+    return pd.DataFrame({TASKS[x]: start[x] - lost - rng.normal(0, 0.01, n) for x in TASKS})
+
+
+def judge(
+    masks: list[tuple[str, str, int, float, float]],
+    n_neurons: int = 5,
+    nulls: comparisons.Nulls | None = None,
+) -> pd.DataFrame:
     items = pd.concat([rows("Org", "", -1, 0.8, 0.4), *(rows(*mask) for mask in masks)])
     lines = [{"method": "Org", "mask_language": "", "n_neurons": 0, "en": 0.8, "zh": 0.4}]
     f1 = {"CRANE": (0.2, 0.3, 0.4), "LAPE": (0.05, 0.06, 0.07), "Random": (0.08, 0.1, 0.15)}
@@ -43,7 +54,7 @@ def judge(masks: list[tuple[str, str, int, float, float]], n_neurons: int = 5) -
             {"method": method, "mask_language": target, "n_neurons": n_neurons, "en": 0, "zh": 0}
             | {"langspec_f1": middle, "langspec_f1_low": low, "langspec_f1_high": high}
         )
-    return comparisons.verdicts(items, pd.DataFrame(lines), TASKS)
+    return comparisons.verdicts(items, pd.DataFrame(lines), TASKS, nulls=nulls)
 
 
 def first(found: pd.DataFrame) -> dict[str, Any]:

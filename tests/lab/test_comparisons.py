@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_verdicts import TASKS, N, judge, rows
+from made_up_verdicts import TASKS, N, judge, random_masks, rows
 
 from crane_core import metrics
 from crane_core.interventions import zero
@@ -73,17 +73,34 @@ def test_a_random_rows_drop_is_the_mean_and_its_interval_covers_the_masks() -> N
     assert same["against_random"] == ""
 
 
-def test_langspec_f1_is_held_against_the_random_masks_of_the_language() -> None:
+def test_sets_are_held_against_random_masks_of_their_own() -> None:
     masks: list[tuple[str, str, int, float, float]] = [
         ("CRANE", "en", -1, 0.6, 0.4),
-        ("LAPE", "en", -1, 0.8, 0.4),
-        ("CRANE", "zh", -1, 0.6, 0.4),
-        ("Random", "en", 0, 0.7, 0.4),
+        ("LAPE", "en", -1, 0.6, 0.4),
+        ("CRANE", "zh", -1, 0.8, 0.2),
     ]
-    found = judge(masks).set_index(["method", "mask_language"])["against_random"]
-    assert found["CRANE", "en"] == "above"
-    assert found["LAPE", "en"] == "below"
-    assert found["CRANE", "zh"] == ""  # no random masks were made for zh
+    hit = random_masks().assign(knowledge_en=lambda table: table["knowledge_en"] - 0.25)
+    nulls = {("CRANE", "en"): random_masks(), ("LAPE", "en"): hit}
+    found = judge(masks, nulls=nulls).set_index(["method", "mask_language"])
+    assert found["absolute_items"].to_list() == ["larger"] * 3
+    # LAPE's own random masks take as much from English; Chinese has no random masks.
+    assert found["absolute"].to_list() == ["larger", "open", "open"]
+    assert found["relative"].to_list() == ["larger", "open", "open"]
+    assert found["against_random"].to_list() == ["above", "within", ""]
+    first: Any = found.loc[("CRANE", "en")]
+    assert first["difference_percentile"] == 100 and first["difference_null_masks"] == 200
+    assert first["difference_p"] == pytest.approx(1 / 201)
+    assert first["difference_q"] == pytest.approx(2 / 201)  # of two rows that have a null
+    drops = 0.8 - nulls["CRANE", "en"]["knowledge_en"]
+    others = 0.4 - nulls["CRANE", "en"]["knowledge_zh"]
+    assert first["difference_null_mean"] == pytest.approx((drops - others).mean())
+    f1 = [
+        metrics.langspec_f1({"en": 0.8, "zh": 0.4}, {"en": en, "zh": zh}, "en").f1
+        for en, zh in nulls["CRANE", "en"].to_numpy()
+    ]
+    assert first["langspec_f1_null_high"] == pytest.approx(np.quantile(f1, 0.95))
+    asked_for_none = judge(masks, nulls={})
+    assert set(asked_for_none["absolute"]) == {"open"}
 
 
 def test_a_table_of_one_language_is_refused() -> None:
@@ -169,6 +186,12 @@ def test_the_loss_matrix_averages_random_masks_and_adds_their_spread() -> None:
     assert random["difference_low"] == pytest.approx(
         -0.1 - 1.959964 * np.hypot(0.04, random["en_se"])
     )
+    masks = pd.DataFrame({"en": np.linspace(-0.5, 0.35, 200), "zh": 0.0})
+    nulls = {("CRANE", "en"): masks}
+    held = comparisons.loss_changes(table, ["en", "zh"], nulls=nulls).iloc[0]
+    assert held["verdict"] == "larger" and held["percentile"] == 100
+    wide = comparisons.loss_changes(table, ["en", "zh"], nulls={("CRANE", "en"): 3 * masks}).iloc[0]
+    assert wide["verdict_items"] == "larger" and wide["verdict"] == "open"
 
 
 def choice_items() -> tuple[pd.DataFrame, dict[str, list[str]]]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from made_up_verdicts import first, judge
+from made_up_verdicts import first, judge, random_masks
 
 from crane_lab.show import readouts, table_pages
 
 
 def test_sentences_say_what_the_verdict_is() -> None:
-    clear = judge([("CRANE", "en", -1, 0.6, 0.39), ("Random", "en", 0, 0.7, 0.4)])
+    nulls = {("CRANE", "en"): random_masks()}
+    clear = judge([("CRANE", "en", -1, 0.6, 0.39)], nulls=nulls)
     text = readouts.sentence(first(clear), {"en": "English", "zh": "Chinese"})
     assert text.startswith("**CRANE, English** (5 neurons): English drops by +20.0 points [")
     assert "In absolute and in relative terms the mask costs English clearly more than ev" in text
-    assert "LangSpec-F1, 0.300 [0.200, 0.400], lies above the range of the random masks" in text
+    assert "Among 200 random masks of its size in every layer, the difference is at perc" in text
+    assert "LangSpec-F1 0.300 is at percentile 100 (p = 0.005)" in text
     null = judge([("CRANE", "en", -1, 0.79, 0.39)])
     text = readouts.sentence(first(null))
     assert (
         "In absolute and in relative terms the mask does not cost en clearly more than zh" in text
     )
-    assert "random" not in text
+    assert text.endswith("Whether random masks of its kind do as much was not measured (`n_null`).")
     wrong = judge([("CRANE", "zh", -1, 0.5, 0.39)])
     assert "the mask costs zh clearly less than en" in readouts.sentence(first(wrong))
     mixed = judge([("CRANE", "en", -1, 0.62, 0.28)])
@@ -39,15 +41,22 @@ def test_summaries_print_null_results_as_such() -> None:
     null = judge([("CRANE", "en", -1, 0.79, 0.39), ("CRANE", "zh", -1, 0.79, 0.39)])
     assert readouts.summary(null, "CRANE") == (
         "**CRANE**: its own language loses clearly more than every other under 0 of 2 masks in "
-        "absolute terms and under 0 in relative terms: a null result."
+        "absolute terms and under 0 in relative terms, by the intervals over items alone (random "
+        "masks of its kind were not measured): a null result."
     )
-    full = judge([("CRANE", "en", -1, 0.6, 0.4), ("Random", "en", 0, 0.8, 0.4)])
+    full = judge([("CRANE", "en", -1, 0.6, 0.4)], nulls={("CRANE", "en"): random_masks()})
     assert readouts.summary(full, "CRANE").endswith(
-        "under 1 in relative terms; LangSpec-F1 lies above the range of the random masks for 1: "
-        "in every case what the method is for."
+        "under 1 in relative terms; LangSpec-F1 lies above its null for 1: in every case what the "
+        "method is for."
     )
     mixed = judge([("CRANE", "en", -1, 0.6, 0.4), ("CRANE", "zh", -1, 0.6, 0.4)])
-    assert readouts.summary(mixed, "CRANE").endswith("and under 1 in relative terms.")
+    assert "under 1 of 2 masks in absolute terms and under 1 in rel" in readouts.summary(
+        mixed, "CRANE"
+    )
+    without = judge([("CRANE", "en", -1, 0.6, 0.4)], nulls={})
+    assert first(without)["absolute"] == "open"  # without a null nothing is called clear
+    text = readouts.summary(without, "CRANE")
+    assert "under 1 of 1 masks" in text and text.endswith("of its kind were not measured).")
 
 
 def spoken(kept: int, n: int = 70) -> pd.DataFrame:

@@ -1,0 +1,96 @@
+"""Random masks with a set's size in every layer: measured, shipped, and found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_pipeline import folder, settings_in
+
+from crane_core.baselines import random_matched
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
+from crane_lab.store import Store
+from crane_lab.study import nulls
+
+ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["folder"]  # a fixture
+
+
+@pytest.fixture
+def pipeline(folder: Path, tmp_path: Path) -> Pipeline:
+    settings = settings_in(folder, random_seeds=(0,), task_limit=2, n_perplexity=2)
+    return Pipeline(settings, Store(tmp_path / "store"))
+
+
+def some(pipeline: Pipeline, *neurons: tuple[int, int]) -> NeuronSet:
+    return NeuronSet.from_pairs(neurons, pipeline.shape)
+
+
+def test_a_null_depends_on_the_counts_alone(pipeline: Pipeline) -> None:
+    one, other = some(pipeline, (0, 1), (0, 2), (1, 5)), some(pipeline, (0, 3), (0, 9), (1, 0))
+    assert nulls.profile(one) == nulls.profile(other)
+    assert nulls.profile(one).startswith("intermediate 2 1")
+    found = nulls.random_masks(pipeline, "losses", one, 12)
+    pd.testing.assert_frame_equal(found, nulls.random_masks(pipeline, "losses", other, 12))
+    assert found["seed"].tolist() == list(range(nulls.FIRST_SEED, nulls.FIRST_SEED + 12))
+    mask = pipeline.masking(random_matched(one, nulls.FIRST_SEED + 3), "zero")
+    before, after = pipeline.losses(), pipeline.losses(mask)
+    for x in pipeline.settings.languages:
+        assert found[x].iloc[3] == pytest.approx(float((after[x] - before[x]).double().mean()))
+    assert found[list(pipeline.settings.languages)].abs().to_numpy().max() > 0
+
+
+def test_accuracies_of_random_masks(pipeline: Pipeline) -> None:
+    neurons = some(pipeline, (0, 1), (1, 5))
+    found = nulls.random_masks(pipeline, "tasks", neurons, 2)
+    items = pipeline.items(pipeline.masking(random_matched(neurons, nulls.FIRST_SEED), "zero"))
+    expected = items.groupby("task")["correct"].mean()
+    assert set(found) == {"seed", *expected.index}
+    for task, share in expected.items():
+        assert found[str(task)].iloc[0] == pytest.approx(share)
+
+
+def test_what_is_shipped_is_used_where_it_fits(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neurons, unlike = some(pipeline, (0, 1), (1, 5)), some(pipeline, (0, 1))
+    nulls.ship_nulls(pipeline, "losses", [neurons, some(pipeline, (0, 7), (1, 2))], 3, tmp_path)
+    shipped = pd.read_csv(tmp_path / "null_losses.csv")
+    assert len(shipped) == 3  # two sets with one profile
+    asked: list[int] = []
+
+    def random_masks(pipeline: Pipeline, kind: str, neurons: NeuronSet, n: int) -> pd.DataFrame:
+        asked.append(n)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(nulls, "random_masks", random_masks)
+    found = nulls.Nulls.of(pipeline, tmp_path, 7)
+    assert len(found.table("losses", neurons)) == 3 and not asked
+    found.table("losses", unlike)
+    found.table("tasks", neurons)
+    nulls.Nulls.of(pipeline.changed(n_perplexity=1), tmp_path, 4).table("losses", neurons)
+    assert asked == [7, 7, 4]
+
+
+def test_rows_have_nulls_and_random_ones_none(pipeline: Pipeline) -> None:
+    rows = pipeline.rows("intermediate")
+    found = nulls.Nulls(pipeline, {"losses": 1}).of_rows("losses", rows)
+    wanted = {(row.method, row.language) for row in rows if row.seed is None and row.n_neurons}
+    assert set(found) == wanted and not any(method == "Random" for method, _ in found)
+    assert not nulls.Nulls(pipeline, {"losses": 0}).of_rows("losses", rows)  # none asked for
+
+
+def test_an_empty_set_has_no_null(pipeline: Pipeline) -> None:
+    assert nulls.random_masks(pipeline, "losses", NeuronSet.empty(pipeline.shape), 5).empty
+
+
+def test_what_is_shipped_is_of_the_testbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    found = nulls.Nulls.of(Pipeline(Settings(), Store(tmp_path)), "data/testbed", 0)
+    shipped = {file.stem for file in Path("data/testbed").glob("null_*.csv")}
+    assert {f"null_{kind}" for kind in found.shipped} == {n for n in shipped if "chat" not in n}
+    counts = found.shipped["losses"]["profile"].value_counts()
+    assert len(counts) == 8 and counts.min() >= 200  # two of nine sets have one profile
