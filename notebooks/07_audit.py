@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from IPython.display import display
+from scipy import stats
 
 from crane_lab import audit
 from crane_lab.show import audit_pages as page
@@ -53,7 +54,7 @@ results = Path(run_dir) / "results"
 # the box of possible inputs, so two evaluations give the *exact* interval. (The code does not drop
 # $\epsilon$; the argument is the same.)
 
-# %%
+# %% tags=["published"]
 checked = audit.recompute(tables)
 write_table(checked, results / "audit_langspec_f1.csv")
 display(
@@ -75,7 +76,7 @@ display(
 # weighted by size, which is a plain mean over questions. Grades are whole numbers from 1 to 10 over
 # 70 questions.
 
-# %%
+# %% tags=["published"]
 cells = audit.grim_table(tables)
 write_table(cells, results / "audit_grim.csv")
 by_scale = audit.grim_summary(cells)
@@ -88,7 +89,7 @@ display(
 # %% [markdown]
 # The counts allow a sharper recomputation than the prints did.
 
-# %%
+# %% tags=["published"]
 exact = audit.recompute_from_counts(tables)
 write_table(exact, results / "audit_langspec_f1_from_counts.csv")
 page.last_digits(exact, checked)
@@ -100,7 +101,7 @@ page.last_digits(exact, checked)
 # their LangSpec-F1? Recall needs only the masked language's two scores, so it is known; precision
 # is at most 1. That bounds LangSpec-F1 whatever happened in the other languages:
 
-# %%
+# %% tags=["published"]
 reach = audit.unreachable(tables["2"])
 tried = audit.hypotheses(tables)
 write_table(reach, results / "audit_random_rows.csv")
@@ -117,7 +118,7 @@ display(
 # *absolute* drops instead, which is another question when scores start at 0.46, 0.35 and 0.37. Both
 # are answered here; "open" would mean that rounding decides.
 
-# %%
+# %% tags=["published"]
 meets = audit.definition(tables)
 write_table(meets, results / "audit_definition.csv")
 display(page.definition_table(meets), page.definition_in_words(meets))
@@ -142,7 +143,7 @@ display(page.definition_table(meets), page.definition_in_words(meets))
 # neurons on, or another run of the judge add to it. (Belebele asks several questions about one
 # passage, which makes true intervals wider still.)
 
-# %%
+# %% tags=["published"]
 noise = audit.noise_table(tables)
 write_table(noise, results / "audit_noise.csv")
 display(
@@ -158,7 +159,7 @@ display(
 # Guessing among four options gets a quarter right. A score that cannot be told from a quarter has
 # nothing left to lose, and what else a mask might have taken is invisible.
 
-# %%
+# %% tags=["published"]
 chance = audit.chance_table(tables)
 write_table(chance, results / "audit_chance.csv")
 display(
@@ -172,7 +173,7 @@ display(
 # If two sets of neurons belonged to two languages, masking one or the other should look different.
 # The table compares, language by language, the scores under CRANE's English and Vietnamese masks.
 
-# %%
+# %% tags=["published"]
 close = audit.closeness(tables)
 write_table(close, results / "audit_closeness.csv")
 display(
@@ -188,7 +189,7 @@ display(
 # the tables; judge them as well. "Cannot tell" means that the tables lack what the claim needs, not
 # that it is false.
 
-# %%
+# %% tags=["published"]
 claims = audit.claims_table(published)
 write_table(claims, results / "audit_claims.csv")
 display(
@@ -216,7 +217,7 @@ display(
 # the right they lie flat. Most rows have a recall below 0.4 and are ranked by it, that is, by how
 # much damage they do at all.
 
-# %%
+# %% tags=["published"]
 variants = audit.f1_variants(tables)
 write_table(variants, results / "audit_variants.csv")
 display(card.iso_figure(variants), card.ranked_by(variants))
@@ -228,7 +229,7 @@ display(card.iso_figure(variants), card.ranked_by(variants))
 # expected LangSpec-F1 is above zero, and more so the fewer questions there are. Simulated: three
 # languages, each with an unmasked score of 0.4, and nothing but noise.
 
-# %%
+# %% tags=["published"]
 grid = [70, 140, 300, 640, 1346, 3000, 14042]
 nulls = audit.null_by_size(grid, n_masks=n_simulated, seed=seed)
 write_table(nulls, results / "audit_null_masks.csv")
@@ -245,7 +246,7 @@ display(
 # formula above, a mask that wiped out three equal scores would reach
 # $2\,\Delta / (\Delta + M + S) = 2/3$.
 
-# %%
+# %% tags=["published"]
 shares = np.linspace(0, 1, 41)
 damage = audit.even_damage_by_language(tables["1"], shares)
 floored = audit.even_damage_by_language(tables["1"], shares, True)
@@ -259,7 +260,7 @@ display(
 # *everyone* to score what CRANE's row does? A row that no such mask reaches is selective by the
 # metric's own measure.
 
-# %%
+# %% tags=["published"]
 card.yardstick(shares, damage, variants)
 
 # %% [markdown]
@@ -271,7 +272,7 @@ card.yardstick(shares, damage, variants)
 # it: it needs a floor that is known, and where a language starts close to it, a few questions move
 # it far.
 
-# %%
+# %% tags=["published"]
 leading = audit.leaders(variants, card.READINGS)
 display(card.variants_table(variants), card.leaders_in_words(leading))
 
@@ -280,7 +281,7 @@ display(card.variants_table(variants), card.leaders_in_words(leading))
 # pairings that have the printed counts, the most similar and the most opposed. The truth lies
 # between.
 
-# %%
+# %% tags=["published"]
 intervals = audit.interval_table(tables["1"], seed=seed)
 write_table(intervals, results / "audit_intervals.csv")
 masks = ("CRANE", "zh"), ("Random", "zh")
@@ -329,9 +330,21 @@ display(
 # ```{solution-start} exercise-discordant
 # :class: dropdown
 # ```
-# With $D$ changed answers $z = 21 / \sqrt{D}$, which is above 1.96 as long as $D < (21/1.96)^2 =
-# 114.8$: fewer than a twelfth of the 1,346 answers. A mask that lowers MMLU by 2.1 points may well
-# change more than that. Whoever has the outcomes can simply count.
+# If $D$ answers changed, $(D+21)/2$ of them were lost and $(D-21)/2$ gained, and without an effect
+# a change goes either way like a coin. So take the exact test of a coin, McNemar's:
+
+# %%
+lost = 467 - 446
+significant = [
+    d
+    for d in range(lost, 1346, 2)  # d and the difference are odd together
+    if stats.binomtest((d + lost) // 2, d).pvalue < 0.05
+]
+print(f"significant at 95 % with {lost} to {max(significant)} changed answers")
+
+# %% [markdown]
+# That is a small part of the 1,346 answers, and a mask may well change more of them. Whoever has
+# the outcomes can simply count.
 # ```{solution-end}
 # ```
 #
@@ -355,7 +368,7 @@ display(
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %%
+# %% tags=["published"]
 page.audit_in_short(cells, checked, reach, claims, meets, noise)
 
 # %% [markdown]

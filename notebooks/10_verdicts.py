@@ -12,6 +12,8 @@
 chat_model = "data/testbed/chat"  # folder or name of its chat model; None: there is none
 real_data = "data/gemma"  # folder with the shipped results on a real model
 choices_data = "data/testbed"  # folder with the shipped results of the sweep over choices
+null_data = "data/testbed"  # folder with what random masks do, as it is shipped
+n_null = 0  # random masks of every set whose null is not shipped
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -27,22 +29,25 @@ from crane_lab.settings import Settings
 from crane_lab.show import verdict_pages
 from crane_lab.store import write_table
 from crane_lab.study import choices
+from crane_lab.study.nulls import Nulls
 
 settings = Settings.of(globals())
 base = Pipeline(settings)
 chat = base.on_chat(chat_model) if chat_model else None
-ours = gather.our_outcomes(base, chat)
+random = [of and Nulls.of(of, null_data, n_null) for of in (base, chat)]
 
 # %% [markdown]
 # ## How a verdict comes about
 #
 # Each claim is put in our words, with the section it stands in, and with the criterion by which we
-# count it as fulfilled. The **paper's evidence** is its printed tables: recomputed, with the bounds
-# that rounding and the number of questions allow. A **model's evidence** applies the same
-# criterion to our Tables 1 to 4, where LAPE stands at CRANE's own number of neurons; brackets are
-# 95 % intervals, for random masks the range over seeds. A claim *holds* there only if no interval
-# overlaps, *does not* hold if one comparison comes out clearly the other way round, and is open
-# otherwise (*cannot tell*). All verdicts are computed; nothing on this page is typed in.
+# count it as fulfilled. One function applies it to every column. The **paper's evidence** is its
+# printed tables, taken as they are printed. A **model's evidence** is our Tables 1 to 4, where LAPE
+# stands at CRANE's own number of neurons; brackets are 95 % intervals over items. Where a claim is
+# about random masks, a set is held against its null, masks with as many neurons in every layer. One
+# random mask for each language is printed: it can contradict a claim, and is too few to bear one
+# out. A claim *holds* only if all comparisons it needs come out that way beyond items and masks,
+# *does not* hold if so many come out the other way round that it cannot, and is open otherwise
+# (*cannot tell*), with what is lacking. All verdicts are computed; nothing here is typed in.
 #
 # One claim, that results are robust to the threshold, needs masks at other thresholds than the
 # default's: it is tested on the shipped sweep of [notebook 08](08_choices), if that was made with
@@ -53,12 +58,13 @@ ours = gather.our_outcomes(base, chat)
 # nothing about it. Gemma's evidence is that of the profile `gemma` (`make book PROFILE=gemma`); no
 # chat model of it is to be had here, so what is claimed about chat models cannot be told.
 
-# %%
+# %% tags=["published", "shipped"]
 swept, made_with = choices.read(choices_data)
 differing = choices.differing_inputs(base, made_with)
 sweep = None if differing else swept["choices"]
+ours = gather.our_outcomes(base, chat, *random, sweep)
 claims = audit.claims_table()
-page = gather.beside(claims, ours, sweep, settings.label)
+page = gather.beside(claims, ours, settings.label)
 write_table(page, Path(run_dir) / "results" / "verdicts.csv")
 shipped = Path(real_data) / "verdicts.csv"
 if settings.label == "testbed" and shipped.is_file():
@@ -73,7 +79,7 @@ verdict_pages.at_a_glance(page)
 # it. Look at the evidence more than at the verdict: a claim that misses by one comparison of twelve
 # and one that misses by all of them both read "does not", and the numbers tell them apart.
 
-# %%
+# %% tags=["published", "shipped"]
 display(*verdict_pages.claim_by_claim(page))
 
 # %% [markdown]
@@ -93,7 +99,7 @@ display(*verdict_pages.claim_by_claim(page))
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["published", "shipped"]
 printed = audit.definition(audit.published())
 counted = gather.most_cases(ours.verdicts, printed)
 verdict_pages.most_cases_table(counted)

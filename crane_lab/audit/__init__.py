@@ -10,10 +10,9 @@ draws it.
 from crane_lab.audit.claims import (
     CHECKS,
     LAPE_RELEASED,
+    PRINTED_ONLY,
     Claim,
     ClaimVerdict,
-    Evidence,
-    claims_table,
     read_claims,
     tally,
 )
@@ -51,6 +50,7 @@ from crane_lab.audit.noise import (
     noise_table,
     squares,
 )
+from crane_lab.audit.printed import PrintedScores, claims_table
 from crane_lab.audit.tables import (
     LANGUAGES,
     Published,
@@ -68,10 +68,11 @@ __all__ = [
     "CHECKS",
     "LANGUAGES",
     "LAPE_RELEASED",
+    "PRINTED_ONLY",
     "Claim",
     "ClaimVerdict",
-    "Evidence",
     "NoiseBounds",
+    "PrintedScores",
     "Published",
     "benchmark_sizes",
     "between",

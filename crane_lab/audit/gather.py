@@ -5,75 +5,125 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from torch import Tensor
 
-from crane_lab.audit.ours import NOT_TESTED, Ours, in_our_tables, threshold_robust
+from crane_lab.audit.claims import judge_claims, read_claims
+from crane_lab.audit.ours import Ours
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages import comparisons
+from crane_lab.stages.outcomes import Scored
+from crane_lab.study.nulls import Nulls as MaskNulls
+from crane_lab.study.nulls import asked_in
+from crane_lab.study.scores import separation
 from crane_lab.texts.languages import language_names
 
 #: Columns of `beside` that say what a claim is.
 OF_THE_CLAIM = ["id", "section", "claim", "criterion"]
 
 
-def our_outcomes(base: Pipeline, chat: Pipeline | None) -> Ours:
+def our_outcomes(
+    base: Pipeline,
+    chat: Pipeline | None,
+    base_nulls: MaskNulls,
+    chat_nulls: MaskNulls | None,
+    sweep: pd.DataFrame | None = None,
+) -> Ours:
     """Tables 1 to 4 with their verdicts, from what notebooks 04 to 06 have left in the store.
 
-    `chat` is `base.on_chat` of the chat model; its masks are the base model's. Without one there
-    are no Tables 3 and 4.
+    Parameters
+    ----------
+    chat : `base.on_chat` of the chat model; its masks are the base model's. Without one there are
+        no Tables 3 and 4.
+    base_nulls, chat_nulls : random masks of both models.
+    sweep : rows of the sweep over choices, if it was made with this run's inputs; without it the
+        claim about thresholds cannot be told.
     """
     masks = base.rows()
     main, *parallel_kinds = base.tables
     paper = base.tables[main]
-    models = [base] if chat is None else [base, chat]
-    evaluated = {n: of.evaluated(masks, losses=False) for n, of in zip("13", models, strict=False)}
-    judged = {n: of.judged(masks) for n, of in zip("24", models, strict=False)}
-    asked = {x: f"open_{x}" for x in base.settings.languages}
-    scored = {n: found.scored(paper) for n, found in evaluated.items()}
-    scored |= {n: found.scored() for n, found in judged.items()}
-    scored = dict(sorted(scored.items()))
-    tables = {number: found.table() for number, found in scored.items()}
-    verdicts = {
-        number: comparisons.verdicts(evaluated[number].items(), table, paper)
-        if number in evaluated
-        else comparisons.verdicts(judged[number].items(), table, asked, value="score")
-        for number, table in tables.items()
-    }
-    parallel = {
-        kind: comparisons.verdicts(evaluated["1"].items(), evaluated["1"].table(tasks), tasks)
-        for kind, tasks in ((kind, base.tables[kind]) for kind in parallel_kinds)
-    }
-    return Ours(scored, tables, verdicts, parallel, language_names(base.settings.languages))
+    models = [(base, base_nulls)]
+    if chat is not None and chat_nulls is not None:
+        models.append((chat, chat_nulls))
+    scored: dict[str, Scored] = {}
+    tables: dict[str, pd.DataFrame] = {}
+    verdicts: dict[str, pd.DataFrame] = {}
+    parallel: dict[str, pd.DataFrame] = {}
+    nulls: dict[str, comparisons.Nulls] = {}
+    tasks: dict[str, Mapping[str, str]] = {}
+    asked = asked_in(base.settings.languages)
+    numbers = (("1", "2"), ("3", "4"))
+    for (on_tasks, on_answers), (of, random) in zip(numbers, models, strict=False):
+        evaluated, judged = of.evaluated(masks, losses=False), of.judged(masks)
+        scored |= {on_tasks: evaluated.scored(paper), on_answers: judged.scored()}
+        tasks |= {on_tasks: paper, on_answers: asked}
+        nulls |= {
+            on_tasks: random.of_rows("tasks", masks),
+            on_answers: random.of_rows("grades", masks),
+        }
+        tables |= {number: scored[number].table() for number in (on_tasks, on_answers)}
+        for number, items, value in (
+            (on_tasks, evaluated.items(), "correct"),
+            (on_answers, judged.items(), "score"),
+        ):
+            verdicts[number] = comparisons.verdicts(
+                items,
+                tables[number],
+                tasks[number],
+                value=value,
+                nulls=nulls[number],
+                reading=of.reading,
+            )
+        if of is base:
+            for kind in parallel_kinds:
+                same = base.tables[kind]
+                parallel[kind] = comparisons.verdicts(
+                    evaluated.items(),
+                    evaluated.table(same),
+                    same,
+                    value="correct",
+                    nulls=nulls[on_tasks],
+                    reading=of.reading,
+                )
+    swept = None if sweep is None else sweep[sweep["choice"] == "threshold"]
+    normalised = base.normalised("intermediate")
+    separated = separation(
+        {x: values for x, values in normalised.items() if isinstance(values, Tensor)},
+        base.settings.threshold,
+    )
+    return Ours(
+        dict(sorted(scored.items())),
+        dict(sorted(tables.items())),
+        dict(sorted(verdicts.items())),
+        parallel,
+        language_names(base.settings.languages),
+        nulls,
+        tasks,
+        swept,
+        separated,
+    )
 
 
-def beside(
-    claims: pd.DataFrame, ours: Ours, sweep: pd.DataFrame | None = None, label: str = "testbed"
-) -> pd.DataFrame:
+def beside(claims: pd.DataFrame, ours: Ours, label: str = "testbed") -> pd.DataFrame:
     """Every claim with its verdict from the paper's tables and from ours.
 
     Parameters
     ----------
     claims : as `claims_table` returns it.
-    sweep : rows of the sweep over choices, if it was made with this run's inputs; without it the
-        claim about thresholds is not tested.
     label : the name of the model that ours are about.
 
     Returns columns id, section, claim, criterion, paper, paper_evidence, <label>, <label>_evidence.
     """
-    more = {}
-    if sweep is not None:
-        thresholds = sweep[sweep["choice"] == "threshold"]
-        more["threshold-robust"] = threshold_robust(thresholds, ours.names)
-    found = in_our_tables(ours, more)
+    found = judge_claims(read_claims(), ours)
     rows = []
     for claim in claims.to_dict("records"):
-        here = found.get(claim["id"])
+        here = found[claim["id"]]
         rows.append(
             {
                 **{name: claim[name] for name in OF_THE_CLAIM},
                 "paper": claim["verdict"],
                 "paper_evidence": claim["evidence"],
-                label: here.verdict if here else NOT_TESTED,
-                f"{label}_evidence": here.evidence if here else "Not tested here.",
+                label: here.verdict,
+                f"{label}_evidence": here.evidence,
             }
         )
     return pd.DataFrame(rows)

@@ -90,11 +90,16 @@ class Published:
 
 
 def read_scores(number: str, folder: str | Path = "data/published") -> pd.DataFrame:
-    """One of the paper's tables as printed, "1" to "4": row Org first, its `mask_language` empty.
+    """One of the paper's tables, "1" to "4": row Org first, its `mask_language` empty.
 
-    Columns as in `Scored.table`, or for Table 3 as in `outcomes.side_by_side`.
+    Methods as they are printed, their rows in the order of all tables of this book (the paper has
+    vi before zh). Columns as in `Scored.table`, or for Table 3 as in `outcomes.side_by_side`.
     """
-    return pd.read_csv(Path(folder) / f"table{number}.csv").fillna({"mask_language": ""})
+    found = pd.read_csv(Path(folder) / f"table{number}.csv").fillna({"mask_language": ""})
+    places = ["", *LANGUAGES]
+    order = {"method": list(dict.fromkeys(found["method"])), "mask_language": places}
+    ranks = found[list(order)].apply(lambda column: column.map(order[str(column.name)].index))
+    return found.loc[ranks.sort_values(list(order)).index].reset_index(drop=True)
 
 
 def published(folder: str | Path = "data/published") -> dict[str, Published]:

@@ -9,9 +9,8 @@ import pandas as pd
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 
-from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
+from crane_lab.audit.claims import FAILS, HOLDS, NOT_TESTED, UNKNOWN
 from crane_lab.audit.gather import sources
-from crane_lab.audit.ours import NOT_TESTED
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 

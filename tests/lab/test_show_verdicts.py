@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import pandas as pd
 import pytest
 from page_outputs import caption, cells, rows
+from test_audit_testbed import NOTHING, made
 
 from crane_lab import audit
 from crane_lab.audit import gather
-from crane_lab.audit.ours import Ours, threshold_robust
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import verdict_pages
 from crane_lab.stages import comparisons
+from crane_lab.study.nulls import Nulls
 
 PAGE = pd.DataFrame(
     [
@@ -87,26 +88,15 @@ def test_masks_are_counted_by_whom_they_hit_most() -> None:
     ]
 
 
-def test_claims_stand_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_stand_beside_each_other() -> None:
     claims = audit.claims_table()
-    told = audit.claims_table()["id"].iloc[0]
-    verdict = threshold_robust(SWEPT, {"en": "English"})
-    asked = []
-
-    def in_our_tables(ours: Ours, more: dict[str, object]) -> dict[str, object]:
-        asked.append(set(more))
-        return {told: verdict}
-
-    monkeypatch.setattr(gather, "in_our_tables", in_our_tables)
-    ours = Ours({}, {}, {}, {}, {"en": "English"})
-    page = gather.beside(claims, ours)
-    gather.beside(claims, ours, SWEPT.assign(choice="threshold"))
-    assert asked == [set(), {"threshold-robust"}]
+    page = gather.beside(claims, made(NOTHING | {"CRANE": 0.4}, NOTHING))
     assert page["id"].to_list() == claims["id"].to_list()
     assert page["paper"].to_list() == claims["verdict"].to_list()
-    verdicts, evidence = page["testbed"].to_list(), page["testbed_evidence"].to_list()
-    assert (verdicts[0], evidence[0]) == (verdict.verdict, verdict.evidence)
-    assert set(verdicts[1:]) == {"–"} and set(evidence[1:]) == {"Not tested here."}
+    found = page.set_index("id")
+    assert found.loc["larger-target-drop", "testbed"] == "holds"
+    assert found.loc["bold-is-best", "testbed"] == "–"
+    assert "Lacking: masks at other" in str(found.loc["threshold-robust", "testbed_evidence"])
 
 
 class Made:
@@ -129,10 +119,14 @@ class Model:
     """A model whose tables are named after it, in the place of a pipeline."""
 
     settings = Settings(languages=["en", "vi"])
+    reading = comparisons.AS_PRINTED
     tables: ClassVar = {"paper": {"en": "mmlu"}, "reading": {"en": "reading_en"}}
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def normalised(self, site: str) -> dict[str, str]:
+        return {}
 
     def rows(self) -> list[str]:
         return [f"masks of {self.name}"]
@@ -144,17 +138,29 @@ class Model:
         return Made(f"{self.name}, answers, {masks[0]}")
 
 
+class Nothing:
+    """Random masks that say what they are asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def of_rows(self, kind: str, rows: list[str]) -> str:
+        return f"{kind} of {self.name}, {rows[0]}"
+
+
 def test_tables_are_numbered_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def verdicts(items: str, table: str, tasks: dict[str, str], value: str = "correct") -> str:
+    def verdicts(items: str, table: str, tasks: dict[str, str], **how: Any) -> str:
         assert items.removeprefix("items of ") == table.removeprefix("table of ")
-        calls.append((tuple(tasks.values()), value))
+        calls.append((tuple(tasks.values()), how["value"], how["nulls"]))
         return table
 
     monkeypatch.setattr(comparisons, "verdicts", verdicts)
+    monkeypatch.setattr(gather, "separation", lambda normalised, threshold: SWEPT)
     base, chat = (cast(Pipeline, Model(name)) for name in ("base", "chat"))
-    ours = gather.our_outcomes(base, chat)
+    nulls = [cast(Nulls, Nothing(name)) for name in ("base", "chat")]
+    ours = gather.our_outcomes(base, chat, nulls[0], nulls[1])
     expected = {
         "1": "table of base, items, masks of base",
         "2": "table of base, answers, masks of base",
@@ -164,8 +170,17 @@ def test_tables_are_numbered_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) ->
     assert ours.tables == ours.verdicts == expected
     assert ours.parallel == {"reading": expected["1"]}
     assert ours.names == {"en": "English", "vi": "Vietnamese"}
-    paper, judged = (("mmlu",), "correct"), (("open_en", "open_vi"), "score")
-    assert calls == [paper, judged, paper, judged, (("reading_en",), "correct")]
+    assert sorted(calls) == sorted(
+        [
+            (("mmlu",), "correct", "tasks of base, masks of base"),
+            (("reading_en",), "correct", "tasks of base, masks of base"),
+            (("mmlu",), "correct", "tasks of chat, masks of base"),
+            (("open_en", "open_vi"), "score", "grades of base, masks of base"),
+            (("open_en", "open_vi"), "score", "grades of chat, masks of base"),
+        ]
+    )
+    alone = gather.our_outcomes(base, None, nulls[0], None, SWEPT.assign(choice="threshold"))
+    assert list(alone.tables) == ["1", "2"] and alone.swept is not None
 
 
 SWEPT = pd.DataFrame(
