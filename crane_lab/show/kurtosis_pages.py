@@ -437,11 +437,9 @@ def null_words(found: pd.DataFrame) -> Markdown:
     real, pretended = real_and_pretended(found)
     ratio = real / pretended if pretended else np.nan
     if ratio >= 2:
-        verdict = f"{ratio:.1f} times as many, so its size is mostly a matter of language."
+        verdict = f"{ratio:.1f} times as many: most of it is no matter of sampling."
     elif ratio > 1.15:
-        verdict = (
-            f"{ratio:.1f} times as many. Sampling alone explains most of it, language the rest."
-        )
+        verdict = f"{ratio:.1f} times as many: sampling alone explains most of it."
     elif ratio <= 1.15:
         verdict = "hardly more. Its size, then, is no evidence of language-related structure."
     else:
@@ -450,6 +448,67 @@ def null_words(found: pd.DataFrame) -> Markdown:
         f"Real languages fill the region with {real:.0f} neurons per target, parts of one language "
         f"with {pretended:.0f}: {verdict}"
     )
+
+
+def separation_words(found: pd.DataFrame) -> Markdown:
+    """Whether more neurons are selected than if the languages were unrelated."""
+    said = {"more": "clearly more than", "less": "clearly fewer than", "open": "no other than"}
+    lines = [
+        f"{as_markdown(row['target'])} {row['selected']:,}, {said[row['outcome']]} the "
+        f"{row['unrelated']:,.0f} of unrelated scores (p = {row['q']:.2g})"
+        for row in found.to_dict("records")
+    ]
+    return prose(
+        "Are there more neurons in the region than if a neuron's scores had nothing to do with "
+        f"each other? {'; '.join(lines)}. (Corrected over the languages. Fewer means that scores "
+        "in two languages go together: what is high in one is high in the other.)"
+    )
+
+
+def groups_table(found: pd.DataFrame, windows: int) -> Styler:
+    """What CRANE and LAPE select for groups of text; `compared` says what distinguishes them."""
+    mean = found.groupby("compared", sort=False)[["CRANE", "unrelated", "LAPE"]].mean()
+    frame = mean.reset_index().rename(columns={"unrelated": "CRANE, if unrelated"})
+    return figures.table(
+        frame,
+        f"Neurons selected per group of texts, mean over groups ({windows} windows a group)",
+        dict.fromkeys(frame.columns[1:], "{:.1f}"),
+    )
+
+
+def influence_table(summary: pd.DataFrame) -> Styler:
+    """`influence.influence_summary`: what of each language's set hangs on single windows."""
+    names = {
+        "n": "neurons",
+        "kurtosis": "median kurtosis",
+        "without": "without its window",
+        "lost": "lost without it",
+        "gone": "lost with one window",
+        "window": "which",
+        "shared": "kept on average",
+    }
+    columns = ["language", *names]
+    return figures.table(
+        summary[columns].rename(columns=names),
+        "A set without single windows: each neuron without the window that its kurtosis rests on "
+        "most, then the one window without which the set loses most, and the mean over windows",
+        {
+            "median kurtosis": "{:.1f}",
+            "without its window": "{:.1f}",
+            "kept on average": "{:.1%}",
+        },
+    )
+
+
+def influence_words(summary: pd.DataFrame) -> Markdown:
+    """How much of the sets hangs on single windows, in a sentence."""
+    lines = [
+        f"{as_markdown(row['language'])}: {row['lost']} of {row['n']} neurons are selected only "
+        f"because of a single window each, and {row['gone']} go with the one window that matters "
+        "most"
+        for row in summary.to_dict("records")
+    ]
+    return prose("; ".join(lines) + ".")
 
 
 # --- the end of the page --------------------------------------------------------------------------
@@ -475,6 +534,7 @@ def what_kurtosis_shows(
     same, _, _ = same_and_different(agreement)
     real, pretended = real_and_pretended(null)
     gained = (again["both"] / again["chance"]).mean()
+    back = again["both"] / again[["first", "second"]].mean(axis=1)
     rho = _listed(together["rho"], together["language"])
     return prose(
         "- They show how *unevenly* a neuron's relevance is spread over texts: the medians are "
@@ -482,8 +542,8 @@ def what_kurtosis_shows(
         "3. They do not show how much a neuron contributes: the rank correlation with mean "
         f"|relevance| is {rho}.\n"
         "- They come with an error. Two halves of one language's windows rank neurons alike to "
-        f"{same:+.2f}, and a selection is repeated in {again['jaccard'].mean():.0%} of the "
-        f"neurons (Jaccard), {gained:.1f} times what chance gives.\n"
+        f"{same:+.2f}, and {back.min():.0%} to {back.max():.0%} of a selection come back from the "
+        f"other half, {gained:.1f} times what chance gives.\n"
         f"- A filled lower right of Figure 3 is expected even without languages: {pretended:.0f} "
         f"neurons per target there with parts of one language, {real:.0f} with real ones.\n"
         "- They say nothing yet about what the model *needs*. A neuron may have heavy tails in "

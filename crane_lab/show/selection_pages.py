@@ -346,9 +346,10 @@ def effects_words(judged: pd.DataFrame) -> Markdown:
             f"{row['change']:+.3f} (random: {row['random_low']:+.3f} to {row['random_high']:+.3f})"
             f", {against[row['against']]}. "
             + (
-                "No other language is hurt more."
+                f"No other language is hurt more{'' if row['clear'] else ', but not clearly'}."
                 if row["most"] == x
-                else f"{as_code(row['most'])} is hurt more ({row['most_change']:+.3f})."
+                else f"{as_code(row['most'])} is hurt more ({row['most_change']:+.3f})"
+                f"{'' if row['clear'] else ', but not clearly'}."
             )
         )
     return prose("\n".join(lines))
@@ -372,7 +373,7 @@ def what_masks_show(judged: pd.DataFrame, n_random: int) -> Markdown:
     """What this page's numbers do and do not show, as a list."""
     own = judged[judged["n_neurons"] > 0]
     more = own.loc[own["against"] == "more", "mask_language"].tolist()
-    hit = own.loc[own["most"] == own["mask_language"], "mask_language"].tolist()
+    hit = own.loc[own["clear"] & (own["most"] == own["mask_language"]), "mask_language"].tolist()
 
     def counted(languages: Sequence[str]) -> str:
         return f"{len(languages)}" + (
@@ -393,7 +394,7 @@ def what_masks_show(judged: pd.DataFrame, n_random: int) -> Markdown:
     return prose(
         f"- Number of masks, of {len(own)}, that raise the loss of their own language by more than "
         f"every one of {n_random} random masks of the same size: {counted(more)}. That hurt their "
-        f"own language most: {counted(hit)}. {verdict}"
+        f"own language most, intervals apart: {counted(hit)}. {verdict}"
         "\n- A set is not a unique object. Its size follows from the rule, the threshold and the "
         "normalisation, and notebook 02 shows how much of it changes with the windows drawn.\n"
         "- The overlap between languages, and with LAPE, describes the *selections*. It is no "

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
 from crane_core.attribution import neuron_relevance
@@ -195,6 +196,36 @@ def region_counts(normalised: Mapping[str, Tensor], threshold: float) -> pd.Data
         counts = {name: int(mask.sum()) for name, mask in masks.items()}
         rows.append({"target": x, **counts, "selected if unrelated": unrelated})
     return pd.DataFrame(rows)
+
+
+def separation(
+    normalised: Mapping[str, Tensor], threshold: float, fdr: float = 0.05
+) -> pd.DataFrame:
+    """Whether more neurons are selected in Figure 3 than if the languages were unrelated.
+
+    Returns
+    -------
+    One row per `target`: `selected`; `unrelated`, how many there would be if a neuron's score in
+    the target had nothing to do with its scores elsewhere, layer by layer; the two-sided p-value
+    `p` of the difference (hypergeometric in every layer, normal approximation to the sum), and `q`,
+    corrected over the languages (Benjamini and Hochberg); `outcome` is "more" or "less" at `fdr`,
+    else "open".
+    """
+    rows = []
+    for x in normalised:
+        masks, unrelated = regions(normalised, x, threshold)
+        selected, elsewhere = masks["target only (selected)"], masks["another only"]
+        high = (selected | masks["target and another"]).double().sum(1)
+        other = (elsewhere | masks["target and another"]).double().sum(1)
+        n = (~masks["no score"]).double().sum(1)
+        spread = high * (n - high) * other * (n - other) / (n**2 * (n - 1)).clamp(min=1)
+        z = (selected.sum().item() - unrelated) / max(spread.sum().item(), 1e-12) ** 0.5
+        rows.append({"target": x, "selected": int(selected.sum()), "unrelated": unrelated, "z": z})
+    found = pd.DataFrame(rows)
+    found["p"] = 2 * norm.sf(found["z"].abs())
+    found["q"] = false_discovery_control(found["p"])
+    side = np.where(found["z"] > 0, "more", "less")
+    return found.drop(columns="z").assign(outcome=np.where(found["q"] <= fdr, side, "open"))
 
 
 def every_neuron(
