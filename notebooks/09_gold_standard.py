@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A causal gold standard: which neurons are needed, and which criterion finds them?
+# # Neurons one by one: which are needed, and which criterion finds them?
 #
 # **After this notebook you can** say what it means that one neuron is *necessary* for a language
 # and *selective* for it, and how many of the testbed's are; rank criteria such as CRANE's by how
@@ -30,9 +30,9 @@ from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import criteria_pages, figures, necessity_pages
+from crane_lab.show import calibration_page, criteria_pages, figures, necessity_pages
 from crane_lab.store import write_table
-from crane_lab.study import criteria, damage, summaries
+from crane_lab.study import calibration, criteria, damage, summaries
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
@@ -43,6 +43,10 @@ shape = pipeline.shape["intermediate"]
 
 # %% [markdown]
 # ## One neuron at a time
+#
+# Single ablations are a *first-order* reference: they say what a neuron does alone, and a set may
+# do more or less than its neurons together. Further down a criterion beats the order of measured
+# effects for that reason, so they are no gold standard for sets.
 #
 # CRANE masks a set of neurons it has chosen, so its evaluation can say whether *that set* matters.
 # It cannot say which neurons the method missed. The testbed is small enough to try them all: each
@@ -71,7 +75,7 @@ shape = pipeline.shape["intermediate"]
 # perplexity corpus, and damage by whole sets on later windows of it. A criterion that does well
 # below therefore does so on texts it has not seen.
 
-# %%
+# %% tags=["shipped"]
 texts, others = damage.held_out(pipeline, n_necessity, n_damage)
 folder = results if recompute_necessity else Path(necessity_data)
 gold = damage.gold_standard(
@@ -94,7 +98,7 @@ necessity_pages.measured(
 # The increases, sorted. A negative one means that the language is predicted *better* without the
 # neuron.
 
-# %%
+# %% tags=["shipped"]
 spread = summaries.spread(necessity)
 write_table(spread, results / "necessity_spread.csv")
 necessity_pages.spread_table(spread)
@@ -105,7 +109,7 @@ necessity_pages.spread_table(spread)
 # it, and what lies below matters more to another language. A cloud along the diagonal means that
 # most of what a neuron does, it does to more than one language.
 
-# %%
+# %% tags=["shipped"]
 necessity_pages.clouds(necessity, names)
 
 # %% [markdown]
@@ -118,7 +122,7 @@ necessity_pages.clouds(necessity, names)
 # neurons tested, Benjamini and Hochberg's procedure keeps the {term}`false discovery rate`: of the
 # neurons named, at most this share is expected to be named by chance.
 
-# %%
+# %% tags=["shipped"]
 counts = summaries.significant_counts(necessity, fdr)
 write_table(counts, results / "necessity_significant.csv")
 display(necessity_pages.significant(counts, fdr, shape))
@@ -131,7 +135,7 @@ necessity_pages.selective_by_layer(necessity, names, fdr)
 # expected to agree with it either. The last line asks the same of the constant: whether zero and
 # the mean put the same neurons first.
 
-# %%
+# %% tags=["shipped"]
 trust = criteria.split_half(necessity)
 write_table(trust, results / "necessity_reliability.csv")
 display(necessity_pages.effects_reliability(trust))
@@ -180,7 +184,7 @@ highlighted = [
 # texts. Zero is what a random order gets; the ticks are as far as the noise in the effects lets
 # anyone come.
 
-# %%
+# %% tags=["shipped"]
 against = {"reference": crane, "seed": settings.seed}
 tables = []
 for v in necessity.values:
@@ -200,7 +204,7 @@ criteria_pages.correlations_in_words(agreed, crane)
 #
 # ### Are the neurons that they would take selective?
 
-# %%
+# %% tags=["shipped"]
 found = criteria.precision(scores, necessity, budgets, level=fdr)
 write_table(found, results / "criteria_precision.csv")
 order = summaries.overall(agreed)["criterion"].to_list()
@@ -250,7 +254,7 @@ if recompute_necessity:
 # rises in the second and not in the first finds neurons that matter, but to every language. The
 # vertical axes are linear up to a tenth of a nat and logarithmic beyond.
 
-# %%
+# %% tags=["shipped"]
 size = 128 if 128 in budgets else budgets[-1]
 for column in ("difference", "own"):
     figure = criteria_pages.damage_curves(
@@ -266,12 +270,44 @@ for column in ("difference", "own"):
 # The same at one size. For a criterion to have found language-specific neurons, its set must hurt
 # its own language more than any other *clearly*, and more than random sets of that size do.
 
-# %%
+# %% tags=["shipped"]
 at_zero = agreed[agreed["set_to"] == "zero"]
 ranked = criteria.ranking(at_zero, found, damaged, size)
 write_table(ranked, results / "criteria_ranking.csv")
 display(criteria_pages.damage_table(damaged, names, size))
 criteria_pages.damage_in_words(damaged, scores, names, size, crane)
+
+# %% [markdown]
+# ## Which read-out decides?
+#
+# The paper judges masks by accuracy, this page by held-out loss. Here the same masks go through
+# both, and through open answers: the first neurons by the contrast of the signed mean, by CRANE's
+# score and in random order, in growing numbers. A dot is a mask and a language's text or task.
+
+# %% tags=["shipped"]
+compared = ("signed mean, contrast", crane, "random order")
+masks = calibration.masks_of(
+    orders,
+    compared,
+    [n for n in budgets if n >= size // 4],
+    pipeline.shape,
+)
+readouts = calibration.readouts(pipeline, masks, graded={size})
+write_table(readouts, results / "calibration.csv")
+display(
+    calibration_page.loss_and_accuracy(readouts, names),
+    calibration_page.by_class(readouts),
+    calibration_page.in_words(readouts, compared[0], size, names),
+)
+
+# %% [markdown]
+# So the two agree where a mask does much, and part where it does little: an item has to change
+# sides before accuracy moves, and with some hundred items a few points are noise. That is why
+# verdicts about masks rest on held-out loss in this book, and LangSpec-F1 stands beside it because
+# it is the measure of the paper.
+#
+# Reading tasks are the exception to look at: most of an answer can be copied from the passage by
+# attention, which no mask of MLP neurons touches ([notebook 00](00_meet_the_testbed)).
 
 # %% [markdown]
 # ## Is a set the sum of its neurons?
@@ -282,14 +318,14 @@ criteria_pages.damage_in_words(damaged, scores, names, size, crane)
 # that the damage comes only when all are gone; below one they have a part in the same thing, which
 # is lost with the first of them already. Sets whose sum is next to nothing are left out.
 
-# %%
+# %% tags=["shipped"]
 added = damage.predicted(damaged, orders, necessity)
 keys = ["criterion", "language", "seed", "budget"]
 numbers = ["own", "own_se", "predicted", "ratio"]
 file = results / "necessity_additivity.csv"
 write_table(added[keys + numbers], file)
 
-# %%
+# %% tags=["shipped"]
 ratios = summaries.additivity(added, list(scores))
 display(criteria_pages.additivity_figure(ratios))
 criteria_pages.additivity_in_words(ratios, added)
@@ -310,7 +346,7 @@ criteria_pages.additivity_in_words(ratios, added)
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["shipped"]
 rows = []
 for x in necessity.languages:
     hits = {}
@@ -347,7 +383,7 @@ figures.table(
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["shipped"]
 active, n = pipeline.activation_counts()
 rate = {x: active[x].double() / n[x] for x in settings.languages}
 mine = {
@@ -369,7 +405,7 @@ figures.table(
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %%
+# %% tags=["shipped"]
 criteria_pages.criteria_conclusions(
     counts,
     agreed,
