@@ -109,6 +109,7 @@ def toc_entries(toc: Any) -> Iterator[str]:
 
 def _stage(run: Run, target: Path) -> None:
     """Fill `target` with the sources of the book: same layout as the repository."""
+    from crane_lab.show import first_page
     from crane_lab.show.foreign import as_html
 
     root = run.project.root
@@ -127,6 +128,10 @@ def _stage(run: Run, target: Path) -> None:
     (target / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
+    first = target / "book" / "intro.md"
+    real = root / str(run.parameters["real_data"])
+    page = first_page.staged(first.read_text("utf-8"), run.directory / "results", real)
+    first.write_text(page, "utf-8")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 
     listed = set(toc_entries(toc))
@@ -149,7 +154,7 @@ def _stage(run: Run, target: Path) -> None:
 
 def parameter_reference(run: Run) -> str:
     """Return the book's page of all parameters, as MyST text, from the notebooks themselves."""
-    from crane_lab.show.foreign import as_code, verbatim
+    from crane_lab.show.foreign import as_code, as_markdown, verbatim
 
     profiles = sorted((run.project.root / "notebooks" / "profiles").glob("*.yaml"))
     lines = [
@@ -180,7 +185,13 @@ def parameter_reference(run: Run) -> str:
             facts.insert(1, f"one of {', '.join(_code(choice) for choice in parameter.choices)}")
         if used:
             facts.append(f"on the page of {used}")
-        lines += [f"`{parameter.name}`", f": {parameter.help}", "", f"  {'; '.join(facts)}", ""]
+        lines += [
+            f"`{parameter.name}`",
+            f": {as_markdown(parameter.help, None)}",
+            "",
+            f"  {'; '.join(facts)}",
+            "",
+        ]
     lines += ["## Profiles", "", "What each profile sets; everything else keeps its default.", ""]
     for path in profiles:
         values = load_profile(path.parent, path.stem)

@@ -1,0 +1,208 @@
+"""What came out, for the book's first page: five sentences and a figure, made from results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML
+
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.study.shipped import Shipped
+from crane_lab.study.summaries import mean_damage
+from crane_lab.texts.languages import language_names
+
+#: The line of the first page that findings take the place of.
+MARK = "<!-- findings -->"
+RANDOM = "random order"
+#: What a run must have written, and by which notebook.
+NEEDED = {
+    "loss_verdicts": "04",
+    "table1_verdicts": "04",
+    "criteria_damage": "09",
+    "verdicts": "10",
+}
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """Results of one model: its name, its tables, and the criterion that CRANE's score is."""
+
+    title: str
+    tables: Mapping[str, pd.DataFrame]
+    crane: str
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """`comparisons.loss_changes` of Table 1's masks."""
+        return self.tables["loss_verdicts"]
+
+    @cached_property
+    def budget(self) -> int:
+        """The size of whole sets that is nearest to CRANE's own sets."""
+        sizes = self.losses.loc[self.losses["method"] == "CRANE", "n_neurons"]
+        return int(
+            min(
+                self.tables["criteria_damage"]["budget"].unique(),
+                key=lambda n: abs(n - sizes.mean()),
+            )
+        )
+
+    @cached_property
+    def damage(self) -> pd.Series:
+        """Own loss less the largest other at `budget`, mean over languages, most first."""
+        return mean_damage(self.tables["criteria_damage"], self.budget)
+
+
+def staged(page: str, results: Path, real: Path) -> str:
+    """The first page with what came out in the place of `MARK`."""
+    missing = sorted({n for name, n in NEEDED.items() if not (results / f"{name}.csv").is_file()})
+    if missing:
+        said = prose(
+            f"This book is of a run without notebook{'s' * (len(missing) > 1)} "
+            f"{', '.join(missing)}, so what came out is not summed up here."
+        ).data
+    else:
+        said = "\n\n".join(findings(results, real))
+    return page.replace(MARK, str(said))
+
+
+def findings(results: Path, real: Path) -> tuple[str, str]:
+    """Five sentences in Markdown, and a figure in HTML.
+
+    `results` are the run's, `real` the shipped ones of a real model.
+    """
+    here = OfModel(
+        "the testbed",
+        {name: pd.read_csv(results / f"{name}.csv") for name in NEEDED},
+        "kurtosis (logit), contrast",
+    )
+    there = Shipped.read(real)
+    away = OfModel(
+        "Gemma",
+        {name: there.table(name) for name in NEEDED},
+        str(there.causal()["sample"]["main_criteria"][0]),
+    )
+    both = (here, away)
+    return str(prose(_sentences(both)).data), str(
+        _figure(both, language_names(there.languages)).data
+    )
+
+
+def _sentences(both: tuple[OfModel, OfModel]) -> str:
+    lines = [_kurtosis(both), _others(both), _counts(both), _metric(both), _paper(both[0])]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _clear(found: OfModel, method: str) -> str:
+    own = found.losses[found.losses["method"] == method]
+    if not own["null_masks"].any():
+        return f"an unknown number on {found.title} (no random masks were measured there)"
+    return f"{int((own['verdict'] == 'larger').sum())} of {len(own)} on {found.title}"
+
+
+def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
+    rises = []
+    for found in both:
+        own = found.losses[found.losses["method"] == "CRANE"]
+        added = [row[row["mask_language"]] for row in own.to_dict("records")]
+        rises.append(f"{min(added):.2f} to {max(added):.2f} nats per token on {found.title}")
+    return (
+        "**The neurons that CRANE's kurtosis selects are not those that a language needs.** "
+        "Without them, held-out text of their own language gets worse by "
+        f"{' and '.join(rises)}; their own language clearly loses most, and by more than random "
+        "masks in the same layers make it, in "
+        f"{' and '.join(_clear(found, 'CRANE') for found in both)}."
+    )
+
+
+def _others(both: tuple[OfModel, OfModel]) -> str:
+    said = []
+    for found in both:
+        first = next(c for c in found.damage.index if c in _criteria(both))
+        said.append(
+            f"on {found.title}, with {found.budget:,} neurons, {as_markdown(first)} "
+            f"{found.damage[first]:+.2f} nats, kurtosis {found.damage[found.crane]:+.2f}, random "
+            f"neurons {found.damage[RANDOM]:+.2f}"
+        )
+    return (
+        "**Other sums of the very same relevance do find them.** What a set costs its own language "
+        f"more than any other, mean over languages: {'; '.join(said)}."
+    )
+
+
+def _counts(both: tuple[OfModel, OfModel]) -> str:
+    return (
+        "**Counting activations (LAPE) finds some.** Its sets, extended to CRANE's number of "
+        "neurons, clearly cost their own language most in "
+        f"{' and '.join(_clear(found, 'LAPE matched') for found in both)}; as released, "
+        f"{' and '.join(_clear(found, 'LAPE') for found in both)}."
+    )
+
+
+def _metric(both: tuple[OfModel, OfModel]) -> str:
+    said = []
+    for found in both:
+        own = found.tables["table1_verdicts"]
+        own = own[own["method"] != "Random"]
+        above = int((own["against_random"] == "above").sum())
+        top = own["langspec_f1_null_high"].max()
+        if not own["langspec_f1_null_masks"].any():
+            said.append(f"an unknown value on {found.title} (none were measured there)")
+            continue
+        said.append(f"{top:.2f} on {found.title} ({above} of {len(own)} sets lie above their own)")
+    return (
+        "**LangSpec-F1 is above zero for masks without any purpose.** One in twenty random masks "
+        f"with a set's size and layers reaches up to {' and '.join(said)}."
+    )
+
+
+def _paper(here: OfModel) -> str:
+    counted = here.tables["verdicts"]["paper"].value_counts()
+    total = int(counted.sum())
+    order = ("holds", "partly", "does not", "cannot tell")
+    said = ", ".join(f"{counted[v]} {v}" for v in order if v in counted)
+    return (
+        f"**The paper's printed tables carry some of its claims.** Of {total}, held against the "
+        f"tables by criteria that are printed beside them: {said}."
+    )
+
+
+def _criteria(both: tuple[OfModel, OfModel]) -> list[str]:
+    """The criteria that both models have; the chosen ones of the real model."""
+    shared = set(both[0].damage.index) & set(both[1].damage.index) - {RANDOM}
+    return [c for c in both[1].damage.index if c in shared]
+
+
+def _figure(both: tuple[OfModel, OfModel], names: Mapping[str, str]) -> HTML:
+    order = [*_criteria(both), RANDOM]
+    panels, told = {}, []
+    for found in both:
+        table = found.tables["criteria_damage"]
+        own = table[(table["budget"] == found.budget) & table["criterion"].isin(order)]
+        rows = []
+        for (criterion, x), of in own.groupby(["criterion", "language"], sort=False):
+            value, error = of["difference"].mean(), 1.96 * of["difference_se"].mean()
+            alone = len(of) == 1
+            rows.append(
+                {
+                    "row": criterion,
+                    "series": x,
+                    "value": value,
+                    "low": value - error if alone else of["difference"].min(),
+                    "high": value + error if alone else of["difference"].max(),
+                }
+            )
+        panels[f"{found.title}: own loss − largest other (nats per token)"] = pd.DataFrame(rows)
+        means = ", ".join(f"{c} {found.damage[c]:+.2f}" for c in order)
+        told.append(f"{found.title}, {found.budget:,} neurons: {means}")
+    return figures.show(
+        figures.dot_ranges(panels, zero=list(panels), order=order, names=names),
+        alt="What the first neurons of each criterion cost their own language more than any other, "
+        f"with intervals over windows, for random neurons the range over seeds. Means over "
+        f"languages. {'; '.join(told)}.",
+    )

@@ -1,0 +1,88 @@
+"""The findings on the book's first page: made from results, and not without them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from crane_lab.show import first_page
+from crane_lab.show.first_page import MARK, RANDOM, OfModel
+
+ROOT = Path(__file__).resolve().parents[2]
+CRANE = "kurtosis (logit), contrast"
+NAMES = {"en": "English", "zh": "Chinese"}
+
+
+def model(title: str, own: float, verdict: str = "open", masks: int = 200) -> OfModel:
+    """A model on which masks for English add `own` nats under CRANE, twice that under others."""
+    losses = pd.DataFrame(
+        [
+            (method, x, 10, *((gain, 0.01) if x == "en" else (0.01, gain)), verdict)
+            for method, gain in (("LAPE", own), ("LAPE matched", 2 * own), ("CRANE", own))
+            for x in NAMES
+        ],
+        columns=["method", "mask_language", "n_neurons", "en", "zh", "verdict"],
+    ).assign(null_masks=masks)
+    damage = pd.DataFrame(
+        [
+            (criterion, x, seed, size, lead * size, 0.1)
+            for criterion, lead, seeds in (
+                (CRANE, 0.01, [-1]),
+                ("LAPE", 0.2, [-1]),
+                (RANDOM, 0, [0, 1]),
+            )
+            for x in NAMES
+            for seed in seeds
+            for size in (8, 32)
+        ],
+        columns=["criterion", "language", "seed", "budget", "difference", "difference_se"],
+    )
+    tasks = losses[["method", "mask_language"]].assign(
+        langspec_f1_null_high=0.125,
+        langspec_f1_null_masks=masks,
+        against_random=["above"] + ["within"] * 5,
+    )
+    verdicts = pd.DataFrame({"paper": ["holds", "does not", "does not"]})
+    tables = {
+        "loss_verdicts": losses,
+        "criteria_damage": damage,
+        "table1_verdicts": tasks,
+        "verdicts": verdicts,
+    }
+    return OfModel(title, tables, CRANE)
+
+
+def test_sentences_are_made_of_the_results() -> None:
+    said = first_page._sentences((model("the testbed", 0.05), model("Gemma", 0.5, "larger")))
+    lines = said.split("\n")
+    assert len(lines) == 5
+    assert "0.05 to 0.05 nats per token on the testbed and 0.50 to 0.50" in lines[0]
+    assert "0 of 2 on the testbed and 2 of 2 on Gemma" in lines[0]
+    # At 8 neurons, the size nearest to CRANE's 10.
+    assert "with 8 neurons, LAPE +1.60 nats, kurtosis +0.08, random neurons +0.00" in lines[1]
+    assert "0.12 on the testbed (1 of 6 sets lie above their own)" in lines[3]
+    assert "Of 3, held against the tables" in lines[4] and "1 holds, 2 does not" in lines[4]
+
+
+def test_what_was_not_measured_is_not_said_to_be_none() -> None:
+    said = first_page._sentences((model("the testbed", 0.05, masks=0), model("Gemma", 0.5)))
+    assert "an unknown number on the testbed (no random masks were measured there) and 0 of" in said
+    assert "an unknown value on the testbed (none were measured there) and 0.12 on Gemma" in said
+    assert "nan" not in said
+
+
+def test_the_figure_says_what_it_shows() -> None:
+    shown = first_page._figure((model("the testbed", 0.05), model("Gemma", 0.5)), NAMES).data
+    assert "the testbed, 8 neurons: LAPE +1.60" in shown and "data:image/png" in shown
+
+
+def test_a_run_without_the_results_says_so(tmp_path: Path) -> None:
+    page = first_page.staged(f"before\n{MARK}\nafter", tmp_path, tmp_path)
+    assert re.search(r"before\nThis book is of a run without notebooks 04, 09, 10", page)
+    assert page.endswith("after")
+
+
+def test_the_first_page_has_the_mark() -> None:
+    assert (ROOT / "book" / "intro.md").read_text("utf-8").count(MARK) == 1
