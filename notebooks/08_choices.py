@@ -66,7 +66,7 @@ for name, frame in tables.items():
     file = "choices_sweep" if name == "choices" else name
     write_table(frame, results / f"{file}.csv")
 
-# %%
+# %% tags=["shipped"]
 random = tables["choices_random"]
 sweep = choices.with_floor(tables["choices"], random)
 differing = choices.differing_inputs(probe, made_with)
@@ -94,7 +94,7 @@ choices_pages.origin(sweep, made_with, differing, again)
 # where it was, if one set of that size does as much as another; it can raise LangSpec-F1 by nothing
 # but a larger set. Read them side by side, and each against its tick. The default itself:
 
-# %%
+# %% tags=["shipped"]
 choices_pages.default_reading_table(sweep)
 
 # %% [markdown]
@@ -105,7 +105,7 @@ choices_pages.default_reading_table(sweep)
 # matters for that read-out; a line that crosses zero in the last panel, that the choice decides
 # whether the mask hurts its own language most or another one.
 
-# %%
+# %% tags=["shipped"]
 choices_pages.glance(sweep)
 
 # %% [markdown]
@@ -119,7 +119,7 @@ choices_pages.glance(sweep)
 # LangSpec-F1 *above random masks of the same size*, which tells choices that matter through the
 # number of neurons from those that matter through which they are.
 
-# %%
+# %% tags=["shipped"]
 summary = summaries.of_choices(sweep)
 write_table(summary, results / "choices_summary.csv")
 display(choices_pages.departures_table(summary))
@@ -145,7 +145,7 @@ choices_pages.what_matters(sweep)
 # dimensions of the residual stream. (Projections are compared as the intermediate neurons they
 # switch off, and the tick is random projections with the same counts.)
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "site"))
 
 # %% [markdown]
@@ -155,7 +155,7 @@ display(*choices_pages.choice(sweep, "site"))
 # reference here is `projections` with activation × gradient ([choice](choice-relevance)). Random
 # masks were run with that reference's counts only.
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "score"))
 
 # %% [markdown]
@@ -165,7 +165,7 @@ display(*choices_pages.choice(sweep, "score"))
 # scale. Nothing can change; the row is here as a check of the whole chain. The choice would matter
 # with texts of unequal length (first exercise).
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "reduction"))
 
 # %% [markdown]
@@ -176,7 +176,7 @@ display(*choices_pages.choice(sweep, "reduction"))
 # to the order. The corpus allows 1,000 windows of up to 192 tokens. Masks are scored on the same
 # held-out windows throughout.
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "window"))
 
 # %% [markdown]
@@ -185,7 +185,7 @@ display(*choices_pages.choice(sweep, "window"))
 # With $n$ texts kurtosis cannot exceed about $n$ {cite:p}`johnson1979bounds`, and single texts
 # weigh more the fewer there are. The first $n$ windows of one order are used.
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "n_samples"))
 
 # %% [markdown]
@@ -193,7 +193,7 @@ display(*choices_pages.choice(sweep, "n_samples"))
 #
 # The yardstick: other documents, or the same in another order, everything else equal.
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "seed"))
 
 # %% [markdown]
@@ -202,7 +202,7 @@ display(*choices_pages.choice(sweep, "seed"))
 # What is being explained: the true next tokens' logits, their log-probabilities, or the largest
 # logit at the last position ([choice](choice-objective)).
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "objective"))
 
 # %% [markdown]
@@ -211,7 +211,7 @@ display(*choices_pages.choice(sweep, "objective"))
 # A threshold of 1 means something else on every scale, so the sizes of the sets change with it
 # ([choice](choice-normalisation)).
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "normalisation"))
 
 # %% [markdown]
@@ -219,7 +219,7 @@ display(*choices_pages.choice(sweep, "normalisation"))
 #
 # `top` takes as many neurons as the default has for that language ([choice](choice-selection)).
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "rule"))
 
 # %% [markdown]
@@ -229,7 +229,7 @@ display(*choices_pages.choice(sweep, "rule"))
 # and keeps more out for the others. (§3.3 of the paper says that its findings are robust across a
 # reasonable range of thresholds; no table shows it.)
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "threshold"))
 
 # %% [markdown]
@@ -238,7 +238,7 @@ display(*choices_pages.choice(sweep, "threshold"))
 # Shares of all neurons under `top`, because `contrast` cannot fill a large budget. The reference is
 # `top` with as many neurons as the default ([choice](choice-budget)).
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "budget"))
 
 # %% [markdown]
@@ -248,7 +248,7 @@ display(*choices_pages.choice(sweep, "budget"))
 # percentile over the attribution windows of all languages together ([choice](choice-mask)). Random
 # masks were run with zero only.
 
-# %%
+# %% tags=["shipped"]
 display(*choices_pages.choice(sweep, "mask value"))
 
 # %% [markdown]
@@ -272,7 +272,7 @@ statistics_pages.registry()
 # what a specific neuron is. The table below sets the measure: a statistic can hardly agree with
 # another one better than with itself on other texts.
 
-# %%
+# %% tags=["shipped"]
 rho = tables["choices_agreement"]
 n = made_with["settings"]["n_samples"]
 display(statistics_pages.agreement_figure(rho))
@@ -285,7 +285,7 @@ statistics_pages.statistics_reliability(rho, n)
 # score alone, or by a *contrast*: the target's score less the largest other language's. The tick is
 # the mean of random masks of that size.
 
-# %%
+# %% tags=["shipped"]
 selected = choices.with_floor(tables["choices_statistics"], random)
 statistics_pages.selected(selected)
 
@@ -294,7 +294,7 @@ statistics_pages.selected(selected)
 # one of them only, so two columns count languages instead: in how many LangSpec-F1 lies above all
 # random masks, and in how many the mask clearly hurts its own language most.
 
-# %%
+# %% tags=["shipped"]
 scored = summaries.of_statistics(selected, random)
 display(statistics_pages.scored(scored, sweep, random))
 statistics_pages.scored_in_words(scored, selected)
@@ -307,7 +307,7 @@ statistics_pages.scored_in_words(scored, selected)
 # blocks are merged, so no sample is ever kept. Large halves are drawn from the same 3,000 windows,
 # so their repetitions are not independent and the ranges are too narrow there.)
 
-# %%
+# %% tags=["shipped"]
 halves = tables["choices_reliability"]
 display(statistics_pages.two_halves(halves))
 statistics_pages.two_halves_by_layer(halves)
@@ -318,7 +318,7 @@ statistics_pages.two_halves_by_layer(halves)
 # third against its ticks: a Jaccard index of sets says little until it is known what sets of that
 # size share by chance.
 
-# %%
+# %% tags=["shipped"]
 statistics_pages.two_halves_in_words(halves)
 
 # %% [markdown]
@@ -379,7 +379,7 @@ figures.table(
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["shipped"]
 rankings = {}
 for measure in ("langspec_f1", "langspec_f1_above", "selectivity"):
     found = choices.departures(sweep, measure).set_index("choice")
@@ -400,7 +400,7 @@ display(*choices_pages.under_rules(rankings))
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %%
+# %% tags=["shipped"]
 choices_pages.choices_conclusions(sweep, scored, halves)
 
 # %% [markdown]

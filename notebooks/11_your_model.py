@@ -69,20 +69,22 @@ own_model_pages.families(models.FAMILIES)
 # `crane plan` counts the work from the parameters and divides it by what the device does per
 # second: *measured* where `benchmarks/results/` has a file from that machine, otherwise *estimated*
 # from its peak. Here is the paper's own setting. Memory is that of the weights and of one batch's
-# activations, which shrink with `batch_size`; vLLM, which generates the open-ended answers, takes a
+# activations, which shrink with `batch_size`; vLLM
+# {cite:p}`kwon2023vllm`, which generates the open-ended answers, takes a
 # share of its own beside it.
 
 # %%
 paper = Settings.of(Project().run("paper").parameters)
 hours = by_device(paper, gpus)
 write_table(hours, results / "plan_paper.csv")
-planned = plan(paper, gpus[-1])
+fits = hours.loc[hours["fits"] == "yes", "device"].tolist() or gpus
+planned = plan(paper, fits[-1])
 own_model_pages.hours(hours, paper.model, planned.memory())
 
 # %% [markdown]
-# The whole plan for the last of them, as `crane plan --profile paper` prints it. Units are samples
-# (at both sites), windows, items and answers, under all masks; answers are counted at their full
-# length.
+# The whole plan for the last that is large enough, as `crane plan --profile paper` prints it. Units
+# are samples (at both sites), windows, items and answers, under all masks; answers are counted at
+# their full length.
 
 # %%
 print(planned)
@@ -165,8 +167,8 @@ own_model_pages.exported(neurons, back, differences)
 # ```{exercise-start} A cheaper paper
 # :label: exercise-cheaper-paper
 # ```
-# Which parameters bring the paper's setting down to one working day on the slowest device of the
-# table, and what do you lose by each?
+# Which parameters bring the paper's setting down to one working day on the first device of the
+# table that is large enough, and what do you lose by each?
 # ```{exercise-end}
 # ```
 #
@@ -186,8 +188,8 @@ cheaper = {
 needed = {}
 for name, changes in cheaper.items():
     changed = dataclasses.replace(paper, **changes)
-    needed[name] = by_device(changed, gpus[:1])["in all"].iloc[0]
-own_model_pages.savings(needed, gpus[0])
+    needed[name] = by_device(changed, fits[:1])["in all"].iloc[0]
+own_model_pages.savings(needed, fits[0])
 
 # %% [markdown]
 # Fewer items widen the intervals: where a mask changes a fifth of 500 answers, the drop's standard

@@ -217,7 +217,7 @@ print("drops", found.drops)
 # | `show` | figures, tables and sentences of this book |
 # | `runs`, `cli` | notebooks executed, the book built, the `crane` command |
 #
-# Relevance is never kept for all texts at once. `moments` takes it batch by batch and keeps four
+# Relevance is never kept for all texts at once. `moments` takes it batch by batch and keeps five
 # numbers per neuron, so memory does not grow with the number of texts.
 #
 # ## What to keep in mind

@@ -94,13 +94,14 @@ def default_reading_table(sweep: pd.DataFrame) -> Styler:
                 "neurons": default["n_neurons"].to_numpy(),
                 "share": default["share"].to_numpy(),
                 "LangSpec-F1": interval(default, "langspec_f1"),
-                "random masks of that size": default["langspec_f1_random"].to_numpy(),
+                "random masks (interpolated)": default["langspec_f1_random"].to_numpy(),
                 "selectivity": interval(default, "selectivity", "+"),
                 "random": default["selectivity_random"].to_numpy(),
             }
         ),
-        "The default reading of every choice",
-        {"share": "{:.1%}", "random masks of that size": "{:.3f}", "random": "{:+.3f}"},
+        "The default reading of every choice beside random masks that lie evenly in all layers, "
+        "their means interpolated to the set's size (notebook 04: with the set's own layers)",
+        {"share": "{:.1%}", "random masks (interpolated)": "{:.3f}", "random": "{:+.3f}"},
     )
 
 

@@ -16,6 +16,7 @@ from matplotlib.path import Path as MplPath
 from numpy.typing import ArrayLike
 
 from crane_lab.show.style import (
+    BOLD,
     INK,
     NOTE,
     PAPER,
@@ -43,7 +44,7 @@ def _stage(
 ) -> None:
     """A tinted ground with a title."""
     axes.add_patch(Rectangle((x, y), width, height, fc=mpl.colors.to_rgba(colour, 0.08)))
-    axes.text(x + 1.4, y + height - 1.9, title, weight="bold", va="center")
+    axes.text(x + 1.4, y + height - 1.9, title, **BOLD, va="center")
 
 
 @styled
@@ -71,7 +72,7 @@ def fig1_overview() -> Figure:
         for j, (title, text, source) in enumerate(steps[3 * i : 3 * i + 3]):
             x, y = left + 1.4, top - j * (box + gap)
             axes.add_patch(FancyBboxPatch((x, y), column - 2.8, box, ec=colour, **rounded))
-            axes.text(x + 1.2, y + box - 1.1, title, weight="bold", va="top", fontsize=10)
+            axes.text(x + 1.2, y + box - 1.1, title, **BOLD, va="top", fontsize=10)
             axes.text(x + 1.2, y + 1.0, text, va="bottom", fontsize=8.5, linespacing=1.3)
             axes.text(
                 left + column - 2.4, y + box - 1.2, source, va="top", ha="right", fontsize=7.5,
@@ -215,7 +216,7 @@ def network(
             axes.add_patch(Circle((x, y), radius, facecolor=face, edgecolor=INK, zorder=2))
             axes.text(
                 x, y, minus(f"{activation:g}"), ha="center", va="center",
-                color=ink_on(face), weight="bold", zorder=3,
+                color=ink_on(face), **BOLD, zorder=3,
             )  # fmt: skip
             label = minus(f"{name}, R = {relevance:g}")
             axes.text(x, y - radius - 0.16, label, ha="center", va="center", fontsize=8.5)

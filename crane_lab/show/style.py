@@ -74,6 +74,8 @@ DPI = 144
 LEAST = 560  # pixels; a narrower page scrolls the figure instead of shrinking it beyond reading
 
 P = ParamSpec("P")
+#: Bold letters; of one family, since the font for Chinese has none and matplotlib would say so.
+BOLD: dict[str, Any] = {"weight": "bold", "family": "DejaVu Sans"}
 
 
 @functools.cache

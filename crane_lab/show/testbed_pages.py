@@ -10,6 +10,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from markupsafe import Markup
 from pandas.io.formats.style import Styler
+from scipy.stats import binomtest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core import models
@@ -272,6 +273,27 @@ def relation_table(by_relation: pd.DataFrame) -> Styler:
         "Accuracy of the unmasked model by kind of question. Few items make a rough estimate: with "
         "70, the interval is some ten points to either side.",
         dict.fromkeys(by_relation.columns[3:], "{:.2f}"),
+    )
+
+
+def relation_words(by_relation: pd.DataFrame, chance: float = 0.25) -> Markdown:
+    """Kinds of question that one language fails and another answers, by `relation_table`."""
+    languages = list(by_relation.columns[3:])
+    failed = []
+    for row in by_relation.to_dict("records"):
+        n = int(row["items per language"])
+        for x in languages:
+            low = binomtest(round(row[x] * n), n).proportion_ci(method="wilson").low
+            best = max(row[y] for y in languages)
+            if low <= chance and best >= 3 * chance:
+                failed.append(f"{as_code(row['asked'])} in {as_markdown(x)} ({row[x]:.2f})")
+    if not failed:
+        return prose("No kind of question is at chance in one language and well above in another.")
+    return prose(
+        f"At chance in one language and well above it in another: {', '.join(failed)}. The model "
+        "has not learned there to connect the question's wording, which is kept out of training, "
+        "with what it knows, or looks in the wrong place; no mask can lower these items further, "
+        "and none of this was mended after the gate."
     )
 
 
