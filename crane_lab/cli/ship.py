@@ -33,6 +33,7 @@ from crane_lab.store.artefacts import RUN_NAME
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
 from crane_lab.study import real_model
+from crane_lab.study.nulls import Nulls
 from crane_lab.study.shipped import other_inputs
 
 #: Results of notebooks, as they stand in a run's `results/`.
@@ -66,6 +67,7 @@ def ship(run: Run, out: Path) -> None:
     with contextlib.chdir(run.project.root):
         pipeline = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
         sets = real_model.method_sets(pipeline)
+        random = Nulls.of(pipeline, run.parameters["null_data"], run.parameters["n_null"])
         tables = {
             "gate": real_model.tasks_gate(pipeline),
             "openings": real_model.losses_by_opening(pipeline),
@@ -73,7 +75,7 @@ def ship(run: Run, out: Path) -> None:
             "layers": real_model.counts_by_layer(sets),
             "overlaps": real_model.overlaps(sets),
             "small_case": real_model.small_case(pipeline, sets),
-            **real_model.parallel_verdicts(pipeline),
+            **real_model.parallel_verdicts(pipeline, random),
         }
         scores = {x: v.float().contiguous() for x, v in _intermediate(pipeline).items()}
         made = {

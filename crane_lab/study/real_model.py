@@ -29,6 +29,7 @@ from crane_lab.stages.keys import weights_of
 from crane_lab.stages.losses import held_out_losses
 from crane_lab.stages.methods import METHODS
 from crane_lab.study import criteria, damage, gate, sampled
+from crane_lab.study.nulls import Nulls
 from crane_lab.study.sharing import overlap_row
 
 #: Shares of all neurons in the gate's random masks, and the seeds: Table 1's use none of these.
@@ -47,13 +48,14 @@ def inputs(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def parallel_verdicts(pipeline: Pipeline) -> dict[str, pd.DataFrame]:
+def parallel_verdicts(pipeline: Pipeline, random: Nulls) -> dict[str, pd.DataFrame]:
     """`comparisons.verdicts` of every table but Table 1, as `table1_parallel_<kind>_verdicts`."""
-    evaluated = pipeline.evaluated(pipeline.rows("intermediate"))
+    rows = pipeline.rows("intermediate")
+    evaluated, nulls = pipeline.evaluated(rows), random.of_rows("tasks", rows)
     items = evaluated.items()
     return {
         f"table1_parallel_{kind}_verdicts": comparisons.verdicts(
-            items, evaluated.table(tasks), tasks
+            items, evaluated.table(tasks), tasks, nulls=nulls, reading=pipeline.reading
         )
         for kind, tasks in pipeline.tables.items()
         if kind != pipeline.main_table
