@@ -57,6 +57,13 @@ class OfModel:
         """Own loss less the largest other at `budget`, mean over languages, most first."""
         return mean_damage(self.tables["criteria_damage"], self.budget)
 
+    @property
+    def most_at_random(self) -> float:
+        """The same of the random order that has the most, of those that were drawn."""
+        table = self.tables["criteria_damage"]
+        own = table[(table["budget"] == self.budget) & (table["criterion"] == RANDOM)]
+        return float(own.groupby("seed")["difference"].mean().max())
+
 
 def staged(page: str, results: Path, real: Path) -> str:
     """The first page with what came out in the place of `MARK`."""
@@ -98,6 +105,13 @@ def _sentences(both: tuple[OfModel, OfModel]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _by_count(both: tuple[OfModel, OfModel], method: str, words: tuple[str, str, str]) -> str:
+    """One of three headings: no mask of a method is clear, some are, or all."""
+    own = pd.concat([found.losses[found.losses["method"] == method] for found in both])
+    clear = int((own["verdict"] == "larger").sum())
+    return words[0 if not clear else 2 if clear == len(own) else 1]
+
+
 def _clear(found: OfModel, method: str) -> str:
     own = found.losses[found.losses["method"] == method]
     if not own["null_masks"].any():
@@ -111,9 +125,17 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
         own = found.losses[found.losses["method"] == "CRANE"]
         added = [row[row["mask_language"]] for row in own.to_dict("records")]
         rises.append(f"{min(added):.2f} to {max(added):.2f} nats per token on {found.title}")
+    heading = _by_count(
+        both,
+        "CRANE",
+        (
+            "The neurons that CRANE's kurtosis selects are not those that a language needs.",
+            "Some of the sets that CRANE's kurtosis selects are needed by their language.",
+            "The neurons that CRANE's kurtosis selects are those that a language needs.",
+        ),
+    )
     return (
-        "**The neurons that CRANE's kurtosis selects are not those that a language needs.** "
-        "Without them, held-out text of their own language gets worse by "
+        f"**{heading}** Without them, held-out text of their own language gets worse by "
         f"{' and '.join(rises)}; their own language clearly loses most, and by more than random "
         "masks in the same layers make it, in "
         f"{' and '.join(_clear(found, 'CRANE') for found in both)}."
@@ -121,7 +143,7 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
 
 
 def _others(both: tuple[OfModel, OfModel]) -> str:
-    said = []
+    said, ahead = [], []
     for found in both:
         first = next(c for c in found.damage.index if c in _criteria(both))
         said.append(
@@ -129,15 +151,28 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
             f"{found.damage[first]:+.2f} nats, kurtosis {found.damage[found.crane]:+.2f}, random "
             f"neurons {found.damage[RANDOM]:+.2f}"
         )
+        ahead.append(found.damage[first] > max(found.most_at_random, found.damage[found.crane]))
+    heading = (
+        "Other sums of the very same relevance do find them."
+        if all(ahead)
+        else "Other sums of the very same relevance find them on one model only."
+        if any(ahead)
+        else "No other sum of the very same relevance finds them."
+    )
     return (
-        "**Other sums of the very same relevance do find them.** What a set costs its own language "
+        f"**{heading}** What a set costs its own language "
         f"more than any other, mean over languages: {'; '.join(said)}."
     )
 
 
 def _counts(both: tuple[OfModel, OfModel]) -> str:
+    heading = _by_count(
+        both,
+        "LAPE matched",
+        ("finds none.", "finds some.", "finds them in every language."),
+    )
     return (
-        "**Counting activations (LAPE) finds some.** Its sets, extended to CRANE's number of "
+        f"**Counting activations (LAPE) {heading}** Its sets, extended to CRANE's number of "
         "neurons, clearly cost their own language most in "
         f"{' and '.join(_clear(found, 'LAPE matched') for found in both)}; as released, "
         f"{' and '.join(_clear(found, 'LAPE') for found in both)}."
@@ -164,11 +199,12 @@ def _metric(both: tuple[OfModel, OfModel]) -> str:
 def _paper(here: OfModel) -> str:
     counted = here.tables["verdicts"]["paper"].value_counts()
     total = int(counted.sum())
-    order = ("holds", "partly", "does not", "cannot tell")
+    order = ("holds", "does not", "cannot tell")
+    carried = "some" if counted.get("holds", 0) else "none"
     said = ", ".join(f"{counted[v]} {v}" for v in order if v in counted)
     return (
-        f"**The paper's printed tables carry some of its claims.** Of {total}, held against the "
-        f"tables by criteria that are printed beside them: {said}."
+        f"**The paper's printed tables carry {carried} of its claims.** Of {total}, held against "
+        f"the tables by criteria that are printed beside them: {said}."
     )
 
 

@@ -73,6 +73,22 @@ def test_what_was_not_measured_is_not_said_to_be_none() -> None:
     assert "nan" not in said
 
 
+def test_headings_follow_the_results() -> None:
+    none = first_page._sentences((model("the testbed", 0.05), model("Gemma", 0.5)))
+    assert "selects are not those that a language needs.**" in none
+    assert "**Other sums of the very same relevance do find them.**" in none
+    assert "**Counting activations (LAPE) finds none.**" in none
+    some = first_page._sentences((model("the testbed", 0.05, "larger"), model("Gemma", 0.5)))
+    assert "Some of the sets that CRANE's kurtosis selects are needed" in some
+    everything = model("the testbed", 0.05, "larger")
+    table = everything.tables["criteria_damage"]
+    table["difference"] = table["criterion"].map({CRANE: 3.0, "LAPE": 1.0, RANDOM: 2.0})
+    said = first_page._sentences((everything, everything))
+    assert "selects are those that a language needs.**" in said
+    assert "**No other sum of the very same relevance finds them.**" in said
+    assert "finds them in every language.**" in said
+
+
 def test_the_figure_says_what_it_shows() -> None:
     shown = first_page._figure((model("the testbed", 0.05), model("Gemma", 0.5)), NAMES).data
     assert "the testbed, 8 neurons: LAPE +1.60" in shown and "data:image/png" in shown
