@@ -193,8 +193,8 @@ def loss_table(losses: pd.DataFrame, unmasked: Mapping[str, float]) -> Styler:
         frame,
         "Change in held-out loss, nats per token ± standard error over windows (random: mean over "
         "seeds, with the spread between them added). Null: own − most hit other under random masks "
-        "with as many neurons in each layer as the row's, mean and 95 % point, and the row's "
-        "percentile there (p: corrected over the rows). Unmasked perplexity: "
+        "with as many neurons in each layer as the row's, mean, 95 % point (how many), and the "
+        "row's percentile there (p: corrected over the rows). Unmasked perplexity: "
         + ", ".join(f"{x} {value:.2f}" for x, value in unmasked.items()),
         {"n": "{:,}"},
     )

@@ -106,8 +106,8 @@ def results_table(
         frame = frame.join(among_masks(table, verdicts, "langspec_f1_"))
         caption += (
             ". Null: LangSpec-F1 of random masks with as many neurons in each layer as the row's, "
-            "mean and 95 % point; then the row's percentile there, and the p-value of so large a "
-            "value, corrected over the rows (Benjamini and Hochberg)"
+            "mean and 95 % point (how many masks); then the row's percentile there, and the p "
+            "of so large a value, corrected over the rows (Benjamini and Hochberg)"
         )
     return figures.table(frame, caption)
 
@@ -117,15 +117,19 @@ def among_masks(table: pd.DataFrame, found: pd.DataFrame, key: str = "") -> pd.D
 
     `found` has the columns of `standing.held_against`, their names beginning with `key`.
     """
-    columns = [f"{key}{name}" for name in ("null_mean", "null_high", "percentile", "q")]
+    columns = [
+        f"{key}{name}" for name in ("null_masks", "null_mean", "null_high", "percentile", "q")
+    ]
     by_row = found.set_index(["method", "mask_language"])[columns]
     rows = []
     for row in zip(table["method"], table["mask_language"], strict=True):
-        mean, high, percentile, q = by_row.loc[row] if row in by_row.index else [np.nan] * 4
+        masks, mean, high, percentile, q = (
+            by_row.loc[row] if row in by_row.index else [0, *[np.nan] * 4]
+        )
         known = not np.isnan(percentile)
         rows.append(
             {
-                "null": f"{mean:.3f}, {high:.3f}" if known else "–",
+                "null": f"{mean:.3f}, {high:.3f} ({masks:.0f})" if known else "–",
                 "percentile (p)": f"{percentile:.0f} ({q:.3f})" if known else "–",
             }
         )

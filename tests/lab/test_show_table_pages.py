@@ -176,3 +176,18 @@ def test_languages_of_answers() -> None:
     assert list(panels["asked in English"].loc["CRANE · en"]) == [0.5, 0.5, 0.0]
     text = alt(table_pages.spoken_figure(spoken, NAMES))
     assert "CRANE, English (50%, unmasked 100%)" in text
+
+
+def test_rows_stand_beside_their_nulls() -> None:
+    table = pd.DataFrame(
+        [("Org", ""), ("CRANE", "en"), ("Random", "en")], columns=["method", "mask_language"]
+    )
+    found = table.iloc[1:].assign(
+        null_masks=[60, 0],
+        null_mean=[0.06, np.nan],
+        null_high=[0.124, np.nan],
+        percentile=[78.3, np.nan],
+        q=[0.413, np.nan],
+    )
+    shown = table_pages.among_masks(table, found)
+    assert shown.values.tolist() == [["–", "–"], ["0.060, 0.124 (60)", "78 (0.413)"], ["–", "–"]]
