@@ -30,11 +30,13 @@ NEEDED = {
 
 @dataclass(frozen=True)
 class OfModel:
-    """Results of one model: its name, its tables, and the criterion that CRANE's score is."""
+    """Results of one model: its name, its tables, the criterion that CRANE's score is, and those
+    that are shown here (all of them if none are named)."""
 
     title: str
     tables: Mapping[str, pd.DataFrame]
     crane: str
+    main: tuple[str, ...] = ()
 
     @property
     def losses(self) -> pd.DataFrame:
@@ -89,10 +91,12 @@ def findings(results: Path, real: Path) -> tuple[str, str]:
         "kurtosis (logit), contrast",
     )
     there = Shipped.read(real)
+    main = tuple(map(str, there.causal()["sample"]["main_criteria"]))
     away = OfModel(
         "Gemma",
         {name: there.table(name) for name in NEEDED},
-        str(there.causal()["sample"]["main_criteria"][0]),
+        main[0],
+        main,
     )
     both = (here, away)
     return str(prose(_sentences(both)).data), str(
@@ -102,21 +106,31 @@ def findings(results: Path, real: Path) -> tuple[str, str]:
 
 def _sentences(both: tuple[OfModel, OfModel]) -> str:
     lines = [_kurtosis(both), _others(both), _counts(both), _metric(both), _paper(both[0])]
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {line}" for line in lines).replace(" -", " −")
 
 
 def _by_count(both: tuple[OfModel, OfModel], method: str, words: tuple[str, str, str]) -> str:
     """One of three headings: no mask of a method is clear, some are, or all."""
     own = pd.concat([found.losses[found.losses["method"] == method] for found in both])
     clear = int((own["verdict"] == "larger").sum())
-    return words[0 if not clear else 2 if clear == len(own) else 1]
+    none = not clear and not _undecided(own)
+    return words[0 if none else 2 if clear == len(own) else 1]
+
+
+def _undecided(losses: pd.DataFrame) -> int:
+    """How many masks cost more than every random mask, of which there are too few."""
+    beyond = (losses["verdict_items"] == "larger") & (losses["percentile"] == 100)
+    return int((beyond & (losses["verdict"] == "open")).sum())
 
 
 def _clear(found: OfModel, method: str) -> str:
     own = found.losses[found.losses["method"] == method]
     if not own["null_masks"].any():
         return f"an unknown number on {found.title} (no random masks were measured there)"
-    return f"{int((own['verdict'] == 'larger').sum())} of {len(own)} on {found.title}"
+    said = f"{int((own['verdict'] == 'larger').sum())} of {len(own)} on {found.title}"
+    if undecided := _undecided(own):
+        said += f" ({undecided} more than every one of too few random masks)"
+    return said
 
 
 def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
@@ -209,9 +223,9 @@ def _paper(here: OfModel) -> str:
 
 
 def _criteria(both: tuple[OfModel, OfModel]) -> list[str]:
-    """The criteria that both models have; the chosen ones of the real model."""
+    """The criteria that are shown: those of both models, the largest on the real one first."""
     shared = set(both[0].damage.index) & set(both[1].damage.index) - {RANDOM}
-    return [c for c in both[1].damage.index if c in shared]
+    return [c for c in both[1].damage.index if c in shared & set(both[1].main or shared)]
 
 
 def _figure(both: tuple[OfModel, OfModel], names: Mapping[str, str]) -> HTML:

@@ -24,7 +24,7 @@ def model(title: str, own: float, verdict: str = "open", masks: int = 200) -> Of
             for x in NAMES
         ],
         columns=["method", "mask_language", "n_neurons", "en", "zh", "verdict"],
-    ).assign(null_masks=masks)
+    ).assign(null_masks=masks, verdict_items=verdict, percentile=50.0)
     damage = pd.DataFrame(
         [
             (criterion, x, seed, size, lead * size, 0.1)
@@ -71,6 +71,25 @@ def test_what_was_not_measured_is_not_said_to_be_none() -> None:
     assert "an unknown number on the testbed (no random masks were measured there) and 0 of" in said
     assert "an unknown value on the testbed (none were measured there) and 0.12 on Gemma" in said
     assert "nan" not in said
+
+
+def test_what_few_masks_cannot_decide_is_said() -> None:
+    few = model("Gemma", 0.5)
+    losses = few.tables["loss_verdicts"]
+    losses.loc[losses["method"] == "LAPE matched", ["verdict_items", "percentile"]] = (
+        "larger",
+        100.0,
+    )
+    said = first_page._sentences((model("the testbed", 0.05), few))
+    assert "0 of 2 on Gemma (2 more than every one of too few random masks)" in said
+    assert "**Counting activations (LAPE) finds some.**" in said and " -" not in said
+
+
+def test_the_criteria_that_are_shown() -> None:
+    both = model("the testbed", 0.05), model("Gemma", 0.5)
+    assert first_page._criteria(both) == ["LAPE", CRANE]
+    both = both[0], OfModel("Gemma", both[1].tables, CRANE, (CRANE,))
+    assert first_page._criteria(both) == [CRANE]
 
 
 def test_headings_follow_the_results() -> None:
