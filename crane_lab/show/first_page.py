@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import HTML
 
+from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.shipped import Shipped
@@ -213,9 +214,9 @@ def _metric(both: tuple[OfModel, OfModel]) -> str:
 def _paper(here: OfModel) -> str:
     counted = here.tables["verdicts"]["paper"].value_counts()
     total = int(counted.sum())
-    order = ("holds", "does not", "cannot tell")
-    carried = "some" if counted.get("holds", 0) else "none"
-    said = ", ".join(f"{counted[v]} {v}" for v in order if v in counted)
+    words = {HOLDS: "hold", FAILS: "do not", UNKNOWN: "cannot be told"}
+    carried = "some" if counted.get(HOLDS, 0) else "none"
+    said = ", ".join(f"{counted[v]} {word}" for v, word in words.items() if v in counted)
     return (
         f"**The paper's printed tables carry {carried} of its claims.** Of {total}, held against "
         f"the tables by criteria that are printed beside them: {said}."

@@ -63,7 +63,7 @@ def test_sentences_are_made_of_the_results() -> None:
     # At 8 neurons, the size nearest to CRANE's 10.
     assert "with 8 neurons, LAPE +1.60 nats, kurtosis +0.08, random neurons +0.00" in lines[1]
     assert "0.12 on the testbed (1 of 6 sets lie above their own)" in lines[3]
-    assert "Of 3, held against the tables" in lines[4] and "1 holds, 2 does not" in lines[4]
+    assert "Of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
 
 
 def test_what_was_not_measured_is_not_said_to_be_none() -> None:
