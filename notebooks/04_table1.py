@@ -138,12 +138,14 @@ write_table(table1, results / "table1.csv")
 verdicts = judged(table1, paper)
 write_table(verdicts, results / "table1_verdicts.csv")
 asked = ", ".join(paper[x] for x in names)
-table_pages.results_table(
-    table1,
-    names,
-    f"Table 1, ours: accuracy on {asked} and LangSpec-F1",
-    n_seeds=len(settings.random_seeds),
-    verdicts=verdicts,
+display(
+    table_pages.results_table(
+        table1,
+        names,
+        f"Table 1, ours: accuracy on {asked} and LangSpec-F1",
+        n_seeds=len(settings.random_seeds),
+    ),
+    table_pages.null_table(verdicts),
 )
 
 # %% [markdown]
@@ -206,8 +208,8 @@ table1_page.all_at_chance(at_chance, names)
 # %% [markdown]
 # The random dots have CRANE's number of neurons in every layer. LAPE's sets have other numbers, in
 # other layers, so each set is held against random masks of *its own* size in every layer: its
-# **null**. The columns at the end of Table 1 say what LangSpec-F1 these masks have, and how many of
-# them the set exceeds.
+# **null**. The table below Table 1 says what LangSpec-F1 these masks have, and how many of them the
+# set exceeds.
 #
 # ## Did the masks do what they are for?
 #
@@ -258,12 +260,8 @@ for kind, own in parallel.items():
     caption = f"Parallel table: {kind} in every language"
     same_verdicts[kind] = judged(same_task[kind], pipeline.tables[kind])
     display(
-        table_pages.results_table(
-            same_task[kind],
-            names,
-            caption,
-            verdicts=same_verdicts[kind],
-        )
+        table_pages.results_table(same_task[kind], names, caption),
+        table_pages.null_table(same_verdicts[kind]),
     )
 
 # %%
@@ -349,6 +347,7 @@ write_table(losses, results / "loss_verdicts.csv")
 display(
     table1_page.loss_figure(losses, settings.languages),
     table1_page.loss_table(losses, unmasked),
+    table_pages.null_table(losses, "difference", "own − most hit other"),
     table1_page.losses_by_method(losses, names),
 )
 

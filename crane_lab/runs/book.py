@@ -129,9 +129,10 @@ def _stage(run: Run, target: Path) -> None:
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
     first = target / "book" / "intro.md"
-    real = root / str(run.parameters["real_data"])
-    page = first_page.staged(first.read_text("utf-8"), run.directory / "results", real)
-    first.write_text(page, "utf-8")
+    text = first.read_text("utf-8")
+    if first_page.MARK in text:
+        real = root / str(run.parameters["real_data"])
+        first.write_text(first_page.staged(text, run.directory / "results", real), "utf-8")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 
     listed = set(toc_entries(toc))

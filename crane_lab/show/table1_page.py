@@ -12,7 +12,6 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.show.table_pages import among_masks
 from crane_lab.stages.comparisons import CATEGORIES, hit_most, leaves_language
 from crane_lab.stages.outcomes import Evaluated, Row
 
@@ -188,13 +187,10 @@ def loss_table(losses: pd.DataFrame, unmasked: Mapping[str, float]) -> Styler:
         f"{row['difference_high']:+.3f}] ({row['other']})"
         for row in losses.to_dict("records")
     ]
-    frame = frame.join(among_masks(losses, losses))
     return figures.table(
         frame,
         "Change in held-out loss, nats per token ± standard error over windows (random: mean over "
-        "seeds, with the spread between them added). Null: own − most hit other under random masks "
-        "with as many neurons in each layer as the row's, mean, 95 % point (how many), and the "
-        "row's percentile there (p: corrected over the rows). Unmasked perplexity: "
+        "seeds, with the spread between them added). Unmasked perplexity: "
         + ", ".join(f"{x} {value:.2f}" for x, value in unmasked.items()),
         {"n": "{:,}"},
     )

@@ -89,51 +89,46 @@ def results_table(
     caption: str,
     n_seeds: int | None = None,
     unit: Unit = PERCENT,
-    verdicts: pd.DataFrame | None = None,
 ) -> Styler:
     """A table of `Scored`, in the paper's shape and with its intervals.
 
-    With the number of random masks a row, `n_seeds`, the caption says what the brackets are; with
-    `comparisons.verdicts` of the table, what LangSpec-F1 is among random masks stands beside it.
+    With the number of random masks a row, `n_seeds`, the caption says what the brackets are.
     """
     if n_seeds is not None:
         caption += (
             ". In brackets 95 % intervals from paired bootstrap over items; for random masks the "
             f"range over {n_seeds} seeds"
         )
-    frame = with_intervals(table, names, unit.places)
-    if verdicts is not None:
-        frame = frame.join(among_masks(table, verdicts, "langspec_f1_"))
-        caption += (
-            ". Null: LangSpec-F1 of random masks with as many neurons in each layer as the row's, "
-            "mean and 95 % point (how many masks); then the row's percentile there, and the p "
-            "of so large a value, corrected over the rows (Benjamini and Hochberg)"
-        )
-    return figures.table(frame, caption)
+    return figures.table(with_intervals(table, names, unit.places), caption)
 
 
-def among_masks(table: pd.DataFrame, found: pd.DataFrame, key: str = "") -> pd.DataFrame:
-    """Where each row of a table stands in its null, as text, indexed as the table is.
+def null_table(
+    found: pd.DataFrame, value: str = "langspec_f1", name: str = "LangSpec-F1"
+) -> Styler:
+    """What every set's `value` is among random masks of its kind.
 
-    `found` has the columns of `standing.held_against`, their names beginning with `key`.
+    `found` : `comparisons.verdicts`, or `comparisons.loss_changes` with "difference".
     """
-    columns = [
-        f"{key}{name}" for name in ("null_masks", "null_mean", "null_high", "percentile", "q")
-    ]
-    by_row = found.set_index(["method", "mask_language"])[columns]
-    rows = []
-    for row in zip(table["method"], table["mask_language"], strict=True):
-        masks, mean, high, percentile, q = (
-            by_row.loc[row] if row in by_row.index else [0, *[np.nan] * 4]
-        )
-        known = not np.isnan(percentile)
-        rows.append(
-            {
-                "null": f"{mean:.3f}, {high:.3f} ({masks:.0f})" if known else "–",
-                "percentile (p)": f"{percentile:.0f} ({q:.3f})" if known else "–",
-            }
-        )
-    return pd.DataFrame(rows, index=table.index)
+    key = f"{value}_" if f"{value}_null_masks" in found else ""
+    own = found[(found["method"] != "Random") & (found["n_neurons"] > 0)]
+    columns = {
+        "method": "method",
+        "mask_language": "mask",
+        value: name,
+        f"{key}null_mean": "null: mean",
+        f"{key}null_high": "95 % point",
+        f"{key}null_masks": "masks",
+        f"{key}percentile": "percentile",
+        f"{key}q": "p",
+    }
+    return figures.table(
+        own[list(columns)].rename(columns=columns).reset_index(drop=True),
+        f"{name} beside its null, random masks with as many neurons in each layer as the row's: "
+        "their mean, their 95 % point, and how many they are; the row's percentile among them, and "
+        "the p-value of so large a value, corrected over the rows (Benjamini and Hochberg)",
+        dict.fromkeys((name, "null: mean", "95 % point", "p"), "{:.3f}")
+        | {"masks": "{:.0f}", "percentile": "{:.0f}"},
+    )
 
 
 def grades_table(

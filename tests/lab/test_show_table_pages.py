@@ -178,16 +178,20 @@ def test_languages_of_answers() -> None:
     assert "CRANE, English (50%, unmasked 100%)" in text
 
 
-def test_rows_stand_beside_their_nulls() -> None:
-    table = pd.DataFrame(
-        [("Org", ""), ("CRANE", "en"), ("Random", "en")], columns=["method", "mask_language"]
-    )
-    found = table.iloc[1:].assign(
-        null_masks=[60, 0],
-        null_mean=[0.06, np.nan],
-        null_high=[0.124, np.nan],
-        percentile=[78.3, np.nan],
-        q=[0.413, np.nan],
-    )
-    shown = table_pages.among_masks(table, found)
-    assert shown.values.tolist() == [["–", "–"], ["0.060, 0.124 (60)", "78 (0.413)"], ["–", "–"]]
+def test_sets_stand_beside_their_nulls() -> None:
+    found = pd.DataFrame(
+        [("LAPE", "en", 3), ("CRANE", "en", 12), ("CRANE", "zh", 0), ("Random", "en", 12)],
+        columns=["method", "mask_language", "n_neurons"],
+    ).assign(difference=0.1, langspec_f1=0.2)
+    standing = {"null_masks": 60, "null_mean": 0.06, "null_high": 0.124}
+    standing |= {"percentile": 78.3, "q": 0.413}
+    for key, more in (("langspec_f1_", {}), ("", {"value": "difference", "name": "own"})):
+        shown = table_pages.null_table(
+            found.assign(**{f"{key}{name}": value for name, value in standing.items()}), **more
+        )
+        value = "0.100" if more else "0.200"
+        rows = [
+            [method, "en", value, "0.060", "0.124", "60", "78", "0.413"]
+            for method in ("LAPE", "CRANE")
+        ]
+        assert cells(shown).to_numpy().tolist() == rows
