@@ -75,11 +75,15 @@ def test_one_window_has_no_interval(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "against", "most"),
-    [(0.5, 0.1, "more", "en"), (0.15, 0.4, "within", "vi"), (-0.2, 0.0, "less", "vi")],
+    ("own", "other", "against", "most", "clear"),
+    [
+        (0.5, 0.1, "more", "en", True),
+        (0.15, 0.3, "within", "vi", False),
+        (-0.2, 0.1, "less", "vi", True),
+    ],
 )
 def test_a_mask_is_judged_by_its_own_language(
-    own: float, other: float, against: str, most: str
+    own: float, other: float, against: str, most: str, clear: bool
 ) -> None:
     table = pd.DataFrame(
         [("en", 5, "vi", other, 0.0, 0.2), ("en", 5, "en", own, 0.1, 0.2)],
@@ -87,6 +91,7 @@ def test_a_mask_is_judged_by_its_own_language(
             "mask_language", "n_neurons", "text_language", "change", "random_low", "random_high",
         ],
     )  # fmt: skip
+    table = table.assign(change_low=table["change"] - 0.1, change_high=table["change"] + 0.1)
     (row,) = effects.judged(table).to_dict("records")
-    assert (row["against"], row["most"]) == (against, most)
+    assert (row["against"], row["most"], row["clear"]) == (against, most, clear)
     assert (row["change"], row["most_change"]) == (own, max(own, other))
