@@ -346,10 +346,10 @@ def effects_words(judged: pd.DataFrame) -> Markdown:
             f"{row['change']:+.3f} (random: {row['random_low']:+.3f} to {row['random_high']:+.3f})"
             f", {against[row['against']]}. "
             + (
-                f"No other language is hurt more{'' if row['clear'] else ', but not clearly'}."
+                f"No other language is hurt more{'' if row['clear'] else '; intervals overlap'}."
                 if row["most"] == x
                 else f"{as_code(row['most'])} is hurt more ({row['most_change']:+.3f})"
-                f"{'' if row['clear'] else ', but not clearly'}."
+                f"{'' if row['clear'] else '; intervals overlap'}."
             )
         )
     return prose("\n".join(lines))

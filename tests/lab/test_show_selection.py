@@ -139,7 +139,8 @@ def row(x: str, **changes: Any) -> dict[str, Any]:
     return {
         "mask_language": x, "n_neurons": 5, "text_language": x, "loss": 2.0, "change": 0.5,
         "change_low": 0.4, "change_high": 0.6, "random_mean": 0.1, "random_low": 0.0,
-        "random_high": 0.2, "against": "more", "most": x, "most_change": 0.5, **changes,
+        "random_high": 0.2, "against": "more", "most": x, "most_change": 0.5, "clear": True,
+        **changes,
     }  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def test_effects_in_words() -> None:
         [
             row("en"),
             row("zh", against="within", most="vi", most_change=0.75),
-            row("vi", against="less"),
+            row("vi", against="less", clear=False),
             row("fr", n_neurons=0),
         ]
     )
@@ -174,6 +175,7 @@ def test_effects_in_words() -> None:
         "within the range of random masks of that size. `vi` is hurt more (+0.750)."
     )
     assert "less than every random mask" in lines[2]
+    assert lines[2].endswith("No other language is hurt more; intervals overlap.")
     assert lines[3] == "- `fr`: the set is empty, so there is nothing to mask."
 
 
@@ -181,7 +183,7 @@ def test_effects_in_words() -> None:
     ("rows", "counted", "verdict"),
     [
         ([row("en"), row("zh")], "of 2, that raise", "kurtosis selects neurons that their"),
-        ([row("en"), row("zh", most="en")], "most: 1 (en).", "does not reliably select"),
+        ([row("en"), row("zh", most="en")], "intervals apart: 1 (en).", "does not reliably select"),
         ([row("en", against="within")], "same size: 0. That hurt", "does not reliably select"),
         ([row("en", n_neurons=0)], "Number of masks, of 0", "There was nothing to mask."),
     ],

@@ -23,6 +23,7 @@ from crane_lab.stages.comparisons import one_of_each
 from crane_lab.store import Store
 from crane_lab.store.artefacts import BusyError
 from crane_lab.study import work
+from crane_lab.study.nulls import Nulls
 from crane_lab.study.work import PAGES, Work, done_together
 
 __all__ = ["folder"]  # a fixture
@@ -191,6 +192,7 @@ class Complete(Store):
 def test_a_page_finds_all_that_workers_made(folder: Path, tmp_path: Path) -> None:
     settings = settings_in(folder, random_seeds=(0,), task_limit=2, n_perplexity=2)
     values = {**vars(settings), "n_answers": 1, "answer_tokens": 2, "literal_reading": True}
+    values |= {"null_data": str(tmp_path), "n_null": 1}
     needed = Work(values, Store(tmp_path))
     names = ["04_table1", "method", "00_meet_the_testbed"]
     tasks = needed.tasks(names)
@@ -200,6 +202,8 @@ def test_a_page_finds_all_that_workers_made(folder: Path, tmp_path: Path) -> Non
     rows = page.rows("intermediate")
     page.evaluated(rows)
     page.evaluated(page.rows("projections"))
+    for kind in ("losses", "tasks"):
+        assert Nulls.of(page, tmp_path, 1).of_rows(kind, rows)
     page.answers(UNTOUCHED, 1, 2)
     for row in one_of_each(rows):
         page.answers(row.intervention, 1, 2)
