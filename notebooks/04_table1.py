@@ -145,7 +145,7 @@ display(
         f"Table 1, ours: accuracy on {asked} and LangSpec-F1",
         n_seeds=len(settings.random_seeds),
     ),
-    table_pages.null_table(verdicts),
+    table_pages.beside_nulls(verdicts),
 )
 
 # %% [markdown]
@@ -261,7 +261,7 @@ for kind, own in parallel.items():
     same_verdicts[kind] = judged(same_task[kind], pipeline.tables[kind])
     display(
         table_pages.results_table(same_task[kind], names, caption),
-        table_pages.null_table(same_verdicts[kind]),
+        table_pages.beside_nulls(same_verdicts[kind]),
     )
 
 # %%
@@ -347,7 +347,7 @@ write_table(losses, results / "loss_verdicts.csv")
 display(
     table1_page.loss_figure(losses, settings.languages),
     table1_page.loss_table(losses, unmasked),
-    table_pages.null_table(losses, "difference", "own − most hit other"),
+    table_pages.beside_nulls(losses, "difference", "own − most hit other"),
     table1_page.losses_by_method(losses, names),
 )
 

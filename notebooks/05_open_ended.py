@@ -210,7 +210,7 @@ write_table(verdicts, results / "table2_verdicts.csv")
 title = "LangSpec-F1 in open-ended answers, random masks as dots"
 display(
     table_pages.random_strip(table2, seeds, names, title),
-    table_pages.null_table(verdicts),
+    table_pages.beside_nulls(verdicts),
     table_pages.by_method(verdicts),
     table_pages.mask_by_mask(verdicts, names, grades),
 )

@@ -116,7 +116,7 @@ verdicts3 = comparisons.verdicts(
 )
 write_table(verdicts3, results / "table3_verdicts.csv")
 display(
-    table_pages.null_table(verdicts3),
+    table_pages.beside_nulls(verdicts3),
     table_pages.by_method(verdicts3, "On the chat model:"),
     table_pages.mask_by_mask(verdicts3, names),
 )
@@ -198,7 +198,7 @@ verdicts4 = comparisons.verdicts(
 )
 write_table(verdicts4, results / "table4_verdicts.csv")
 display(
-    table_pages.null_table(verdicts4),
+    table_pages.beside_nulls(verdicts4),
     table_pages.by_method(verdicts4, "On the chat model, by grade:"),
     table_pages.mask_by_mask(verdicts4, names, grades),
 )

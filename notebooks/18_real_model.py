@@ -195,8 +195,8 @@ verdicts = there.table("table1_verdicts")
 of_facts = there.table("table1_parallel_facts_verdicts")
 display(
     table_pages.mask_by_mask(verdicts, names),
-    table_pages.null_table(verdicts),
-    table_pages.null_table(of_facts),
+    table_pages.beside_nulls(verdicts),
+    table_pages.beside_nulls(of_facts),
     table_pages.by_method(verdicts, "In short, continuation:"),
     table_pages.by_method(of_facts, "In short, facts:"),
 )
@@ -224,7 +224,7 @@ own = perplexities[perplexities["site"] == "intermediate"]
 display(
     table1_page.loss_figure(losses, there.languages, away),
     table1_page.loss_table(losses, unmasked),
-    table_pages.null_table(losses, "difference", "own − most hit other"),
+    table_pages.beside_nulls(losses, "difference", "own − most hit other"),
     table1_page.losses_by_method(losses, names),
     shipped_pages.below_random(own, names),
 )

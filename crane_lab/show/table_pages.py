@@ -102,7 +102,7 @@ def results_table(
     return figures.table(with_intervals(table, names, unit.places), caption)
 
 
-def null_table(
+def beside_nulls(
     found: pd.DataFrame, value: str = "langspec_f1", name: str = "LangSpec-F1"
 ) -> Styler:
     """What every set's `value` is among random masks of its kind.

@@ -186,7 +186,7 @@ def test_sets_stand_beside_their_nulls() -> None:
     standing = {"null_masks": 60, "null_mean": 0.06, "null_high": 0.124}
     standing |= {"percentile": 78.3, "q": 0.413}
     for key, more in (("langspec_f1_", {}), ("", {"value": "difference", "name": "own"})):
-        shown = table_pages.null_table(
+        shown = table_pages.beside_nulls(
             found.assign(**{f"{key}{name}": value for name, value in standing.items()}), **more
         )
         value = "0.100" if more else "0.200"
