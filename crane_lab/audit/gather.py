@@ -61,12 +61,13 @@ def our_outcomes(
             on_answers: random.of_rows("grades", masks),
         }
         tables |= {number: scored[number].table() for number in (on_tasks, on_answers)}
-        for number, items, value in (
-            (on_tasks, evaluated.items(), "correct"),
+        items = evaluated.items()
+        for number, outcomes, value in (
+            (on_tasks, items, "correct"),
             (on_answers, judged.items(), "score"),
         ):
             verdicts[number] = comparisons.verdicts(
-                items,
+                outcomes,
                 tables[number],
                 tasks[number],
                 value=value,
@@ -77,7 +78,7 @@ def our_outcomes(
             for kind in parallel_kinds:
                 same = base.tables[kind]
                 parallel[kind] = comparisons.verdicts(
-                    evaluated.items(),
+                    items,
                     evaluated.table(same),
                     same,
                     value="correct",

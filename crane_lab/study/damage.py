@@ -21,7 +21,6 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from crane_core import models
-from crane_core.baselines import random_matched
 from crane_core.interventions import zero
 from crane_core.masking import masked
 from crane_core.selection import NeuronSet, contrast_of
@@ -209,31 +208,6 @@ def damage(
             }
         )
     return pd.concat([table, pd.DataFrame(derived)], axis=1)
-
-
-def matched_null(
-    orders: Mapping[tuple[str, str], Tensor],
-    budget: int,
-    seeds: Sequence[int],
-    model: PreTrainedModel,
-    texts: Texts,
-    store: Store | None = None,
-) -> pd.DataFrame:
-    """The null of whole sets: random masks with as many neurons in every layer as each set has.
-
-    `orders`: (criterion, language) -> indices into the flattened (layers, neurons), of which the
-    first `budget` are the set. One row per set and seed: `criterion`, `language`, `budget`, `seed`,
-    and for every language its mean loss increase in nats per token.
-    """
-    shape = models.shape(model)
-    keys = [(*key, budget, seed) for key in orders for seed in seeds]
-    sets = [
-        random_matched(NeuronSet.from_flat(order[:budget], shape), seed)
-        for order in orders.values()
-        for seed in seeds
-    ]
-    table = pd.DataFrame(keys, columns=["criterion", "language", "budget", "seed"])
-    return pd.concat([table, set_effects(model, sets, texts, store=store)[list(texts)]], axis=1)
 
 
 def predicted(

@@ -414,24 +414,24 @@ def possible(x: str, score: float) -> float:
     return round(round(score * n) / n, 4)
 
 
-def only_targets(table: Table) -> None:
-    """CRANE's masks take three tenths of their own language and nothing else."""
+def crane_keeps(table: Table, own: float, others: float, langspec_f1: float) -> None:
+    """Which share of its own language's score each of CRANE's masks leaves, and of the others'."""
     org = table.iloc[0]
     for row in table.index[crane(table)]:
         for x in L:
-            own = 0.7 if x == table.loc[row, "mask_language"] else 1.0
-            table.loc[row, x] = possible(x, org[x] * own)
-        table.loc[row, "langspec_f1"] = 0.4615
+            share = own if x == table.loc[row, "mask_language"] else others
+            table.loc[row, x] = possible(x, org[x] * share)
+        table.loc[row, "langspec_f1"] = langspec_f1
+
+
+def only_targets(table: Table) -> None:
+    """CRANE's masks take three tenths of their own language and nothing else."""
+    crane_keeps(table, 0.7, 1.0, 0.4615)
 
 
 def only_others(table: Table) -> None:
     """CRANE's masks take three tenths of every other language and nothing of their own."""
-    org = table.iloc[0]
-    for row in table.index[crane(table)]:
-        for x in L:
-            own = 1.0 if x == table.loc[row, "mask_language"] else 0.7
-            table.loc[row, x] = possible(x, org[x] * own)
-        table.loc[row, "langspec_f1"] = 0.0
+    crane_keeps(table, 1.0, 0.7, 0.0)
 
 
 def lape_hits(table: Table) -> None:
