@@ -32,7 +32,8 @@ def kurtosis_without(values: Tensor, moments: StreamingMoments) -> Tensor:
     values : some samples' values, (samples, layers, neurons).
     moments : of all samples, `values` among them; at least 3.
 
-    Returns (samples, layers, neurons), float64; NaN where nothing is left that varies.
+    Returns (samples, layers, neurons), float64; NaN where nothing is left that varies
+    (less than a millionth of the sum of squares).
     """
     n, state = moments.count, moments.state()
     m2, m3, m4 = state["m2"], state["m3"], state["m4"]
@@ -46,7 +47,8 @@ def kurtosis_without(values: Tensor, moments: StreamingMoments) -> Tensor:
         + (n - 1) * shift**4
     )  # fmt: skip
     scale = m2.clamp(min=torch.finfo(torch.float64).tiny)
-    varies = second > 1e-12 * scale
+    # Below this, rounding in the sums of all samples is as large as the fourth power that is left.
+    varies = second > 1e-6 * scale
     found = (n - 1) * fourth.clamp(min=0) / second.clamp(min=torch.finfo(torch.float64).tiny) ** 2
     return found.where(varies, torch.nan)
 
