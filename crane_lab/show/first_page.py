@@ -13,6 +13,7 @@ from IPython.display import HTML
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.study.criteria import WITHOUT_RELEVANCE
 from crane_lab.study.shipped import Shipped
 from crane_lab.study.summaries import mean_damage
 from crane_lab.texts.languages import language_names
@@ -160,7 +161,11 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
 def _others(both: tuple[OfModel, OfModel]) -> str:
     said, ahead = [], []
     for found in both:
-        first = next(c for c in found.damage.index if c in _criteria(both))
+        first = next(
+            c
+            for c in found.damage.index
+            if c in _criteria(both) and not c.startswith(WITHOUT_RELEVANCE)
+        )
         said.append(
             f"on {found.title}, with {found.budget:,} neurons, {as_markdown(first)} "
             f"{found.damage[first]:+.2f} nats, kurtosis {found.damage[found.crane]:+.2f}, random "

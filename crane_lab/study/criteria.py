@@ -42,6 +42,8 @@ OBJECTIVES = {
 KINDS = ("necessity", "selectivity")
 #: The name of the criterion that has a contrast of its own kind.
 RELATIVE = f"{concentration.STATISTICS['mean_abs'].label}, relative contrast"
+#: Criteria that are sums of something else than relevance, by the start of their names.
+WITHOUT_RELEVANCE = ("gradient × activation", "Act Prob 90p", "LAPE")
 
 
 # ------------------------------------------------------------------------------------ the criteria

@@ -12,6 +12,7 @@ from crane_lab.show.first_page import MARK, RANDOM, OfModel
 
 ROOT = Path(__file__).resolve().parents[2]
 CRANE = "kurtosis (logit), contrast"
+OTHER = "mean relevance, contrast"
 NAMES = {"en": "English", "zh": "Chinese"}
 
 
@@ -30,7 +31,8 @@ def model(title: str, own: float, verdict: str = "open", masks: int = 200) -> Of
             (criterion, x, seed, size, lead * size, 0.1)
             for criterion, lead, seeds in (
                 (CRANE, 0.01, [-1]),
-                ("LAPE", 0.2, [-1]),
+                ("LAPE", 0.3, [-1]),
+                (OTHER, 0.2, [-1]),
                 (RANDOM, 0, [0, 1]),
             )
             for x in NAMES
@@ -60,8 +62,8 @@ def test_sentences_are_made_of_the_results() -> None:
     assert len(lines) == 5
     assert "0.05 to 0.05 nats per token on the testbed and 0.50 to 0.50" in lines[0]
     assert "0 of 2 on the testbed and 2 of 2 on Gemma" in lines[0]
-    # At 8 neurons, the size nearest to CRANE's 10.
-    assert "with 8 neurons, LAPE +1.60 nats, kurtosis +0.08, random neurons +0.00" in lines[1]
+    # At 8 neurons, the size nearest to CRANE's 10; LAPE sums no relevance.
+    assert f"with 8 neurons, {OTHER} +1.60 nats, kurtosis +0.08, random neurons +0.00" in lines[1]
     assert "0.12 on the testbed (1 of 6 sets lie above their own)" in lines[3]
     assert "Of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
 
@@ -87,7 +89,7 @@ def test_what_few_masks_cannot_decide_is_said() -> None:
 
 def test_the_criteria_that_are_shown() -> None:
     both = model("the testbed", 0.05), model("Gemma", 0.5)
-    assert first_page._criteria(both) == ["LAPE", CRANE]
+    assert first_page._criteria(both) == ["LAPE", OTHER, CRANE]
     both = both[0], OfModel("Gemma", both[1].tables, CRANE, (CRANE,))
     assert first_page._criteria(both) == [CRANE]
 
@@ -101,7 +103,7 @@ def test_headings_follow_the_results() -> None:
     assert "Some of the sets that CRANE's kurtosis selects are needed" in some
     everything = model("the testbed", 0.05, "larger")
     table = everything.tables["criteria_damage"]
-    table["difference"] = table["criterion"].map({CRANE: 3.0, "LAPE": 1.0, RANDOM: 2.0})
+    table["difference"] = table["criterion"].map({CRANE: 3.0, OTHER: 1.0, "LAPE": 4.0, RANDOM: 2.0})
     said = first_page._sentences((everything, everything))
     assert "selects are those that a language needs.**" in said
     assert "**No other sum of the very same relevance finds them.**" in said
@@ -110,7 +112,7 @@ def test_headings_follow_the_results() -> None:
 
 def test_the_figure_says_what_it_shows() -> None:
     shown = first_page._figure((model("the testbed", 0.05), model("Gemma", 0.5)), NAMES).data
-    assert "the testbed, 8 neurons: LAPE +1.60" in shown and "data:image/png" in shown
+    assert "the testbed, 8 neurons: LAPE +2.40" in shown and "data:image/png" in shown
 
 
 def test_a_run_without_the_results_says_so(tmp_path: Path) -> None:
