@@ -89,8 +89,18 @@ def test_an_empty_set_has_no_null(pipeline: Pipeline) -> None:
 
 def test_what_is_shipped_is_of_the_testbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
-    found = nulls.Nulls.of(Pipeline(Settings(), Store(tmp_path)), "data/testbed", 0)
+    base = Pipeline(Settings(), Store(tmp_path))
+    found = nulls.Nulls.of(base, "data/testbed", 0).shipped
+    in_chat = nulls.Nulls.of(base.on_chat("data/testbed/chat"), "data/testbed", 0).shipped
     shipped = {file.stem for file in Path("data/testbed").glob("null_*.csv")}
-    assert {f"null_{kind}" for kind in found.shipped} == {n for n in shipped if "chat" not in n}
-    counts = found.shipped["losses"]["profile"].value_counts()
-    assert len(counts) == 8 and counts.min() >= 200  # two of nine sets have one profile
+    assert {f"null_{kind}" for kind in found} | {f"null_{kind}_chat" for kind in in_chat} == shipped
+    for kind, table, least in (
+        ("losses", found, 200),
+        ("tasks", found, 100),
+        ("grades", found, 20),
+        ("tasks", in_chat, 40),
+        ("grades", in_chat, 20),
+    ):
+        counts = table[kind]["profile"].value_counts()
+        inner = counts[counts.index.str.startswith("intermediate")]
+        assert len(inner) == 8 and inner.min() >= least  # two of nine sets have one profile
