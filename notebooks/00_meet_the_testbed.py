@@ -238,7 +238,7 @@ testbed_pages.published_table(published)
 # per token, on text that the model was not trained on sees such changes. The whole book reports
 # it beside accuracy.
 #
-# The losses behind it are about twice those that training ended with, for reasons that can be
+# The losses behind it are larger than those that training ended with, for reasons that can be
 # named. Windows here are a third as long as a training sequence and may begin in mid-document, so
 # that their first tokens have little to go by. And the stories are new, while the facts of the
 # training text came up again and again until they were known by heart.

@@ -461,7 +461,10 @@ else:
 found.insert(0, without_language.compared_groups(few, n_parts, seeds))
 compared = pd.concat(found, ignore_index=True)
 write_table(compared, results / "kurtosis_groups.csv")
-kurtosis_pages.groups_table(compared, few.settings.n_samples)
+display(
+    kurtosis_pages.groups_table(compared, few.settings.n_samples),
+    kurtosis_pages.groups_in_words(compared),
+)
 
 # %% [markdown]
 # ## Results

@@ -132,7 +132,7 @@ table1_page.evaluations(by_site, settings.n_perplexity)
 # unmasked model. The scores of a random row are means over seeds, and its LangSpec-F1 is computed
 # from those means.
 
-# %%
+# %% tags=["nulls"]
 table1 = evaluated.table(paper)
 write_table(table1, results / "table1.csv")
 verdicts = judged(table1, paper)
@@ -221,7 +221,7 @@ table1_page.all_at_chance(at_chance, names)
 # larger than random masks make it, at a false-discovery rate of 5 % over the rows. The text below
 # is written by the code from the numbers.
 
-# %%
+# %% tags=["nulls"]
 display(
     table_pages.mask_by_mask(verdicts, names, fold=False),
     table_pages.by_method(verdicts, "In short:"),
@@ -245,7 +245,7 @@ table1_page.unequal_benchmarks(Path(settings.tasks).parent / "gate.csv")
 # composition. Here is the same table with the same task everywhere, once for knowledge and once for
 # reading. Same masks, same evaluations; only the columns are chosen differently.
 
-# %%
+# %% tags=["nulls"]
 parallel = {
     kind: {site: found.table(own) for site, found in by_site.items()}
     for kind, own in pipeline.tables.items()
@@ -264,7 +264,7 @@ for kind, own in parallel.items():
         table_pages.beside_nulls(same_verdicts[kind]),
     )
 
-# %%
+# %% tags=["nulls"]
 reach = table_pages.largest_change(same_task.values(), list(names))
 for kind, table in same_task.items():
     display(
@@ -282,7 +282,7 @@ for kind, table in same_task.items():
 # the other. An effect that belongs to a *language* is there in both of them, in the same row. One
 # that belongs to a *kind of task* changes its row with the task. Judged as above:
 
-# %%
+# %% tags=["nulls"]
 confound = table1_page.confound(verdicts, same_verdicts, names)
 for kind, found in same_verdicts.items():
     display(table_pages.by_method(found, f"{kind.capitalize()}:"))
@@ -309,7 +309,7 @@ if literal_reading:
         table_pages.results_table(table1_literal, names, title),
     )
 
-# %%
+# %% tags=["nulls"]
 if literal_reading:
     told = comparisons.verdicts(
         literal_items,
@@ -320,7 +320,10 @@ if literal_reading:
     )
     write_table(told, results / "table1_projections_verdicts.csv")
     of_crane = told[told["method"] == "CRANE"]
-    display(table_pages.mask_by_mask(of_crane, names, fold=False))
+    display(
+        table_pages.beside_nulls(of_crane),
+        table_pages.mask_by_mask(of_crane, names, fold=False),
+    )
 
 # %% [markdown]
 # ## Language by language: held-out loss
@@ -331,7 +334,7 @@ if literal_reading:
 # token, with its standard error. Tokens differ between languages (a Chinese token is about one
 # character), so compare a row's cells with care and a column's cells freely.
 
-# %%
+# %% tags=["nulls"]
 perplexities = comparisons.both_sites(
     {site: found.perplexities() for site, found in by_site.items()}
 )
@@ -376,7 +379,7 @@ display(
 # - **variety**: how many different answers are given, relative to the right ones. A model that says
 #   the same word wherever it is on offer has little variety, whatever its position.
 
-# %%
+# %% tags=["nulls"]
 texts = comparisons.option_texts(pipeline.prepared)
 chosen = comparisons.choice_shares(items, texts)
 write_table(chosen, results / "choices.csv")
@@ -499,7 +502,7 @@ table1_page.simulated_table(simulated, names[target])
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["published"]
+# %% tags=["nulls", "published"]
 table_pages.bullets(
     readouts.at_equal_budgets(verdicts, names, published),
     table1_page.losses_in_words(losses, names),

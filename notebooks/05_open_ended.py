@@ -195,7 +195,7 @@ display(
 # fewer than items (on the testbed 70 and 640 in each language), so there is more noise, and so more
 # of this.
 
-# %%
+# %% tags=["nulls"]
 random = Nulls.of(pipeline, null_data, n_null)
 open_tasks = asked_in(names)
 verdicts = comparisons.verdicts(
@@ -321,7 +321,7 @@ open_page.penalty_table(graded)
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["published"]
+# %% tags=["nulls", "published"]
 table_pages.bullets(
     readouts.at_equal_budgets(verdicts, names, published),
     readouts.summary(verdicts, "LAPE matched"),

@@ -105,7 +105,7 @@ display(
 # scores. What each mask does to the chat model, judged as in notebook 04, with 95 % intervals from
 # paired items:
 
-# %%
+# %% tags=["nulls"]
 random = Nulls.of(chat, null_data, n_null)
 verdicts3 = comparisons.verdicts(
     items3,
@@ -187,7 +187,7 @@ for table, own, kind in (
 # lie far from zero, a mask of that size costs the chat model something whichever neurons it hits,
 # and a high mark says little. What each mask does to the grades, in words:
 
-# %%
+# %% tags=["nulls"]
 verdicts4 = comparisons.verdicts(
     items4,
     table4,
@@ -291,7 +291,7 @@ transfer_page.kept_table(kept)
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["published"]
+# %% tags=["nulls", "published"]
 in_short = readouts.at_equal_budgets
 multiple_choice = in_short(verdicts3, names, published3)
 open_ended = in_short(verdicts4, names, published4)

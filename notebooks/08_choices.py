@@ -83,8 +83,8 @@ choices_pages.origin(sweep, made_with, differing, again)
 # - **Jaccard** with the default's set: neurons in both over neurons in either. The tick is what a
 #   random set with the same number of neurons in each layer would have.
 # - **LangSpec-F1** (Eq. 5), with a 95 % interval over items. It grows with the number of neurons
-#   for *any* mask ([notebook 04](04_table1)), so the tick is the mean of random masks of the same
-#   size.
+#   for *any* mask ([notebook 04](04_table1)), so the tick is what random masks of the same
+#   size get, interpolated between the sizes that were measured.
 # - **Selectivity**: what the mask adds to the masked language's held-out loss, less what it adds to
 #   the other language that comes closest, in nats per token, with a 95 % interval over windows.
 #   Above zero the mask hurts its own language most. It needs no accuracy above chance, and gains
@@ -283,7 +283,7 @@ statistics_pages.statistics_reliability(rho, n)
 #
 # Every statistic gets CRANE's number of neurons for each language and takes them by its normalised
 # score alone, or by a *contrast*: the target's score less the largest other language's. The tick is
-# the mean of random masks of that size.
+# what random masks of that size get, interpolated.
 
 # %% tags=["shipped"]
 selected = choices.with_floor(tables["choices_statistics"], random)

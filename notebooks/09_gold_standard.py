@@ -416,9 +416,9 @@ criteria_pages.criteria_conclusions(
 )
 
 # %% [markdown]
-# - The gold standard is one for *single* neurons on *next-token loss*. A neuron with a twin that
-#   takes over shows no effect alone and would show one together with it; the figure on additivity
-#   says how much of that there is.
+# - Single ablations are a reference for *single* neurons on *next-token loss*. A neuron with a twin
+#   that takes over shows no effect alone and would show one together with it; the figure on
+#   additivity says how much of that there is.
 # - Loss on plain text is not accuracy on a benchmark, which is what the paper measures. It is the
 #   more sensitive of the two, and every language has the same measure.
 # - The testbed has 2,048 neurons and three languages with nothing but a small world in common. That

@@ -58,7 +58,7 @@ random = [of and Nulls.of(of, null_data, n_null) for of in (base, chat)]
 # nothing about it. Gemma's evidence is that of the profile `gemma` (`make book PROFILE=gemma`); no
 # chat model of it is to be had here, so what is claimed about chat models cannot be told.
 
-# %% tags=["published", "shipped"]
+# %% tags=["nulls", "published", "shipped"]
 swept, made_with = choices.read(choices_data)
 differing = choices.differing_inputs(base, made_with)
 sweep = None if differing else swept["choices"]
@@ -79,7 +79,7 @@ verdict_pages.at_a_glance(page)
 # it. Look at the evidence more than at the verdict: a claim that misses by one comparison of twelve
 # and one that misses by all of them both read "does not", and the numbers tell them apart.
 
-# %% tags=["published", "shipped"]
+# %% tags=["nulls", "published", "shipped"]
 display(*verdict_pages.claim_by_claim(page))
 
 # %% [markdown]
@@ -99,7 +99,7 @@ display(*verdict_pages.claim_by_claim(page))
 # :class: dropdown
 # ```
 
-# %% tags=["published", "shipped"]
+# %% tags=["nulls", "published", "shipped"]
 printed = audit.definition(audit.published())
 counted = gather.most_cases(ours.verdicts, printed)
 verdict_pages.most_cases_table(counted)

@@ -67,9 +67,10 @@ home_names = language_names(settings.languages)
 # The text is documentation: Debian's installation guide and handbook, GNOME's and LibreOffice's
 # help, the Universal Declaration of Human Rights, in up to thirty languages
 # (`data/texts/SOURCES.md` names sources and licences), of which this page uses three. They are
-# translations of each other. So **every language gets windows of the very same paragraphs**, which
-# the testbed cannot offer: its Chinese and Vietnamese texts are about people with Chinese and
-# Vietnamese names, so that a neuron for a name could look like a neuron for a language.
+# translations of each other. So **every language gets windows of the very same paragraphs**. The
+# testbed's corpus has other people in every language, with Chinese or Vietnamese names, so that a
+# neuron for a name could look like a neuron for a language; [notebook 02](02_kurtosis) makes
+# parallel text of its world to tell the two apart.
 
 # %% tags=["shipped"]
 shipped_pages.settings_table(there.settings, names)
@@ -229,7 +230,7 @@ display(
     shipped_pages.below_random(own, names),
 )
 
-# %%
+# %% tags=["nulls"]
 evaluated = here.evaluated(here.rows("intermediate"))
 here_losses = evaluated.perplexities()
 unmasked_here = here_losses.iloc[0][list(home_names)].to_dict()
@@ -385,7 +386,7 @@ shipped_pages.cost_table(losses)
 # %% [markdown]
 # ## What the numbers do and do not show
 
-# %% tags=["shipped"]
+# %% tags=["nulls", "shipped"]
 at_home_verdicts = comparisons.verdicts(
     evaluated.items(),
     evaluated.table(here.main_tasks),

@@ -20,7 +20,7 @@ from crane_lab.audit.claims import AmongRandom, clearly
 from crane_lab.audit.floors import even_damage
 from crane_lab.stages.comparisons import Nulls, hit_most
 from crane_lab.stages.outcomes import Scored
-from crane_lab.stages.standing import FDR, held_against
+from crane_lab.stages.standing import ENOUGH, FDR, held_against
 
 Array = NDArray[np.float64]
 #: The tables of grades; the others are of accuracies among four options.
@@ -191,4 +191,4 @@ def _among(row: pd.Series, key: str, amount: Callable[[float], str]) -> AmongRan
         f"{masks:,.0f} random masks {amount(mean)} on average (CRANE at percentile "
         f"{percentile:.0f}, p = {q_low if outcome == 'less' else q:.3f})"
     )
-    return AmongRandom(outcome, True, said.replace("-", "−"))
+    return AmongRandom(outcome, masks >= ENOUGH, said.replace("-", "−"))

@@ -233,7 +233,8 @@ def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
     clear = own[own["verdict"] == "larger"]
     text += (
         f" The mask clearly hurts its own language most in {len(clear)} of {len(own)} cases by "
-        f"held-out loss{f': {_cases(clear)}' if 0 < len(clear) <= LISTED else ''}."
+        "held-out loss and its interval over windows"
+        f"{f': {_cases(clear)}' if 0 < len(clear) <= LISTED else ''}."
     )
     empty = own[own["n_neurons"] == 0]
     if len(empty):
@@ -294,7 +295,8 @@ def choices_conclusions(
         f"The three choices that move LangSpec-F1 most are {choices_listed(found['choice'][:3])}; "
         f"{choices_listed(summaries.quiet_choices(found))} move it no more than drawing other "
         "windows does.",
-        "By held-out loss the default's masks clearly hurt their own language most in "
+        "By held-out loss and its interval over windows (no random masks have every reading's "
+        "layers) the default's masks clearly hurt their own language most in "
         f"{int((default['verdict'] == 'larger').sum())} of {len(default)} languages; over all "
         f"readings in {int((sweep['verdict'] == 'larger').sum())} of {len(sweep)} cases. "
         + (

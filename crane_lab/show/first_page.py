@@ -145,7 +145,8 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
         both,
         "CRANE",
         (
-            "The neurons that CRANE's kurtosis selects are not those that a language needs.",
+            "The neurons that CRANE's kurtosis selects are not shown to be those that a language "
+            "needs.",
             "Some of the sets that CRANE's kurtosis selects are needed by their language.",
             "The neurons that CRANE's kurtosis selects are those that a language needs.",
         ),
@@ -179,9 +180,11 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
         if any(ahead)
         else "No other sum of the very same relevance finds them."
     )
+    tried = sum(not c.startswith(WITHOUT_RELEVANCE) for c in _criteria(both))
     return (
         f"**{heading}** What a set costs its own language "
-        f"more than any other, mean over languages: {'; '.join(said)}."
+        f"more than any other, mean over languages: {'; '.join(said)}. (The best of {tried} that "
+        "are shown, found by this very number; each with its interval in the figure.)"
     )
 
 
@@ -191,9 +194,11 @@ def _counts(both: tuple[OfModel, OfModel]) -> str:
         "LAPE matched",
         ("finds none.", "finds some.", "finds them in every language."),
     )
+    every = pd.concat([found.losses for found in both]).groupby("method")["n_neurons"].sum()
     return (
         f"**Counting activations (LAPE) {heading}** Its sets, extended to CRANE's number of "
-        "neurons, clearly cost their own language most in "
+        f"neurons (from {every['LAPE']:,} in all to {every['LAPE matched']:,}), clearly cost "
+        "their own language most in "
         f"{' and '.join(_clear(found, 'LAPE matched') for found in both)}; as released, "
         f"{' and '.join(_clear(found, 'LAPE') for found in both)}."
     )
@@ -209,10 +214,15 @@ def _metric(both: tuple[OfModel, OfModel]) -> str:
         if not own["langspec_f1_null_masks"].any():
             said.append(f"an unknown value on {found.title} (none were measured there)")
             continue
-        said.append(f"{top:.2f} on {found.title} ({above} of {len(own)} sets lie above their own)")
+        untold = int((own["against_random"] == "open").sum())
+        counted = f"{above} of {len(own)} sets lie above their own"
+        if untold:
+            counted += f", and {untold} cannot be told with so few random masks"
+        said.append(f"{top:.2f} on {found.title} ({counted})")
     return (
         "**LangSpec-F1 is above zero for masks without any purpose.** One in twenty random masks "
-        f"with a set's size and layers reaches up to {' and '.join(said)}."
+        "with a set's size and layers reaches, for the set of which they reach most, "
+        f"{' and '.join(said)}."
     )
 
 

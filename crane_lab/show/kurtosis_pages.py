@@ -476,6 +476,23 @@ def groups_table(found: pd.DataFrame, windows: int) -> Styler:
     )
 
 
+def groups_in_words(found: pd.DataFrame) -> Markdown:
+    """What of the sets stays when languages have the same content, and when there is one language.
+
+    `found` has CRANE's and LAPE's numbers by what is `compared`, languages as they come first.
+    """
+    mean = found.groupby("compared", sort=False)[["CRANE", "LAPE"]].mean()
+    said = [
+        f"{as_markdown(name)}, {row['CRANE']:.0f} and {row['LAPE']:.0f}"
+        for name, row in mean.iterrows()
+    ]
+    return prose(
+        f"Neurons per group that CRANE and LAPE select, on average: {'; '.join(said)}. Where one "
+        "language is divided there is nothing specific to find, so what is selected there comes of "
+        "chance and of what the texts are about; only what languages have beyond it is theirs."
+    )
+
+
 def influence_table(summary: pd.DataFrame) -> Styler:
     """`influence.influence_summary`: what of each language's set hangs on single windows."""
     names = {

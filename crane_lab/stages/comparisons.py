@@ -22,7 +22,7 @@ from crane_core.metrics import LangSpecF1
 from crane_lab.engines.multiple_choice import Prepared
 from crane_lab.stages.outcomes import Reading as F1Reading
 from crane_lab.stages.outcomes import Row
-from crane_lab.stages.standing import FDR, decided, held_against, own_less_others
+from crane_lab.stages.standing import ENOUGH, FDR, decided, held_against, own_less_others
 
 Array = NDArray[np.float64]
 #: What random masks with the profile of a row's set do, by the row's method and masked language.
@@ -138,7 +138,8 @@ def verdicts(
     `relative_…` say the same of drops relative to the unmasked scores, and `absolute_items` and
     `relative_items` what the intervals alone say. `difference_…`, `relative_difference_…` and
     `langspec_f1_…` have the columns of `standing.held_against`. `against_random` says of
-    LangSpec-F1 "above" or "within" its null, or "" without one. All scores are in the unit of
+    LangSpec-F1 "above" or "within" its null, "open" if it has too few masks to tell, or "" without
+    one. All scores are in the unit of
     `value`. Where nulls are not asked for, verdicts are those of the intervals alone.
 
     Raises ValueError if the table's languages have no tasks, or are fewer than two.
@@ -203,7 +204,11 @@ def verdicts(
             held = judged[[f"{key}_q", f"{key}_q_low"]].set_axis(["q", "q_low"], axis=1)
             judged[name] = decided(judged[name].to_list(), held)
     q = judged["langspec_f1_q"]
-    judged["against_random"] = np.where(q.isna(), "", np.where(q <= FDR, "above", "within"))
+    beyond_all = judged["langspec_f1_percentile"] == 100
+    open_yet = beyond_all | (judged["langspec_f1_null_masks"] < ENOUGH)
+    judged["against_random"] = np.select(
+        [q.isna(), q <= FDR, open_yet], ["", "above", "open"], "within"
+    )
     return judged
 
 

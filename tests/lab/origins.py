@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 
-#: Parameters that name a folder of shipped results, and of what the paper prints.
+#: Parameters that name a folder of shipped results or random masks, and of what the paper prints.
 PARAMETERS = {
     "testbed": "shipped",
     "choices_data": "shipped",
     "necessity_data": "shipped",
     "real_data": "shipped",
+    "null_data": "nulls",
     "published": "published",
 }
 #: Calls and files that give the same.

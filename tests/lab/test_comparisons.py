@@ -99,6 +99,9 @@ def test_sets_are_held_against_random_masks_of_their_own() -> None:
         for en, zh in nulls["CRANE", "en"].to_numpy()
     ]
     assert first["langspec_f1_null_high"] == pytest.approx(np.quantile(f1, 0.95))
+    few = {key: table.head(10) for key, table in nulls.items()}
+    told = judge(masks, nulls=few).set_index(["method", "mask_language"])
+    assert told["against_random"].to_list() == ["open", "open", ""]  # ten masks decide nothing
     asked_for_none = judge(masks, nulls={})
     assert set(asked_for_none["absolute"]) == {"open"}
 

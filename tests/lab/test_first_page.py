@@ -68,6 +68,14 @@ def test_sentences_are_made_of_the_results() -> None:
     assert "Of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
 
 
+def test_too_few_masks_for_tasks_are_said() -> None:
+    few = model("Gemma", 0.5)
+    few.tables["table1_verdicts"]["against_random"] = ["open"] * 2 + ["within"] * 4
+    said = first_page._metric((model("the testbed", 0.05), few))
+    assert "on the testbed (1 of 6 sets lie above their own)" in said
+    assert "(0 of 6 sets lie above their own, and 2 cannot be told with so few" in said
+
+
 def test_what_was_not_measured_is_not_said_to_be_none() -> None:
     said = first_page._sentences((model("the testbed", 0.05, masks=0), model("Gemma", 0.5)))
     assert "an unknown number on the testbed (no random masks were measured there) and 0 of" in said
@@ -96,7 +104,7 @@ def test_the_criteria_that_are_shown() -> None:
 
 def test_headings_follow_the_results() -> None:
     none = first_page._sentences((model("the testbed", 0.05), model("Gemma", 0.5)))
-    assert "selects are not those that a language needs.**" in none
+    assert "selects are not shown to be those that a language needs.**" in none
     assert "**Other sums of the very same relevance do find them.**" in none
     assert "**Counting activations (LAPE) finds none.**" in none
     some = first_page._sentences((model("the testbed", 0.05, "larger"), model("Gemma", 0.5)))
