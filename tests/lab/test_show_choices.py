@@ -126,8 +126,8 @@ def test_a_choice_is_shown_and_told() -> None:
     assert told.data == (
         "Largest departure of LangSpec-F1: 0.300 (6.0 times a new draw of windows). Least overlap "
         "with the default: top, en, Jaccard 0.25 (random 0.03). The mask clearly hurts its own "
-        "language most in 3 of 5 cases by held-out loss: contrast (zh), top (en), top (zh). No "
-        "neuron at all is selected under none (en)."
+        "language most in 3 of 5 cases by held-out loss and its interval over windows: contrast "
+        "(zh), top (en), top (zh). No neuron at all is selected under none (en)."
     )
 
 
@@ -135,14 +135,16 @@ def test_a_choice_without_hits_or_overlaps_says_less() -> None:
     assert choices_pages.choice_in_words(SWEEP, "reduction") == (
         "Largest departure of LangSpec-F1: 0.000 (0.0 times a new draw of windows). Least overlap "
         "with the default: mean, en, Jaccard 1.00 (random 0.03). The mask clearly hurts its own "
-        "language most in 0 of 2 cases by held-out loss."
+        "language most in 0 of 2 cases by held-out loss and its interval over windows."
     )
     unknown = SWEEP.assign(jaccard=float("nan"))
     assert "overlap" not in choices_pages.choice_in_words(unknown, "reduction")
     many = [row("rule", str(i), i == 0, "en", 0.2, 0.5) for i in range(10)]
     swept = pd.concat([SWEEP[SWEEP["choice"] == "seed"], pd.DataFrame(many)])
     text = choices_pages.choice_in_words(swept, "rule")
-    assert text.endswith("in 10 of 10 cases by held-out loss.")  # too many to list
+    assert text.endswith(
+        "in 10 of 10 cases by held-out loss and its interval over windows."
+    )  # too many to list
 
 
 def test_rules_are_compared_by_their_first_three() -> None:

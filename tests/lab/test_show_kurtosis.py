@@ -236,3 +236,16 @@ def test_what_the_page_says_at_its_end() -> None:
         assert part in text
     table = pages.by_magnitude_table({"en": (5, 6, 2, 0.5)})
     assert frame_of(table).iloc[0].tolist() == ["en", 5, 6, 2, 0.5]
+
+
+def test_what_stays_of_sets_without_languages_is_said() -> None:
+    found = pd.DataFrame(
+        [
+            ("languages, as they come", 100, 10),
+            ("languages, as they come", 200, 20),
+            ("parts of en, by chance", 40, 30),
+        ],
+        columns=["compared", "CRANE", "LAPE"],
+    )
+    said = pages.groups_in_words(found).data
+    assert "languages, as they come, 150 and 15; parts of en, by chance, 40 and 30" in said
