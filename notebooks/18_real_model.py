@@ -136,6 +136,18 @@ display(
 # The last column of the table is the one to look at: how many neurons the region would hold if
 # their kurtosis in one language had nothing to do with that in the others.
 #
+# These languages say the same things. What does the method find where there is no language to tell
+# apart? Each language's windows are divided into three parts by chance, the parts are called
+# languages, and everything is done again.
+
+# %% tags=["shipped"]
+groups = there.table("kurtosis_groups")
+display(
+    kurtosis_pages.groups_table(groups),
+    kurtosis_pages.groups_in_words(groups),
+)
+
+# %% [markdown]
 # In which depth do the neurons lie? The dotted line is an even spread over the layers.
 
 # %% tags=["shipped"]

@@ -38,7 +38,7 @@ from crane_lab.study.shipped import other_inputs
 
 #: Results of notebooks, as they stand in a run's `results/`.
 RESULTS = (
-    *("perplexity", "loss_verdicts", "provenance"),
+    *("perplexity", "loss_verdicts", "provenance", "kurtosis_groups"),
     *("table1", "table1_seeds", "table1_verdicts", "table1_projections"),
     *("table2", "table2_seeds", "table2_verdicts", "table2_languages", "verdicts"),
 )

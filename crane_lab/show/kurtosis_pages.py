@@ -465,13 +465,14 @@ def separation_words(found: pd.DataFrame) -> Markdown:
     )
 
 
-def groups_table(found: pd.DataFrame, windows: int) -> Styler:
+def groups_table(found: pd.DataFrame, windows: int | None = None) -> Styler:
     """What CRANE and LAPE select for groups of text; `compared` says what distinguishes them."""
     mean = found.groupby("compared", sort=False)[["CRANE", "unrelated", "LAPE"]].mean()
     frame = mean.reset_index().rename(columns={"unrelated": "CRANE, if unrelated"})
     return figures.table(
         frame,
-        f"Neurons selected per group of texts, mean over groups ({windows} windows a group)",
+        "Neurons selected per group of texts, mean over groups"
+        + (f" ({windows} windows a group)" if windows else ""),
         dict.fromkeys(frame.columns[1:], "{:.1f}"),
     )
 
