@@ -160,13 +160,10 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
 
 
 def _others(both: tuple[OfModel, OfModel]) -> str:
+    sums = [c for c in _criteria(both) if not c.startswith(WITHOUT_RELEVANCE)]
     said, ahead = [], []
     for found in both:
-        first = next(
-            c
-            for c in found.damage.index
-            if c in _criteria(both) and not c.startswith(WITHOUT_RELEVANCE)
-        )
+        first = next(c for c in found.damage.index if c in sums)
         said.append(
             f"on {found.title}, with {found.budget:,} neurons, {as_markdown(first)} "
             f"{found.damage[first]:+.2f} nats, kurtosis {found.damage[found.crane]:+.2f}, random "
@@ -180,11 +177,11 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
         if any(ahead)
         else "No other sum of the very same relevance finds them."
     )
-    tried = sum(not c.startswith(WITHOUT_RELEVANCE) for c in _criteria(both))
     return (
         f"**{heading}** What a set costs its own language "
-        f"more than any other, mean over languages: {'; '.join(said)}. (The best of {tried} that "
-        "are shown, found by this very number; each with its interval in the figure.)"
+        f"more than any other, mean over languages: {'; '.join(said)}. (The best of "
+        f"{len(sums)} that are shown, found by this very number; each with its interval in the "
+        "figure.)"
     )
 
 

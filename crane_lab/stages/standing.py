@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 #: False discoveries among the rows of a table that are called larger (or smaller).
 FDR = 0.05
 #: Random masks that a null needs: beyond all of fewer, not even one row has a p-value of `FDR`.
-ENOUGH = 19
+ENOUGH = round(1 / FDR) - 1
 #: Columns that `held_against` adds.
 COLUMNS = ("null_masks", "null_mean", "null_high", "percentile", "p", "q", "q_low")
 
