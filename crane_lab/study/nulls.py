@@ -102,9 +102,11 @@ class Nulls:
         return {key: masks for key, masks in found.items() if len(masks)}
 
 
-def random_masks(pipeline: Pipeline, kind: str, neurons: NeuronSet, n: int) -> pd.DataFrame:
+def random_masks(
+    pipeline: Pipeline, kind: str, neurons: NeuronSet, n: int, first: int = FIRST_SEED
+) -> pd.DataFrame:
     """`n` random masks with a set's profile, measured anew; rows and columns of `Nulls.table`."""
-    seeds = range(FIRST_SEED, FIRST_SEED + n) if len(neurons) else range(0)
+    seeds = range(first, first + n) if len(neurons) else range(0)
     pieces = [seeds[start : start + PIECE] for start in range(0, len(seeds), PIECE)]
     of, module = MEASURES[kind]
 
@@ -183,14 +185,22 @@ def null_inputs(pipeline: Pipeline, kind: str) -> dict[str, Any]:
 def ship_nulls(
     pipeline: Pipeline, kind: str, sets: Iterable[NeuronSet], n: int, folder: str | Path
 ) -> None:
-    """Measure the nulls of some sets and ship them as `null_<kind>.csv` and `.json`."""
+    """Bring the nulls of some sets in `null_<kind>.csv` and `.json` to at least `n` masks each.
+
+    Masks that the folder has already, of the same model and texts, are kept and not measured again;
+    so are those of other profiles.
+    """
     by_profile = {profile(neurons): neurons for neurons in sets if len(neurons)}
-    tables = [
-        random_masks(pipeline, kind, neurons, n).assign(profile=name)
-        for name, neurons in by_profile.items()
-    ]
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "profile", table.pop("profile"))
+    shipped = Nulls.of(pipeline, folder, 0).shipped.get(kind)
+    had = {} if shipped is None else dict(list(shipped.groupby("profile", sort=False)))
+    tables = {**had}
+    for name, neurons in by_profile.items():
+        have = len(had.get(name, ()))
+        if n > have:
+            more = random_masks(pipeline, kind, neurons, n - have, FIRST_SEED + have)
+            more.insert(0, "profile", name)
+            tables[name] = pd.concat([had[name], more]) if have else more
+    table = pd.concat(tables.values(), ignore_index=True)
     file = _file(pipeline, kind, folder)
     write_table(table.round(6), file)
     about = machine()

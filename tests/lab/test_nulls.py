@@ -75,6 +75,20 @@ def test_what_is_shipped_is_used_where_it_fits(
     assert asked == [7, 7, 4]
 
 
+def test_a_shipped_null_grows_by_the_masks_it_lacks(pipeline: Pipeline, tmp_path: Path) -> None:
+    first, other = some(pipeline, (0, 1), (1, 5)), some(pipeline, (0, 1))
+    nulls.ship_nulls(pipeline, "losses", [first], 3, tmp_path)
+    before = pd.read_csv(tmp_path / "null_losses.csv")
+    nulls.ship_nulls(pipeline, "losses", [first, other], 5, tmp_path)
+    after = pd.read_csv(tmp_path / "null_losses.csv")
+    own = after[after["profile"] == nulls.profile(first)]
+    pd.testing.assert_frame_equal(own.head(3), before)
+    whole = nulls.random_masks(pipeline, "losses", first, 5)
+    pd.testing.assert_frame_equal(own.drop(columns="profile"), whole, check_exact=False, atol=1e-6)
+    nulls.ship_nulls(pipeline, "losses", [other], 2, tmp_path)  # nothing is lost by asking for less
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "null_losses.csv"), after)
+
+
 def test_rows_have_nulls_and_random_ones_none(pipeline: Pipeline) -> None:
     rows = pipeline.rows("intermediate")
     found = nulls.Nulls(pipeline, {"losses": 1}).of_rows("losses", rows)
