@@ -24,9 +24,9 @@ from crane_core.families import mlp_sites, padded_inputs
 from crane_core.kernels import fast_linear
 from crane_core.windows import first_column, scored_tokens
 
-#: Where activations are read: what `act_fn` puts out, which LAPE counts, and what `down_proj`
-#: reads, which a mask replaces.
-ACTIVATIONS = ("act_fn", "unit")
+#: Where activations are read: what `act_fn` takes in; what it puts out, which LAPE counts; and what
+#: `down_proj` reads, which a mask replaces.
+ACTIVATIONS = ("pre_act", "act_fn", "unit")
 #: What an accumulator can read: relevance, (samples, layers, width), at one of `POINTS`, or
 #: `LayerValues` of one of `ACTIVATIONS`.
 READS = (*POINTS, *ACTIVATIONS)
@@ -350,6 +350,8 @@ def observing(
 
     with ExitStack() as hooks:
         for layer, mlp in enumerate(mlp_sites(model)):
+            if visit.get("pre_act"):
+                hooks.callback(mlp.act_fn.register_forward_pre_hook(hook("pre_act", layer)).remove)
             if visit.get("act_fn"):
                 hooks.callback(mlp.act_fn.register_forward_hook(hook("act_fn", layer)).remove)
             if visit.get("unit"):

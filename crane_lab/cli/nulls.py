@@ -22,7 +22,7 @@ from crane_lab.runs.execution import Run
 from crane_lab.settings import Settings
 from crane_lab.store import Store
 from crane_lab.store.artefacts import RUN_NAME
-from crane_lab.study import nulls
+from crane_lab.study import contenders, nulls
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,30 +46,32 @@ def write_nulls(run: Run, options: argparse.Namespace) -> None:
         base = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
         chat = run.parameters.get("chat_model")
         models = [base, *([base.on_chat(chat)] if chat else [])]
-        inner, literal = _sets(base, options.sets and Path(options.sets))
+        inner, literal, neighbours = _sets(base, options.sets and Path(options.sets))
         for kind in nulls.KINDS:
             if not (n := getattr(options, kind)):
                 continue
             for of in models:
                 if kind == "losses" and of is not base:
                     continue
-                more = literal if kind == "tasks" and of is base else []
+                also = {"tasks": literal, "losses": neighbours}
+                more = also.get(kind, []) if of is base else []
                 nulls.ship_nulls(of, kind, [*inner, *more], n, out)
                 print(f"written: null_{kind} of {of.settings.label}", flush=True)
 
 
-def _sets(base: Pipeline, folder: Path | None) -> tuple[list[NeuronSet], list[NeuronSet]]:
-    """The sets that are judged, and those of the literal reading."""
+def _sets(base: Pipeline, folder: Path | None) -> tuple[list[NeuronSet], ...]:
+    """The sets that are judged, those of the literal reading, those of the neighbouring papers."""
     if folder is None:
         inner, literal = (
             [row.neurons for row in base.rows(site) if row.seed is None]
             for site in ("intermediate", "projections")
         )
-        return inner, literal
+        beside = contenders.contenders(base).values()
+        return inner, literal, [neurons for of in beside for neurons in of.values()]
     files = sorted(folder.glob("neurons_*.safetensors"))
     if not files:
         raise FileNotFoundError(f"--sets: no neurons_*.safetensors in {folder}")
-    return [NeuronSet.load(file) for file in files], []
+    return [NeuronSet.load(file) for file in files], [], []
 
 
 if __name__ == "__main__":

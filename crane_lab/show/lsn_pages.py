@@ -1,0 +1,310 @@
+"""Tables, figures and sentences of notebook 12, Language-specific neurons.
+
+`changes` is everywhere the table of `activations.perplexity_changes`, `reach` that of
+`activations.out_of_reach`; `names` is language -> its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+from torch import Tensor
+
+from crane_core.neurons import NeuronSet
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.stages.standing import ENOUGH, FDR
+from crane_lab.study.activations import (
+    PLACES,
+    STATISTICS,
+    by_layer_and_language,
+    written_name,
+)
+
+Contenders = Mapping[str, Mapping[str, NeuronSet]]
+
+ZERO = written_name(None)
+
+
+# --- who the neurons are --------------------------------------------------------------------------
+
+
+def sizes_table(sets: Contenders) -> Styler:
+    """How many neurons each method gives to each language, and in which layers."""
+    rows = [
+        {
+            "method": method,
+            "language": x,
+            "neurons": len(neurons),
+            **{f"layer {i}": n for i, n in enumerate(neurons.counts("intermediate").tolist())},
+        }
+        for method, of in sets.items()
+        for x, neurons in of.items()
+    ]
+    return figures.table(pd.DataFrame(rows), "Neurons per method and language, by layer")
+
+
+def layer_shares_figure(sets: Contenders) -> HTML:
+    """In which layers each method's neurons lie, language by language, as shares of the set."""
+    tables = {}
+    for method, of in sets.items():
+        counts = by_layer_and_language(of)
+        tables[method] = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    told = "; ".join(
+        f"{method}: layer {shares.mean().idxmax()} has most, {shares.mean().max():.0%}"
+        for method, shares in tables.items()
+    )
+    return figures.show(
+        figures.shares_heatmap(tables, "layer", "share of a language's neurons in each layer"),
+        alt=f"Share of each language's neurons in each layer, one panel per method. {told}.",
+    )
+
+
+def rates_table(rates: pd.DataFrame) -> Styler:
+    """How little Act Prob 90p's score tells neurons apart: `contenders.rates_above_own_90th`."""
+    shown = rates.rename(
+        columns={
+            "low": "1st percentile",
+            "high": "99th percentile",
+            "same": "within 0.001 of 0.1",
+        }
+    )
+    return figures.table(
+        shown,
+        "Share of tokens on which a neuron exceeds its own 90th percentile (percentiles are over "
+        "neurons)",
+        {
+            "1st percentile": "{:.4f}",
+            "median": "{:.4f}",
+            "99th percentile": "{:.4f}",
+            "within 0.001 of 0.1": "{:.0%}",
+        },
+    )
+
+
+def lape_languages_table(found: pd.DataFrame) -> Styler:
+    """LAPE's sets from every choice of languages: `contenders.lape_by_languages`."""
+    shown = found.rename(
+        columns={
+            "languages": "languages given",
+            "shared": "shared with all given",
+            "jaccard": "Jaccard",
+        }
+    )
+    return figures.table(shown, "LAPE's sets by the languages it is given", {"Jaccard": "{:.2f}"})
+
+
+def lape_languages_in_words(found: pd.DataFrame) -> Markdown:
+    """What is left of a language's LAPE set when other languages are given to it."""
+    fewer = found[found["languages"].str.count(" ") < found["languages"].str.count(" ").max()]
+    ordered = fewer.sort_values("jaccard", kind="stable")
+    least, most = ordered.iloc[0], ordered.iloc[-1]
+    return prose(
+        f"One language more or less changes a set to a Jaccard index of {most['jaccard']:.2f} at "
+        f"best ({as_markdown(most['language'])}, given {as_markdown(most['languages'])}) and "
+        f"{least['jaccard']:.2f} at worst ({as_markdown(least['language'])}, given "
+        f"{as_markdown(least['languages'])}). A language's neurons in LAPE's sense are neurons of "
+        "a language *among certain others*."
+    )
+
+
+def methods_shared_table(found: pd.DataFrame) -> Styler:
+    """What methods share, beside chance: `contenders.shared_by_methods`."""
+    shown = found[["language", "a", "b", "shared", "chance", "ratio", "p", "against"]].rename(
+        columns={"a": "one method", "b": "the other", "chance": "by chance"}
+    )
+    return figures.table(
+        shown,
+        "Neurons of one language that two methods both choose; by chance: random sets with their "
+        "counts in every layer",
+        {"by chance": "{:.1f}", "ratio": "{:.2f}", "p": "{:.2g}"},
+    )
+
+
+# --- what they put out ----------------------------------------------------------------------------
+
+
+def statistics_table(
+    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]], least: float
+) -> Styler:
+    """The paper's Table 6, before and after `act_fn`: means over all neurons."""
+    rows = [
+        {
+            "language": x,
+            "read": f"{place} act_fn",
+            **{name: float(own[name].double().mean()) for name in STATISTICS},
+        }
+        for place in PLACES
+        for x, own in values[place].items()
+    ]
+    return figures.table(
+        pd.DataFrame(rows),
+        "Statistics of activations, averaged over all neurons; the least value that act_fn can put "
+        f"out is {least:.3f}",
+        dict.fromkeys(STATISTICS, "{:.3f}"),
+    )
+
+
+def out_of_reach_table(reach: pd.DataFrame) -> Styler:
+    """How many of the values to be written are below anything the neuron can put out."""
+    wide = reach.pivot_table(
+        index=["method", "language"], columns=["statistic", "place"], values="share", sort=False
+    )
+    columns = [(name, place) for place in PLACES for name in ("P5", "P10", "P25", "mean")]
+    shown = wide[columns].copy()
+    shown.columns = [f"{name} {place}" for name, place in columns]
+    return figures.table(
+        shown.reset_index(),
+        "Share of a set's neurons whose value, read before or after act_fn, is below anything that "
+        "act_fn puts out",
+        dict.fromkeys(shown.columns, "{:.0%}"),
+    )
+
+
+def out_of_reach_in_words(reach: pd.DataFrame) -> Markdown:
+    """Which of the paper's deactivating values are states that no text brings a neuron into."""
+    p10 = reach[reach["statistic"] == "P10"]
+    before = p10[p10["place"] == "before"].groupby("method", sort=False)["share"]
+    after = p10[p10["place"] == "after"]["share"].max()
+    said = "; ".join(
+        f"{as_markdown(method)} {own.min():.0%} to {own.max():.0%}" for method, own in before
+    )
+    return prose(
+        "Of the tenth percentiles as the paper's code takes them, before `act_fn`, these shares "
+        f"lie below what the neurons can put out, by method (range over languages): {said}. Read "
+        f"where they are written, after `act_fn`, {after:.0%} do."
+    )
+
+
+# --- what is done to the loss ---------------------------------------------------------------------
+
+
+def ratios_figure(changes: pd.DataFrame, method: str) -> HTML:
+    """Perplexity ratios of one method's sets set to zero, as the paper's Figure 1 has them."""
+    own = changes[(changes["method"] == method) & (changes["set_to"] == ZERO)]
+    matrix = own.pivot_table(
+        index="mask_language", columns="text_language", values="ratio", sort=False
+    )
+    told = "; ".join(
+        f"{row} neurons: " + ", ".join(f"{x} {v:.2f}" for x, v in values.items())
+        for row, values in matrix.iterrows()
+    )
+    return figures.show(
+        figures.matrix_heatmap(
+            matrix,
+            "perplexity, set to zero / untouched",
+            row_label="language whose neurons are set to zero",
+            title=method,
+        ),
+        alt=f"Ratio of perplexities for {method}, by language of the text. {told}.",
+    )
+
+
+def values_figure(changes: pd.DataFrame, names: Mapping[str, str]) -> HTML:
+    """What every value does to the language's own loss and to the largest other, by method."""
+    rows = _own_and_other(changes).copy()
+    rows["row"] = rows["method"] + ", " + rows["set_to"]
+    panels = {}
+    for column, label in (("own", "own loss (nats per token)"), ("other", "largest other loss")):
+        part = rows[["row", "mask_language"]].rename(columns={"mask_language": "series"})
+        part["value"] = rows[column].to_numpy()
+        part["low"], part["high"] = rows[f"{column}_low"], rows[f"{column}_high"]
+        panels[label] = part
+    told = "; ".join(
+        f"{row}: own {own['own'].mean():+.2f}, largest other {own['other'].mean():+.2f}"
+        for row, own in rows.groupby("row", sort=False)
+    )
+    return figures.show(
+        figures.dot_ranges(panels, zero=list(panels), names=dict(names)),
+        alt="Change of held-out loss by method and value, in nats per token. Means over languages: "
+        + told,
+    )
+
+
+def _own_and_other(changes: pd.DataFrame) -> pd.DataFrame:
+    """One row per set and value: the change of its own loss, and of the one hit most besides."""
+    rows = []
+    keys = ["method", "mask_language", "set_to"]
+    for (method, x, set_to), found in changes.groupby(keys, sort=False):
+        own = found[found["text_language"] == x].iloc[0]
+        others = found[found["text_language"] != x]
+        other = others.iloc[int(others["change"].to_numpy().argmax())]
+        row = {"method": method, "mask_language": x, "set_to": set_to}
+        row |= {"n_neurons": own["n_neurons"], "other_language": other["text_language"]}
+        for name, of in (("own", own), ("other", other)):
+            row |= {name: of["change"], f"{name}_low": of["change_low"]}
+            row |= {f"{name}_high": of["change_high"]}
+        for name in ("null_masks", "null_mean", "percentile", "q"):
+            row[name] = own.get(name)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def changes_table(changes: pd.DataFrame) -> Styler:
+    """The same in numbers, and where zero stands among random masks of the set's own profile."""
+    found = _own_and_other(changes)
+    found["own"] = [
+        f"{v:+.3f} [{low:+.3f}, {high:+.3f}]"
+        for v, low, high in zip(found["own"], found["own_low"], found["own_high"], strict=True)
+    ]
+    shown = found.rename(
+        columns={
+            "mask_language": "neurons of",
+            "n_neurons": "neurons",
+            "set_to": "set to",
+            "own": "own loss",
+            "other": "largest other",
+            "other_language": "which",
+            "null_masks": "random masks",
+            "null_mean": "their mean",
+        }
+    )
+    columns = ["method", "neurons of", "neurons", "set to", "own loss", "largest other", "which"]
+    columns += ["random masks", "their mean", "percentile", "q"]
+    return figures.table(
+        shown[columns],
+        "Change of held-out loss in nats per token, with 95 % intervals over windows; for zero, "
+        "where the own change lies among random masks with as many neurons in every layer (q: "
+        "Benjamini–Hochberg over all languages of the text)",
+        {
+            "largest other": "{:+.3f}",
+            "random masks": "{:.0f}",
+            "their mean": "{:+.3f}",
+            "percentile": "{:.0f}",
+            "q": "{:.3f}",
+        },
+    )
+
+
+def zero_in_words(changes: pd.DataFrame) -> Markdown:
+    """Whether zero does to the own language what lower values do, by where those are read."""
+    found = _own_and_other(changes)
+    wide = found.pivot_table(
+        index=["method", "mask_language"], columns="set_to", values="own", sort=False
+    )
+    said = []
+    for value in (name for name in wide if name != ZERO):
+        more = int((wide[value] > wide[ZERO]).sum())
+        said.append(f"{as_markdown(value)} in {more} of {len(wide)} sets")
+    lines = [
+        "More is added to the language's own loss than by zero when the neurons are set to "
+        + ", ".join(said)
+        + "."
+    ]
+    zero = found[found["set_to"] == ZERO]
+    known = zero[zero["null_masks"].fillna(0) >= ENOUGH]
+    if len(known):
+        beyond = known[known["q"] <= FDR]
+        names = ", ".join(
+            f"{as_markdown(row['method'])} {as_markdown(row['mask_language'])}"
+            for _, row in beyond.iterrows()
+        )
+        lines.append(
+            f"Set to zero, {len(beyond)} of the {len(known)} sets with a null add more to their "
+            f"own language's loss than random masks of their own profile do"
+            + (f": {names}." if names else ".")
+        )
+    return prose(" ".join(lines))

@@ -1,0 +1,192 @@
+"""What neurons put out, where it is read and where it is written (the LSN paper's interventions).
+
+Mondal et al. (2025) take percentiles of what `act_fn` takes in and write them where it puts out. An
+activation function with a least value, SiLU or GELU, never puts out what lies below, so what they
+call deactivation can be a state that no text brings the neuron into. `activation_values` has both
+places, `out_of_reach` says how often that is so, and `perplexity_changes` what each value does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from crane_core.accumulators import ActivationMeans, Reader, TokenSample
+from crane_core.families import mlp_sites
+from crane_core.interventions import Intervention, SetTo, zero
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.stages.relevance import QUANTILE_TOKENS
+from crane_lab.stages.standing import held_against
+from crane_lab.study.nulls import Nulls
+
+#: method -> language -> neurons.
+Contenders = Mapping[str, Mapping[str, NeuronSet]]
+
+#: Quantiles of the paper's Table 6, by their names there.
+QUANTILES = {"P5": 0.05, "P10": 0.1, "P25": 0.25, "P75": 0.75, "P90": 0.9, "P95": 0.95}
+STATISTICS = ("mean", *QUANTILES)
+#: Where activations are read: before `act_fn` and after it.
+PLACES = ("before", "after")
+_READ_AT = {"before": "pre_act", "after": "act_fn"}
+#: What a neuron can be set to at `act_fn`'s output: zero, or a statistic read at one of `PLACES`.
+Written = tuple[str, str] | None
+
+
+def activation_values(pipeline: Pipeline) -> dict[str, dict[str, dict[str, Tensor]]]:
+    """Statistics of every neuron's activation: place -> language -> statistic -> float32 values.
+
+    Places are `PLACES`, statistics `STATISTICS`, values (layers, neurons). Read on the attribution
+    windows in one pass; quantiles are those of a uniform sample of the stream's tokens.
+    """
+    size = pipeline.shape["intermediate"]
+    seed = pipeline.settings.seed
+    readers = {}
+    for place, point in _READ_AT.items():
+        readers[f"{place}-mean"] = Reader(point, lambda: ActivationMeans(size))
+        readers[f"{place}-sample"] = Reader(point, lambda: TokenSample(size, QUANTILE_TOKENS, seed))
+    every = pipeline.by_language(
+        lambda x: pipeline.collect(x, readers, "activation-values", tokens=QUANTILE_TOKENS)
+    )
+    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for place in PLACES:
+        for x, kept in every.items():
+            quantiles = kept[f"{place}-sample"].quantiles(list(QUANTILES.values()))
+            values = {
+                "mean": kept[f"{place}-mean"].mean(),
+                **dict(zip(QUANTILES, quantiles, strict=True)),
+            }
+            found.setdefault(place, {})[x] = {n: v.float() for n, v in values.items()}
+    return found
+
+
+def setting(
+    neurons: NeuronSet,
+    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
+    language: str,
+    written: Written,
+) -> Intervention:
+    """`neurons` put out a statistic of their activation in `language`, or zero (`written` None).
+
+    Written at `act_fn`'s output, at all positions, as the paper does. Zero there is zero at
+    `down_proj`, the masking of CRANE.
+    """
+    if written is None or not len(neurons):
+        return zero(neurons)
+    statistic, place = written
+    value = {"intermediate": values[place][language][statistic]}
+    return Intervention(SetTo(neurons, value, at="act_fn"))
+
+
+def least_output(model: PreTrainedModel) -> float:
+    """The least value that the model's activation function puts out (SiLU: -0.278)."""
+    act_fn = mlp_sites(model)[0].act_fn
+    with torch.no_grad():
+        grid = torch.linspace(-20, 20, 400_001, device=model.device)
+        return float(act_fn(grid).min())
+
+
+def out_of_reach(
+    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]], sets: Contenders, least: float
+) -> pd.DataFrame:
+    """How many of the values written are below anything that `act_fn` puts out.
+
+    One row per method, language, place and statistic: `share` of the set's neurons whose value is
+    less than `least`, and `value`, their mean.
+    """
+    rows = []
+    for method, of in sets.items():
+        for x, neurons in of.items():
+            chosen = neurons.mask("intermediate")
+            for place in PLACES:
+                for statistic in STATISTICS:
+                    own = values[place][x][statistic][chosen].double()
+                    rows.append(
+                        {
+                            "method": method,
+                            "language": x,
+                            "place": place,
+                            "statistic": statistic,
+                            "share": float((own < least).double().mean()) if len(own) else np.nan,
+                            "value": float(own.mean()) if len(own) else np.nan,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def perplexity_changes(
+    pipeline: Pipeline,
+    sets: Contenders,
+    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
+    written: Iterable[Written],
+    nulls: Nulls | None = None,
+) -> pd.DataFrame:
+    """What happens to each language's loss when a language's neurons are set to a value (PPXC).
+
+    Held-out windows are the same with and without; intervals are over their paired differences.
+
+    Returns
+    -------
+    One row per method, `mask_language`, value `set_to` and `text_language`: `n_neurons`, `loss`
+    untouched, `change` of loss with `change_low` and `change_high` (95 %), nats per token, and
+    `ratio` of perplexities. With `nulls`, rows set to zero have the columns of
+    `standing.held_against` too: where the change lies among those of random masks of the set's own
+    size in every layer, corrected over those rows.
+    """
+    before = pipeline.losses()
+    todo: list[tuple[dict[str, Any], NeuronSet, Callable[[], Mapping[str, Tensor]]]] = []
+    for method, of in sets.items():
+        for x, neurons in of.items():
+            for one in written:
+                about = {
+                    "method": method,
+                    "mask_language": x,
+                    "n_neurons": len(neurons),
+                    "set_to": written_name(one),
+                }
+                done = setting(neurons, values, x, one)
+                todo.append((about, neurons, partial(pipeline.losses, done)))
+    rows, masks = [], []
+    bar = tqdm([run for *_, run in todo], desc="evaluating values", unit="value")
+    for (about, neurons, _), after in zip(todo, pipeline.store.together(bar), strict=True):
+        null = None
+        if nulls is not None and about["set_to"] == written_name(None) and len(neurons):
+            null = nulls.table("losses", neurons)
+        for text, own in after.items():
+            change = (own - before[text]).double().numpy()
+            error = 1.96 * change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan
+            mean = float(change.mean())
+            rows.append(
+                {
+                    **about,
+                    "text_language": text,
+                    "loss": before[text].double().mean().item(),
+                    "change": mean,
+                    "change_low": mean - error,
+                    "change_high": mean + error,
+                    "ratio": float(np.exp(mean)),
+                }
+            )
+            masks.append(np.array([]) if null is None or null.empty else null[text].to_numpy(float))
+    found = pd.DataFrame(rows)
+    if nulls is None:
+        return found
+    return pd.concat([found, held_against(found["change"].to_list(), masks)], axis=1)
+
+
+def written_name(written: Written) -> str:
+    """How a value is called in tables: "zero", "mean after", "P10 before"."""
+    return "zero" if written is None else " ".join(written)
+
+
+def by_layer_and_language(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
+    """How many neurons of each language's set lie in each layer; languages by layers."""
+    return pd.DataFrame({x: s.counts("intermediate").tolist() for x, s in sets.items()}).T

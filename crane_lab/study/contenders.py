@@ -1,0 +1,112 @@
+"""The sets of neurons that the neighbouring papers' questions are put to, and how they compare.
+
+LAPE and Act Prob 90p are those of the LSN paper (Mondal et al., 2025); CRANE's sets and the best
+contrast of mean relevance stand beside them, which it could not have.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import pandas as pd
+from torch import Tensor
+
+from crane_core import baselines
+from crane_core.neurons import NeuronSet
+from crane_core.selection import SelectionWarning
+from crane_lab.pipeline import Pipeline
+from crane_lab.study import criteria
+from crane_lab.study.sharing import overlap_row
+
+Sets = Mapping[str, NeuronSet]
+
+ACT_PROB = "Act Prob 90p"
+RELEVANCE = "mean |relevance|"
+
+
+def contenders(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
+    """Every method's set of each language: method -> language -> intermediate neurons.
+
+    LAPE as it is released; the others with as many neurons as CRANE's own set has: LAPE matched,
+    Act Prob 90p (by its score) and the relative contrast of mean |relevance|.
+    """
+    found: dict[str, dict[str, NeuronSet]] = {}
+    for row in pipeline.rows("intermediate"):
+        if row.seed is None:
+            found.setdefault(row.method, {})[row.language] = row.neurons
+    counts = {x: len(neurons) for x, neurons in found["CRANE"].items()}
+    found[ACT_PROB] = _first(pipeline, criteria.act_prob_90p_scores(pipeline), counts)
+    size = pipeline.statistic("intermediate", "mean_abs")
+    relevance = {x: value for x, value in size.items() if isinstance(value, Tensor)}
+    found[RELEVANCE] = _first(pipeline, criteria.relative_contrasts(relevance), counts)
+    return found
+
+
+def _first(
+    pipeline: Pipeline, scores: Mapping[str, Tensor], counts: Mapping[str, int]
+) -> dict[str, NeuronSet]:
+    shape = pipeline.shape["intermediate"]
+    return {x: NeuronSet.from_flat(criteria.order(scores[x])[:n], shape) for x, n in counts.items()}
+
+
+def rates_above_own_90th(scores: Mapping[str, Tensor], within: float = 0.001) -> pd.DataFrame:
+    """How far Act Prob 90p's score tells neurons apart, a row per language.
+
+    `low`, `median`, `high`: 1st, 50th and 99th percentile of the score over neurons; `same`: the
+    share of neurons within `within` of a tenth, which an exact 90th percentile would give to all.
+    """
+    rows = []
+    for x, score in scores.items():
+        flat = score.flatten().double()
+        low, median, high = flat.quantile(flat.new_tensor([0.01, 0.5, 0.99])).tolist()
+        same = float(((flat - 0.1).abs() <= within).double().mean())
+        rows.append({"language": x, "low": low, "median": median, "high": high, "same": same})
+    return pd.DataFrame(rows)
+
+
+def lape_by_languages(pipeline: Pipeline) -> pd.DataFrame:
+    """LAPE's sets from every choice of at least two of the run's languages.
+
+    One row per language and choice that holds it: `languages`, `neurons`, and of the set from all
+    languages the `shared` neurons and `jaccard`.
+    """
+    over, n = pipeline.activation_counts()
+    every = pipeline.settings.languages
+    rows = []
+
+    def lape(chosen: Sequence[str]) -> Sets:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SelectionWarning)  # no neuron is a result here
+            return baselines.lape({x: over[x] for x in chosen}, {x: n[x] for x in chosen})
+
+    whole = lape(every)
+    for size in range(len(every), 1, -1):
+        for chosen in combinations(every, size):
+            for x, neurons in lape(chosen).items():
+                mask = neurons.mask("intermediate")
+                ours = whole[x].mask("intermediate")
+                either = int((mask | ours).sum())
+                rows.append(
+                    {
+                        "language": x,
+                        "languages": " ".join(chosen),
+                        "neurons": int(mask.sum()),
+                        "shared": int((mask & ours).sum()),
+                        "jaccard": int((mask & ours).sum()) / either if either else float("nan"),
+                    }
+                )
+    return pd.DataFrame(rows).sort_values(
+        "language", kind="stable", key=lambda c: c.map(every.index)
+    )
+
+
+def shared_by_methods(sets: Mapping[str, Sets]) -> pd.DataFrame:
+    """What two methods' sets of one language share, beside chance: `overlap_row`, every pair."""
+    rows = []
+    for a, b in combinations(sets, 2):
+        for x, neurons in sets[a].items():
+            if len(neurons) and len(sets[b][x]):
+                rows.append({"language": x, "a": a, "b": b, **overlap_row(neurons, sets[b][x])})
+    return pd.DataFrame(rows)

@@ -1,0 +1,209 @@
+# %% [markdown]
+# # Who are the language's neurons?
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** compare four ways of finding a language's neurons, with each other and
+# with chance; say why one of them can hardly tell neurons apart; and say what it means to
+# *deactivate* a neuron.
+#
+# **It assumes** masks and their nulls ([notebook 03](03_selecting_and_masking) and
+# [04](04_table1)).
+#
+# **It takes** half an hour to read; the computer needs about five minutes.
+#
+# **It covers** *Language-specific neurons do not facilitate cross-lingual transfer*
+# {cite:p}`mondal2025transfer`: its Figures 1 to 24 and its Table 6, on the model at hand.
+# :::
+#
+# CRANE asks which neurons a language *needs*. Two methods before it ask which neurons fire for a
+# language: LAPE {cite:p}`tang2024lape` and Activation Probability 90p. The second paper that this
+# book checks takes both, sets the neurons to other values, and finds that it helps no language. It
+# reports no interval and no random set of equal size; here are both, and CRANE's neurons beside
+# theirs.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+n_samples = 1000  # windows of text per language that relevance is taken on
+n_perplexity = 200  # windows per language that perplexity is measured on
+seed = 0  # seed of everything that is drawn at random, except training
+null_data = "data/testbed"  # folder with what random masks do, as it is shipped
+n_null = 0  # random masks of every set whose null is not shipped
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+from IPython.display import display
+
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
+from crane_lab.show import lsn_pages
+from crane_lab.store import write_table
+from crane_lab.study import activations, contenders, criteria
+from crane_lab.study.nulls import Nulls
+from crane_lab.texts.languages import language_names
+
+settings = Settings.of(globals())
+pipeline = Pipeline(settings)
+names = language_names(settings.languages)
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Five sets for each language
+#
+# All of them are read from the same windows of text.
+#
+# - **LAPE**, as it is released: the hundredth of all neurons whose probability of being active
+#   differs most between languages.
+# - **LAPE matched**: its order, taken to as many neurons as CRANE has.
+# - **CRANE**: kurtosis of relevance, high in one language and in no other.
+# - **Act Prob 90p**: the neurons that most often exceed their own ninetieth percentile. It has no
+#   number of its own; here it gets CRANE's.
+# - **mean |relevance|**: how large relevance is in one language, less the largest other language's,
+#   as a share of all ([notebook 09](09_gold_standard) has it at the top of all criteria).
+
+# %%
+sets = contenders.contenders(pipeline)
+lsn_pages.sizes_table(sets)
+
+# %%
+lsn_pages.layer_shares_figure(sets)
+
+# %% [markdown]
+# ### A score that is nearly the same for all
+#
+# By its definition, a neuron exceeds its own ninetieth percentile on a tenth of all tokens. So does
+# the next neuron, and every other. What differs is rounding: the public code takes the percentile
+# in each batch and averages over batches, which misses the true one by a little.
+
+# %%
+rates = contenders.rates_above_own_90th(criteria.act_prob_90p_scores(pipeline))
+write_table(rates, results / "lsn_rates.csv")
+lsn_pages.rates_table(rates)
+
+# %% [markdown]
+# The neurons at the top of such a list are those whose activations change most from batch to batch.
+# That may well be a property worth knowing, but nothing in it compares languages.
+#
+# ### A language among which others?
+#
+# LAPE does compare languages, so its answer depends on which ones it is given. The paper has two
+# choices, of seven and of ten languages, which share English alone; here is every choice of the
+# languages at hand.
+
+# %%
+by_choice = contenders.lape_by_languages(pipeline)
+write_table(by_choice, results / "lsn_lape_languages.csv")
+display(
+    lsn_pages.lape_languages_table(by_choice),
+    lsn_pages.lape_languages_in_words(by_choice),
+)
+
+# %% [markdown]
+# ### Do the methods agree?
+#
+# The paper finds LAPE and Act Prob 90p "largely disjoint". Random sets are largely disjoint as
+# well, so the question is whether two methods share *fewer* neurons than chance gives.
+
+# %%
+shared = contenders.shared_by_methods(sets)
+write_table(shared, results / "lsn_shared.csv")
+lsn_pages.methods_shared_table(shared)
+
+# %% [markdown]
+# ## What a neuron puts out
+#
+# An MLP's neuron multiplies two numbers. One of them went through an activation function, `act_fn`;
+# that is where LAPE counts and where the paper writes. Its Table 6 lists percentiles of the
+# activation. They were read *before* `act_fn`, though, and are written *after* it.
+
+# %%
+values = activations.activation_values(pipeline)
+least = activations.least_output(pipeline.model)
+lsn_pages.statistics_table(values, least)
+
+# %% [markdown]
+# ### Zero is not deactivation. Is this?
+#
+# The paper holds that a neuron set to zero is not at rest: its lower percentiles are below zero, so
+# that P10 deactivates it more than zero does. True of the numbers before `act_fn`. What comes out
+# of it has a least value, and no text makes a neuron put out less.
+
+# %%
+reach = activations.out_of_reach(values, sets, least)
+write_table(reach, results / "lsn_reach.csv")
+display(
+    lsn_pages.out_of_reach_table(reach),
+    lsn_pages.out_of_reach_in_words(reach),
+)
+
+# %% [markdown]
+# A value out of reach is not a resting neuron. It is a neuron that pushes in the other direction,
+# harder than it ever does by itself.
+#
+# ## What it does to the loss
+#
+# The paper sets one language's neurons to zero and looks at every language's perplexity. Its
+# runs with and without were on other random windows; here they are the same ones. A ratio of one is
+# no change.
+
+# %% tags=["nulls"]
+written = [
+    None,
+    ("mean", "after"),
+    ("P10", "after"),
+    ("P10", "before"),
+]
+nulls = Nulls.of(pipeline, null_data, n_null)
+changes = activations.perplexity_changes(
+    pipeline,
+    sets,
+    values,
+    written,
+    nulls,
+)
+write_table(changes, results / "lsn_perplexity.csv")
+for method in sets:
+    display(lsn_pages.ratios_figure(changes, method))
+
+# %% [markdown]
+# Selective would be a diagonal that stands out: the language's own text suffers and no other does.
+# And now with the other values. *After* is read where it is written; *before* is the paper's way.
+
+# %% tags=["nulls"]
+lsn_pages.values_figure(changes, names)
+
+# %% tags=["nulls"]
+display(
+    lsn_pages.changes_table(changes),
+    lsn_pages.zero_in_words(changes),
+)
+
+# %% [markdown]
+# Three things to take along. A set's damage says little before it is held against random sets of
+# its own size *in its own layers*. What is called deactivation must be a state that the neuron can
+# be in. And the value written can matter more than which neurons it is written to.
+#
+# ```{exercise}
+# :label: exercise-lsn-deactivation
+#
+# GELU, which Gemma has, is at least −0.170. The paper prints a mean tenth percentile of −0.68 for a
+# model with SiLU. Which share of its neurons could put out their tenth percentile if all of them
+# had that value? And at what percentile would *before* and *after* agree?
+# ```
+#
+# ```{solution} exercise-lsn-deactivation
+# :class: dropdown
+#
+# None: −0.68 is below SiLU's least value, −0.278, as it is below GELU's. They agree wherever
+# `act_fn` changes nothing, which is for large positive values: SiLU(x) is x · σ(x), and σ(x) is
+# close to one there. So the upper percentiles, with which the paper *activates*, are nearly the
+# same in both ways, and the lower ones, with which it *deactivates*, are not.
+# ```

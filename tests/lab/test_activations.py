@@ -1,0 +1,149 @@
+"""What neurons put out, before and after act_fn, and what setting them to it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_pipeline import folder, settings_in
+
+from crane_core.families import mlp_sites
+from crane_core.interventions import intervened
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.show import lsn_pages
+from crane_lab.stages.relevance import QUANTILE_TOKENS
+from crane_lab.store import Store
+from crane_lab.study import activations, contenders, nulls
+
+__all__ = ["folder"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    settings = settings_in(folder, random_seeds=(0,), task_limit=2, n_perplexity=3)
+    return Pipeline(settings, Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def values(pipeline: Pipeline) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
+    return activations.activation_values(pipeline)
+
+
+def some(pipeline: Pipeline, *neurons: tuple[int, int]) -> NeuronSet:
+    return NeuronSet.from_pairs(neurons, pipeline.shape)
+
+
+def read(pipeline: Pipeline, language: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the first layer's act_fn takes in and puts out over a language's windows."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    act_fn = mlp_sites(pipeline.model)[0].act_fn
+    handle = act_fn.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
+    with torch.no_grad():
+        pipeline.model(input_ids=pipeline.windows[language], use_cache=False)
+    handle.remove()
+    before, after = seen[0]
+    opening = pipeline.how["opening"]
+    return before[:, opening:].flatten(0, 1), after[:, opening:].flatten(0, 1)
+
+
+def test_statistics_are_those_of_the_windows(pipeline: Pipeline, values: dict) -> None:
+    language = pipeline.settings.languages[0]
+    for place, stream in zip(activations.PLACES, read(pipeline, language), strict=True):
+        found = values[place][language]
+        assert tuple(found) == activations.STATISTICS
+        assert torch.allclose(found["mean"][0], stream.mean(0), atol=1e-5)
+        if len(stream) <= QUANTILE_TOKENS:  # then nothing is drawn
+            assert torch.allclose(found["P10"][0], stream.quantile(0.1, dim=0), atol=1e-5)
+        assert (found["P5"] <= found["P10"]).all() and (found["P90"] <= found["P95"]).all()
+
+
+def test_the_least_output_is_that_of_silu(pipeline: Pipeline) -> None:
+    assert activations.least_output(pipeline.model) == pytest.approx(-0.27846, abs=1e-5)
+
+
+def test_nothing_read_after_act_fn_is_out_of_reach(pipeline: Pipeline, values: dict) -> None:
+    x = pipeline.settings.languages[0]
+    sets = {"ours": {x: some(pipeline, (0, 1), (1, 5)), "none": NeuronSet.empty(pipeline.shape)}}
+    values = {place: {**of, "none": of[x]} for place, of in values.items()}
+    values["before"][x] = {n: torch.full_like(v, -1.0) for n, v in values["before"][x].items()}
+    found = activations.out_of_reach(values, sets, activations.least_output(pipeline.model))
+    own = found[found["language"] == x].groupby("place")["share"]
+    assert own.max()["after"] == 0 and own.min()["before"] == 1
+    assert found[found["language"] == "none"]["share"].isna().all()
+
+
+def test_values_are_written_where_act_fn_puts_out(pipeline: Pipeline, values: dict) -> None:
+    x = pipeline.settings.languages[1]
+    neurons = some(pipeline, (0, 3))
+    done = activations.setting(neurons, values, x, ("P10", "before"))
+    with intervened(pipeline.model, done):
+        _, after = read(pipeline, x)
+    assert torch.equal(after[:, 3], values["before"][x]["P10"][0, 3].expand(len(after)))
+    assert activations.setting(neurons, values, x, None).is_zero
+
+
+def test_changes_are_paired_and_zero_has_its_null(pipeline: Pipeline, values: dict) -> None:
+    x, *_ = pipeline.settings.languages
+    neurons = some(pipeline, (0, 1), (0, 2), (1, 5))
+    written: list[activations.Written] = [None, ("P10", "before")]
+    null = nulls.Nulls(pipeline, {"losses": 4})
+    found = activations.perplexity_changes(pipeline, {"ours": {x: neurons}}, values, written, null)
+    assert len(found) == 2 * len(pipeline.settings.languages)
+    zero = found[found["set_to"] == "zero"].set_index("text_language")
+    after, before = pipeline.losses(pipeline.masking(neurons)), pipeline.losses()
+    for text, row in zero.iterrows():
+        change = (after[str(text)] - before[str(text)]).double()
+        assert row["change"] == pytest.approx(float(change.mean()))
+        assert row["change_high"] - row["change"] == pytest.approx(
+            1.96 * float(change.std()) / np.sqrt(len(change))
+        )
+        assert row["ratio"] == pytest.approx(np.exp(row["change"]))
+    assert (zero["null_masks"] == 4).all() and zero["q"].notna().all()
+    assert found[found["set_to"] == "P10 before"]["q"].isna().all()
+    other = found[found["set_to"] == "P10 before"].set_index("text_language")
+    assert not np.allclose(other["change"], zero["change"])
+
+
+def test_contenders_have_as_many_neurons_as_crane(pipeline: Pipeline) -> None:
+    sets = contenders.contenders(pipeline)
+    sizes = {method: [len(neurons) for neurons in of.values()] for method, of in sets.items()}
+    assert list(sizes) == ["LAPE", "LAPE matched", "CRANE", "Act Prob 90p", "mean |relevance|"]
+    assert all(sizes[method] == sizes["CRANE"] for method in sizes if method != "LAPE")
+    found = contenders.lape_by_languages(pipeline)
+    whole = " ".join(pipeline.settings.languages)
+    own = found[found["languages"] == whole].set_index("language")["neurons"]
+    assert own.to_dict() == {x: len(neurons) for x, neurons in sets["LAPE"].items()}
+    assert (own == found[found["languages"] == whole].set_index("language")["shared"]).all()
+
+
+def test_rates_near_a_tenth_are_counted() -> None:
+    score = torch.tensor([[0.1, 0.1005, 0.2, 0.0999]])
+    (row,) = contenders.rates_above_own_90th({"en": score}).to_dict("records")
+    assert row["same"] == pytest.approx(0.75) and row["low"] < 0.1 < row["high"]
+
+
+def changes(own: float, q: float, masks: int = 200) -> pd.DataFrame:
+    """A set that adds `own` to its own language by zero, more by P10 read before act_fn."""
+    rows = []
+    for set_to, more in (("zero", 0.0), ("P10 before", 0.5)):
+        for text, change in (("en", own + more), ("zh", 0.1)):
+            row = {"method": "LAPE", "mask_language": "en", "n_neurons": 5, "set_to": set_to}
+            row |= {"text_language": text, "change": change, "ratio": float(np.exp(change))}
+            row |= {"change_low": change - 0.1, "change_high": change + 0.1, "null_mean": 0.1}
+            row |= {"null_masks": masks if set_to == "zero" else np.nan, "q": q, "percentile": 99}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_sentences_follow_the_numbers() -> None:
+    beyond = lsn_pages.zero_in_words(changes(1.0, 0.01)).data
+    assert "P10 before in 1 of 1" in beyond and "1 of the 1 sets" in beyond
+    assert "LAPE en" in beyond
+    assert "0 of the 1 sets" in lsn_pages.zero_in_words(changes(1.0, 0.2)).data
+    assert "Set to zero" not in lsn_pages.zero_in_words(changes(1.0, 0.01, 5)).data
+    shown = lsn_pages.changes_table(changes(1.0, 0.01)).to_html()
+    assert "+1.500" in shown and "zh" in shown
