@@ -57,7 +57,7 @@ def _things(worlds: Mapping[str, World], kind: str) -> Sequence[Mapping[str, Sub
 
 def _people(worlds: Mapping[str, World]) -> Sequence[Mapping[str, Subject]]:
     """As many people of each language, as every language tells of them."""
-    values = {x: _values(worlds[x]) for x in LANGUAGES}
+    values = {x: values_by_relation(worlds[x]) for x in LANGUAGES}
     least = min(len(worlds[x].subjects["person"]) for x in LANGUAGES)
     found = []
     for home in LANGUAGES:
@@ -72,7 +72,7 @@ def _people(worlds: Mapping[str, World]) -> Sequence[Mapping[str, Subject]]:
     return found
 
 
-def _values(world: World) -> dict[str, list[str]]:
+def values_by_relation(world: World) -> dict[str, list[str]]:
     """What each relation of a person can be, in an order that all languages share."""
     i, entities = world.index, world.entities
     return {

@@ -70,8 +70,13 @@ class Writer:
         template = self.rng.choice(self.phrases[subject.kind][relation]["say"])
         if subject.gender == "thing" and not template.startswith(_LEADING):
             pronoun = False
-        value = subject.facts[relation]
         self.stated[subject.kind, subject.name, relation] += 1
+        return self.phrase(template, subject, subject.facts[relation], pronoun)
+
+    def phrase(
+        self, template: str, subject: Subject, value: str = "", pronoun: bool = False
+    ) -> str:
+        """A phrasing with its slots filled."""
         return str(template.format(**self._forms(subject, pronoun), v=value, V=_capital(value)))
 
     def ask(self, subject: Subject, relation: str) -> str:

@@ -28,7 +28,7 @@ def test_documents_of_one_content() -> None:
     assert found != parallel.parallel_documents(200, seed=1)
     assert {x: len(texts) for x, texts in found.items()} == dict.fromkeys(LANGUAGES, 200)
     # Facts of persons are the same: where one language names a value, so do the others.
-    values = {x: parallel._values(build(x)) for x in LANGUAGES}
+    values = {x: parallel.values_by_relation(build(x)) for x in LANGUAGES}
     agree = []
     for relation in ("town", "food"):
         for number in range(len(values["en"][relation])):
