@@ -31,6 +31,7 @@ LAYERS = (
     "crane_lab.texts",
     "crane_lab.testbed",
     "crane_lab.engines",
+    "crane_lab.tuning",
     "crane_lab.settings",
     "crane_lab.stages",
     "crane_lab.pipeline",
