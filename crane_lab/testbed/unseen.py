@@ -1,9 +1,10 @@
-"""NLI and reading with spans, about people of the testbed's world whom its training never named.
+"""NLI and reading with spans, about what the testbed's training never told.
 
 What XNLI and XQuAD ask, in the words of the testbed: a few sentences about somebody, and whether a
-statement follows from them (`nli`), or which words of them answer a question (`qa`). The items are
-translations of each other: the i-th is about the same facts in every language, under names of that
-language. Parts share no person, and so no story.
+statement follows from them (`nli`), or which words of a story answer a question (`qa`). The items
+are translations of each other: the i-th is about the same facts in every language, under names of
+that language. Parts share no story, and people of `nli` are in one part only and in no training
+text.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -23,67 +25,98 @@ LABELS = ("entailment", "neutral", "contradiction")
 #: Items of each part, and which share of the unnamed people is in it.
 PARTS = {"train": 3000, "validation": 300, "test": 600}
 _PEOPLE = {"train": 0.6, "validation": 0.1, "test": 0.3}
-#: Sentences of a premise, and about each of the two people of a passage.
-_TOLD, _TOLD_OF_EACH = 3, 3
+#: Sentences of a premise; how many people a story has, in turn; what is asked of it.
+_TOLD, _IN_STORY, _ASKED = 3, (1, 2, 3), ("thing", "spot", "who")
 
 Item = dict[str, Any]
 #: (gender, given name, last name), as places in the lists that all languages have.
 _Name = tuple[str, int, int]
 
 
+#: What is said of somebody: relation, which value, which phrasing, whether under a pronoun.
+_Said = tuple[str, int, int, bool]
+
+
 @dataclass(frozen=True)
 class _Told:
-    """Somebody, and what is said of them: (relation, which value, which phrasing, pronoun)."""
+    """Somebody, and what is said of them."""
 
     name: _Name
-    facts: tuple[tuple[str, int, int, bool], ...]
+    facts: tuple[_Said, ...]
 
 
-def unseen_items(part: str, seed: int = 0, world_seed: int = 0) -> dict[str, list[Item]]:
-    """The items of one part by task, `nli_<language>` and `qa_<language>`.
+def unseen_items(task: str, part: str, seed: int = 0) -> dict[str, list[Item]]:
+    """The items of one part of `nli` or `qa`, by language.
 
     `nli` items have `premise`, `hypothesis` and `label` (a place in `LABELS`), each label as often
     as the others; hypotheses are drawn alike for all labels, so that by themselves they tell
-    nothing. `qa` items have `passage`, `question` and `answer`, which stands in the passage; the
-    passage says the same kind of thing about somebody else, too.
+    nothing. `qa` items have `passage`, a story of one to three people, `question` and `answer`,
+    which stands in the passage, beside what is told of the others.
 
-    Raises ValueError for an unknown part.
+    Raises ValueError for an unknown task or part.
     """
-    if part not in PARTS:
-        raise ValueError(f"unknown part {part!r}: expected one of {tuple(PARTS)}")
-    worlds = {x: build(x, world_seed) for x in LANGUAGES}
-    values = {x: values_by_relation(world) for x, world in worlds.items()}
-    names = _unnamed(worlds)[part]
-    rng = random.Random(f"unseen-{part}-{seed}")
-    found: dict[str, list[Item]] = {f"{t}_{x}": [] for t in ("nli", "qa") for x in LANGUAGES}
+    for name, given, known in (("task", task, tuple(_MAKERS)), ("part", part, tuple(PARTS))):
+        if given not in known:
+            raise ValueError(f"unknown {name} {given!r}: expected one of {known}")
+    return _MAKERS[task](seed)[part]
+
+
+@cache
+def _worlds() -> dict[str, World]:
+    return {x: build(x) for x in LANGUAGES}
+
+
+@cache
+def _nli(seed: int) -> dict[str, dict[str, list[Item]]]:
+    """`nli` by part and language."""
+    values = {x: values_by_relation(world) for x, world in _worlds().items()}
     sizes = {relation: len(values["en"][relation]) for relation in PERSON_RELATIONS}
-    labels = [i % len(LABELS) for i in range(PARTS[part])]
-    rng.shuffle(labels)
-    for number, label in enumerate(labels):
-        told, relation, value, phrasing = _hypothesis(rng, rng.choice(names), sizes, label)
-        both, asked, phrased = _asked(rng, rng.sample(names, 2), sizes)
-        for x, world in worlds.items():
-            teller = _Teller(world, values[x])
-            found[f"nli_{x}"].append(
-                {
-                    "id": f"nli_{x}-{part}-{number:04d}",
-                    "premise": teller.text([told]),
-                    "hypothesis": teller.sentence(told.name, (relation, value, phrasing, False)),
-                    "label": label,
-                }
-            )
-            answer = next(v for r, v, _, _ in both[0].facts if r == asked)
-            # Whoever is asked about comes first in half of the passages.
-            order = both if number % 2 else both[::-1]
-            found[f"qa_{x}"].append(
-                {
-                    "id": f"qa_{x}-{part}-{number:04d}",
-                    "passage": teller.text(order),
-                    "question": teller.question(both[0].name, asked, phrased),
-                    "answer": values[x][asked][answer],
-                }
-            )
-    return found
+    every: dict[str, dict[str, list[Item]]] = {}
+    for part, names in _unnamed(_worlds()).items():
+        found = every[part] = {x: [] for x in LANGUAGES}
+        rng = random.Random(f"unseen-nli-{part}-{seed}")
+        labels = [i % len(LABELS) for i in range(PARTS[part])]
+        rng.shuffle(labels)
+        for number, label in enumerate(labels):
+            told, said = _hypothesis(rng, rng.choice(names), sizes, label)
+            for x, world in _worlds().items():
+                teller = _Teller(world, values[x])
+                found[x].append(
+                    {
+                        "id": f"nli_{x}-{part}-{number:04d}",
+                        "premise": teller.text([told]),
+                        "hypothesis": teller.sentence(told.name, said),
+                        "label": label,
+                    }
+                )
+    return every
+
+
+@cache
+def _qa(seed: int) -> dict[str, dict[str, list[Item]]]:
+    """`qa` by part and language."""
+    every: dict[str, dict[str, list[Item]]] = {}
+    rng, seen = random.Random(f"unseen-qa-{seed}"), set[str]()
+    for part, n in PARTS.items():
+        found = every[part] = {x: [] for x in LANGUAGES}
+        while len(found["en"]) < n:
+            number = len(found["en"])
+            kind, which, draw = rng.choice(_ASKED), rng.randrange(1000), rng.random()
+            for x, world in _worlds().items():
+                # The same draws from lists of the same lengths: one story in every language.
+                writer = Writer(world, random.Random(draw))
+                story = writer.story(_IN_STORY[number % len(_IN_STORY)])
+                if x == "en" and story.text in seen:
+                    break
+                seen.add(story.text)
+                asked = [question for question in story.questions if question[0] == kind]
+                _, question, answer, _ = asked[which % len(asked)]
+                item = {"passage": story.text, "question": question, "answer": answer}
+                found[x].append({"id": f"qa_{x}-{part}-{number:04d}", **item})
+    return every
+
+
+_MAKERS = {"nli": _nli, "qa": _qa}
 
 
 def _unnamed(worlds: Mapping[str, World]) -> dict[str, list[_Name]]:
@@ -119,7 +152,7 @@ def _full_name(world: World, name: _Name) -> str:
 
 def _hypothesis(
     rng: random.Random, name: _Name, sizes: Mapping[str, int], label: int
-) -> tuple[_Told, str, int, int]:
+) -> tuple[_Told, _Said]:
     """A premise, and a statement that follows from it, does not, or contradicts it."""
     relations = rng.sample(PERSON_RELATIONS, len(PERSON_RELATIONS))
     told, untold = relations[:_TOLD], relations[_TOLD:]
@@ -135,26 +168,12 @@ def _hypothesis(
         elif value == true:
             value = (true + 1 + rng.randrange(sizes[relation] - 1)) % sizes[relation]
         phrasing = _another(rng, in_premise)
-    return premise, relation, value, phrasing
+    return premise, (relation, value, phrasing, False)
 
 
 def _another(rng: random.Random, phrasing: int, fewest: int = 4) -> int:
     """A phrasing that differs from one in every language; none has fewer than `fewest`."""
     return phrasing + rng.randrange(1, fewest)
-
-
-def _asked(
-    rng: random.Random, names: Sequence[_Name], sizes: Mapping[str, int]
-) -> tuple[list[_Told], str, int]:
-    """Two people of whom the same kinds of things are told; one of these is asked of the first."""
-    relations = rng.sample(PERSON_RELATIONS, _TOLD_OF_EACH)
-    asked = rng.choice(relations)
-    first = _told(rng, names[0], relations, sizes)
-    true = next(value for relation, value, _, _ in first.facts if relation == asked)
-    while True:
-        other = _told(rng, names[1], relations, sizes)
-        if (asked, true) not in {(relation, value) for relation, value, _, _ in other.facts}:
-            return [first, other], asked, rng.randrange(1000)
 
 
 def _told(
@@ -177,7 +196,7 @@ class _Teller:
         self.world, self.values = world, values
         self.writer = Writer(world, random.Random(0))  # nothing is drawn from it
 
-    def sentence(self, name: _Name, said: tuple[str, int, int, bool]) -> str:
+    def sentence(self, name: _Name, said: _Said) -> str:
         relation, value, phrasing, pronoun = said
         told = self.values[relation][value]
         person = Subject("person", _full_name(self.world, name), name[0], {relation: told})
@@ -192,8 +211,3 @@ class _Teller:
         return self.writer.space.join(
             self.sentence(told.name, said) for told in people for said in told.facts
         )
-
-    def question(self, name: _Name, relation: str, phrasing: int) -> str:
-        person = Subject("person", _full_name(self.world, name), name[0], {})
-        phrasings = self.world.phrases["person"][relation]["ask"]
-        return self.writer.phrase(phrasings[phrasing % len(phrasings)], person)

@@ -1,0 +1,162 @@
+"""A task learned in one language and asked in all (the LSN paper's Tables 1 to 5, 7 and 8).
+
+Trained are attention and the chosen neurons (`tuning.lora`), on items in one language; asked are
+the same test items in every language, unmodified or under interventions. Each training is kept in
+the store as the outcome of every item, so that seeds and sets can be compared item by item.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crane_core.interventions import UNTOUCHED, Intervention, intervened
+from crane_core.neurons import NeuronSet
+from crane_lab.engines.decoding import Greedy, end_tokens
+from crane_lab.pipeline import Pipeline
+from crane_lab.store import source_digest
+from crane_lab.store.files import canonical, digest_of
+from crane_lab.testbed.unseen import PARTS, unseen_items
+from crane_lab.testbed.world import build
+from crane_lab.tuning.items import STOP, nli_ids, qa_answers, qa_prompts, span_scores
+from crane_lab.tuning.training import (
+    TuningRecipe,
+    last_states,
+    tune_classifier,
+    tune_generator,
+)
+
+TASKS = ("nli", "qa")
+#: Tokens of an answer at most.
+_LONGEST = 20
+_AT_ONCE = 64
+
+Items = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def tuned_outcomes(
+    pipeline: Pipeline,
+    task: str,
+    recipe: TuningRecipe,
+    neurons: NeuronSet | None = None,
+    under: Mapping[str, Intervention] | None = None,
+    source: str = "en",
+    n_test: int = 300,
+) -> pd.DataFrame:
+    """Train on `source` and ask in every language of the run, under each intervention.
+
+    Parameters
+    ----------
+    pipeline : whose model is tuned; it stays as it is.
+    task : one of `TASKS`.
+    recipe : how; its seed is that of the training, the items are always the same.
+    neurons : whose weights are trained beside attention's; None for all, an empty set for none.
+    under : name -> intervention on the tuned model; by default none, called "none".
+    n_test : test items per language.
+
+    Returns
+    -------
+    One row per intervention, language and item: `under`, `language`, `id`, `score` (nli: right or
+    not; qa: exact match) and, for qa, `f1`.
+
+    Raises ValueError for an unknown task, or more items than there are.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
+    for name, asked, part in (("items", recipe.items, "train"), ("n_test", n_test, "test")):
+        if not 1 <= asked <= PARTS[part]:
+            raise ValueError(f"{name} is {asked}: expected 1 to {PARTS[part]}")
+    under = {"none": UNTOUCHED} if under is None else under
+    languages = list(pipeline.settings.languages)
+    train = {source: unseen_items(task, "train")[source][: recipe.items]}
+    test = {x: unseen_items(task, "test")[x][:n_test] for x in languages}
+    key = {
+        "model": pipeline.loaded.key,
+        "task": task,
+        "recipe": asdict(recipe),
+        "items": digest_of(canonical([train, test])),
+        "source": source,
+        "neurons": "all" if neurons is None else neurons.digest(),
+        "under": {name: one.digest() for name, one in under.items()},
+        "code": source_digest(__name__),
+    }
+
+    def compute() -> pd.DataFrame:
+        model = copy.deepcopy(pipeline.model)
+        tune = _CLASSES[task](model, pipeline.tokenizer)
+        tune.learn(train, recipe, neurons)
+        rows = []
+        for name, one in under.items():
+            with intervened(model, one):
+                for x in languages:
+                    rows += [{"under": name, "language": x, **row} for row in tune.ask(x, test[x])]
+        return pd.DataFrame(rows)
+
+    return pipeline.store.table("tuned", key, compute)
+
+
+class _NLI:
+    """Premise and hypothesis, read at their last token by a linear head."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
+        every = [item for own in items.values() for item in own]
+        labels = [int(item["label"]) for item in every]
+        texts = nli_ids(self.tokenizer, every)
+        self.head = tune_classifier(self.model, texts, labels, neurons, recipe)
+
+    @torch.no_grad()
+    def ask(self, language: str, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        texts = nli_ids(self.tokenizer, items)
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(items), _AT_ONCE):
+            said = self.head(last_states(self.model, texts[start : start + _AT_ONCE])).argmax(1)
+            for item, label in zip(items[start:], said.tolist(), strict=False):
+                found.append({"id": item["id"], "score": float(label == item["label"])})
+        return found
+
+
+class _QA:
+    """A question on a passage, answered by going on with it."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @staticmethod
+    def _frame(language: str) -> tuple[str, str]:
+        """How a question is put in a language, and what stands before the answer."""
+        phrases = build(language).phrases
+        labels = phrases["labels"]
+        frame = f"{{passage}}\n{labels['question']}{{question}}\n{labels['answer']}"
+        return frame, phrases["space"]
+
+    def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
+        prompts, answers = [], []
+        for x, own in items.items():
+            frame, before = self._frame(x)
+            prompts += qa_prompts(self.tokenizer, own, frame)
+            answers += qa_answers(self.tokenizer, own, before)
+        tune_generator(self.model, prompts, answers, neurons, recipe)
+
+    def ask(self, language: str, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        prompts = qa_prompts(self.tokenizer, items, self._frame(language)[0])
+        ends = end_tokens(self.model.generation_config, self.tokenizer)
+        decoder = Greedy(self.model, self.tokenizer, ends, (STOP,), batch_size=_AT_ONCE)
+        said = decoder.tokens(prompts, [_LONGEST] * len(prompts))
+        found = []
+        for item, ids in zip(items, said, strict=True):
+            text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).partition(STOP)[0]
+            exact, f1 = span_scores(text, str(item["answer"]), language)
+            found.append({"id": item["id"], "score": exact, "f1": f1})
+        return found
+
+
+_CLASSES: dict[str, Any] = {"nli": _NLI, "qa": _QA}
