@@ -48,6 +48,7 @@ def tuned_outcomes(
     under: Mapping[str, Intervention] | None = None,
     source: str = "en",
     n_test: int = 300,
+    only: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Train on `source` and ask in every language of the run, under each intervention.
 
@@ -59,6 +60,7 @@ def tuned_outcomes(
     neurons : whose weights are trained beside attention's; None for all, an empty set for none.
     under : name -> intervention on the tuned model; by default none, called "none".
     n_test : test items per language.
+    only : intervention's name -> the one language that is asked under it.
 
     Returns
     -------
@@ -72,7 +74,7 @@ def tuned_outcomes(
     for name, asked, part in (("items", recipe.items, "train"), ("n_test", n_test, "test")):
         if not 1 <= asked <= PARTS[part]:
             raise ValueError(f"{name} is {asked}: expected 1 to {PARTS[part]}")
-    under = {"none": UNTOUCHED} if under is None else under
+    under, only = {"none": UNTOUCHED} if under is None else under, only or {}
     languages = list(pipeline.settings.languages)
     train = {source: unseen_items(task, "train")[source][: recipe.items]}
     test = {x: unseen_items(task, "test")[x][:n_test] for x in languages}
@@ -84,6 +86,7 @@ def tuned_outcomes(
         "source": source,
         "neurons": "all" if neurons is None else neurons.digest(),
         "under": {name: one.digest() for name, one in under.items()},
+        "only": dict(only),
         "code": source_digest(__name__),
     }
 
@@ -94,7 +97,7 @@ def tuned_outcomes(
         rows = []
         for name, one in under.items():
             with intervened(model, one):
-                for x in languages:
+                for x in [only[name]] if name in only else languages:
                     rows += [{"under": name, "language": x, **row} for row in tune.ask(x, test[x])]
         return pd.DataFrame(rows)
 

@@ -1,0 +1,54 @@
+"""``python -m crane_lab.cli.tune``: a task learned in English and asked in every language.
+
+The LSN paper's experiments (notebooks 13 and 14) for a profile's model: interventions on the tuned
+model's activations, and tuning of some neurons' weights alone. Tables are written after every
+training; the same command goes on from what a folder has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.pipeline import Pipeline
+from crane_lab.runs.execution import Run
+from crane_lab.settings import Settings
+from crane_lab.store import Store
+from crane_lab.store.artefacts import RUN_NAME
+from crane_lab.study.taught import PARTS, Teaching, ship_taught
+from crane_lab.study.tuned import TASKS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status (1 after an error, which is printed)."""
+    parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.tune", description=__doc__)
+    add_run(parser)
+    add = parser.add_argument
+    plan = Teaching()
+    add("--out", default="data/testbed", help="folder for the tables")
+    add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="experiments to run")
+    add("--seeds", type=int, default=plan.seeds, help="trainings of each set")
+    add("--draws", type=int, default=plan.draws, help="random sets beside each set")
+    add("--test", type=int, default=plan.n_test, help="test items per language")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _tune(the_run(options), options))
+
+
+def _tune(run: Run, options: argparse.Namespace) -> None:
+    os.environ.setdefault(RUN_NAME, run.name)
+    out = Path(options.out).absolute()
+    with contextlib.chdir(run.project.root):
+        pipeline = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
+        plan = Teaching(options.seeds, options.draws, options.test)
+        for part in options.parts:
+            for task in options.tasks:
+                ship_taught(pipeline, task, part, plan, out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

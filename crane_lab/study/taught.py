@@ -1,0 +1,228 @@
+"""The LSN paper's two experiments on a task learned in English, as they are shipped.
+
+*Activations* (its Tables 1, 2, 4 and 5): the whole model is tuned, then a language's neurons are
+set to a value while its test items are answered. *Weights* (Tables 3, 7 and 8): attention is tuned
+and, of the MLPs, some languages' neurons only. Both for every method of `contenders`, beside random
+sets with as many neurons in every layer.
+
+A table grows by what it lacks: trainings that a folder has already are not repeated, and of those
+missing all sets come under one seed before the next seed does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crane_core.baselines import random_matched
+from crane_core.interventions import UNTOUCHED, Intervention
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.store import write_table
+from crane_lab.store.files import write_text
+from crane_lab.store.machine import machine, versions
+from crane_lab.study.activations import Written, activation_values, setting, written_name
+from crane_lab.study.contenders import contenders
+from crane_lab.study.tuned import TASKS, tuned_outcomes
+from crane_lab.tuning.training import TuningRecipe
+
+#: What a language's neurons are set to: the paper's eight values, read where they are written, and
+#: its lower ones as its code reads them.
+VALUES: tuple[Written, ...] = (
+    None,
+    *((name, "after") for name in ("mean", "P5", "P10", "P25", "P75", "P90", "P95")),
+    ("P10", "before"),
+)
+#: Values that random sets are set to as well.
+CONTROLLED: tuple[Written, ...] = (None, ("P90", "after"))
+#: Recipes that suit the testbed, by task.
+RECIPES = {
+    "nli": TuningRecipe(items=1500, epochs=2, learning_rate=2e-3),
+    "qa": TuningRecipe(items=600, epochs=1, learning_rate=1e-3),
+}
+PARTS = ("activations", "weights")
+RANDOM = "Random"
+#: What identifies a row beside language and seed.
+KEYS = ["method", "of", "draw", "set_to"]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How much of both experiments is run.
+
+    `seeds`: of training; `draws`: random sets for each set that is controlled, per seed for
+    activations (others for each seed) and in all for weights; `n_test`: items per language.
+    """
+
+    seeds: int = 5
+    draws: int = 4
+    n_test: int = 300
+    source: str = "en"
+    recipes: Mapping[str, TuningRecipe] = field(default_factory=lambda: dict(RECIPES))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One training, whose neurons are tuned, and what is then asked under which intervention."""
+
+    about: dict[str, Any]
+    seed: int
+    neurons: NeuronSet | None
+    asked: list[tuple[dict[str, Any], Intervention]]
+
+
+def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Training]:
+    """Everything that a part consists of, seed by seed.
+
+    Raises ValueError for an unknown part.
+    """
+    if part not in PARTS:
+        raise ValueError(f"unknown part {part!r}: expected one of {PARTS}")
+    sets = contenders(pipeline)
+    if part == "weights":
+        del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
+    for seed in range(plan.seeds):
+        if part == "activations":
+            yield _Training({}, seed, None, list(_interventions(pipeline, sets, plan, seed)))
+            continue
+        whole = NeuronSet.empty(pipeline.shape)
+        for about, neurons in _trained_sets(sets, plan, whole):
+            yield _Training(about, seed, neurons, [({**about, "set_to": ""}, UNTOUCHED)])
+
+
+def _about(method: str, of: str, draw: int, neurons: NeuronSet | None) -> dict[str, Any]:
+    n = -1 if neurons is None else len(neurons)
+    return {"method": method, "of": of, "draw": draw, "n_neurons": n}
+
+
+def _interventions(
+    pipeline: Pipeline, sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching, seed: int
+) -> Iterator[tuple[dict[str, Any], Intervention]]:
+    """What is done to whose neurons: every value to every method's, and some to random ones."""
+    values = activation_values(pipeline)
+    targets = [x for x in pipeline.settings.languages if x != plan.source]
+    yield {**_about("none", "", -1, NeuronSet.empty(pipeline.shape)), "set_to": ""}, UNTOUCHED
+    for method, of in sets.items():
+        for x in targets:
+            for one in VALUES:
+                about = {**_about(method, x, -1, of[x]), "set_to": written_name(one)}
+                yield about, setting(of[x], values, x, one)
+            for draw in range(plan.draws):
+                drawn = random_matched(of[x], 10_000 + plan.draws * seed + draw)
+                for one in CONTROLLED:
+                    about = {**_about(f"{RANDOM} as {method}", x, draw, drawn)}
+                    yield {**about, "set_to": written_name(one)}, setting(drawn, values, x, one)
+
+
+def _trained_sets(
+    sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching, none: NeuronSet
+) -> Iterator[tuple[dict[str, Any], NeuronSet | None]]:
+    """Whose weights are tuned: source, target, both, random ones, none and all."""
+    yield _about("none", "", -1, none), none
+    yield _about("all", "", -1, None), None
+    for method, of in sets.items():
+        for x, neurons in of.items():
+            yield _about(method, x, -1, neurons), neurons
+            if x != plan.source:
+                both = neurons | of[plan.source]
+                yield _about(method, f"{plan.source}+{x}", -1, both), both
+        for draw in range(plan.draws):
+            target = next(x for x in of if x != plan.source)
+            both = random_matched(of[plan.source] | of[target], 20_000 + draw)
+            yield _about(f"{RANDOM} as {method}", f"{plan.source}+{target}", draw, both), both
+
+
+def ship_taught(
+    pipeline: Pipeline, task: str, part: str, plan: Teaching, folder: str | Path
+) -> None:
+    """Bring a task's `lsn_<part>_<task>.csv` and `.json` to what the plan asks for.
+
+    One row per training and intervention and language asked: `KEYS`, `n_neurons`, `seed`,
+    `language`, `score` and, for qa, `f1`, means over items, and `right`, a 0 or 1 per item. Written
+    after every training. Under an intervention only the language whose neurons they are is asked.
+
+    Raises ValueError for an unknown task or part.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
+    file = Path(folder) / f"lsn_{part}_{task}.csv"
+    inputs = taught_inputs(pipeline, task, plan)
+    table = pd.DataFrame()
+    if file.is_file():
+        made = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        if made["inputs"] == inputs:
+            table = read_taught(file)
+    for training in trainings(pipeline, part, plan):
+        had = table[table["seed"] == training.seed] if len(table) else table
+        known = set(map(tuple, had[KEYS].to_numpy().tolist())) if len(had) else set()
+        missing = [
+            (about, one)
+            for about, one in training.asked
+            if tuple(about[key] for key in KEYS) not in known
+        ]
+        if not missing:
+            continue
+        rows = _asked(pipeline, task, plan, training, missing)
+        table = pd.concat([table, rows], ignore_index=True)
+        write_table(table, file)
+        about = machine()
+        made = {
+            "inputs": inputs,
+            "seeds": int(table["seed"].nunique()),
+            "machine": {name: about[name] for name in ("cpu", "gpu")},
+            "versions": versions(),
+        }
+        write_text(file.with_suffix(".json"), json.dumps(made, indent=1, sort_keys=True) + "\n")
+        print(f"{file.name}: seed {training.seed}, {training.about or 'interventions'}", flush=True)
+
+
+def _asked(
+    pipeline: Pipeline,
+    task: str,
+    plan: Teaching,
+    training: _Training,
+    missing: list[tuple[dict[str, Any], Intervention]],
+) -> pd.DataFrame:
+    recipe = TuningRecipe(**{**asdict(plan.recipes[task]), "seed": training.seed})
+    outcomes = tuned_outcomes(
+        pipeline,
+        task,
+        recipe,
+        training.neurons,
+        {str(number): one for number, (_, one) in enumerate(missing)},
+        plan.source,
+        plan.n_test,
+        {str(n): about["of"] for n, (about, one) in enumerate(missing) if one.steps},
+    )
+    rows = []
+    for (number, x), own in outcomes.groupby(["under", "language"], sort=False):
+        about = missing[int(str(number))][0]
+        row = {**about, "seed": training.seed, "language": x, "score": own["score"].mean()}
+        if "f1" in own:
+            row["f1"] = own["f1"].mean()
+        rows.append({**row, "right": "".join(str(int(score)) for score in own["score"])})
+    return pd.DataFrame(rows).round(6)
+
+
+def read_taught(file: str | Path) -> pd.DataFrame:
+    """A table as `ship_taught` wrote it."""
+    texts = dict.fromkeys(("method", "of", "set_to", "right"), str)
+    return pd.read_csv(file, dtype=texts, keep_default_na=False)
+
+
+def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:
+    """What a table depends on beside seeds and draws: model, sets' settings, recipe, items."""
+    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
+    return {
+        "model": model,
+        "recipe": json.loads(json.dumps(asdict(plan.recipes[task]))),
+        "n_test": plan.n_test,
+        "source": plan.source,
+        "sets": {m: [s.digest() for s in of.values()] for m, of in contenders(pipeline).items()},
+        "languages": list(pipeline.settings.languages),
+    }

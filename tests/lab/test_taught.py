@@ -1,0 +1,102 @@
+"""A task learned in one language and asked in all: what is run, kept, and gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_pipeline import folder, settings_in
+
+from crane_core.interventions import UNTOUCHED
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.store import Store
+from crane_lab.study import taught, tuned
+from crane_lab.study.activations import written_name
+from crane_lab.tuning.training import TuningRecipe
+
+__all__ = ["folder"]  # a fixture
+RECIPE = TuningRecipe(items=6, epochs=1, batch=3, rank=2, learning_rate=0.01)
+PLAN = taught.Teaching(seeds=1, draws=1, n_test=3, recipes={"nli": RECIPE, "qa": RECIPE})
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    settings = settings_in(folder, random_seeds=(0,), task_limit=2, n_perplexity=2)
+    return Pipeline(settings, Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.mark.parametrize("task", tuned.TASKS)
+def test_every_language_is_asked_and_the_model_stays(pipeline: Pipeline, task: str) -> None:
+    before = {name: value.clone() for name, value in pipeline.model.state_dict().items()}
+    zero = pipeline.masking(NeuronSet.from_pairs([(0, i) for i in range(40)], pipeline.shape))
+    x = pipeline.settings.languages[-1]
+    under = {"none": UNTOUCHED, "zero": zero}
+    found = tuned.tuned_outcomes(pipeline, task, RECIPE, under=under, n_test=3, only={"zero": x})
+    asked = found.groupby("under")["language"].unique()
+    assert list(asked["none"]) == list(pipeline.settings.languages)
+    assert list(asked["zero"]) == [x]
+    assert found.groupby(["under", "language"]).size().eq(3).all()
+    assert found["score"].isin([0.0, 1.0]).all() and ("f1" in found) == (task == "qa")
+    after = pipeline.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="xnli"):
+        tuned.tuned_outcomes(pipeline, "xnli", RECIPE)
+    with pytest.raises(ValueError, match="n_test is 0"):
+        tuned.tuned_outcomes(pipeline, "nli", RECIPE, n_test=0)
+    with pytest.raises(ValueError, match="heads"):
+        next(taught.trainings(pipeline, "heads", PLAN))
+
+
+def test_weights_are_those_of_source_target_both_and_random(pipeline: Pipeline) -> None:
+    own = [t.about for t in taught.trainings(pipeline, "weights", PLAN)]
+    crane = [about["of"] for about in own if about["method"] == "CRANE"]
+    en, *others = pipeline.settings.languages
+    assert set(crane) == {en, *others, *(f"{en}+{x}" for x in others)}
+    assert {"none", "all", "Random as CRANE"} <= {about["method"] for about in own}
+    assert not any(about["method"] == "LAPE" for about in own)
+    by_name = {(about["method"], about["of"]): about["n_neurons"] for about in own}
+    assert by_name["none", ""] == 0 and by_name["all", ""] == -1
+
+
+def test_activations_are_set_to_every_value_beside_random_sets(pipeline: Pipeline) -> None:
+    (training,) = taught.trainings(pipeline, "activations", PLAN)
+    assert training.neurons is None
+    crane = [about for about, _ in training.asked if about["method"] == "CRANE"]
+    _en, *others = pipeline.settings.languages
+    wanted = {(x, written_name(one)) for x in others for one in taught.VALUES}
+    assert {(about["of"], about["set_to"]) for about in crane} == wanted
+    random = [about for about, _ in training.asked if about["method"] == "Random as CRANE"]
+    assert len(random) == len(others) * len(taught.CONTROLLED)
+
+
+def test_a_table_goes_on_from_what_is_there(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught.ship_taught(pipeline, "nli", "weights", PLAN, tmp_path)
+    file = tmp_path / "lsn_weights_nli.csv"
+    first, written = taught.read_taught(file), file.read_bytes()
+    languages = len(pipeline.settings.languages)
+    assert len(first) == languages * len(list(taught.trainings(pipeline, "weights", PLAN)))
+    shares = first["right"].map(lambda bits: bits.count("1") / len(bits))
+    assert (shares - first["score"]).abs().max() < 1e-5 and (first["right"].str.len() == 3).all()
+    seeds: list[int] = []
+    trained = tuned.tuned_outcomes
+
+    def watched(*arguments: object, **more: object) -> object:
+        seeds.append(arguments[2].seed)  # type: ignore[attr-defined]
+        return trained(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(taught, "tuned_outcomes", watched)
+    taught.ship_taught(pipeline, "nli", "weights", PLAN, tmp_path)
+    assert not seeds and file.read_bytes() == written
+    more = taught.Teaching(2, 1, 3, recipes=PLAN.recipes)
+    taught.ship_taught(pipeline, "nli", "weights", more, tmp_path)
+    assert set(seeds) == {1} and len(taught.read_taught(file)) == 2 * len(first)
+    other = taught.Teaching(1, 1, 2, recipes=PLAN.recipes)  # other items: nothing is kept
+    taught.ship_taught(pipeline, "nli", "weights", other, tmp_path)
+    assert len(taught.read_taught(file)) == len(first)
