@@ -111,9 +111,9 @@ def test_what_is_shipped_is_of_the_testbed(monkeypatch: pytest.MonkeyPatch, tmp_
     for kind, table, least in (
         ("losses", found, 200),
         ("tasks", found, 100),
-        ("grades", found, 20),
+        ("grades", found, 60),
         ("tasks", in_chat, 40),
-        ("grades", in_chat, 20),
+        ("grades", in_chat, 60),
     ):
         counts = table[kind]["profile"].value_counts()
         inner = counts[counts.index.str.startswith("intermediate")]
