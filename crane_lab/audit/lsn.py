@@ -1,0 +1,122 @@
+"""What the LSN paper's printed tables can tell (Mondal et al., 2025; `data/published/lsn`).
+
+It prints no interval. How many items were right follows from a score and the number of items; how
+many of them changed under an intervention does not, but has a least and a most, and so does the
+p-value of McNemar's test (`audit.noise`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from crane_lab.audit.grim import grim
+from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN, noise_bounds
+
+FOLDER = "data/published/lsn"
+#: Items per language, as the paper's code has them: XNLI's test set; a fifth of XQuAD.
+ITEMS = {"accuracy": 5010, "exact_match": 238}
+#: Decimals of a score as a share: printed in per cent with one decimal, and with none.
+_DECIMALS = {"accuracy": 3, "exact_match": 2}
+#: The least value that SiLU puts out.
+LEAST_OF_SILU = -0.2785
+
+
+def lsn_table(number: str, folder: str | Path = FOLDER) -> pd.DataFrame:
+    """One of the paper's tables, as printed, in long form; scores are per cent."""
+    return pd.read_csv(Path(folder) / f"table{number}.csv", keep_default_na=False)
+
+
+def lsn_changes(table: pd.DataFrame, items: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """Every printed change under an intervention, and whether the choice of items can explain it.
+
+    Parameters
+    ----------
+    table : with the columns `set_to` ("none" for no intervention) and `accuracy` or `exact_match`.
+    items : how many items a score is of, by column; `ITEMS` by default.
+
+    Returns
+    -------
+    The rows with an intervention, with `before`, `after` and `change` in points, `p_low`, `p_high`
+    (McNemar's, for the fewest and the most items that can have changed) and `verdict`: "certain",
+    "either" or "cannot" (`noise.noise_bounds`).
+    """
+    metric = "accuracy" if "accuracy" in table else "exact_match"
+    n = (items or ITEMS)[metric]
+    keys = [name for name in ("model", "method", "tuned", "language") if name in table]
+    before = table[table["set_to"] == "none"].set_index(keys)[metric]
+    rows = []
+    for row in table[table["set_to"] != "none"].to_dict("records"):
+        first, second = float(before.loc[tuple(row[key] for key in keys)]), float(row[metric])
+        places = _DECIMALS[metric]
+        sums = [grim(score / 100, n, places) for score in (first, second)]
+        bounds = noise_bounds(sums[0], sums[1], n)
+        about = {key: row[key] for key in (*keys, "set_to")}
+        change = round(second - first, 1)
+        rows.append(
+            {
+                **about,
+                "before": first,
+                "after": second,
+                "change": change,
+                "p_low": bounds.p_low,
+                "p_high": bounds.p_high,
+                "verdict": bounds.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def lsn_counts(changes: pd.DataFrame) -> pd.DataFrame:
+    """How many changes are better and worse, by value and verdict; a row per value."""
+    found = []
+    for value, own in changes.groupby("set_to", sort=False):
+        row: dict[str, object] = {"set to": value, "rows": len(own)}
+        for name, sign in (("worse", -1), ("better", 1)):
+            signed = own[own["change"] * sign > 0]
+            row[name] = len(signed)
+            row[f"{name}, certain"] = int((signed["verdict"] == CERTAIN).sum())
+        row["open"] = int((own["verdict"] == OPEN).sum())
+        row["noise can explain"] = int((own["verdict"] == CANNOT).sum())
+        row["mean change"] = own["change"].mean()
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def lsn_slips(folder: str | Path = FOLDER) -> list[str]:
+    """Where the printed tables disagree with each other or with arithmetic, a sentence each."""
+    slips = []
+    for short, full in (("1", "4"), ("2", "5"), ("3", "7")):
+        a, b = lsn_table(short, folder), lsn_table(full, folder)
+        keys = [name for name in a if name not in ("accuracy", "exact_match", "f1")]
+        both = a.merge(b, on=keys, suffixes=("", "_full"))
+        values = [name for name in a if name not in keys]
+        differ = both[(both[values] != both[[f"{v}_full" for v in values]].to_numpy()).any(axis=1)]
+        if len(both) != len(a) or len(differ):
+            slips.append(f"{len(differ)} cells of Table {short} differ from Table {full}.")
+    for number, column in (("4", "accuracy"), ("5", "exact_match"), ("5", "f1")):
+        own = lsn_table(number, folder)
+        for about, same in own[own["set_to"] == "none"].groupby(["model", "language"], sort=False):
+            values = list(dict.fromkeys(same[column]))
+            if len(values) > 1:
+                slips.append(
+                    f"Table {number} has {' and '.join(map(str, values))} for {_named(about)}, "
+                    f"without an intervention ({column}): one model, one number."
+                )
+    table8 = lsn_table("8", folder)
+    for about, same in table8.groupby(["model", "language"], sort=False):
+        if len(same) > 1:
+            slips.append(f"Table 8 lists {_named(about)}, {len(same)} times.")
+    return slips
+
+
+def _named(about: Iterable[object]) -> str:
+    return ", ".join(map(str, about))
+
+
+def lsn_before_act_fn(folder: str | Path = FOLDER) -> pd.DataFrame:
+    """Which of Table 6's means and percentiles are below anything that SiLU puts out."""
+    found = lsn_table("6", folder)
+    return found.assign(out_of_reach=found["value"] < LEAST_OF_SILU)

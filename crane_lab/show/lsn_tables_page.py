@@ -1,0 +1,131 @@
+"""Tables, figures and sentences of notebook 13, What the LSN paper's tables can tell.
+
+`changes` is everywhere the table of `audit.lsn.lsn_changes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_lab.audit.lsn import LEAST_OF_SILU
+from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
+
+#: What a verdict of `noise_bounds` is called.
+_SAID = {CERTAIN: "certainly more than noise", OPEN: "cannot be told", CANNOT: "noise can do that"}
+
+
+def lsn_changes_figure(changes: pd.DataFrame, unit: str) -> HTML:
+    """Every printed change by value, coloured by what can be said of it."""
+    shown = pd.DataFrame(
+        {
+            "row": changes["set_to"],
+            "series": changes["verdict"].map(_SAID),
+            "value": changes["change"],
+        }
+    )
+    told = "; ".join(
+        f"{value}: {own['change'].min():+.1f} to {own['change'].max():+.1f}, "
+        f"{int((own['verdict'] == CERTAIN).sum())} of {len(own)} certain"
+        for value, own in changes.groupby("set_to", sort=False)
+    )
+    return figures.show(
+        figures.dot_ranges({f"change in {unit}": shown}, zero=[f"change in {unit}"]),
+        alt=f"Printed changes in {unit} by the value that neurons are set to. {told}.",
+    )
+
+
+def lsn_counts_table(counts: pd.DataFrame, of: str) -> Styler:
+    """How many changes are better and worse by value: `audit.lsn.lsn_counts`."""
+    return figures.table(
+        counts,
+        f"{of}: printed changes by value, and of how many McNemar's test is certain whichever "
+        "items changed (95 %)",
+        {"mean change": "{:+.1f}"},
+    )
+
+
+def lsn_zero_in_words(changes: pd.DataFrame, unit: str) -> Markdown:
+    """Whether zero degrades less than the tenth percentile, row by row."""
+    keys = ["model", "method", "language"]
+    wide = changes.pivot_table(index=keys, columns="set_to", values="change", sort=False)
+    zero = changes[changes["set_to"] == "zero"]
+    certain = zero[(zero["verdict"] == CERTAIN) & (zero["change"] < 0)]
+    better = int((wide["zero"] > wide["P10"]).sum())
+    lines = [
+        f"Zero is above P10 in {better} of {len(wide)} rows; the mean change is "
+        f"{wide['zero'].mean():+.1f} {unit} for zero and {wide['P10'].mean():+.1f} for P10.",
+        f"But zero itself is certainly worse than no intervention in {len(certain)} of "
+        f"{len(zero)} rows"
+        + (f", by up to {-certain['change'].min():.0f} {unit}." if len(certain) else "."),
+    ]
+    return prose(" ".join(lines))
+
+
+def lsn_improves_in_words(every: Sequence[pd.DataFrame]) -> Markdown:
+    """How many of all printed changes are improvements, and of how many that is certain."""
+    changes = pd.concat(every)
+    better = changes[changes["change"] > 0]
+    worse = changes[changes["change"] < 0]
+    return prose(
+        f"Of {len(changes)} printed changes {len(worse)} are for the worse and {len(better)} for "
+        f"the better; {int((worse['verdict'] == CERTAIN).sum())} of the former are certain to be "
+        f"more than noise and {int((better['verdict'] == CERTAIN).sum())} of the latter. No random "
+        "set of equal size is printed for any of them, so nothing follows about *language* "
+        "neurons: any other neurons in those layers may do the same."
+    )
+
+
+def lsn_tuning_in_words(
+    changes: pd.DataFrame, tuned: pd.DataFrame, random: pd.DataFrame
+) -> Markdown:
+    """How far apart the printed scores are by whose neurons were tuned, random ones included.
+
+    `tuned` is Table 7, `random` Table 8; `changes` the interventions' changes in Table 4.
+    """
+    plain = tuned[tuned["set_to"] == "none"]
+    ranges = plain.groupby(["model", "language"])["accuracy"].agg(["min", "max"])
+    spread = (ranges["max"] - ranges["min"]).max()
+    model = plain["model"].iloc[0]
+    own = random[random["model"] == model].drop_duplicates("language").set_index("language")
+    apart = [
+        float(row["accuracy"]) - float(own.loc[str(row["language"]), "accuracy"])
+        for row in plain.to_dict("records")
+    ]
+    error = changes["change"].abs().median()
+    return prose(
+        f"Whoever's neurons are tuned, {as_markdown(model)}'s accuracy for a language moves by at "
+        f"most {spread:.1f} points, and by {min(apart):+.1f} to {max(apart):+.1f} from the row of "
+        f"random neurons (half of the changes in Table 4 are larger than {error:.1f}). The paper "
+        "takes this for a negative result. The public code suggests another reading: the lines "
+        "that restrict the update to chosen neurons are commented out there, and then all rows "
+        "train the same thing, but for chance."
+    )
+
+
+def lsn_slips_list(slips: Sequence[str]) -> Markdown:
+    """Where the printed tables disagree with each other."""
+    return prose("\n".join(f"- {as_markdown(slip)}" for slip in slips) or "None was found.")
+
+
+def lsn_statistics_table(found: pd.DataFrame) -> Styler:
+    """Table 6 as printed, means over languages: `audit.lsn.lsn_before_act_fn`."""
+    wide = found.groupby(["model", "statistic"], sort=False).agg(
+        value=("value", "mean"), below=("out_of_reach", "mean")
+    )
+    shown = wide.reset_index().rename(
+        columns={"value": "printed, mean over languages", "below": "languages below SiLU's least"}
+    )
+    return figures.table(
+        shown,
+        f"Table 6 as printed; SiLU's least value is {LEAST_OF_SILU:.3f}",
+        {
+            "printed, mean over languages": "{:+.3f}",
+            "languages below SiLU's least": "{:.0%}",
+        },
+    )

@@ -1,0 +1,141 @@
+# %% [markdown]
+# # Does it help a task? What the second paper's tables can tell
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say which of some two hundred printed changes must be more than the
+# choice of items, find a claim that a paper's own table speaks against, and recognise a percentile
+# that was read at another place than it is written to.
+#
+# **It assumes** [notebook 12](12_lsn_neurons); what noise can do to printed scores is explained in
+# [the audit](07_audit).
+#
+# **It takes** a quarter of an hour to read; the computer needs some seconds.
+#
+# **It covers** Tables 1 to 8 of *Language-specific neurons do not facilitate cross-lingual
+# transfer* {cite:p}`mondal2025transfer`.
+# :::
+#
+# The paper fine-tunes two models, a Llama and Mistral Nemo, on a task in English, and asks it in
+# other languages: XNLI (does a sentence follow from another?) and XQuAD (find the answer in a
+# passage). While the model answers, the language's neurons are set to a value: their mean, an upper
+# percentile, which is to *activate* them, or zero or a lower percentile, which is to *deactivate*
+# them. No model is run on this page. All numbers are the paper's, in `data/published/lsn`.
+
+# %% tags=["parameters", "hide-input"]
+published = "data/published"  # folder with the paper's tables and claims
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+from IPython.display import display
+
+from crane_lab.audit import lsn
+from crane_lab.show import lsn_tables_page as page
+from crane_lab.store import write_table
+
+folder = Path(published) / "lsn"
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Which changes are more than noise?
+#
+# A printed score says how many of XNLI's items were right. It does not say how many of them
+# changed under an intervention: if nine more are wrong, perhaps nine changed, perhaps a thousand
+# did. McNemar's test {cite:p}`mcnemar1947note` depends on that, so its p-value has a least and a
+# most. Only where even the most is small can an intervention be told from chance. XNLI has
+# thousands of items per language; of XQuAD a fifth is asked, 238 at most.
+
+# %% tags=["published"]
+xnli = lsn.lsn_changes(lsn.lsn_table("4", folder))
+xquad = lsn.lsn_changes(lsn.lsn_table("5", folder))
+write_table(xnli, results / "lsn_published_xnli.csv")
+write_table(xquad, results / "lsn_published_xquad.csv")
+display(
+    page.lsn_changes_figure(xnli, "points of accuracy"),
+    page.lsn_counts_table(lsn.lsn_counts(xnli), "XNLI"),
+)
+
+# %% tags=["published"]
+display(
+    page.lsn_changes_figure(xquad, "points of exact match"),
+    page.lsn_counts_table(lsn.lsn_counts(xquad), "XQuAD"),
+)
+
+# %% [markdown]
+# ### Do interventions help?
+#
+# The paper's title says no.
+
+# %% tags=["published"]
+page.lsn_improves_in_words([xnli, xquad])
+
+# %% [markdown]
+# ### "Zero does not degrade"
+#
+# The paper argues that neurons set to zero are not deactivated: far lower percentiles take the
+# scores down, zero does not, it says of XQuAD. Its own table:
+
+# %% tags=["published"]
+page.lsn_zero_in_words(xquad, "points")
+
+# %% [markdown]
+# ### Where those percentiles come from
+#
+# They are printed, too. SiLU, the activation function of both models, takes any number and never
+# puts out less than a certain one.
+
+# %% tags=["published"]
+page.lsn_statistics_table(lsn.lsn_before_act_fn(folder))
+
+# %% [markdown]
+# So what was written to the output of SiLU was read at its input. On average over neurons and in
+# every language the values of the table's lower half are states that the neuron cannot be in. That
+# they harm more than zero does is then no sign that zero fails to deactivate. On our own model
+# [notebook 12](12_lsn_neurons) writes both, the tenth percentile as it is read before the function
+# and as it is read after it.
+#
+# ## Tuning the neurons
+#
+# Can a language be helped by *training* its neurons? Tables 3, 7 and 8 say by how much accuracy
+# differs when the neurons of English, of the target, of both, or random ones are tuned along with
+# attention.
+
+# %% tags=["published"]
+page.lsn_tuning_in_words(
+    xnli,
+    lsn.lsn_table("7", folder),
+    lsn.lsn_table("8", folder),
+)
+
+# %% [markdown]
+# ## Slips
+#
+# Where the tables disagree with each other:
+
+# %% tags=["published"]
+page.lsn_slips_list(lsn.lsn_slips(folder))
+
+# %% [markdown]
+# None of this shows that the paper's conclusion is wrong. It shows what would be needed to know:
+# the items' outcomes, several trainings, random sets with as many neurons in every layer, and
+# values read where they are written.
+#
+# ```{exercise}
+# :label: exercise-lsn-noise
+#
+# An exact match rises from 56 to 61 % on 238 items. Could it be chance? Find the fewest items that
+# can have changed, and the p-value if it was those. Then let fifty more have changed, half of them
+# in each direction.
+# ```
+#
+# ```{solution} exercise-lsn-noise
+# :class: dropdown
+#
+# From 133 right answers to 145: at least 12 items changed, all for the better, and a sign test on
+# 12 of 12 has p = 0.0005. With fifty more it is 37 of 62: p = 0.16. Both fit the printed numbers,
+# so the table cannot tell.
+# ```
