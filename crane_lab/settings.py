@@ -349,6 +349,9 @@ class PageSettings:
     fdr: float = _setting(
         0.05, "false-discovery rate at which a neuron counts as necessary or selective", must=_SHARE
     )
+    lape_file: str | None = _setting(
+        None, "LAPE's released file of neurons of Llama-2-7B; None: not shown", path="file"
+    )
     gpus: Sequence[str] = _setting(
         ("RTX 3090", "RTX 4090", "A100", "H100"), "devices that a run is planned for"
     )

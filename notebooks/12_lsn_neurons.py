@@ -34,6 +34,7 @@ n_perplexity = 200  # windows per language that perplexity is measured on
 seed = 0  # seed of everything that is drawn at random, except training
 null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
+lape_file = None  # LAPE's released file of neurons of Llama-2-7B; None: not shown
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -41,6 +42,7 @@ from pathlib import Path
 
 from IPython.display import display
 
+from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import lsn_pages
@@ -75,6 +77,21 @@ lsn_pages.sizes_table(sets)
 
 # %%
 lsn_pages.layer_shares_figure(sets)
+
+# %% [markdown]
+# (The public code of LAPE comes with its sets for Llama-2-7B. Give the file as `lape_file` to see
+# their sizes and what they share; it is not ours to ship.)
+
+# %%
+if lape_file:
+    released = NeuronSet.from_lape_file(
+        lape_file,
+        shape=contenders.LLAMA_2_7B,
+    )
+    display(
+        lsn_pages.sizes_table({"released": released}),
+        lsn_pages.released_figure(released),
+    )
 
 # %% [markdown]
 # ### A score that is nearly the same for all

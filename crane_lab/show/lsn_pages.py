@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
@@ -27,24 +28,34 @@ from crane_lab.study.activations import (
 Contenders = Mapping[str, Mapping[str, NeuronSet]]
 
 ZERO = written_name(None)
+#: Of a deeper model a table has a column for each quarter instead of each layer.
+_LAYERS_SHOWN = 8
 
 
 # --- who the neurons are --------------------------------------------------------------------------
 
 
 def sizes_table(sets: Contenders) -> Styler:
-    """How many neurons each method gives to each language, and in which layers."""
-    rows = [
-        {
-            "method": method,
-            "language": x,
-            "neurons": len(neurons),
-            **{f"layer {i}": n for i, n in enumerate(neurons.counts("intermediate").tolist())},
-        }
-        for method, of in sets.items()
-        for x, neurons in of.items()
-    ]
-    return figures.table(pd.DataFrame(rows), "Neurons per method and language, by layer")
+    """How many neurons each method gives to each language, by layer, or by quarter of the depth."""
+    rows = []
+    for method, of in sets.items():
+        for x, neurons in of.items():
+            counts = neurons.counts("intermediate").tolist()
+            parts = {f"layer {i}": n for i, n in enumerate(counts)}
+            if len(counts) > _LAYERS_SHOWN:
+                quarters = np.array_split(counts, 4)
+                parts = {f"quarter {i + 1}": int(part.sum()) for i, part in enumerate(quarters)}
+            rows.append({"method": method, "language": x, "neurons": len(neurons), **parts})
+    return figures.table(pd.DataFrame(rows), "Neurons per method and language, by depth")
+
+
+def released_figure(sets: Mapping[str, NeuronSet]) -> HTML:
+    """What the languages of a released file share, beside chance."""
+    told = ", ".join(f"{x} {len(neurons):,}" for x, neurons in sets.items())
+    return figures.show(
+        figures.overlap_heatmap(sets, "LAPE's released sets for Llama-2-7B"),
+        alt=f"Neurons that two languages' released sets share. Sizes: {told}.",
+    )
 
 
 def layer_shares_figure(sets: Contenders) -> HTML:

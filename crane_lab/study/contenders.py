@@ -22,6 +22,8 @@ from crane_lab.study.sharing import overlap_row
 
 Sets = Mapping[str, NeuronSet]
 
+#: (layers, neurons) of Llama-2-7B, which LAPE's released file is of.
+LLAMA_2_7B = (32, 11008)
 ACT_PROB = "Act Prob 90p"
 RELEVANCE = "mean |relevance|"
 

@@ -16,10 +16,11 @@ from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.show import lsn_pages
 from crane_lab.stages.relevance import QUANTILE_TOKENS
-from crane_lab.store import Store
+from crane_lab.store import ROOT, Store
 from crane_lab.study import activations, contenders, nulls
 
 __all__ = ["folder"]  # a fixture
+LAPE_FILE = ROOT.parent / "shared/reference/lape/LLaMA-2-7B.neuron.pth"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,18 @@ def test_contenders_have_as_many_neurons_as_crane(pipeline: Pipeline) -> None:
     own = found[found["languages"] == whole].set_index("language")["neurons"]
     assert own.to_dict() == {x: len(neurons) for x, neurons in sets["LAPE"].items()}
     assert (own == found[found["languages"] == whole].set_index("language")["shared"]).all()
+
+
+def test_a_deep_model_is_shown_by_quarters() -> None:
+    """As LAPE's released sets of 32 layers are, if they are there to be looked at."""
+    sets = {x: NeuronSet.from_pairs([(0, 1), (31, 2)], (32, 50)) for x in ("en", "zh")}
+    if LAPE_FILE.is_file():
+        sets = NeuronSet.from_lape_file(LAPE_FILE, shape=contenders.LLAMA_2_7B)
+        assert len(sets["zh"]) == 583
+    shown = lsn_pages.sizes_table({"released": sets}).data  # type: ignore[attr-defined]
+    quarters = shown[[f"quarter {i}" for i in (1, 2, 3, 4)]]
+    assert quarters.sum(axis=1).to_list() == shown["neurons"].to_list()
+    assert lsn_pages.released_figure(sets).data
 
 
 def test_rates_near_a_tenth_are_counted() -> None:
