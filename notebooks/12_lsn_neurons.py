@@ -14,14 +14,15 @@
 # **It takes** half an hour to read; the computer needs about five minutes.
 #
 # **It covers** *Language-specific neurons do not facilitate cross-lingual transfer*
-# {cite:p}`mondal2025transfer`: its Figures 1 to 24 and its Table 6, on the model at hand.
+# {cite:p}`mondal2025transfer`: the questions of its Figures 1 to 24 and its Table 6, put to the
+# model at hand.
 # :::
 #
-# CRANE asks which neurons a language *needs*. Two methods before it ask which neurons fire for a
-# language: LAPE {cite:p}`tang2024lape` and Activation Probability 90p. The second paper that this
-# book checks takes both, sets the neurons to other values, and finds that it helps no language. It
-# reports no interval and no random set of equal size; here are both, and CRANE's neurons beside
-# theirs.
+# CRANE asks which neurons a language *needs*. Before it others asked which neurons fire for one.
+# The second paper that this book checks takes LAPE {cite:p}`tang2024lape`, proposes Activation
+# Probability 90p beside it, sets the neurons to other values while a task is done, and finds no
+# consistent gain in any language. It reports no interval, and no random set for its interventions;
+# here are both, for its neurons and for CRANE's.
 
 # %% [markdown]
 # ## Parameters
@@ -66,10 +67,11 @@ results.mkdir(parents=True, exist_ok=True)
 #   differs most between languages.
 # - **LAPE matched**: its order, taken to as many neurons as CRANE has.
 # - **CRANE**: kurtosis of relevance, high in one language and in no other.
-# - **Act Prob 90p**: the neurons that most often exceed their own ninetieth percentile. It has no
-#   number of its own; here it gets CRANE's.
+# - **Act Prob 90p**: the neurons that most often exceed their own ninetieth percentile. How many
+#   the paper does not say (its code takes an eighth of a per cent); here they are as many as
+#   CRANE's.
 # - **mean |relevance|**: how large relevance is in one language, less the largest other language's,
-#   as a share of all ([notebook 09](09_gold_standard) has it at the top of all criteria).
+#   as a share of all; one of the criteria of [notebook 09](09_gold_standard).
 
 # %%
 sets = contenders.contenders(pipeline)
@@ -90,15 +92,18 @@ if lape_file:
     )
     display(
         lsn_pages.sizes_table({"released": released}),
-        lsn_pages.released_figure(released),
+        lsn_pages.languages_figure(
+            released,
+            "LAPE's released sets for Llama-2-7B",
+        ),
     )
 
 # %% [markdown]
 # ### A score that is nearly the same for all
 #
 # By its definition, a neuron exceeds its own ninetieth percentile on a tenth of all tokens. So does
-# the next neuron, and every other. What differs is rounding: the public code takes the percentile
-# in each batch and averages over batches, which misses the true one by a little.
+# the next neuron, and every other. What differs is an error of averaging: the public code takes the
+# percentile in each batch and averages over batches, which misses the true one by a little.
 
 # %%
 rates = contenders.rates_above_own_90th(criteria.act_prob_90p_scores(pipeline))
@@ -106,14 +111,13 @@ write_table(rates, results / "lsn_rates.csv")
 lsn_pages.rates_table(rates)
 
 # %% [markdown]
-# The neurons at the top of such a list are those whose activations change most from batch to batch.
-# That may well be a property worth knowing, but nothing in it compares languages.
+# Whatever puts a neuron at the top of such a list, nothing in it compares languages.
 #
 # ### A language among which others?
 #
 # LAPE does compare languages, so its answer depends on which ones it is given. The paper has two
-# choices, of seven and of ten languages, which share English alone; here is every choice of the
-# languages at hand.
+# choices, of seven and of ten languages, which share English alone; here each of the languages at
+# hand is left out in turn.
 
 # %%
 by_choice = contenders.lape_by_languages(pipeline)
@@ -127,12 +131,19 @@ display(
 # ### Do the methods agree?
 #
 # The paper finds LAPE and Act Prob 90p "largely disjoint". Random sets are largely disjoint as
-# well, so the question is whether two methods share *fewer* neurons than chance gives.
+# well, so the question is whether two methods share fewer neurons than chance gives, or more.
 
 # %%
 shared = contenders.shared_by_methods(sets)
 write_table(shared, results / "lsn_shared.csv")
 lsn_pages.methods_shared_table(shared)
+
+# %% [markdown]
+# And languages with each other? (CRANE's sets share nothing, by its rule.)
+
+# %%
+for method in ("LAPE", "LAPE matched", "Act Prob 90p"):
+    display(lsn_pages.languages_figure(sets[method], method))
 
 # %% [markdown]
 # ## What a neuron puts out
@@ -149,9 +160,10 @@ lsn_pages.statistics_table(values, least)
 # %% [markdown]
 # ### Zero is not deactivation. Is this?
 #
-# The paper holds that a neuron set to zero is not at rest: its lower percentiles are below zero, so
-# that P10 deactivates it more than zero does. True of the numbers before `act_fn`. What comes out
-# of it has a least value, and no text makes a neuron put out less.
+# The paper holds that zero does not deactivate a neuron, since scores fall further when neurons are
+# set to their tenth percentile. But that percentile was read before `act_fn`. What comes out of it
+# has a least value, and no text makes a neuron put out less. How many of the values written are
+# below?
 
 # %%
 reach = activations.out_of_reach(values, sets, least)
@@ -167,9 +179,9 @@ display(
 #
 # ## What it does to the loss
 #
-# The paper sets one language's neurons to zero and looks at every language's perplexity. Its
-# runs with and without were on other random windows; here they are the same ones. A ratio of one is
-# no change.
+# The paper sets one language's neurons to zero and looks at the difference in every language's
+# perplexity. Its runs with and without were on other random windows; here they are the same ones.
+# Shown are ratios, so that languages can be compared: one is no change.
 
 # %% tags=["nulls"]
 written = [
@@ -177,6 +189,8 @@ written = [
     ("mean", "after"),
     ("P10", "after"),
     ("P10", "before"),
+    ("P90", "after"),
+    ("P90", "before"),
 ]
 nulls = Nulls.of(pipeline, null_data, n_null)
 changes = activations.perplexity_changes(
@@ -204,23 +218,23 @@ display(
 )
 
 # %% [markdown]
-# Three things to take along. A set's damage says little before it is held against random sets of
-# its own size *in its own layers*. What is called deactivation must be a state that the neuron can
-# be in. And the value written can matter more than which neurons it is written to.
+# Two things to take along. A set's damage says little before it is held against random sets of its
+# own size *in its own layers*. And what is called deactivation must be a state that the neuron can
+# be in.
 #
 # ```{exercise}
 # :label: exercise-lsn-deactivation
 #
-# GELU, which Gemma has, is at least −0.170. The paper prints a mean tenth percentile of −0.68 for a
-# model with SiLU. Which share of its neurons could put out their tenth percentile if all of them
-# had that value? And at what percentile would *before* and *after* agree?
+# The paper prints a mean tenth percentile of −0.68 and a ninetieth of 0.17 for a model with SiLU,
+# which is x · σ(x), read before SiLU. What would the neurons put out at these inputs? Which of the
+# two, written to SiLU's output, is a state that the neuron can be in?
 # ```
 #
 # ```{solution} exercise-lsn-deactivation
 # :class: dropdown
 #
-# None: −0.68 is below SiLU's least value, −0.278, as it is below GELU's. They agree wherever
-# `act_fn` changes nothing, which is for large positive values: SiLU(x) is x · σ(x), and σ(x) is
-# close to one there. So the upper percentiles, with which the paper *activates*, are nearly the
-# same in both ways, and the lower ones, with which it *deactivates*, are not.
+# SiLU(−0.68) is −0.23 and SiLU(0.17) is 0.09. Written as they are, −0.68 lies below SiLU's least
+# value, −0.278, so no input gives it. 0.17 can be put out, but it is nearly twice what the neuron
+# puts out at its ninetieth percentile: that is no *activation* as on a token of the language, but a
+# stronger one.
 # ```

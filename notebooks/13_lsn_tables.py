@@ -46,8 +46,10 @@ results.mkdir(parents=True, exist_ok=True)
 # A printed score says how many of XNLI's items were right. It does not say how many of them
 # changed under an intervention: if nine more are wrong, perhaps nine changed, perhaps a thousand
 # did. McNemar's test {cite:p}`mcnemar1947note` depends on that, so its p-value has a least and a
-# most. Only where even the most is small can an intervention be told from chance. XNLI has
-# thousands of items per language; of XQuAD a fifth is asked, 238 at most.
+# most. Only where even the most is small can an intervention be told from the choice of items. XNLI
+# has thousands of items per language. Of XQuAD, by the paper's code, a fifth is asked, without
+# items that are too long, so that languages differ; a change counts as certain here if it is for
+# the smallest and for the largest number of items that there can be.
 
 # %% tags=["published"]
 xnli = lsn.lsn_changes(lsn.lsn_table("4", folder))
@@ -74,10 +76,10 @@ display(
 page.lsn_improves_in_words([xnli, xquad])
 
 # %% [markdown]
-# ### "Zero does not degrade"
+# ### "Deactivation of Zero Does not Degrade Performance Significantly"
 #
-# The paper argues that neurons set to zero are not deactivated: far lower percentiles take the
-# scores down, zero does not, it says of XQuAD. Its own table:
+# So the paper heads a paragraph, and argues that neurons set to zero are not deactivated: far lower
+# percentiles lead to a clear drop in XQuAD's scores, and zero to none like it. Its own table:
 
 # %% tags=["published"]
 page.lsn_zero_in_words(xquad, "points")
@@ -93,10 +95,10 @@ page.lsn_statistics_table(lsn.lsn_before_act_fn(folder))
 
 # %% [markdown]
 # So what was written to the output of SiLU was read at its input. On average over neurons and in
-# every language the values of the table's lower half are states that the neuron cannot be in. That
-# they harm more than zero does is then no sign that zero fails to deactivate. On our own model
-# [notebook 12](12_lsn_neurons) writes both, the tenth percentile as it is read before the function
-# and as it is read after it.
+# every language P5, P10 and P25 are states that the neuron cannot be in. Where they harm more than
+# zero does, that is then no sign that zero fails to deactivate. On our own model
+# [notebook 12](12_lsn_neurons) writes both, percentiles as they are read before the function and as
+# they are read after it.
 #
 # ## Tuning the neurons
 #
@@ -127,15 +129,14 @@ page.lsn_slips_list(lsn.lsn_slips(folder))
 # ```{exercise}
 # :label: exercise-lsn-noise
 #
-# An exact match rises from 56 to 61 % on 238 items. Could it be chance? Find the fewest items that
-# can have changed, and the p-value if it was those. Then let fifty more have changed, half of them
-# in each direction.
+# Of 238 answers 134 were right before and 144 after, which is printed as 56 and 61 %. Could it be
+# chance? Find the fewest items that can have changed, and the p-value if it was those. Then let
+# fifty more have changed, half of them in each direction.
 # ```
 #
 # ```{solution} exercise-lsn-noise
 # :class: dropdown
 #
-# From 133 right answers to 145: at least 12 items changed, all for the better, and a sign test on
-# 12 of 12 has p = 0.0005. With fifty more it is 37 of 62: p = 0.16. Both fit the printed numbers,
-# so the table cannot tell.
+# At least 10 items changed, all for the better, and a sign test on 10 of 10 has p = 0.002. With
+# fifty more it is 35 of 60: p = 0.25. Both fit the printed numbers, so the table cannot tell.
 # ```

@@ -1,6 +1,6 @@
 """``python -m crane_lab.cli.tune``: a task learned in English and asked in every language.
 
-The LSN paper's experiments (notebooks 13 and 14) for a profile's model: interventions on the tuned
+The LSN paper's experiments for a profile's model: interventions on the tuned
 model's activations, and tuning of some neurons' weights alone. Tables are written after every
 training; the same command goes on from what a folder has.
 """
@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="experiments to run")
     add("--seeds", type=int, default=plan.seeds, help="trainings of each set")
-    add("--draws", type=int, default=plan.draws, help="random sets beside each set")
+    add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
+    add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _tune(the_run(options), options))
@@ -44,7 +45,7 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
     out = Path(options.out).absolute()
     with contextlib.chdir(run.project.root):
         pipeline = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
-        plan = Teaching(options.seeds, options.draws, options.test)
+        plan = Teaching(options.seeds, options.draws, options.tuned, options.test)
         for part in options.parts:
             for task in options.tasks:
                 ship_taught(pipeline, task, part, plan, out)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -49,12 +50,13 @@ def sizes_table(sets: Contenders) -> Styler:
     return figures.table(pd.DataFrame(rows), "Neurons per method and language, by depth")
 
 
-def released_figure(sets: Mapping[str, NeuronSet]) -> HTML:
-    """What the languages of a released file share, beside chance."""
+def languages_figure(sets: Mapping[str, NeuronSet], name: str) -> HTML:
+    """What the languages' sets of one method share, beside chance."""
     told = ", ".join(f"{x} {len(neurons):,}" for x, neurons in sets.items())
+    shared = "; ".join(f"{a} and {b} {len(sets[a] & sets[b]):,}" for a, b in combinations(sets, 2))
     return figures.show(
-        figures.overlap_heatmap(sets, "LAPE's released sets for Llama-2-7B"),
-        alt=f"Neurons that two languages' released sets share. Sizes: {told}.",
+        figures.overlap_heatmap(sets, name),
+        alt=f"Neurons that two languages' sets share, {name}. Sizes: {told}. Shared: {shared}.",
     )
 
 
@@ -98,40 +100,53 @@ def rates_table(rates: pd.DataFrame) -> Styler:
 
 def lape_languages_table(found: pd.DataFrame) -> Styler:
     """LAPE's sets from every choice of languages: `contenders.lape_by_languages`."""
-    shown = found.rename(
+    shown = found.assign(without=found["without"].fillna("none")).rename(
         columns={
-            "languages": "languages given",
-            "shared": "shared with all given",
+            "without": "left out",
+            "shared": "shared with the set from all",
             "jaccard": "Jaccard",
         }
     )
-    return figures.table(shown, "LAPE's sets by the languages it is given", {"Jaccard": "{:.2f}"})
+    return figures.table(shown, "LAPE's sets by the language left out", {"Jaccard": "{:.2f}"})
 
 
 def lape_languages_in_words(found: pd.DataFrame) -> Markdown:
     """What is left of a language's LAPE set when other languages are given to it."""
-    fewer = found[found["languages"].str.count(" ") < found["languages"].str.count(" ").max()]
+    fewer = found[found["without"].notna()].dropna(subset="jaccard")
+    if fewer.empty:
+        return prose("There is no other language to leave out.")
     ordered = fewer.sort_values("jaccard", kind="stable")
     least, most = ordered.iloc[0], ordered.iloc[-1]
-    return prose(
-        f"One language more or less changes a set to a Jaccard index of {most['jaccard']:.2f} at "
-        f"best ({as_markdown(most['language'])}, given {as_markdown(most['languages'])}) and "
-        f"{least['jaccard']:.2f} at worst ({as_markdown(least['language'])}, given "
-        f"{as_markdown(least['languages'])}). A language's neurons in LAPE's sense are neurons of "
-        "a language *among certain others*."
+    text = (
+        f"With one other language less a set has a Jaccard index of {most['jaccard']:.2f} at best "
+        f"({as_markdown(most['language'])} without {as_markdown(most['without'])}) and "
+        f"{least['jaccard']:.2f} at worst ({as_markdown(least['language'])} without "
+        f"{as_markdown(least['without'])}) with the set from all."
     )
+    if least["jaccard"] < 1:
+        text += (
+            " A language's neurons in LAPE's sense are neurons of a language *among certain "
+            "others*."
+        )
+    return prose(text)
 
 
 def methods_shared_table(found: pd.DataFrame) -> Styler:
     """What methods share, beside chance: `contenders.shared_by_methods`."""
     shown = found[["language", "a", "b", "shared", "chance", "ratio", "p", "against"]].rename(
-        columns={"a": "one method", "b": "the other", "chance": "by chance"}
+        columns={
+            "a": "one method",
+            "b": "the other",
+            "chance": "by chance",
+            "p": "p of so many",
+            "against": "than chance",
+        }
     )
     return figures.table(
         shown,
         "Neurons of one language that two methods both choose; by chance: random sets with their "
-        "counts in every layer",
-        {"by chance": "{:.1f}", "ratio": "{:.2f}", "p": "{:.2g}"},
+        "counts in every layer (more or fewer at p < .01, each row by itself)",
+        {"by chance": "{:.1f}", "ratio": "{:.2f}", "p of so many": "{:.2g}"},
     )
 
 
@@ -194,7 +209,7 @@ def out_of_reach_in_words(reach: pd.DataFrame) -> Markdown:
 
 
 def ratios_figure(changes: pd.DataFrame, method: str) -> HTML:
-    """Perplexity ratios of one method's sets set to zero, as the paper's Figure 1 has them."""
+    """Perplexity with one method's sets set to zero, over that without (Figure 1: less)."""
     own = changes[(changes["method"] == method) & (changes["set_to"] == ZERO)]
     matrix = own.pivot_table(
         index="mask_language", columns="text_language", values="ratio", sort=False
@@ -291,7 +306,7 @@ def changes_table(changes: pd.DataFrame) -> Styler:
 
 
 def zero_in_words(changes: pd.DataFrame) -> Markdown:
-    """Whether zero does to the own language what lower values do, by where those are read."""
+    """In how many sets each value harms the own language more than zero, and what zero does."""
     found = _own_and_other(changes)
     wide = found.pivot_table(
         index=["method", "mask_language"], columns="set_to", values="own", sort=False
@@ -301,21 +316,20 @@ def zero_in_words(changes: pd.DataFrame) -> Markdown:
         more = int((wide[value] > wide[ZERO]).sum())
         said.append(f"{as_markdown(value)} in {more} of {len(wide)} sets")
     lines = [
-        "More is added to the language's own loss than by zero when the neurons are set to "
-        + ", ".join(said)
-        + "."
+        "Numerically more is added to the language's own loss than by zero when the neurons are "
+        "set to " + ", ".join(said) + "."
     ]
     zero = found[found["set_to"] == ZERO]
     known = zero[zero["null_masks"].fillna(0) >= ENOUGH]
     if len(known):
-        beyond = known[known["q"] <= FDR]
+        beyond = known[(known["q"] <= FDR) & (known["own_low"] > 0)]
         names = ", ".join(
             f"{as_markdown(row['method'])} {as_markdown(row['mask_language'])}"
             for _, row in beyond.iterrows()
         )
         lines.append(
-            f"Set to zero, {len(beyond)} of the {len(known)} sets with a null add more to their "
-            f"own language's loss than random masks of their own profile do"
+            f"Set to zero, {len(beyond)} of the {len(known)} sets with a null clearly add to their "
+            f"own language's loss and more than random masks of their own profile do"
             + (f": {names}." if names else ".")
         )
     return prose(" ".join(lines))

@@ -17,7 +17,11 @@ from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 
 #: What a verdict of `noise_bounds` is called.
-_SAID = {CERTAIN: "certainly more than noise", OPEN: "cannot be told", CANNOT: "noise can do that"}
+_SAID = {
+    CERTAIN: "certainly more than the choice of items",
+    OPEN: "cannot be told",
+    CANNOT: "the choice of items can do that",
+}
 
 
 def lsn_changes_figure(changes: pd.DataFrame, unit: str) -> HTML:
@@ -54,17 +58,20 @@ def lsn_zero_in_words(changes: pd.DataFrame, unit: str) -> Markdown:
     """Whether zero degrades less than the tenth percentile, row by row."""
     keys = ["model", "method", "language"]
     wide = changes.pivot_table(index=keys, columns="set_to", values="change", sort=False)
-    zero = changes[changes["set_to"] == "zero"]
-    certain = zero[(zero["verdict"] == CERTAIN) & (zero["change"] < 0)]
     better = int((wide["zero"] > wide["P10"]).sum())
-    lines = [
+    zero = changes[changes["set_to"] == "zero"]
+    by_method = []
+    for method, own in zero.groupby("method", sort=False):
+        certain = own[(own["verdict"] == CERTAIN) & (own["change"] < 0)]
+        by_method.append(
+            f"{as_markdown(method)} in {len(certain)} of {len(own)}"
+            + (f" (by up to {-certain['change'].min():.0f} {unit})" if len(certain) else "")
+        )
+    return prose(
         f"Zero is above P10 in {better} of {len(wide)} rows; the mean change is "
-        f"{wide['zero'].mean():+.1f} {unit} for zero and {wide['P10'].mean():+.1f} for P10.",
-        f"But zero itself is certainly worse than no intervention in {len(certain)} of "
-        f"{len(zero)} rows"
-        + (f", by up to {-certain['change'].min():.0f} {unit}." if len(certain) else "."),
-    ]
-    return prose(" ".join(lines))
+        f"{wide['zero'].mean():+.1f} {unit} for zero and {wide['P10'].mean():+.1f} for P10. Zero "
+        f"itself is certainly worse than no intervention with {', with '.join(by_method)} rows."
+    )
 
 
 def lsn_improves_in_words(every: Sequence[pd.DataFrame]) -> Markdown:
@@ -75,9 +82,10 @@ def lsn_improves_in_words(every: Sequence[pd.DataFrame]) -> Markdown:
     return prose(
         f"Of {len(changes)} printed changes {len(worse)} are for the worse and {len(better)} for "
         f"the better; {int((worse['verdict'] == CERTAIN).sum())} of the former are certain to be "
-        f"more than noise and {int((better['verdict'] == CERTAIN).sum())} of the latter. No random "
-        "set of equal size is printed for any of them, so nothing follows about *language* "
-        "neurons: any other neurons in those layers may do the same."
+        f"more than the choice of items and {int((better['verdict'] == CERTAIN).sum())} of the "
+        "latter. Each model was trained once, and no random set of equal size is printed for any "
+        "of them: whether damage is done by *language* neurons, or would be by any others in "
+        "those layers, cannot be told."
     )
 
 
@@ -97,14 +105,14 @@ def lsn_tuning_in_words(
         float(row["accuracy"]) - float(own.loc[str(row["language"]), "accuracy"])
         for row in plain.to_dict("records")
     ]
-    error = changes["change"].abs().median()
+    usual = changes[changes["model"] == model]["change"].abs().median()
     return prose(
         f"Whoever's neurons are tuned, {as_markdown(model)}'s accuracy for a language moves by at "
         f"most {spread:.1f} points, and by {min(apart):+.1f} to {max(apart):+.1f} from the row of "
-        f"random neurons (half of the changes in Table 4 are larger than {error:.1f}). The paper "
-        "takes this for a negative result. The public code suggests another reading: the lines "
-        "that restrict the update to chosen neurons are commented out there, and then all rows "
-        "train the same thing, but for chance."
+        f"random neurons. (Under its interventions in Table 4 half of all changes are larger than "
+        f"{usual:.1f}.) The paper takes this for a negative result. The public code suggests "
+        "another reading: for this task the lines that restrict the update to chosen neurons are "
+        "commented out there, and then all rows of Table 7 train the same thing, but for chance."
     )
 
 

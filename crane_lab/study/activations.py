@@ -26,6 +26,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.relevance import QUANTILE_TOKENS
 from crane_lab.stages.standing import held_against
+from crane_lab.study.effects import normal_interval
 from crane_lab.study.nulls import Nulls
 
 #: method -> language -> neurons.
@@ -161,17 +162,15 @@ def perplexity_changes(
         if nulls is not None and about["set_to"] == written_name(None) and len(neurons):
             null = nulls.table("losses", neurons)
         for text, own in after.items():
-            change = (own - before[text]).double().numpy()
-            error = 1.96 * change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan
-            mean = float(change.mean())
+            mean, low, high = normal_interval(own - before[text])
             rows.append(
                 {
                     **about,
                     "text_language": text,
                     "loss": before[text].double().mean().item(),
                     "change": mean,
-                    "change_low": mean - error,
-                    "change_high": mean + error,
+                    "change_low": low,
+                    "change_high": high,
                     "ratio": float(np.exp(mean)),
                 }
             )

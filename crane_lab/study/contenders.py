@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -69,10 +70,10 @@ def rates_above_own_90th(scores: Mapping[str, Tensor], within: float = 0.001) ->
 
 
 def lape_by_languages(pipeline: Pipeline) -> pd.DataFrame:
-    """LAPE's sets from every choice of at least two of the run's languages.
+    """LAPE's sets from all of the run's languages, and with each other language left out.
 
-    One row per language and choice that holds it: `languages`, `neurons`, and of the set from all
-    languages the `shared` neurons and `jaccard`.
+    One row per language and choice that holds it: `without` (None for all), `neurons`, and of the
+    set from all languages the `shared` neurons and `jaccard`. Of two languages neither is left out.
     """
     over, n = pipeline.activation_counts()
     every = pipeline.settings.languages
@@ -84,30 +85,31 @@ def lape_by_languages(pipeline: Pipeline) -> pd.DataFrame:
             return baselines.lape({x: over[x] for x in chosen}, {x: n[x] for x in chosen})
 
     whole = lape(every)
-    for size in range(len(every), 1, -1):
-        for chosen in combinations(every, size):
-            for x, neurons in lape(chosen).items():
-                mask = neurons.mask("intermediate")
-                ours = whole[x].mask("intermediate")
-                either = int((mask | ours).sum())
-                rows.append(
-                    {
-                        "language": x,
-                        "languages": " ".join(chosen),
-                        "neurons": int(mask.sum()),
-                        "shared": int((mask & ours).sum()),
-                        "jaccard": int((mask & ours).sum()) / either if either else float("nan"),
-                    }
-                )
-    return pd.DataFrame(rows).sort_values(
-        "language", kind="stable", key=lambda c: c.map(every.index)
-    )
+    for without in (None, *(every if len(every) > 2 else ())):
+        for x, neurons in lape([x for x in every if x != without]).items():
+            shared, either = len(neurons & whole[x]), len(neurons | whole[x])
+            rows.append(
+                {
+                    "language": x,
+                    "without": without,
+                    "neurons": len(neurons),
+                    "shared": shared,
+                    "jaccard": shared / either if either else np.nan,
+                }
+            )
+    found = pd.DataFrame(rows)
+    return pd.concat([found[found["language"] == x] for x in every], ignore_index=True)
 
 
 def shared_by_methods(sets: Mapping[str, Sets]) -> pd.DataFrame:
-    """What two methods' sets of one language share, beside chance: `overlap_row`, every pair."""
+    """What two methods' sets of one language share, beside chance: `overlap_row`, every pair.
+
+    LAPE and LAPE matched, one order cut twice, are no pair.
+    """
     rows = []
     for a, b in combinations(sets, 2):
+        if {a, b} == {"LAPE", "LAPE matched"}:
+            continue
         for x, neurons in sets[a].items():
             if len(neurons) and len(sets[b][x]):
                 rows.append({"language": x, "a": a, "b": b, **overlap_row(neurons, sets[b][x])})

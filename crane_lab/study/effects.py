@@ -58,6 +58,14 @@ def continued(pipeline: Pipeline, prompt: str, masks: Mapping[str, NeuronSet]) -
     return found
 
 
+def normal_interval(values: Tensor) -> tuple[float, float, float]:
+    """Mean of some values and its 95 % interval (normal; NaN for one value)."""
+    found = values.double().numpy()
+    mean = float(found.mean())
+    error = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
+    return mean, mean - error, mean + error
+
+
 def loss_effects(
     pipeline: Pipeline, sets: Mapping[str, NeuronSet], seeds: Sequence[int]
 ) -> pd.DataFrame:
@@ -80,18 +88,18 @@ def loss_effects(
         )
         for text in pipeline.settings.languages:
             before = original[text]
-            change, *control = [(losses[text] - before).double().numpy() for losses in under]
-            means = [random.mean() for random in control]
-            error = 1.96 * change.std(ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.nan
+            change, *control = [(losses[text] - before).double() for losses in under]
+            means = [float(random.mean()) for random in control]
+            mean, low, high = normal_interval(change)
             rows.append(
                 {
                     "mask_language": x,
                     "n_neurons": len(neurons),
                     "text_language": text,
                     "loss": before.double().mean().item(),
-                    "change": change.mean(),
-                    "change_low": change.mean() - error,
-                    "change_high": change.mean() + error,
+                    "change": mean,
+                    "change_low": low,
+                    "change_high": high,
                     "random_mean": np.mean(means),
                     "random_low": np.min(means),
                     "random_high": np.max(means),

@@ -203,7 +203,7 @@ def ship_nulls(
     table = pd.concat(tables.values(), ignore_index=True)
     file = _file(pipeline, kind, folder)
     write_table(table.round(6), file)
-    about = machine()
+    about, record = machine(), file.with_suffix(".json")
     made = {
         "inputs": null_inputs(pipeline, kind),
         "masks": {str(name): len(own) for name, own in table.groupby("profile", sort=False)},
@@ -211,7 +211,11 @@ def ship_nulls(
         "machine": {name: about[name] for name in ("cpu", "gpu")},
         "versions": versions(),
     }
-    write_text(file.with_suffix(".json"), json.dumps(made, indent=1, sort_keys=True) + "\n")
+    if had:  # what the masks before were made with
+        before = json.loads(record.read_text(encoding="utf-8"))
+        one = {name: before[name] for name in ("masks", "machine", "versions")}
+        made["before"] = [*before.get("before", []), one]
+    write_text(record, json.dumps(made, indent=1, sort_keys=True) + "\n")
 
 
 def _file(pipeline: Pipeline, kind: str, folder: str | Path) -> Path:

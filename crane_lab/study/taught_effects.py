@@ -2,22 +2,20 @@
 
 An effect is a change from the same training without it: of activations, from the same tuned model
 untouched; of weights, from attention tuned alone under the same seed. Its interval is over
-trainings; whether it is more than random neurons do is asked of random sets of the same size in
-every layer.
+trainings. Where it lies among random sets of the same size in every layer, each averaged over the
+same trainings, stands beside it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
-from crane_lab.stages.standing import ENOUGH, FDR, held_against
+from crane_lab.stages.standing import held_against
 from crane_lab.study.taught import RANDOM
 
 _RANDOM_AS = f"{RANDOM} as "
-BETTER, WORSE, OPEN = "better", "worse", "open"
 
 
 def taught_effects(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
@@ -31,9 +29,8 @@ def taught_effects(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
     Returns
     -------
     One row per `method`, `of`, `set_to` and `language`: `n_neurons`, `seeds`, `score` (mean),
-    `change` with `low` and `high` (Student's t over seeds, 95 %; NaN for one), the columns of
-    `standing.held_against`, corrected over the rows, and `verdict`: "better" or "worse" where the
-    interval and at least `standing.ENOUGH` random sets say so, else "open".
+    `change` with `low` and `high` (Student's t over seeds, 95 %; NaN for one), and the columns of
+    `standing.held_against`, corrected over the rows that have random sets beside them.
     """
     plain = table[table["method"] == "none"].set_index(["seed", "language"])[score]
     own = table.copy()
@@ -67,26 +64,11 @@ def taught_effects(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
             & (random["set_to"] == set_to)
             & (random["language"] == language)
         ]
-        nulls.append(_one_per_set(same))
+        nulls.append(same.groupby("draw")["change"].mean().to_numpy(float))
     effects = pd.DataFrame(rows)
     if effects.empty:
         return effects
-    effects = pd.concat([effects, held_against(effects["change"].to_list(), nulls)], axis=1)
-    known = effects["null_masks"] >= ENOUGH
-    better = known & (effects["low"] > 0) & (effects["q"] <= FDR)
-    worse = known & (effects["high"] < 0) & (effects["q_low"] <= FDR)
-    effects["verdict"] = np.select([better, worse], [BETTER, WORSE], OPEN)
-    return effects
-
-
-def _one_per_set(random: pd.DataFrame) -> NDArray[np.float64]:
-    """Random sets' changes; trainings of one set that was tuned are averaged.
-
-    Of activations, sets differ between seeds, so that each row is a set of its own.
-    """
-    if (random["set_to"] == "").all():
-        return random.groupby("draw")["change"].mean().to_numpy(float)
-    return random["change"].to_numpy(float)
+    return pd.concat([effects, held_against(effects["change"].to_list(), nulls)], axis=1)
 
 
 def taught_levels(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:

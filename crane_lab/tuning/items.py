@@ -1,8 +1,7 @@
 """Items of `nli` and `qa` as token ids, and how spans are scored in each language.
 
 XQuAD is scored by exact match and by F1 over words, after articles and punctuation are left out. A
-Chinese text has no spaces between words, so that there characters are counted, as the benchmark's
-own script does.
+Chinese text has no spaces between words, so that there characters are counted, as is usual.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Neuron i of a gated MLP is row i of `gate_proj` and of `up_proj` and column i of `down_proj`. LoRA
 (Hu et al., 2022) adds B A to a weight: rows of B for the first two, and columns of A for the third,
 are set to zero for all other neurons and kept there, so that B A is zero for them, exactly. The LSN
-paper says that it does so; its public code masks `gate_proj` alone.
+paper masks A and B to the neurons, and does not say of which projections; its public code masks
+`gate_proj` alone, and for XNLI not even that.
 """
 
 from __future__ import annotations

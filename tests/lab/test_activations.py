@@ -115,10 +115,18 @@ def test_contenders_have_as_many_neurons_as_crane(pipeline: Pipeline) -> None:
     assert list(sizes) == ["LAPE", "LAPE matched", "CRANE", "Act Prob 90p", "mean |relevance|"]
     assert all(sizes[method] == sizes["CRANE"] for method in sizes if method != "LAPE")
     found = contenders.lape_by_languages(pipeline)
-    whole = " ".join(pipeline.settings.languages)
-    own = found[found["languages"] == whole].set_index("language")["neurons"]
-    assert own.to_dict() == {x: len(neurons) for x, neurons in sets["LAPE"].items()}
-    assert (own == found[found["languages"] == whole].set_index("language")["shared"]).all()
+    own = found[found["without"].isna()].set_index("language")
+    assert own["neurons"].to_dict() == {x: len(s) for x, s in sets["LAPE"].items()}
+    assert (own["neurons"] == own["shared"]).all()
+    languages = pipeline.settings.languages
+    left_out = found[found["without"].notna()]
+    assert len(left_out) == len(languages) * (len(languages) - 1)
+    assert (left_out["without"] != left_out["language"]).all()
+    two = contenders.lape_by_languages(pipeline.changed(languages=languages[:2]))
+    assert two["without"].isna().all()
+    assert "no other language" in lsn_pages.lape_languages_in_words(two).data
+    pairs = contenders.shared_by_methods(sets)
+    assert not (pairs["a"].eq("LAPE") & pairs["b"].eq("LAPE matched")).any()
 
 
 def test_a_deep_model_is_shown_by_quarters() -> None:
@@ -130,7 +138,7 @@ def test_a_deep_model_is_shown_by_quarters() -> None:
     shown = lsn_pages.sizes_table({"released": sets}).data  # type: ignore[attr-defined]
     quarters = shown[[f"quarter {i}" for i in (1, 2, 3, 4)]]
     assert quarters.sum(axis=1).to_list() == shown["neurons"].to_list()
-    assert lsn_pages.released_figure(sets).data
+    assert lsn_pages.languages_figure(sets, "released").data
 
 
 def test_rates_near_a_tenth_are_counted() -> None:

@@ -32,12 +32,16 @@ def made_up(before: float, after: float, metric: str = "exact_match") -> pd.Data
 
 def test_changes_know_what_noise_can_do() -> None:
     verdicts = {after: lsn.lsn_changes(made_up(56, after))["verdict"][0] for after in (57, 61, 10)}
-    # A point of 238 items is always within noise, five may be, forty-six cannot be.
+    # A point of some 200 items is always within noise, five may be, forty-six cannot be.
     assert verdicts == {57: "cannot", 61: "either", 10: "certain"}
     (row,) = lsn.lsn_changes(made_up(80.5, 77.7, "accuracy")).to_dict("records")
     assert row["change"] == -2.8 and row["p_low"] < row["p_high"]
-    fewer = lsn.lsn_changes(made_up(56, 61), {"exact_match": 100})
+    fewer = lsn.lsn_changes(made_up(56, 61), {"exact_match": (100,)})
     assert fewer["p_low"][0] > lsn.lsn_changes(made_up(56, 61))["p_low"][0]
+    # Certain on 238 items, and not on 173: not known to be certain.
+    sizes = [{"exact_match": n} for n in ((238,), (173,), (173, 238))]
+    found = [lsn.lsn_changes(made_up(38, 26), n)["verdict"][0] for n in sizes]
+    assert found == ["certain", "either", "either"]
 
 
 def test_counts_and_sentences_follow_the_numbers() -> None:
@@ -47,9 +51,9 @@ def test_counts_and_sentences_follow_the_numbers() -> None:
     for value, own in changes.groupby("set_to"):
         assert counts["worse"].to_dict()[value] == (own["change"] < 0).sum()
     zero = changes[(changes["set_to"] == "zero") & (changes["verdict"] == "certain")]
-    assert f"certainly worse than no intervention in {len(zero)} of 12" in str(
-        page.lsn_zero_in_words(changes, "points").data
-    )
+    said = str(page.lsn_zero_in_words(changes, "points").data)
+    for method in ("LAPE", "Act Prob 90p"):
+        assert f"{method} in {(zero['method'] == method).sum()} of 6" in said
     better = changes["change"].gt(0).sum()
     said = page.lsn_improves_in_words([changes]).data
     assert f"{better} for the better" in said and "Of 96 printed" in said

@@ -112,7 +112,7 @@ def test_what_is_shipped_is_of_the_testbed(monkeypatch: pytest.MonkeyPatch, tmp_
         ("losses", found, 200),
         ("tasks", found, 100),
         ("grades", found, 60),
-        ("tasks", in_chat, 40),
+        ("tasks", in_chat, 60),
         ("grades", in_chat, 60),
     ):
         counts = table[kind]["profile"].value_counts()

@@ -18,7 +18,8 @@ from crane_lab.tuning.training import TuningRecipe
 
 __all__ = ["folder"]  # a fixture
 RECIPE = TuningRecipe(items=6, epochs=1, batch=3, rank=2, learning_rate=0.01)
-PLAN = taught.Teaching(seeds=1, draws=1, n_test=3, recipes={"nli": RECIPE, "qa": RECIPE})
+RECIPES = {"nli": RECIPE, "qa": RECIPE}
+PLAN = taught.Teaching(seeds=1, draws=1, tuned_draws=1, n_test=3, recipes=RECIPES)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_activations_are_set_to_every_value_beside_random_sets(pipeline: Pipelin
     wanted = {(x, written_name(one)) for x in others for one in taught.VALUES}
     assert {(about["of"], about["set_to"]) for about in crane} == wanted
     random = [about for about, _ in training.asked if about["method"] == "Random as CRANE"]
-    assert len(random) == len(others) * len(taught.CONTROLLED)
+    assert [about["set_to"] for about in random] == ["zero"] * len(others)
 
 
 def test_a_table_goes_on_from_what_is_there(
@@ -94,9 +95,24 @@ def test_a_table_goes_on_from_what_is_there(
     monkeypatch.setattr(taught, "tuned_outcomes", watched)
     taught.ship_taught(pipeline, "nli", "weights", PLAN, tmp_path)
     assert not seeds and file.read_bytes() == written
-    more = taught.Teaching(2, 1, 3, recipes=PLAN.recipes)
+    more = taught.Teaching(2, 1, 1, 3, recipes=RECIPES)
     taught.ship_taught(pipeline, "nli", "weights", more, tmp_path)
     assert set(seeds) == {1} and len(taught.read_taught(file)) == 2 * len(first)
-    other = taught.Teaching(1, 1, 2, recipes=PLAN.recipes)  # other items: nothing is kept
+    other = taught.Teaching(1, 1, 1, 2, recipes=RECIPES)  # other items: nothing is kept
     taught.ship_taught(pipeline, "nli", "weights", other, tmp_path)
     assert len(taught.read_taught(file)) == len(first)
+
+
+def test_what_is_asked_of_one_model_is_asked_at_once(pipeline: Pipeline, tmp_path: Path) -> None:
+    taught.ship_taught(pipeline, "nli", "activations", PLAN, tmp_path)
+    file = tmp_path / "lsn_activations_nli.csv"
+    first = taught.read_taught(file)
+    more = taught.Teaching(1, 2, 1, 3, recipes=RECIPES)
+    taught.ship_taught(pipeline, "nli", "activations", more, tmp_path)
+    found = taught.read_taught(file)
+    assert len(found) > len(first) and not found.duplicated([*taught.KEYS, "language"]).any()
+    own, languages = found[found["method"] == "none"], pipeline.settings.languages
+    assert own["language"].to_list() == list(languages)
+    # Seeds of draws do not depend on how many there are: the first draw is the first draw.
+    again = found.merge(first, on=[*taught.KEYS, "language"], suffixes=("", "_before"))
+    assert len(again) == len(first) and (again["right"] == again["right_before"]).all()

@@ -30,23 +30,23 @@ def test_a_change_is_from_the_same_training() -> None:
     (row,) = taught_effects(made_up(0.1)).to_dict("records")
     assert row["change"] == pytest.approx(0.101) and row["seeds"] == 3
     assert row["low"] < 0.101 < row["high"] < 0.11  # levels differ by 0.1, changes hardly
-    assert row["null_masks"] == 75 and row["verdict"] == "better"
+    assert row["null_masks"] == 25 and row["percentile"] == 100 and row["q"] < 0.05
 
 
-@pytest.mark.parametrize(
-    ("effect", "draws", "verdict"),
-    [(-0.1, 25, "worse"), (0.0, 25, "open"), (0.1, 3, "open")],
-)
-def test_a_verdict_needs_seeds_and_random_sets(effect: float, draws: int, verdict: str) -> None:
-    table = made_up(effect, draws)
-    assert taught_effects(table)["verdict"].to_list() == [verdict]
+@pytest.mark.parametrize(("effect", "beyond"), [(-0.1, "q_low"), (0.0, ""), (0.1, "q")])
+def test_random_sets_say_whether_an_effect_is_one(effect: float, beyond: str) -> None:
+    (row,) = taught_effects(made_up(effect)).to_dict("records")
+    assert {name for name in ("q", "q_low") if row[name] < 0.05} == ({beyond} if beyond else set())
+    (few,) = taught_effects(made_up(effect, draws=3)).to_dict("records")
+    assert few["q"] > 0.05 and few["q_low"] > 0.05
+    (none,) = taught_effects(made_up(effect, draws=0)).to_dict("records")
+    assert none["null_masks"] == 0 and np.isnan(none["q"])
+
+
+def test_one_training_has_no_interval() -> None:
+    table = made_up(0.1)
     alone = taught_effects(table[table["seed"] == 0])
-    assert alone["low"].isna().all() and alone["verdict"].to_list() == ["open"]
-
-
-def test_tuned_random_sets_count_once_each() -> None:
-    effects = taught_effects(made_up(0.1, draws=20, set_to=""))
-    assert effects["null_masks"].to_list() == [20]
+    assert alone["low"].isna().all() and alone["seeds"].to_list() == [1]
 
 
 def test_levels_are_those_without_anything() -> None:
