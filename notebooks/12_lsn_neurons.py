@@ -77,9 +77,6 @@ results.mkdir(parents=True, exist_ok=True)
 sets = contenders.contenders(pipeline)
 lsn_pages.sizes_table(sets)
 
-# %%
-lsn_pages.layer_shares_figure(sets)
-
 # %% [markdown]
 # (The public code of LAPE comes with its sets for Llama-2-7B. Give the file as `lape_file` to see
 # their sizes and what they share; it is not ours to ship.)

@@ -22,7 +22,6 @@ from crane_lab.stages.standing import ENOUGH, FDR
 from crane_lab.study.activations import (
     PLACES,
     STATISTICS,
-    by_layer_and_language,
     written_name,
 )
 
@@ -57,22 +56,6 @@ def languages_figure(sets: Mapping[str, NeuronSet], name: str) -> HTML:
     return figures.show(
         figures.overlap_heatmap(sets, name),
         alt=f"Neurons that two languages' sets share, {name}. Sizes: {told}. Shared: {shared}.",
-    )
-
-
-def layer_shares_figure(sets: Contenders) -> HTML:
-    """In which layers each method's neurons lie, language by language, as shares of the set."""
-    tables = {}
-    for method, of in sets.items():
-        counts = by_layer_and_language(of)
-        tables[method] = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    told = "; ".join(
-        f"{method}: layer {shares.mean().idxmax()} has most, {shares.mean().max():.0%}"
-        for method, shares in tables.items()
-    )
-    return figures.show(
-        figures.shares_heatmap(tables, "layer", "share of a language's neurons in each layer"),
-        alt=f"Share of each language's neurons in each layer, one panel per method. {told}.",
     )
 
 
@@ -214,6 +197,7 @@ def ratios_figure(changes: pd.DataFrame, method: str) -> HTML:
     matrix = own.pivot_table(
         index="mask_language", columns="text_language", values="ratio", sort=False
     )
+    matrix = matrix[[*matrix.index, *matrix.columns.difference(matrix.index)]]
     told = "; ".join(
         f"{row} neurons: " + ", ".join(f"{x} {v:.2f}" for x, v in values.items())
         for row, values in matrix.iterrows()
@@ -270,8 +254,8 @@ def _own_and_other(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def changes_table(changes: pd.DataFrame) -> Styler:
-    """The same in numbers, and where zero stands among random masks of the set's own profile."""
-    found = _own_and_other(changes)
+    """What zero does in numbers, and where that lies among random masks of the set's profile."""
+    found = _own_and_other(changes[changes["set_to"] == ZERO])
     found["own"] = [
         f"{v:+.3f} [{low:+.3f}, {high:+.3f}]"
         for v, low, high in zip(found["own"], found["own_low"], found["own_high"], strict=True)
@@ -280,7 +264,6 @@ def changes_table(changes: pd.DataFrame) -> Styler:
         columns={
             "mask_language": "neurons of",
             "n_neurons": "neurons",
-            "set_to": "set to",
             "own": "own loss",
             "other": "largest other",
             "other_language": "which",
@@ -288,12 +271,12 @@ def changes_table(changes: pd.DataFrame) -> Styler:
             "null_mean": "their mean",
         }
     )
-    columns = ["method", "neurons of", "neurons", "set to", "own loss", "largest other", "which"]
+    columns = ["method", "neurons of", "neurons", "own loss", "largest other", "which"]
     columns += ["random masks", "their mean", "percentile", "q"]
     return figures.table(
         shown[columns],
-        "Change of held-out loss in nats per token, with 95 % intervals over windows; for zero, "
-        "where the own change lies among random masks with as many neurons in every layer (q: "
+        "Set to zero: change of held-out loss in nats per token, with 95 % intervals over windows, "
+        "and where the own change lies among random masks with as many neurons in every layer (q: "
         "Benjamini–Hochberg over all languages of the text)",
         {
             "largest other": "{:+.3f}",

@@ -26,20 +26,19 @@ _SAID = {
 
 def lsn_changes_figure(changes: pd.DataFrame, unit: str) -> HTML:
     """Every printed change by value, coloured by what can be said of it."""
-    shown = pd.DataFrame(
-        {
-            "row": changes["set_to"],
-            "series": changes["verdict"].map(_SAID),
-            "value": changes["change"],
-        }
+    shown = pd.concat(
+        pd.DataFrame({"row": own["set_to"], "series": said, "value": own["change"]})
+        for verdict, said in _SAID.items()  # in this order, so that a verdict keeps its colour
+        for own in [changes[changes["verdict"] == verdict]]
     )
+    values = list(dict.fromkeys(changes["set_to"]))
     told = "; ".join(
         f"{value}: {own['change'].min():+.1f} to {own['change'].max():+.1f}, "
         f"{int((own['verdict'] == CERTAIN).sum())} of {len(own)} certain"
         for value, own in changes.groupby("set_to", sort=False)
     )
     return figures.show(
-        figures.dot_ranges({f"change in {unit}": shown}, zero=[f"change in {unit}"]),
+        figures.dot_ranges({f"change in {unit}": shown}, zero=[f"change in {unit}"], order=values),
         alt=f"Printed changes in {unit} by the value that neurons are set to. {told}.",
     )
 

@@ -184,8 +184,3 @@ def perplexity_changes(
 def written_name(written: Written) -> str:
     """How a value is called in tables: "zero", "mean after", "P10 before"."""
     return "zero" if written is None else " ".join(written)
-
-
-def by_layer_and_language(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
-    """How many neurons of each language's set lie in each layer; languages by layers."""
-    return pd.DataFrame({x: s.counts("intermediate").tolist() for x, s in sets.items()}).T
