@@ -477,7 +477,7 @@ FLIPS: list[tuple[str, Any, str, str]] = [
 def test_mutated_tables_flip_verdicts(
     claim: str, change: Any, numbers: str, expected: str, tmp_path: Path
 ) -> None:
-    for file in FOLDER.iterdir():
+    for file in FOLDER.glob("*.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for number in numbers:
         file = tmp_path / f"table{number}.csv"
