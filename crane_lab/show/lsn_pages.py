@@ -263,7 +263,6 @@ def changes_table(changes: pd.DataFrame) -> Styler:
     shown = found.rename(
         columns={
             "mask_language": "neurons of",
-            "n_neurons": "neurons",
             "own": "own loss",
             "other": "largest other",
             "other_language": "which",
@@ -271,13 +270,13 @@ def changes_table(changes: pd.DataFrame) -> Styler:
             "null_mean": "their mean",
         }
     )
-    columns = ["method", "neurons of", "neurons", "own loss", "largest other", "which"]
+    columns = ["method", "neurons of", "own loss", "largest other", "which"]
     columns += ["random masks", "their mean", "percentile", "q"]
     return figures.table(
         shown[columns],
         "Set to zero: change of held-out loss in nats per token, with 95 % intervals over windows, "
         "and where the own change lies among random masks with as many neurons in every layer (q: "
-        "Benjamini–Hochberg over all languages of the text)",
+        "Benjamini–Hochberg over the rows)",
         {
             "largest other": "{:+.3f}",
             "random masks": "{:.0f}",
@@ -315,4 +314,9 @@ def zero_in_words(changes: pd.DataFrame) -> Markdown:
             f"own language's loss and more than random masks of their own profile do"
             + (f": {names}." if names else ".")
         )
+        open_yet = known[(known["percentile"] == 100) & (known["q"] > FDR)]
+        if len(open_yet):
+            lines.append(
+                f"{len(open_yet)} more lie beyond all of theirs, which are too few to tell."
+            )
     return prose(" ".join(lines))

@@ -138,9 +138,9 @@ def perplexity_changes(
     -------
     One row per method, `mask_language`, value `set_to` and `text_language`: `n_neurons`, `loss`
     untouched, `change` of loss with `change_low` and `change_high` (95 %), nats per token, and
-    `ratio` of perplexities. With `nulls`, rows set to zero have the columns of
-    `standing.held_against` too: where the change lies among those of random masks of the set's own
-    size in every layer, corrected over those rows.
+    `ratio` of perplexities. With `nulls`, there are the columns of `standing.held_against` too, for
+    rows set to zero and the set's own language: where the change lies among those of random masks
+    of the set's size in every layer, corrected over those rows.
     """
     before = pipeline.losses()
     todo: list[tuple[dict[str, Any], NeuronSet, Callable[[], Mapping[str, Tensor]]]] = []
@@ -174,7 +174,10 @@ def perplexity_changes(
                     "ratio": float(np.exp(mean)),
                 }
             )
-            masks.append(np.array([]) if null is None or null.empty else null[text].to_numpy(float))
+            if null is None or null.empty or text != about["mask_language"]:
+                masks.append(np.array([]))
+            else:
+                masks.append(null[text].to_numpy(float))
     found = pd.DataFrame(rows)
     if nulls is None:
         return found
