@@ -103,7 +103,9 @@ if lape_file:
 # percentile in each batch and averages over batches, which misses the true one by a little.
 
 # %%
-rates = contenders.rates_above_own_90th(criteria.act_prob_90p_scores(pipeline))
+rates = contenders.rates_above_own_90th(
+    criteria.act_prob_90p_scores(pipeline),
+)
 write_table(rates, results / "lsn_rates.csv")
 lsn_pages.rates_table(rates)
 

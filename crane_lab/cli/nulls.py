@@ -10,18 +10,14 @@ that a machine with an accelerator need not agree with another about the last of
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 from pathlib import Path
 
 from crane_core.neurons import NeuronSet
+from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
-from crane_lab.settings import Settings
-from crane_lab.store import Store
-from crane_lab.store.artefacts import RUN_NAME
 from crane_lab.study import contenders, nulls
 
 
@@ -40,10 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_nulls(run: Run, options: argparse.Namespace) -> None:
     """Measure and write the nulls of a run's tables; `options` are those of `main`."""
-    os.environ.setdefault(RUN_NAME, run.name)
     out = Path(options.out).absolute()
-    with contextlib.chdir(run.project.root):
-        base = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
+    with pipeline_of(run) as base:
         chat = run.parameters.get("chat_model")
         models = [base, *([base.on_chat(chat)] if chat else [])]
         inner, literal, neighbours = _sets(base, options.sets and Path(options.sets))

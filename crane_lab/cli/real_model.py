@@ -13,7 +13,6 @@ under one set of neurons .45 s. So all of it takes three hours of one core, an h
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -26,12 +25,11 @@ import pandas as pd
 import torch
 
 from crane_core.models import write_checksums
+from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
-from crane_lab.settings import Settings
-from crane_lab.store import Store, source_digest, write_table
-from crane_lab.store.artefacts import RUN_NAME
+from crane_lab.store import source_digest, write_table
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
 from crane_lab.study import criteria, damage, nearby, necessity, sampled
@@ -76,11 +74,8 @@ def check_model(run: Run, options: argparse.Namespace, store: Path | None = None
     """
     if wrong := [share for share in options.shares if not 0 < share <= 1]:
         raise ValueError(f"--shares has {wrong[0]}: expected shares above 0 and at most 1")
-    os.environ.setdefault(RUN_NAME, run.name)
     out = Path(options.out).absolute()
-    with contextlib.chdir(run.project.root):
-        kept = Store(store or run.project.runs / "store")
-        pipeline = Pipeline(Settings.of(run.parameters), kept)
+    with pipeline_of(run, store) as pipeline:
         for tables, made in tables_of(pipeline, options):
             out.mkdir(parents=True, exist_ok=True)
             for name, table in tables.items():

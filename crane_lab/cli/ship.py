@@ -9,7 +9,6 @@ comes from the store.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -23,13 +22,12 @@ import torch
 from safetensors.torch import save_file
 
 from crane_core.models import CHECKSUMS, write_checksums
+from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.cli.real_model import CAUSAL
 from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
-from crane_lab.settings import Settings
-from crane_lab.store import Store, write_table
-from crane_lab.store.artefacts import RUN_NAME
+from crane_lab.store import write_table
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
 from crane_lab.study import real_model
@@ -62,10 +60,8 @@ def ship(run: Run, out: Path) -> None:
     results = run.directory / "results"
     files = [_result(results, name) for name in RESULTS]
     files += sorted(results.glob("table1_parallel_*.csv"))
-    os.environ.setdefault(RUN_NAME, run.name)
     out = out.absolute()
-    with contextlib.chdir(run.project.root):
-        pipeline = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
+    with pipeline_of(run) as pipeline:
         sets = real_model.method_sets(pipeline)
         random = Nulls.of(pipeline, run.parameters["null_data"], run.parameters["n_null"])
         tables = {

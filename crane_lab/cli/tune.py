@@ -8,17 +8,12 @@ training; the same command goes on from what a folder has.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 from pathlib import Path
 
+from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
-from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
-from crane_lab.settings import Settings
-from crane_lab.store import Store
-from crane_lab.store.artefacts import RUN_NAME
 from crane_lab.study.taught import PARTS, Teaching, ship_taught
 from crane_lab.study.tuned import TASKS
 
@@ -41,10 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tune(run: Run, options: argparse.Namespace) -> None:
-    os.environ.setdefault(RUN_NAME, run.name)
     out = Path(options.out).absolute()
-    with contextlib.chdir(run.project.root):
-        pipeline = Pipeline(Settings.of(run.parameters), Store(run.project.runs / "store"))
+    with pipeline_of(run) as pipeline:
         plan = Teaching(options.seeds, options.draws, options.tuned, options.test)
         for part in options.parts:
             for task in options.tasks:

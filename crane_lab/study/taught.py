@@ -71,6 +71,10 @@ class Teaching:
     recipes: Mapping[str, TuningRecipe] = field(default_factory=lambda: dict(RECIPES))
 
 
+#: What is asked of a tuned model: what a row says of it, and under which intervention.
+_Asked = list[tuple[dict[str, Any], Intervention]]
+
+
 @dataclass(frozen=True)
 class _Training:
     """One training, whose neurons are tuned, and what is then asked under which intervention."""
@@ -78,7 +82,7 @@ class _Training:
     about: dict[str, Any]
     seed: int
     neurons: NeuronSet | None
-    asked: list[tuple[dict[str, Any], Intervention]]
+    asked: _Asked
 
 
 def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Training]:
@@ -91,13 +95,19 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     sets = contenders(pipeline)
     if part == "weights":
         del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
+    # The same under every seed: whose neurons are tuned, and what is then asked.
+    every: list[tuple[dict[str, Any], NeuronSet | None, _Asked]]
+    if part == "activations":
+        every = [({}, None, list(_interventions(pipeline, sets, plan)))]
+    else:
+        none = NeuronSet.empty(pipeline.shape)
+        every = [
+            (about, neurons, [({**about, "set_to": ""}, UNTOUCHED)])
+            for about, neurons in _trained_sets(sets, plan, none)
+        ]
     for seed in range(plan.seeds):
-        if part == "activations":
-            yield _Training({}, seed, None, list(_interventions(pipeline, sets, plan)))
-            continue
-        whole = NeuronSet.empty(pipeline.shape)
-        for about, neurons in _trained_sets(sets, plan, whole):
-            yield _Training(about, seed, neurons, [({**about, "set_to": ""}, UNTOUCHED)])
+        for about, neurons, asked in every:
+            yield _Training(about, seed, neurons, asked)
 
 
 def _about(method: str, of: str, draw: int, neurons: NeuronSet | None) -> dict[str, Any]:
