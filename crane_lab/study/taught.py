@@ -5,7 +5,7 @@ set to a value while its test items are answered, for every method of `contender
 sets with as many neurons in every layer that are set to zero. *Weights* (Tables 3, 7 and 8):
 attention is tuned and, of the MLPs, some languages' neurons only, for every method but LAPE as it
 is released; beside each method's set of source and first target, random ones of its size in every
-layer.
+layer. A target's neurons are set to a value after they were tuned, too.
 
 A table grows by what it lacks: trainings that a folder has already are not repeated, and of those
 missing all sets come under one seed before the next seed does. What is asked of one tuned model is
@@ -47,6 +47,8 @@ RECIPES = {
     "nli": TuningRecipe(items=1500, epochs=2, learning_rate=2e-3),
     "qa": TuningRecipe(items=600, epochs=1, learning_rate=1e-3),
 }
+#: What a target's neurons are set to after they were tuned.
+AFTER_TUNING: tuple[Written, ...] = (None, ("mean", "after"), ("P90", "after"))
 PARTS = ("activations", "weights")
 RANDOM = "Random"
 #: Seeds of random sets start here, so that none of them is a table's own random row or a null mask.
@@ -66,7 +68,7 @@ class Teaching:
     seeds: int = 5
     draws: int = 20
     tuned_draws: int = 4
-    n_test: int = 300
+    n_test: int = 200
     source: str = "en"
     recipes: Mapping[str, TuningRecipe] = field(default_factory=lambda: dict(RECIPES))
 
@@ -101,10 +103,20 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
         every = [({}, None, list(_interventions(pipeline, sets, plan)))]
     else:
         none = NeuronSet.empty(pipeline.shape)
-        every = [
-            (about, neurons, [({**about, "set_to": ""}, UNTOUCHED)])
-            for about, neurons in _trained_sets(sets, plan, none)
-        ]
+        values = activation_values(pipeline)
+        every = []
+        for about, neurons in _trained_sets(sets, plan, none):
+            asked: _Asked = [({**about, "set_to": ""}, UNTOUCHED)]
+            target = _target(about, plan.source)
+            if about["method"] in sets and target:
+                asked += [
+                    (
+                        {**about, "set_to": written_name(one)},
+                        setting(sets[about["method"]][target], values, target, one),
+                    )
+                    for one in AFTER_TUNING
+                ]
+            every.append((about, neurons, asked))
     for seed in range(plan.seeds):
         for about, neurons, asked in every:
             yield _Training(about, seed, neurons, asked)
@@ -113,6 +125,12 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
 def _about(method: str, of: str, draw: int, neurons: NeuronSet | None) -> dict[str, Any]:
     n = -1 if neurons is None else len(neurons)
     return {"method": method, "of": of, "draw": draw, "n_neurons": n}
+
+
+def _target(about: Mapping[str, Any], source: str) -> str:
+    """The language beside the source whose neurons a row is about; "" if there is none."""
+    last = str(about["of"]).rpartition("+")[2]
+    return "" if last == source else last
 
 
 def _interventions(
@@ -210,7 +228,7 @@ def _asked(
         {str(number): one for number, (_, one) in enumerate(asked)},
         plan.source,
         plan.n_test,
-        {str(n): about["of"] for n, (about, one) in enumerate(asked) if one.steps},
+        {str(n): _target(about, plan.source) for n, (about, one) in enumerate(asked) if one.steps},
     )
     rows = []
     for (number, x), own in outcomes.groupby(["under", "language"], sort=False):
