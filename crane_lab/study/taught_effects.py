@@ -2,79 +2,205 @@
 
 An effect is a change from the same training without it: of activations, from the same tuned model
 untouched; of weights, from attention tuned alone under the same seed. Its interval is over
-trainings. Where it lies among random sets of the same size in every layer, each averaged over the
-same trainings, stands beside it.
+trainings and items alike (`crossed_interval`). Where it lies among random sets of the same size in
+every layer, each averaged over the same trainings, stands beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from crane_lab.stages.standing import held_against
 from crane_lab.study.taught import RANDOM
 
+Array = NDArray[np.float64]
 _RANDOM_AS = f"{RANDOM} as "
+_KEYS = ["method", "of", "set_to", "language"]
+#: Outcomes of one training's items, by seed.
+_Trainings = Mapping[int, Array]
 
 
-def taught_effects(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
-    """Every method's effect by the language asked, over seeds, and where random sets have theirs.
+def crossed_interval(values: Array) -> tuple[float, float, float]:
+    """Mean of (trainings, items) and its 95 % interval for other trainings and other items.
+
+    Variances of the trainings' and of the items' means add up (an upper bound, since both hold what
+    is left over), and degrees of freedom are Satterthwaite's. NaN for a single training or item.
+    """
+    parts = []
+    for axis in (1, 0):
+        means = values.mean(axis)
+        parts.append((means.var(ddof=1) / len(means) if len(means) > 1 else np.nan, len(means) - 1))
+    mean, variance = float(values.mean()), sum(part for part, _ in parts)
+    if not variance > 0:  # nothing changed anywhere, or a single training
+        return mean, mean + variance, mean + variance
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    error = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    return mean, mean - error, mean + error
+
+
+def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Every method's effect by the language asked, and where random sets have theirs.
 
     Parameters
     ----------
     table : as `taught.read_taught` gives it, of one part and task.
-    score : "score", or "f1" for qa.
 
     Returns
     -------
-    One row per `method`, `of`, `set_to` and `language`: `n_neurons`, `seeds`, `score` (mean),
-    `change` with `low` and `high` (Student's t over seeds, 95 %; NaN for one), and the columns of
+    One row per `method`, `of`, `set_to` and `language`: `n_neurons`, `seeds`, `score` (share right,
+    mean), `change` with `low` and `high`, for qa `f1_change` (mean), and the columns of
     `standing.held_against`, corrected over the rows that have random sets beside them.
     """
-    plain = table[table["method"] == "none"].set_index(["seed", "language"])[score]
-    own = table.copy()
-    own["change"] = own[score].to_numpy() - plain.loc[
-        pd.MultiIndex.from_frame(own[["seed", "language"]])
-    ].to_numpy(float)
-    random = own[own["method"].str.startswith(_RANDOM_AS)]
+    right = _outcomes(table)
+    f1 = _outcomes(table, "f1") if "f1" in table else {}
+    chosen, random = _split(table)
     rows, nulls = [], []
-    chosen = own[~own["method"].str.startswith(_RANDOM_AS) & (own["method"] != "none")]
-    keys = ["method", "of", "set_to", "language"]
-    for (method, of, set_to, language), found in chosen.groupby(keys, sort=False):
-        changes = found["change"].to_numpy(float)
-        low = high = np.nan
-        if len(changes) > 1:
-            error = stats.sem(changes) * stats.t.ppf(0.975, len(changes) - 1)
-            low, high = changes.mean() - error, changes.mean() + error
-        rows.append(
-            {
-                **{"method": method, "of": of, "set_to": set_to, "language": language},
-                "n_neurons": int(found["n_neurons"].iloc[0]),
-                "seeds": len(changes),
-                "score": found[score].mean(),
-                "change": changes.mean(),
-                "low": low,
-                "high": high,
-            }
-        )
+    for keys, found in chosen.groupby(_KEYS, sort=False):
+        method, of, set_to, language = keys
+        own = right[(method, of, -1, set_to, language)]
+        before = _before(right, method, of, -1, set_to, language)
+        mean, low, high = crossed_interval(_difference(own, before))
+        row: dict[Hashable, object] = {
+            **dict(zip(_KEYS, keys, strict=True)),
+            "n_neurons": int(found["n_neurons"].iloc[0]),
+            "seeds": len(own),
+            "score": found["score"].mean(),
+            "change": mean,
+            "low": low,
+            "high": high,
+        }
+        if "f1" in table:
+            before = _before(f1, method, of, -1, set_to, language)
+            changes = _difference(f1[(method, of, -1, set_to, language)], before)
+            row["f1_change"] = changes.mean()
+        rows.append(row)
         same = random[
             (random["method"] == f"{_RANDOM_AS}{method}")
-            & (random["of"] == of)
-            & (random["set_to"] == set_to)
-            & (random["language"] == language)
+            & (random[_KEYS[1:]] == (of, set_to, language)).all(axis=1)
         ]
-        nulls.append(same.groupby("draw")["change"].mean().to_numpy(float))
+        drawn = [
+            _difference(
+                right[(f"{_RANDOM_AS}{method}", of, draw, set_to, language)],
+                _before(right, f"{_RANDOM_AS}{method}", of, draw, set_to, language),
+            ).mean()
+            for draw in dict.fromkeys(same["draw"])
+        ]
+        nulls.append(np.array(drawn, float))
     effects = pd.DataFrame(rows)
     if effects.empty:
         return effects
     return pd.concat([effects, held_against(effects["change"].to_list(), nulls)], axis=1)
 
 
-def taught_levels(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
-    """How well the task is done without any intervention or neuron: by language, over seeds.
+def taught_contrast(table: pd.DataFrame, value: str, other: str) -> pd.DataFrame:
+    """What neurons set to one value do to a task more than set to another, paired.
 
-    One row per language: `score` (mean), `lowest` and `highest` over seeds, `seeds`.
+    One row per `method`, `of` and `language` that has both: `difference` in the share right, first
+    less second, with `low` and `high`.
     """
-    plain = table[table["method"] == "none"].groupby("language", sort=False)[score]
-    return plain.agg(score="mean", lowest="min", highest="max", seeds="size").reset_index()
+    right = _outcomes(table)
+    rows = []
+    for (method, of, draw, set_to, language), own in right.items():
+        second = right.get((method, of, draw, other, language))
+        if set_to == value and second is not None and draw == -1:
+            mean, low, high = crossed_interval(_difference(own, second))
+            about = {"method": method, "of": of, "language": language}
+            rows.append({**about, "difference": mean, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["method", "of", "language", "difference", "low", "high"])
+
+
+def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
+    """How tuned sets compare with random ones that were tuned likewise, paired.
+
+    One row per `method`, `of` and `language` that has random sets: `draws`, `difference` in the
+    share right from their mean, with `low` and `high`, and `random_low`, `random_high`, the range
+    over draws of one's difference from that mean.
+    """
+    right = _outcomes(table)
+    rows = []
+    for (method, of, draw, set_to, language), own in right.items():
+        if draw != -1 or set_to:
+            continue
+        random = [
+            found
+            for (other, of_, number, value, x), found in right.items()
+            if (other, of_, value, x) == (f"{_RANDOM_AS}{method}", of, "", language)
+        ]
+        if not random:
+            continue
+        seeds = set(own).intersection(*random)
+        mean_of = {seed: np.mean([found[seed] for found in random], axis=0) for seed in seeds}
+        mean, low, high = crossed_interval(_difference(own, mean_of))
+        apart = [_difference(found, mean_of).mean() for found in random]
+        rows.append(
+            {
+                **{"method": method, "of": of, "language": language, "draws": len(random)},
+                **{"difference": mean, "low": low, "high": high},
+                **{"random_low": min(apart), "random_high": max(apart)},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def taught_levels(table: pd.DataFrame, chance: float = 0.0) -> pd.DataFrame:
+    """How well the task is done without any intervention or neuron, by language.
+
+    One row per language: `score` (share right, mean) with `low` and `high`, `lowest` and `highest`
+    over trainings, `seeds`, `chance`, and `above`: whether the interval lies above it.
+    """
+    rows = []
+    for (method, _, _, set_to, language), own in _outcomes(table).items():
+        if method == "none" and not set_to:
+            every = np.stack(list(own.values()))
+            mean, low, high = crossed_interval(every)
+            shares = every.mean(1)
+            rows.append(
+                {
+                    **{"language": language, "score": mean, "low": low, "high": high},
+                    **{"lowest": shares.min(), "highest": shares.max(), "seeds": len(own)},
+                    **{"chance": chance, "above": low > chance},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _outcomes(
+    table: pd.DataFrame, column: str = "right"
+) -> dict[tuple[Hashable, ...], dict[int, Array]]:
+    """(method, of, draw, set_to, language) -> seed -> zeros and ones of the items, or mean F1."""
+    found: dict[tuple[Hashable, ...], dict[int, Array]] = {}
+    for row in table.to_dict("records"):
+        key = tuple(row[name] for name in ("method", "of", "draw", "set_to", "language"))
+        value = row[column]
+        items = list(map(float, value)) if isinstance(value, str) else [float(value)]
+        found.setdefault(key, {})[int(row["seed"])] = np.array(items)
+    return found
+
+
+def _before(
+    right: Mapping[tuple[Hashable, ...], _Trainings],
+    method: Hashable,
+    of: Hashable,
+    draw: Hashable,
+    set_to: Hashable,
+    language: Hashable,
+) -> _Trainings:
+    """The same training untouched; where nothing is set, attention's alone."""
+    untouched = right.get((method, of, draw, "", language)) if set_to else None
+    return right[("none", "", -1, "", language)] if untouched is None else untouched
+
+
+def _difference(own: _Trainings, before: _Trainings) -> Array:
+    """(trainings, items), of the seeds that both have."""
+    return np.stack([own[seed] - before[seed] for seed in sorted(set(own) & set(before))])
+
+
+def _split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of methods, and of random sets."""
+    random = table["method"].str.startswith(_RANDOM_AS)
+    return table[~random & (table["method"] != "none")], table[random]

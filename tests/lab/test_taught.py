@@ -82,7 +82,12 @@ def test_a_table_goes_on_from_what_is_there(
     file = tmp_path / "lsn_weights_nli.csv"
     first, written = taught.read_taught(file), file.read_bytes()
     languages = len(pipeline.settings.languages)
-    assert len(first) == languages * len(list(taught.trainings(pipeline, "weights", PLAN)))
+    assert (first["set_to"] == "").sum() == languages * len(
+        list(taught.trainings(pipeline, "weights", PLAN))
+    )
+    after = first[first["set_to"] != ""]  # a target's neurons, of a method, and only it is asked
+    assert set(after["set_to"]) == {written_name(one) for one in taught.AFTER_TUNING}
+    assert (after["of"].str[-2:] == after["language"]).all() and (after["draw"] == -1).all()
     shares = first["right"].map(lambda bits: bits.count("1") / len(bits))
     assert (shares - first["score"]).abs().max() < 1e-5 and (first["right"].str.len() == 3).all()
     seeds: list[int] = []

@@ -5,31 +5,46 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from crane_lab.study.taught_effects import taught_effects, taught_levels
+from crane_lab.study.taught_effects import (
+    crossed_interval,
+    taught_beside_random,
+    taught_contrast,
+    taught_effects,
+    taught_levels,
+)
+
+ITEMS = 200
 
 
 def made_up(effect: float, draws: int = 25, seeds: int = 3, set_to: str = "zero") -> pd.DataFrame:
-    """Trainings that differ by seed; a method that adds `effect`, random sets that add nothing."""
+    """Trainings that differ by seed; a method that adds `effect`, random sets that add nothing.
+
+    How many of `ITEMS` are right is exact; the first ones are.
+    """
     rng = np.random.default_rng(0)
 
     def row(method: str, seed: int, draw: int, change: float, of: str = "zh") -> dict[str, object]:
         about = {"method": method, "of": of, "draw": draw, "n_neurons": 5}
         about |= {"set_to": set_to if of else "", "seed": seed, "language": "zh"}
-        return {**about, "score": 0.5 + 0.1 * seed + change}
+        n = round(ITEMS * (0.5 + 0.1 * seed + change))
+        return {**about, "score": n / ITEMS, "right": "1" * n + "0" * (ITEMS - n)}
 
     rows = []
     for seed in range(seeds):
         rows.append(row("none", seed, -1, 0.0, ""))
-        rows.append(row("CRANE", seed, -1, effect + 0.001 * seed))
+        rows.append(row("CRANE", seed, -1, effect + 0.005 * seed))
         rows += [row("Random as CRANE", seed, d, rng.normal(0, 0.01)) for d in range(draws)]
     return pd.DataFrame(rows)
 
 
 def test_a_change_is_from_the_same_training() -> None:
     (row,) = taught_effects(made_up(0.1)).to_dict("records")
-    assert row["change"] == pytest.approx(0.101) and row["seeds"] == 3
-    assert row["low"] < 0.101 < row["high"] < 0.11  # levels differ by 0.1, changes hardly
+    assert row["change"] == pytest.approx(0.105) and row["seeds"] == 3
+    # Levels differ by 0.1 between trainings, changes hardly; what is left is the items' noise.
+    assert 0.05 < row["low"] < 0.105 < row["high"] < 0.16
     assert row["null_masks"] == 25 and row["percentile"] == 100 and row["q"] < 0.05
 
 
@@ -49,7 +64,53 @@ def test_one_training_has_no_interval() -> None:
     assert alone["low"].isna().all() and alone["seeds"].to_list() == [1]
 
 
+def test_what_is_set_after_tuning_is_held_against_the_same_tuned_model() -> None:
+    table = made_up(0.1, set_to="")  # tuned sets
+    after = table[table["method"] == "CRANE"].copy()
+    after["set_to"] = "zero"
+    after["right"] = after["right"].str[1:] + "0"  # one item fewer is right
+    both = taught_effects(pd.concat([table, after])).set_index("set_to")["change"]
+    assert both[""] == pytest.approx(0.105) and both["zero"] == pytest.approx(-1 / ITEMS)
+
+
 def test_levels_are_those_without_anything() -> None:
     (row,) = taught_levels(made_up(0.1)).to_dict("records")
-    assert row["score"] == pytest.approx(0.6) and row["seeds"] == 3
+    assert row["score"] == pytest.approx(0.6) and row["seeds"] == 3 and row["above"]
     assert (row["lowest"], row["highest"]) == (pytest.approx(0.5), pytest.approx(0.7))
+    (row,) = taught_levels(made_up(0.1), 0.5).to_dict("records")
+    assert not row["above"]  # three trainings from 0.5 to 0.7 are no evidence of more
+
+
+def test_two_values_are_compared_in_the_same_trainings() -> None:
+    zero, low = made_up(0.1), made_up(0.05)
+    low["set_to"] = low["set_to"].replace("zero", "P10 after")
+    (row,) = taught_contrast(pd.concat([zero, low]), "zero", "P10 after").to_dict("records")
+    assert row["difference"] == pytest.approx(0.05) and row["low"] < 0.05 < row["high"]
+    assert taught_contrast(zero, "zero", "mean after").empty
+
+
+def test_tuned_sets_are_compared_with_tuned_random_ones() -> None:
+    (row,) = taught_beside_random(made_up(0.1, set_to="")).to_dict("records")
+    assert row["draws"] == 25 and row["difference"] == pytest.approx(0.105, abs=0.01)
+    assert row["random_low"] < 0 < row["random_high"] < 0.03
+    assert taught_beside_random(made_up(0.1, draws=0, set_to="")).empty
+
+
+@given(st.integers(2, 6), st.integers(2, 40), st.integers(0, 10_000))
+def test_an_interval_holds_the_mean_and_does_not_depend_on_order(n: int, m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-1, 2, (n, m)).astype(float)
+    mean, low, high = crossed_interval(values)
+    assert low <= mean <= high and mean == pytest.approx(values.mean())
+    again = crossed_interval(rng.permutation(rng.permutation(values, axis=0), axis=1))
+    assert again == pytest.approx((mean, low, high))
+
+
+def test_intervals_cover_what_other_trainings_and_items_would_give() -> None:
+    rng = np.random.default_rng(0)
+    hit = 0
+    for _ in range(400):
+        trainings, items = rng.normal(0, 0.2, (5, 1)), rng.normal(0, 1, (1, 60))
+        _, low, high = crossed_interval(trainings + items + rng.normal(0, 0.5, (5, 60)))
+        hit += low < 0 < high
+    assert 0.93 <= hit / 400 <= 0.995

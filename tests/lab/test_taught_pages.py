@@ -31,8 +31,8 @@ def test_sentences_follow_the_numbers(effect: float, said: str) -> None:
 def test_tables_and_figures_have_the_numbers() -> None:
     effects = taught_effects(made_up(0.1))
     shown = taught_pages.taught_table(effects, "changes").to_html()
-    assert "+0.101" in shown and "zero" in shown and "25" in shown
-    assert taught_pages.effects_figure(effects, NAMES, "zh").data.count("+0.101") == 2
+    assert "+0.105" in shown and "zero" in shown and "25" in shown
+    assert taught_pages.effects_figure(effects, NAMES, "zh").data.count("+0.105") == 2
     levels = taught_pages.levels_table({"nli": taught_levels(made_up(0.1))}, {"nli": 1 / 3})
     assert "0.600" in levels.to_html() and "0.333" in levels.to_html()
     tuned = taught_effects(made_up(0.1, set_to=""))
