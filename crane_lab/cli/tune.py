@@ -1,8 +1,8 @@
 """``python -m crane_lab.cli.tune``: a task learned in English and asked in every language.
 
 The LSN paper's experiments for a profile's model: interventions on the tuned
-model's activations, and tuning of some neurons' weights alone. Tables are written after every
-training; the same command goes on from what a folder has.
+model's activations, and tuning of some neurons' weights alone, on the task or on text in their
+language. Tables are written after every training; the same command goes on from what a folder has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
 from crane_lab.study.taught import PARTS, Teaching, ship_taught
+from crane_lab.study.text_taught import TextTeaching, ship_text_taught
 from crane_lab.study.tuned import TASKS
+
+_TEXT = "text"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,10 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.tune", description=__doc__)
     add_run(parser)
     add = parser.add_argument
-    plan = Teaching()
+    plan, every = Teaching(), [*PARTS, _TEXT]
     add("--out", default="data/testbed", help="folder for the tables")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
-    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="experiments to run")
+    add("--parts", nargs="+", choices=every, default=every, help="experiments to run")
     add("--seeds", type=int, default=plan.seeds, help="trainings of each set")
     add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
@@ -39,7 +42,10 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
         plan = Teaching(options.seeds, options.draws, options.tuned, options.test)
-        for part in options.parts:
+        if _TEXT in options.parts:
+            text = TextTeaching(options.seeds, options.tuned, n_questions=options.test)
+            ship_text_taught(pipeline, text, out)
+        for part in (part for part in options.parts if part != _TEXT):
             for task in options.tasks:
                 ship_taught(pipeline, task, part, plan, out)
 

@@ -42,3 +42,9 @@ def machine() -> dict[str, str | None]:
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
     return {"platform": platform.platform(), "cpu": processor(), "gpu": gpu}
+
+
+def made_with() -> dict[str, dict[str, str | None]]:
+    """Return what a shipped result says of its making: `machine` (CPU and GPU) and `versions`."""
+    about = machine()
+    return {"machine": {name: about[name] for name in ("cpu", "gpu")}, "versions": {**versions()}}

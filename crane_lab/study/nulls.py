@@ -25,7 +25,7 @@ from crane_lab.stages import answering, losses, scoring
 from crane_lab.stages.outcomes import Row
 from crane_lab.store import source_digest, write_table
 from crane_lab.store.files import write_text
-from crane_lab.store.machine import machine, versions
+from crane_lab.store.machine import made_with
 
 #: Seeds of null masks start here, so that none of them is a table's own random row.
 FIRST_SEED = 1000
@@ -203,13 +203,12 @@ def ship_nulls(
     table = pd.concat(tables.values(), ignore_index=True)
     file = _file(pipeline, kind, folder)
     write_table(table.round(6), file)
-    about, record = machine(), file.with_suffix(".json")
+    record = file.with_suffix(".json")
     made = {
         "inputs": null_inputs(pipeline, kind),
         "masks": {str(name): len(own) for name, own in table.groupby("profile", sort=False)},
         "first_seed": FIRST_SEED,
-        "machine": {name: about[name] for name in ("cpu", "gpu")},
-        "versions": versions(),
+        **made_with(),
     }
     if had:  # what the masks before were made with
         before = json.loads(record.read_text(encoding="utf-8"))

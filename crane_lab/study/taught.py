@@ -7,9 +7,8 @@ attention is tuned and, of the MLPs, some languages' neurons only, for every met
 is released; beside each method's set of source and first target, random ones of its size in every
 layer. A target's neurons are set to a value after they were tuned, too.
 
-A table grows by what it lacks: trainings that a folder has already are not repeated, and of those
-missing all sets come under one seed before the next seed does. What is asked of one tuned model is
-asked at once, so that nothing is compared with another run's.
+A table grows by what it lacks (`store.grown`), all sets under one seed before the next. What is
+asked of one tuned model is asked at once, so that nothing is compared with another run's.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ from crane_core.baselines import random_matched
 from crane_core.interventions import UNTOUCHED, Intervention
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
-from crane_lab.store import write_table
-from crane_lab.store.files import write_text
-from crane_lab.store.machine import machine, versions
+from crane_lab.store.grown import Part, grow, read_grown
 from crane_lab.study.activations import Written, activation_values, setting, written_name
 from crane_lab.study.contenders import contenders
 from crane_lab.study.tuned import TASKS, tuned_outcomes
@@ -52,9 +50,10 @@ AFTER_TUNING: tuple[Written, ...] = (None, ("mean", "after"), ("P90", "after"))
 PARTS = ("activations", "weights")
 RANDOM = "Random"
 #: Seeds of random sets start here, so that none of them is a table's own random row or a null mask.
-_FIRST_DRAW = 10_000
+FIRST_DRAW = 10_000
 #: What identifies a row beside language and seed.
 KEYS = ["method", "of", "draw", "set_to"]
+_TEXTS = ("method", "of", "set_to", "right")
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _interventions(
                 about = {**_about(method, x, -1, of[x]), "set_to": written_name(one)}
                 yield about, setting(of[x], values, x, one)
             for draw in range(plan.draws):
-                drawn = random_matched(of[x], _FIRST_DRAW + draw)
+                drawn = random_matched(of[x], FIRST_DRAW + draw)
                 about = _about(f"{RANDOM} as {method}", x, draw, drawn)
                 yield {**about, "set_to": written_name(None)}, setting(drawn, values, x, None)
 
@@ -165,7 +164,7 @@ def _trained_sets(
                 yield _about(method, f"{plan.source}+{x}", -1, both), both
         for draw in range(plan.tuned_draws):
             target = next(x for x in of if x != plan.source)
-            both = random_matched(of[plan.source] | of[target], _FIRST_DRAW + draw)
+            both = random_matched(of[plan.source] | of[target], FIRST_DRAW + draw)
             yield _about(f"{RANDOM} as {method}", f"{plan.source}+{target}", draw, both), both
 
 
@@ -182,34 +181,19 @@ def ship_taught(
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
-    file = Path(folder) / f"lsn_{part}_{task}.csv"
     inputs = taught_inputs(pipeline, task, plan)
-    table = pd.DataFrame()
-    if file.is_file():
-        made = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        if made["inputs"] == inputs:
-            table = read_taught(file)
-    for training in trainings(pipeline, part, plan):
-        had = table[table["seed"] == training.seed] if len(table) else table
-        known = set(map(tuple, had[KEYS].to_numpy().tolist())) if len(had) else set()
-        wanted = {tuple(about[key] for key in KEYS) for about, _ in training.asked}
-        if wanted <= known:
-            continue
-        if known & wanted:  # another run's, or another machine's: asked again with the rest
-            same = [tuple(row) in wanted for row in table[KEYS].to_numpy().tolist()]
-            table = table[~(pd.Series(same, table.index) & (table["seed"] == training.seed))]
-        rows = _asked(pipeline, task, plan, training)
-        table = pd.concat([table, rows], ignore_index=True)
-        write_table(table, file)
-        about = machine()
-        made = {
-            "inputs": inputs,
-            "seeds": int(table["seed"].nunique()),
-            "machine": {name: about[name] for name in ("cpu", "gpu")},
-            "versions": versions(),
-        }
-        write_text(file.with_suffix(".json"), json.dumps(made, indent=1, sort_keys=True) + "\n")
-        print(f"{file.name}: seed {training.seed}, {training.about or 'interventions'}", flush=True)
+    file = Path(folder) / f"lsn_{part}_{task}.csv"
+    parts = (
+        Part(
+            f"seed {training.seed}, {training.about or 'interventions'}",
+            frozenset(
+                (*(about[key] for key in KEYS), training.seed) for about, _ in training.asked
+            ),
+            partial(_asked, pipeline, task, plan, training),
+        )
+        for training in trainings(pipeline, part, plan)
+    )
+    grow(file, inputs, [*KEYS, "seed"], _TEXTS, parts)
 
 
 def _asked(
@@ -242,8 +226,7 @@ def _asked(
 
 def read_taught(file: str | Path) -> pd.DataFrame:
     """A table as `ship_taught` wrote it."""
-    texts = dict.fromkeys(("method", "of", "set_to", "right"), str)
-    return pd.read_csv(file, dtype=texts, keep_default_na=False)
+    return read_grown(file, _TEXTS)
 
 
 def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:

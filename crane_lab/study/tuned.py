@@ -133,33 +133,43 @@ class _QA:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    @staticmethod
-    def _frame(language: str) -> tuple[str, str]:
-        """How a question is put in a language, and what stands before the answer."""
-        phrases = build(language).phrases
-        labels = phrases["labels"]
-        frame = f"{{passage}}\n{labels['question']}{{question}}\n{labels['answer']}"
-        return frame, phrases["space"]
-
     def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
         prompts, answers = [], []
         for x, own in items.items():
-            frame, before = self._frame(x)
+            frame, before = _frame(x)
             prompts += qa_prompts(self.tokenizer, own, frame)
             answers += qa_answers(self.tokenizer, own, before)
         tune_generator(self.model, prompts, answers, neurons, recipe)
 
     def ask(self, language: str, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        prompts = qa_prompts(self.tokenizer, items, self._frame(language)[0])
-        ends = end_tokens(self.model.generation_config, self.tokenizer)
-        decoder = Greedy(self.model, self.tokenizer, ends, (STOP,), batch_size=_AT_ONCE)
-        said = decoder.tokens(prompts, [_LONGEST] * len(prompts))
-        found = []
-        for item, ids in zip(items, said, strict=True):
-            text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).partition(STOP)[0]
-            exact, f1 = span_scores(text, str(item["answer"]), language)
-            found.append({"id": item["id"], "score": exact, "f1": f1})
-        return found
+        return ask_questions(self.model, self.tokenizer, language, items)
 
 
 _CLASSES: dict[str, Any] = {"nli": _NLI, "qa": _QA}
+
+
+def _frame(language: str) -> tuple[str, str]:
+    """How a question is put in a language, and what stands before the answer."""
+    phrases = build(language).phrases
+    labels = phrases["labels"]
+    frame = f"{{passage}}\n{labels['question']}{{question}}\n{labels['answer']}"
+    return frame, phrases["space"]
+
+
+def ask_questions(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    language: str,
+    items: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """What a model answers to items of `qa`: `id`, `score` (exact match) and `f1` of each."""
+    prompts = qa_prompts(tokenizer, items, _frame(language)[0])
+    ends = end_tokens(model.generation_config, tokenizer)
+    decoder = Greedy(model, tokenizer, ends, (STOP,), batch_size=_AT_ONCE)
+    said = decoder.tokens(prompts, [_LONGEST] * len(prompts))
+    found = []
+    for item, ids in zip(items, said, strict=True):
+        text = str(tokenizer.decode(ids, skip_special_tokens=True)).partition(STOP)[0]
+        exact, f1 = span_scores(text, str(item["answer"]), language)
+        found.append({"id": item["id"], "score": exact, "f1": f1})
+    return found

@@ -36,6 +36,7 @@ def low_rank(
     alpha: int,
     seed: int,
     parts: str = "neuron",
+    attention: bool = True,
 ) -> Iterator[list[nn.Parameter]]:
     """A model whose attention and chosen neurons can be trained, inside a `with` block.
 
@@ -50,6 +51,7 @@ def low_rank(
     rank, alpha : of LoRA; B A is multiplied by alpha / rank.
     seed : of A's first values.
     parts : one of `PARTS`.
+    attention : whether attention is trained, too.
 
     Yields the parameters to be trained, of which those of other neurons stay zero.
 
@@ -62,9 +64,12 @@ def low_rank(
         neurons.require_shape({"intermediate": _shape(model)})
     mlps = mlp_sites(model)
     trained = PARTS[parts] if neurons is None or len(neurons) else ()
+    targets = (*(ATTENTION if attention else ()), *trained)
+    if not targets:
+        raise ValueError("nothing to train: expected neurons, or attention")
     paths = {module: path for path, module in model.named_modules()}
     names = {path.rpartition(".")[2] for path in paths.values()}
-    if missing := [name for name in (*ATTENTION, *trained) if name not in names]:
+    if missing := [name for name in targets if name not in names]:
         raise ValueError(
             f"{type(model).__name__} has no {missing[0]!r}; expected a decoder with "
             f"{', '.join((*ATTENTION, *_PARTS))}"
@@ -73,7 +78,7 @@ def low_rank(
         parameter.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=[*ATTENTION, *trained])
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))
         adapted = LoraModel(model, config, "default")
     hooks = []
     if neurons is not None:

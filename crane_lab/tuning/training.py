@@ -123,6 +123,22 @@ def tune_generator(
         _train(model, parameters, len(rows), loss, recipe)
 
 
+def tune_text(
+    model: PreTrainedModel, windows: Tensor, neurons: NeuronSet | None, recipe: TuningRecipe
+) -> None:
+    """Train neurons' weights, and no others, to go on with text; `windows` are ids (n, tokens)."""
+
+    def loss(batch: list[int]) -> Tensor:
+        ids = windows[batch].to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    with low_rank(
+        model, neurons, recipe.rank, recipe.alpha, recipe.seed, recipe.parts, attention=False
+    ) as parameters:
+        _train(model, parameters, len(windows), loss, recipe)
+
+
 def _train(
     model: PreTrainedModel,
     parameters: Sequence[nn.Parameter],

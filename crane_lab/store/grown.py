@@ -1,0 +1,61 @@
+"""Tables that are shipped and grow: what a folder has is kept, and what it lacks is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crane_lab.store.files import write_table, write_text
+from crane_lab.store.machine import made_with
+
+#: What identifies a row, by `Part.keys`' columns.
+Key = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that are computed at once: what they are called, the keys they have, and how."""
+
+    name: str
+    keys: frozenset[Key]
+    compute: Callable[[], pd.DataFrame]
+
+
+def read_grown(file: str | Path, texts: Sequence[str]) -> pd.DataFrame:
+    """A table as `grow` wrote it; `texts` are the columns that hold text, "" if empty."""
+    return pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False)
+
+
+def grow(
+    file: str | Path,
+    inputs: Mapping[str, Any],
+    columns: Sequence[str],
+    texts: Sequence[str],
+    parts: Iterable[Part],
+) -> None:
+    """Bring a table and the `.json` beside it to what all parts give, and write after each.
+
+    Rows of other inputs are dropped; a part of which all rows are there is not computed, and one
+    of which some are there is computed anew, so that what belongs together is of one run.
+    """
+    file, record = Path(file), Path(file).with_suffix(".json")
+    table = pd.DataFrame()
+    if file.is_file() and json.loads(record.read_text(encoding="utf-8"))["inputs"] == inputs:
+        table = read_grown(file, texts)
+    for part in parts:
+        found = (
+            [tuple(row) for row in table[list(columns)].to_numpy().tolist()] if len(table) else []
+        )
+        if part.keys <= set(found):
+            continue
+        table = table[[key not in part.keys for key in found]] if found else table
+        table = pd.concat([table, part.compute()], ignore_index=True)
+        write_table(table, file)
+        made = {"inputs": inputs, "seeds": int(table["seed"].nunique()), **made_with()}
+        write_text(record, json.dumps(made, indent=1, sort_keys=True) + "\n")
+        print(f"{file.name}: {part.name}", flush=True)

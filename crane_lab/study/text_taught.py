@@ -1,0 +1,254 @@
+"""Neurons tuned on text in their language: does it help more than tuning others? (2510.13580)
+
+The LSN paper tunes a language's neurons on a task in English. Newer work tunes them on text in the
+language itself and says that it helps. Here a method's neurons of a language are tuned and nothing
+else is, on stories that the model never saw; what follows is the loss on other such stories in
+every language, and questions on them. Beside each set stand random ones with as many neurons in
+every layer, all neurons, and none.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import Tensor
+
+from crane_core.baselines import random_matched
+from crane_core.neurons import NeuronSet
+from crane_core.windows import token_windows
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.pipeline import Pipeline
+from crane_lab.store import source_digest
+from crane_lab.store.files import canonical, digest_of
+from crane_lab.store.grown import Part, grow, read_grown
+from crane_lab.study.contenders import contenders
+from crane_lab.study.taught import FIRST_DRAW, RANDOM
+from crane_lab.study.tuned import ask_questions
+from crane_lab.testbed.unseen import PARTS, unseen_items
+from crane_lab.tuning.training import TuningRecipe, tune_text
+
+FILE = "lsn_text.csv"
+#: What identifies a row, beside language and seed.
+_KEYS = ["method", "of", "draw"]
+_TEXTS = ("method", "of", "language")
+
+
+@dataclass(frozen=True)
+class TextTeaching:
+    """How much is run: seeds of training, random sets beside a set, windows and questions asked."""
+
+    seeds: int = 5
+    draws: int = 4
+    n_windows: int = 150
+    n_questions: int = 200
+    recipe: TuningRecipe = field(
+        default_factory=lambda: TuningRecipe(items=600, epochs=1, learning_rate=2e-3)
+    )
+
+
+def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path) -> None:
+    """Bring `lsn_text.csv` and `.json` in a folder to what the plan asks for.
+
+    One row per training and language of the text: `method`, `of`, `draw`, `n_neurons`, `seed`, `language`, `loss`
+    (nats per token), `change` from the untuned model's with its standard error over windows
+    (`error`), and, in the language that was tuned, `exact`, the share of questions answered.
+    """
+    file = Path(folder) / FILE
+    languages = list(pipeline.settings.languages)
+    sets = contenders(pipeline)
+    del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
+    jobs: list[tuple[dict[str, Any], NeuronSet | None]] = []
+    for x in languages:
+        jobs += [(_about("none", x, -1), NeuronSet.empty(pipeline.shape))]
+        jobs += [(_about("all", x, -1), None)]
+        for method, of in sets.items():
+            jobs.append((_about(method, x, -1), of[x]))
+            for draw in range(plan.draws):
+                drawn = random_matched(of[x], FIRST_DRAW + draw)
+                jobs.append((_about(f"{RANDOM} as {method}", x, draw), drawn))
+    parts = (
+        Part(
+            f"seed {seed}, {about}",
+            frozenset((*(about[key] for key in _KEYS), seed, x) for x in languages),
+            partial(_rows, pipeline, plan, about, seed, neurons),
+        )
+        for seed in range(plan.seeds)
+        for about, neurons in jobs
+    )
+    grow(file, text_inputs(pipeline, plan), [*_KEYS, "seed", "language"], _TEXTS, parts)
+
+
+def read_text_taught(folder: str | Path) -> pd.DataFrame:
+    """The table as `ship_text_taught` wrote it."""
+    return read_grown(Path(folder) / FILE, _TEXTS)
+
+
+def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
+    """What the table depends on beside seeds and draws."""
+    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
+    sets = {m: [s.digest() for s in of.values()] for m, of in contenders(pipeline).items()}
+    return {
+        "model": model,
+        "recipe": asdict(plan.recipe) | {"betas": list(plan.recipe.betas)},
+        "n_windows": plan.n_windows,
+        "n_questions": plan.n_questions,
+        "sets": sets,
+        "languages": list(pipeline.settings.languages),
+    }
+
+
+def _about(method: str, of: str, draw: int) -> dict[str, Any]:
+    return {"method": method, "of": of, "draw": draw}
+
+
+def _rows(
+    pipeline: Pipeline,
+    plan: TextTeaching,
+    about: Mapping[str, Any],
+    seed: int,
+    neurons: NeuronSet | None,
+) -> pd.DataFrame:
+    recipe = TuningRecipe(**{**asdict(plan.recipe), "seed": seed})
+    empty = NeuronSet.empty(pipeline.shape)
+    plain = tuned_on_text(pipeline, recipe, empty, about["of"], plan.n_windows, plan.n_questions)
+    own = tuned_on_text(pipeline, recipe, neurons, about["of"], plan.n_windows, plan.n_questions)
+    rows = []
+    for x in pipeline.settings.languages:
+        now, before = (found[found["text"] == x]["value"].to_numpy() for found in (own, plain))
+        asked = own[own["text"] == f"questions {x}"]["value"]
+        rows.append(
+            {
+                **about,
+                "n_neurons": -1 if neurons is None else len(neurons),
+                "seed": seed,
+                "language": x,
+                "loss": now.mean(),
+                "change": (now - before).mean(),
+                "error": stats.sem(now - before),
+                "exact": asked.mean() if len(asked) else np.nan,
+            }
+        )
+    return pd.DataFrame(rows).round(6)
+
+
+def tuned_on_text(
+    pipeline: Pipeline,
+    recipe: TuningRecipe,
+    neurons: NeuronSet | None,
+    language: str,
+    n_windows: int = 150,
+    n_questions: int = 200,
+) -> pd.DataFrame:
+    """Tune neurons' weights on text in a language and read every language's loss.
+
+    Parameters
+    ----------
+    pipeline : whose model is tuned; it stays as it is.
+    recipe : how; `items` is the number of windows that are learned.
+    neurons : whose weights are tuned; None for all, an empty set for none: nothing is trained.
+    language : of the text, and of the questions asked afterwards.
+    n_windows, n_questions : held-out windows of each language, and questions.
+
+    Returns
+    -------
+    `text` (a language, or "questions <language>") and `value`: a window's loss in nats per token,
+    or 1.0 for a question that is answered to the word.
+
+    Raises ValueError for more questions than there are, or too few texts.
+    """
+    if not 1 <= n_questions <= PARTS["test"]:
+        raise ValueError(f"n_questions is {n_questions}: expected 1 to {PARTS['test']}")
+    languages = list(pipeline.settings.languages)
+    learned = _windows(pipeline, language, "train", recipe.items)
+    held_out = {x: _windows(pipeline, x, "test", n_windows) for x in languages}
+    questions = unseen_items("qa", "test")[language][:n_questions]
+    untouched = neurons is not None and not len(neurons)
+    key = {
+        "model": pipeline.loaded.key,
+        "recipe": None if untouched else asdict(recipe),
+        "texts": digest_of(
+            canonical([learned.tolist(), {x: own.tolist() for x, own in held_out.items()}])
+        ),
+        "questions": digest_of(canonical(list(questions))),
+        "neurons": "all" if neurons is None else neurons.digest(),
+        "code": source_digest(__name__),
+    }
+
+    def compute() -> pd.DataFrame:
+        model = copy.deepcopy(pipeline.model)
+        if not untouched:
+            tune_text(model, learned, neurons, recipe)
+        found = [
+            pd.DataFrame({"text": x, "value": perplexity(model, own).losses.double().numpy()})
+            for x, own in held_out.items()
+        ]
+        asked = ask_questions(model, pipeline.tokenizer, language, questions)
+        score = [row["score"] for row in asked]
+        found.append(pd.DataFrame({"text": f"questions {language}", "value": score}))
+        return pd.concat(found, ignore_index=True)
+
+    return pipeline.store.table("tuned_on_text", key, compute)
+
+
+def _windows(pipeline: Pipeline, language: str, part: str, n: int) -> Tensor:
+    stories = [str(item["passage"]) for item in unseen_items("qa", part)[language]]
+    settings = pipeline.settings
+    return token_windows(pipeline.tokenizer, stories, n, settings.window, settings.seed)
+
+
+def text_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """What tuning on text does, over trainings: by method, language tuned (`of`) and of the text.
+
+    Columns: `n_neurons`, `seeds`, `change` of loss with `low` and `high` (95 %, for other trainings
+    and other windows), `exact`, and, beside random sets tuned likewise, `draws`, `random` (their
+    mean change), `random_low`, `random_high` (range over draws), and `beyond`: how much lower the
+    loss is than theirs on average, with `beyond_low` and `beyond_high` (over trainings and draws).
+    """
+    random = table[table["method"].str.startswith(f"{RANDOM} as ")]
+    rows = []
+    chosen = table[~table.index.isin(random.index)]
+    for (method, of, language), own in chosen.groupby(["method", "of", "language"], sort=False):
+        own = own.sort_values("seed")
+        changes, n = own["change"].to_numpy(float), len(own)
+        error = np.sqrt(_variance(changes) + np.square(own["error"].to_numpy(float)).mean())
+        half = stats.t.ppf(0.975, n - 1) * error if n > 1 else np.nan
+        if method == "none":
+            half = 0.0  # nothing was trained, and nothing changes
+        row = {"method": method, "of": of, "language": language, "seeds": n}
+        row |= {"n_neurons": int(own["n_neurons"].iloc[0]), "exact": own["exact"].mean()}
+        row |= {
+            "change": changes.mean(),
+            "low": changes.mean() - half,
+            "high": changes.mean() + half,
+        }
+        same = random[
+            (random["method"] == f"{RANDOM} as {method}")
+            & (random["of"] == of)
+            & (random["language"] == language)
+            & random["seed"].isin(own["seed"])
+        ]
+        if len(same):
+            wide = same.pivot_table(index="seed", columns="draw", values="change").to_numpy()
+            by_draw, by_seed = wide.mean(0), changes - wide.mean(1)
+            variance = _variance(by_seed) + _variance(by_draw)
+            freedom = min(len(by_draw), len(by_seed)) - 1
+            half = stats.t.ppf(0.975, freedom) * np.sqrt(variance) if freedom else np.nan
+            beyond = -by_seed.mean()
+            row |= {"draws": len(by_draw), "random": by_draw.mean()}
+            row |= {"random_low": by_draw.min(), "random_high": by_draw.max()}
+            row |= {"beyond": beyond, "beyond_low": beyond - half, "beyond_high": beyond + half}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _variance(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Of their mean."""
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
