@@ -43,12 +43,16 @@ _TEXTS = ("method", "of", "language")
 
 @dataclass(frozen=True)
 class TextTeaching:
-    """How much is run: seeds of training, random sets beside a set, windows and questions asked."""
+    """How much is run: seeds of training, random sets beside a set, windows and questions asked.
+
+    Every language but `source` is tuned.
+    """
 
     seeds: int = 5
     draws: int = 4
     n_windows: int = 150
     n_questions: int = 200
+    source: str = "en"
     recipe: TuningRecipe = field(
         default_factory=lambda: TuningRecipe(items=600, epochs=1, learning_rate=2e-3)
     )
@@ -57,16 +61,17 @@ class TextTeaching:
 def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path) -> None:
     """Bring `lsn_text.csv` and `.json` in a folder to what the plan asks for.
 
-    One row per training and language of the text: `method`, `of`, `draw`, `n_neurons`, `seed`, `language`, `loss`
-    (nats per token), `change` from the untuned model's with its standard error over windows
-    (`error`), and, in the language that was tuned, `exact`, the share of questions answered.
+    One row per training and language of the text: `method`, `of` (the language tuned), `draw`,
+    `n_neurons`, `seed`, `language`, `loss` (nats per token), `change` from the untuned model's with
+    its standard error over windows (`error`), and, in the language that was tuned, `exact`, the
+    share of questions answered.
     """
     file = Path(folder) / FILE
     languages = list(pipeline.settings.languages)
     sets = contenders(pipeline)
     del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
     jobs: list[tuple[dict[str, Any], NeuronSet | None]] = []
-    for x in languages:
+    for x in (x for x in languages if x != plan.source):
         jobs += [(_about("none", x, -1), NeuronSet.empty(pipeline.shape))]
         jobs += [(_about("all", x, -1), None)]
         for method, of in sets.items():
@@ -100,6 +105,7 @@ def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
         "recipe": asdict(plan.recipe) | {"betas": list(plan.recipe.betas)},
         "n_windows": plan.n_windows,
         "n_questions": plan.n_questions,
+        "source": plan.source,
         "sets": sets,
         "languages": list(pipeline.settings.languages),
     }
