@@ -9,6 +9,7 @@ every layer, each averaged over the same trainings, stands beside it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,17 @@ _KEYS = ["method", "of", "set_to", "language"]
 _Trainings = Mapping[int, Array]
 
 
-def crossed_interval(values: Array) -> tuple[float, float, float]:
-    """Mean of (trainings, items) and its 95 % interval for other trainings and other items.
+class Crossed(NamedTuple):
+    """A mean over trainings and items, its 95 % interval, and the p-value of zero."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def crossed_interval(values: Array) -> Crossed:
+    """Mean of (trainings, items) and its interval for other trainings and other items.
 
     Variances of the trainings' and of the items' means add up (an upper bound, since both hold what
     is left over), and degrees of freedom are Satterthwaite's. NaN for a single training or item.
@@ -37,10 +47,11 @@ def crossed_interval(values: Array) -> tuple[float, float, float]:
         parts.append((means.var(ddof=1) / len(means) if len(means) > 1 else np.nan, len(means) - 1))
     mean, variance = float(values.mean()), sum(part for part, _ in parts)
     if not variance > 0:  # nothing changed anywhere, or a single training
-        return mean, mean + variance, mean + variance
+        return Crossed(mean, mean + variance, mean + variance, float(mean == 0) + variance)
     freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
     error = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
-    return mean, mean - error, mean + error
+    p = float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
+    return Crossed(mean, mean - error, mean + error, p)
 
 
 def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
@@ -53,8 +64,9 @@ def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     One row per `method`, `of`, `set_to` and `language`: `n_neurons`, `seeds`, `score` (share right,
-    mean), `change` with `low` and `high`, for qa `f1_change` (mean), and the columns of
-    `standing.held_against`, corrected over the rows that have random sets beside them.
+    mean), `change` with `low`, `high`, `p_change` and `q_change` (corrected over the rows by
+    Benjamini and Hochberg), for qa `f1_change` (mean), and the columns of `standing.held_against`,
+    corrected over the rows that have random sets beside them.
     """
     right = _outcomes(table)
     f1 = _outcomes(table, "f1") if "f1" in table else {}
@@ -64,15 +76,16 @@ def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
         method, of, set_to, language = keys
         own = right[(method, of, -1, set_to, language)]
         before = _before(right, method, of, -1, set_to, language)
-        mean, low, high = crossed_interval(_difference(own, before))
+        change = crossed_interval(_difference(own, before))
         row: dict[Hashable, object] = {
             **dict(zip(_KEYS, keys, strict=True)),
             "n_neurons": int(found["n_neurons"].iloc[0]),
             "seeds": len(own),
             "score": found["score"].mean(),
-            "change": mean,
-            "low": low,
-            "high": high,
+            "change": change.mean,
+            "low": change.low,
+            "high": change.high,
+            "p_change": change.p,
         }
         if "f1" in table:
             before = _before(f1, method, of, -1, set_to, language)
@@ -94,6 +107,7 @@ def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
     effects = pd.DataFrame(rows)
     if effects.empty:
         return effects
+    effects["q_change"] = _corrected(effects["p_change"])
     return pd.concat([effects, held_against(effects["change"].to_list(), nulls)], axis=1)
 
 
@@ -101,25 +115,26 @@ def taught_contrast(table: pd.DataFrame, value: str, other: str) -> pd.DataFrame
     """What neurons set to one value do to a task more than set to another, paired.
 
     One row per `method`, `of` and `language` that has both: `difference` in the share right, first
-    less second, with `low` and `high`.
+    less second, with `low`, `high`, `p` and `q` (corrected over the rows).
     """
     right = _outcomes(table)
     rows = []
     for (method, of, draw, set_to, language), own in right.items():
         second = right.get((method, of, draw, other, language))
         if set_to == value and second is not None and draw == -1:
-            mean, low, high = crossed_interval(_difference(own, second))
             about = {"method": method, "of": of, "language": language}
-            rows.append({**about, "difference": mean, "low": low, "high": high})
-    return pd.DataFrame(rows, columns=["method", "of", "language", "difference", "low", "high"])
+            rows.append({**about, **_compared(own, second)})
+    names = ["method", "of", "language", "difference", "low", "high", "p"]
+    found = pd.DataFrame(rows, columns=names)
+    return found.assign(q=_corrected(found["p"]))
 
 
 def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
     """How tuned sets compare with random ones that were tuned likewise, paired.
 
     One row per `method`, `of` and `language` that has random sets: `draws`, `difference` in the
-    share right from their mean, with `low` and `high`, and `random_low`, `random_high`, the range
-    over draws of one's difference from that mean.
+    share right from their mean, with `low`, `high`, `p` and `q` (corrected over the rows), and
+    `random_low`, `random_high`, the range over draws of one's difference from that mean.
     """
     right = _outcomes(table)
     rows = []
@@ -135,16 +150,16 @@ def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
             continue
         seeds = set(own).intersection(*random)
         mean_of = {seed: np.mean([found[seed] for found in random], axis=0) for seed in seeds}
-        mean, low, high = crossed_interval(_difference(own, mean_of))
         apart = [_difference(found, mean_of).mean() for found in random]
         rows.append(
             {
                 **{"method": method, "of": of, "language": language, "draws": len(random)},
-                **{"difference": mean, "low": low, "high": high},
+                **_compared(own, mean_of),
                 **{"random_low": min(apart), "random_high": max(apart)},
             }
         )
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    return found.assign(q=_corrected(found["p"])) if rows else found
 
 
 def taught_levels(table: pd.DataFrame, chance: float = 0.0) -> pd.DataFrame:
@@ -157,7 +172,7 @@ def taught_levels(table: pd.DataFrame, chance: float = 0.0) -> pd.DataFrame:
     for (method, _, _, set_to, language), own in _outcomes(table).items():
         if method == "none" and not set_to:
             every = np.stack(list(own.values()))
-            mean, low, high = crossed_interval(every)
+            mean, low, high, _ = crossed_interval(every)
             shares = every.mean(1)
             rows.append(
                 {
@@ -198,6 +213,20 @@ def _before(
 def _difference(own: _Trainings, before: _Trainings) -> Array:
     """(trainings, items), of the seeds that both have."""
     return np.stack([own[seed] - before[seed] for seed in sorted(set(own) & set(before))])
+
+
+def _compared(own: _Trainings, other: _Trainings) -> dict[str, float]:
+    found = crossed_interval(_difference(own, other))
+    return {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
+
+
+def _corrected(p: pd.Series) -> pd.Series:
+    """P-values corrected by Benjamini and Hochberg; NaN stays."""
+    known = p.notna()
+    q = pd.Series(np.nan, p.index)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known].to_numpy(float))
+    return q
 
 
 def _split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -100,10 +100,11 @@ def test_tuned_sets_are_compared_with_tuned_random_ones() -> None:
 def test_an_interval_holds_the_mean_and_does_not_depend_on_order(n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.integers(-1, 2, (n, m)).astype(float)
-    mean, low, high = crossed_interval(values)
+    mean, low, high, p = crossed_interval(values)
     assert low <= mean <= high and mean == pytest.approx(values.mean())
+    assert (p < 0.05) == (low > 0 or high < 0)
     again = crossed_interval(rng.permutation(rng.permutation(values, axis=0), axis=1))
-    assert again == pytest.approx((mean, low, high))
+    assert again == pytest.approx((mean, low, high, p))
 
 
 def test_intervals_cover_what_other_trainings_and_items_would_give() -> None:
@@ -111,6 +112,6 @@ def test_intervals_cover_what_other_trainings_and_items_would_give() -> None:
     hit = 0
     for _ in range(400):
         trainings, items = rng.normal(0, 0.2, (5, 1)), rng.normal(0, 1, (1, 60))
-        _, low, high = crossed_interval(trainings + items + rng.normal(0, 0.5, (5, 60)))
+        _, low, high, _ = crossed_interval(trainings + items + rng.normal(0, 0.5, (5, 60)))
         hit += low < 0 < high
     assert 0.93 <= hit / 400 <= 0.995
