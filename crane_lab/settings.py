@@ -352,6 +352,13 @@ class PageSettings:
     lape_file: str | None = _setting(
         None, "LAPE's released file of neurons of Llama-2-7B; None: not shown", path="file"
     )
+    taught_data: str = _setting(
+        "data/testbed", "folder with the shipped results of trainings", path="folder"
+    )
+    recompute_taught: bool = _setting(
+        False, "train every set again instead of reading the shipped results"
+    )
+    n_trainings: int = _setting(5, "trainings of each set, if they are run again", must=_POSITIVE)
     gpus: Sequence[str] = _setting(
         ("RTX 3090", "RTX 4090", "A100", "H100"), "devices that a run is planned for"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -48,32 +49,34 @@ def lsn_changes(
     the last where they are for every number of items.
     """
     metric = "accuracy" if "accuracy" in table else "exact_match"
-    sizes = (items or ITEMS)[metric]
     keys = [name for name in ("model", "method", "tuned", "language") if name in table]
     before = table[table["set_to"] == "none"].set_index(keys)[metric]
     rows = []
     for row in table[table["set_to"] != "none"].to_dict("records"):
         first, second = float(before.loc[tuple(row[key] for key in keys)]), float(row[metric])
-        places = _DECIMALS[metric]
-        bounds = [
-            noise_bounds(grim(first / 100, n, places), grim(second / 100, n, places), n)
-            for n in sizes
-        ]
-        verdicts = {one.verdict for one in bounds}
         about = {key: row[key] for key in (*keys, "set_to")}
-        change = round(second - first, 1)
-        rows.append(
-            {
-                **about,
-                "before": first,
-                "after": second,
-                "change": change,
-                "p_low": min(one.p_low for one in bounds),
-                "p_high": max(one.p_high for one in bounds),
-                "verdict": verdicts.pop() if len(verdicts) == 1 else OPEN,
-            }
-        )
+        rows.append({**about, **lsn_change(first, second, metric, items)})
     return pd.DataFrame(rows)
+
+
+def lsn_change(
+    first: float, second: float, metric: str, items: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Any]:
+    """Two printed scores of the same items, and what can be said of the change (`lsn_changes`)."""
+    places = _DECIMALS[metric]
+    bounds = [
+        noise_bounds(grim(first / 100, n, places), grim(second / 100, n, places), n)
+        for n in (items or ITEMS)[metric]
+    ]
+    verdicts = {one.verdict for one in bounds}
+    return {
+        "before": first,
+        "after": second,
+        "change": round(second - first, 1),
+        "p_low": min(one.p_low for one in bounds),
+        "p_high": max(one.p_high for one in bounds),
+        "verdict": verdicts.pop() if len(verdicts) == 1 else OPEN,
+    }
 
 
 def lsn_counts(changes: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.stages.standing import FDR
 from crane_lab.testbed.unseen import LABELS
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -41,33 +42,42 @@ def qa_items_table(items: Items, number: int = 0) -> Styler:
     return figures.table(pd.DataFrame(rows), "A question with its passage in every language")
 
 
-def levels_table(levels: Mapping[str, pd.DataFrame], chance: Mapping[str, float]) -> Styler:
+def levels_table(levels: Mapping[str, pd.DataFrame]) -> Styler:
     """How well each task is done after training, by language: `taught_effects.taught_levels`."""
     frame = pd.concat(levels, names=["task", None]).reset_index("task")
-    frame["chance"] = frame["task"].map(dict(chance))
+    shown = frame[["task", "language"]].assign(
+        right=_with_interval(frame, "score", "{:.3f}"),
+        trainings=frame["seeds"],
+        chance=frame["chance"],
+        above=frame["above"].map({True: "yes", False: "not certain"}),
+    )
     return figures.table(
-        frame,
-        "Share of test items right after training in one language; range over trainings",
-        dict.fromkeys(["score", "lowest", "highest", "chance"], "{:.3f}"),
+        shown.rename(columns={"right": "share right", "above": "above chance"}),
+        "Share of test items right after training in one language, with 95 % intervals over "
+        "trainings and items",
+        {"chance": "{:.3f}"},
     )
 
 
-def effects_figure(effects: pd.DataFrame, names: Mapping[str, str], of: str) -> HTML:
-    """Changes of the score with intervals over trainings, by method and value or tuned set."""
-    own = effects[effects["language"] == of]
-    value = own["set_to"].where(own["set_to"] != "", own["of"])
-    shown = pd.DataFrame(
-        {"row": value, "series": own["method"], "value": own["change"]}
-        | {end: own[end] for end in ("low", "high")}
-    )
-    label = f"change of the share right, {names[of]}"
-    told = "; ".join(
-        f"{method}: {part['change'].min():+.3f} to {part['change'].max():+.3f}"
-        for method, part in own.groupby("method", sort=False)
-    )
+def effects_figure(effects: Mapping[str, pd.DataFrame], names: Mapping[str, str], of: str) -> HTML:
+    """Changes of the score by method and value, or tuned set: a panel per task, one language."""
+    panels, told = {}, []
+    for task, every in effects.items():
+        own = every[every["language"] == of]
+        value = own["set_to"].where(own["set_to"] != "", "tuned: " + own["of"])
+        value = value.where(own["method"] != "all", "tuned: all")
+        panels[f"{task}: change of the share right"] = pd.DataFrame(
+            {"row": value, "series": own["method"], "value": own["change"]}
+            | {end: own[end] for end in ("low", "high")}
+        )
+        told += [
+            f"{task}, {method}: {part['change'].min():+.3f} to {part['change'].max():+.3f}"
+            for method, part in own.groupby("method", sort=False)
+        ]
     return figures.show(
-        figures.dot_ranges({label: shown}, zero=[label]),
-        alt=f"Changes by what neurons are set to or which are tuned, {names[of]}. {told}.",
+        figures.dot_ranges(panels, zero=list(panels), title=names[of]),
+        alt=f"Changes by what neurons are set to or which are tuned, {names[of]}. "
+        + "; ".join(told),
     )
 
 
@@ -75,10 +85,7 @@ def taught_table(effects: pd.DataFrame, caption: str) -> Styler:
     """The rows that have random sets beside them, in numbers."""
     own = effects[effects["null_masks"] > 0]
     shown = own[["method", "of", "set_to", "language"]].rename(columns={"set_to": "set to"})
-    shown["change"] = [
-        f"{v:+.3f} [{low:+.3f}, {high:+.3f}]"
-        for v, low, high in zip(own["change"], own["low"], own["high"], strict=True)
-    ]
+    shown["change"] = _with_interval(own, "change")
     for name, column in (
         ("random sets", "null_masks"),
         ("their mean", "null_mean"),
@@ -94,14 +101,20 @@ def taught_table(effects: pd.DataFrame, caption: str) -> Styler:
     return figures.table(shown, caption, formats)
 
 
-def effects_in_words(effects: pd.DataFrame, level: float = 0.05) -> Markdown:
-    """How many effects are beyond their trainings' noise, by method, and beyond random sets."""
+def effects_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
+    """How many effects are beyond trainings and items, and beyond random sets: by task, method."""
     lines = []
-    for method, own in effects.groupby("method", sort=False):
-        better, worse = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
+    groups = (
+        (task, method, own)
+        for task, found in effects.items()
+        for method, own in found.groupby("method", sort=False)
+    )
+    for task, method, own in groups:
+        sure = own[own["q_change"] <= level]["change"]
         line = (
-            f"{as_markdown(method)}: of {len(own)} changes {better} are for the better and {worse} "
-            "for the worse beyond the noise of training"
+            f"{task}, {as_markdown(str(method))}: of {len(own)} changes {int((sure > 0).sum())} "
+            f"are for the better and {int((sure < 0).sum())} for the worse beyond trainings and "
+            "items (corrected over the table)"
         )
         known = own[own["null_masks"] > 0]
         if len(known):
@@ -109,3 +122,144 @@ def effects_in_words(effects: pd.DataFrame, level: float = 0.05) -> Markdown:
             line += f"; {beyond} of the {len(known)} that have random sets lie beyond those"
         lines.append(f"- {line}.")
     return prose("\n".join(lines))
+
+
+def _with_interval(frame: pd.DataFrame, name: str, form: str = "{:+.3f}") -> list[str]:
+    """Values with their interval; the value alone where there is none, as of a single training."""
+    rows = zip(frame[name], frame["low"], frame["high"], strict=True)
+    return [
+        ("" if value != value else form.format(value))
+        if low != low
+        else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        for value, low, high in rows
+    ]
+
+
+def made_in_words(made: Mapping[str, Any], again: str) -> Markdown:
+    """Where a table of trainings comes from, and whether it is about this run's neurons.
+
+    `made` is the record that `grown.made_of` returns, `again` the command that makes it anew.
+    """
+    recipe = made["inputs"]["recipe"]
+    said = (
+        f"{made['seeds']} trainings of each set, on {as_markdown(str(made['machine']['cpu']))} "
+        f"with torch {as_markdown(made['versions']['torch'])}; {recipe['items']:,} items or "
+        f"windows in batches of {recipe['batch']}, {recipe['epochs']} times over, learning rate "
+        f"{recipe['learning_rate']:g}, LoRA of rank {recipe['rank']}. Made anew by `{again}`."
+    )
+    differing = [name for name in made["differing"] if name != "recipe"]
+    if differing:
+        said = (
+            "**These results are not those of your run.** They were made with another "
+            f"{', '.join(name.replace('_', ' ') for name in differing)}; set `recompute_taught`. "
+        ) + said
+    return prose(said)
+
+
+def contrast_table(contrasts: Mapping[str, pd.DataFrame]) -> Styler:
+    """Zero against the tenth percentile: `taught_effects.taught_contrast`, by task."""
+    frame = pd.concat(contrasts, names=["task", None]).reset_index("task")
+    shown = frame[["task", "method", "language"]].copy()
+    shown["zero less P10"] = _with_interval(frame, "difference")
+    shown["q"] = frame["q"]
+    return figures.table(
+        shown,
+        "Share right with neurons at zero, less that with them at their tenth percentile, read "
+        "where it is written",
+        {"q": "{:.3f}"},
+    )
+
+
+def beside_random_table(found: Mapping[str, pd.DataFrame]) -> Styler:
+    """Tuned sets less random ones that were tuned likewise: `taught_beside_random`, by task."""
+    frame = pd.concat(found, names=["task", None]).reset_index("task")
+    frame = frame[frame["of"].str.rpartition("+")[2] == frame["language"]]
+    shown = pd.DataFrame(
+        {
+            "task": frame["task"],
+            "method": frame["method"],
+            "tuned": frame["of"],
+            "less random": _with_interval(frame, "difference"),
+            "q": frame["q"],
+            "random sets": frame["draws"],
+            "one of them": [
+                f"{low:+.3f} to {high:+.3f}"
+                for low, high in zip(frame["random_low"], frame["random_high"], strict=True)
+            ],
+        }
+    )
+    return figures.table(
+        shown,
+        "Share right in the target, less the mean of random sets tuned likewise; and how far "
+        "single random sets are from that mean",
+        {"q": "{:.3f}"},
+    )
+
+
+def changed_weights_table(found: pd.DataFrame) -> Styler:
+    """Which weights a training changed: `tuned.changed_weights`."""
+    shown = pd.DataFrame(
+        {
+            "projection": found["projection"],
+            "weights of chosen neurons": found["chosen"],
+            "changed": found["changed"] / found["chosen"],
+            "weights of the others": found["others"],
+            "changed among them": found["others_changed"],
+        }
+    )
+    return figures.table(
+        shown,
+        "Weights of the MLPs that a short training changed, computed for this page",
+        {
+            "weights of chosen neurons": "{:,}",
+            "changed": "{:.1%}",
+            "weights of the others": "{:,}",
+        },
+    )
+
+
+def text_figure(effects: pd.DataFrame, names: Mapping[str, str]) -> HTML:
+    """What tuning on text in one language does to each language's loss, by set."""
+    panels = {}
+    for of, own in effects[effects["method"] != "none"].groupby("of", sort=False):
+        panels[f"{names[str(of)]}: change of loss (nats per token)"] = pd.DataFrame(
+            {
+                **{"row": own["method"], "series": own["language"], "value": own["change"]},
+                **{"low": own["low"], "high": own["high"], "reference": own["random"]},
+            }
+        )
+    own = effects[(effects["of"] == effects["language"]) & (effects["method"] != "none")]
+    told = "; ".join(
+        f"{row['method']}, {names[row['of']]}: {row['change']:+.3f}"
+        for row in own.to_dict("records")
+    )
+    return figures.show(
+        figures.dot_ranges(
+            panels, zero=list(panels), reference_label="random sets", names=dict(names)
+        ),
+        alt=f"Change of held-out loss after tuning on text. Own language: {told}.",
+    )
+
+
+def text_table(effects: pd.DataFrame) -> Styler:
+    """The language's own loss, beside random sets tuned likewise: `text_taught.text_effects`."""
+    own = effects[effects["of"] == effects["language"]]
+    beyond = own.assign(low=own["beyond_low"], high=own["beyond_high"])
+    shown = pd.DataFrame(
+        {
+            "method": own["method"],
+            "language": own["of"],
+            "neurons": own["n_neurons"].map(lambda n: "all" if n < 0 else str(n)),
+            "change of loss": _with_interval(own, "change"),
+            "random sets": own["random"],
+            "further than they": _with_interval(beyond, "beyond"),
+            "questions right": own["exact"],
+        }
+    )
+    return figures.table(
+        shown,
+        "Held-out loss in the language of the text, nats per token, with 95 % intervals over "
+        "trainings and windows; how much further it falls than under random sets, over trainings "
+        "and draws",
+        {"random sets": "{:+.3f}", "questions right": "{:.3f}"},
+    )

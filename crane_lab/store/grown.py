@@ -31,6 +31,13 @@ def read_grown(file: str | Path, texts: Sequence[str]) -> pd.DataFrame:
     return pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False)
 
 
+def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The record beside a table, with `differing`: names of inputs that are not these."""
+    made: dict[str, Any] = json.loads(Path(file).with_suffix(".json").read_text(encoding="utf-8"))
+    differing = [name for name, value in inputs.items() if made["inputs"].get(name) != value]
+    return {**made, "differing": differing}
+
+
 def grow(
     file: str | Path,
     inputs: Mapping[str, Any],

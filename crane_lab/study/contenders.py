@@ -104,6 +104,8 @@ def lape_by_languages(pipeline: Pipeline) -> pd.DataFrame:
 def shared_by_methods(sets: Mapping[str, Sets]) -> pd.DataFrame:
     """What two methods' sets of one language share, beside chance: `overlap_row`, every pair.
 
+    `smaller` is the number of neurons of the smaller set.
+
     LAPE and LAPE matched, one order cut twice, are no pair.
     """
     rows = []
@@ -112,5 +114,7 @@ def shared_by_methods(sets: Mapping[str, Sets]) -> pd.DataFrame:
             continue
         for x, neurons in sets[a].items():
             if len(neurons) and len(sets[b][x]):
-                rows.append({"language": x, "a": a, "b": b, **overlap_row(neurons, sets[b][x])})
+                smaller = min(len(neurons), len(sets[b][x]))
+                about = {"language": x, "a": a, "b": b, "smaller": smaller}
+                rows.append({**about, **overlap_row(neurons, sets[b][x])})
     return pd.DataFrame(rows)

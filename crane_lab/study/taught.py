@@ -26,7 +26,7 @@ from crane_core.baselines import random_matched
 from crane_core.interventions import UNTOUCHED, Intervention
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
-from crane_lab.store.grown import Part, grow, read_grown
+from crane_lab.store.grown import Part, grow, made_of, read_grown
 from crane_lab.study.activations import Written, activation_values, setting, written_name
 from crane_lab.study.contenders import contenders
 from crane_lab.study.tuned import TASKS, tuned_outcomes
@@ -227,6 +227,35 @@ def _asked(
 def read_taught(file: str | Path) -> pd.DataFrame:
     """A table as `ship_taught` wrote it."""
     return read_grown(file, _TEXTS)
+
+
+def taught_tables(
+    pipeline: Pipeline, part: str, folder: str | Path, seeds: int | None = None
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """A part's tables by task, as a folder has them, and what they were made with.
+
+    With `seeds` they are brought up to so many trainings first. What is returned beside is the
+    record of one task with `differing`, the inputs that are not this run's. A task whose table is
+    not there is left out.
+
+    Raises FileNotFoundError if the folder has none of them.
+    """
+    plan = Teaching() if seeds is None else Teaching(seeds=seeds)
+    tables: dict[str, pd.DataFrame] = {}
+    made: dict[str, Any] = {}
+    for task in TASKS:
+        if seeds is not None:
+            ship_taught(pipeline, task, part, plan, folder)
+        file = Path(folder) / f"lsn_{part}_{task}.csv"
+        if file.is_file():
+            tables[task] = read_taught(file)
+            made = made_of(file, taught_inputs(pipeline, task, plan))
+    if not tables:
+        raise FileNotFoundError(
+            f"no lsn_{part}_<task>.csv in {folder}: expected the results of trainings; set "
+            "recompute_taught, or run python -m crane_lab.cli.tune"
+        )
+    return tables, made
 
 
 def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:

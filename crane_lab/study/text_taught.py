@@ -28,7 +28,7 @@ from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
-from crane_lab.store.grown import Part, grow, read_grown
+from crane_lab.store.grown import Part, grow, made_of, read_grown
 from crane_lab.study.contenders import contenders
 from crane_lab.study.taught import FIRST_DRAW, RANDOM
 from crane_lab.study.tuned import ask_questions
@@ -91,9 +91,18 @@ def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path)
     grow(file, text_inputs(pipeline, plan), [*_KEYS, "seed", "language"], _TEXTS, parts)
 
 
-def read_text_taught(folder: str | Path) -> pd.DataFrame:
-    """The table as `ship_text_taught` wrote it."""
-    return read_grown(Path(folder) / FILE, _TEXTS)
+def read_text_taught(
+    pipeline: Pipeline, folder: str | Path, seeds: int | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table and what it was made with, as `taught.taught_tables` returns a part's.
+
+    Raises FileNotFoundError if the folder has none.
+    """
+    plan = TextTeaching() if seeds is None else TextTeaching(seeds=seeds)
+    if seeds is not None:
+        ship_text_taught(pipeline, plan, folder)
+    file = Path(folder) / FILE
+    return read_grown(file, _TEXTS), made_of(file, text_inputs(pipeline, plan))
 
 
 def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:

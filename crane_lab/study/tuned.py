@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from crane_core.families import mlp_sites
 from crane_core.interventions import UNTOUCHED, Intervention, intervened
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.decoding import Greedy, end_tokens
@@ -102,6 +103,35 @@ def tuned_outcomes(
         return pd.DataFrame(rows)
 
     return pipeline.store.table("tuned", key, compute)
+
+
+def changed_weights(
+    pipeline: Pipeline, neurons: NeuronSet, recipe: TuningRecipe, source: str = "en"
+) -> pd.DataFrame:
+    """Which of the MLP's weights a short training on `nli` changes, with `neurons` chosen.
+
+    One row per projection: weights of `chosen` neurons and how many `changed`, weights of the
+    `others` and how many of those changed (`others_changed`), bit by bit.
+    """
+    model = copy.deepcopy(pipeline.model)
+    train = {source: unseen_items("nli", "train")[source][: recipe.items]}
+    _NLI(model, pipeline.tokenizer).learn(train, recipe, neurons)
+    before, after = mlp_sites(pipeline.model), mlp_sites(model)
+    rows = []
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        row: dict[str, Any] = {"projection": name}
+        row |= dict.fromkeys(("chosen", "changed", "others", "others_changed"), 0)
+        for layer, (old, new) in enumerate(zip(before, after, strict=True)):
+            weights = (getattr(mlp, name).weight for mlp in (old, new))
+            first, second = (w.T if name == "down_proj" else w for w in weights)
+            different = (first != second).cpu()
+            own = neurons.mask("intermediate")[layer]
+            for kind, rows_of in (("chosen", own), ("others", ~own)):
+                row[kind] += different[rows_of].numel()
+                changed = "changed" if kind == "chosen" else "others_changed"
+                row[changed] += int(different[rows_of].sum())
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 class _NLI:

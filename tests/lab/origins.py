@@ -13,6 +13,7 @@ PARAMETERS = {
     "testbed": "shipped",
     "choices_data": "shipped",
     "necessity_data": "shipped",
+    "taught_data": "shipped",
     "real_data": "shipped",
     "null_data": "nulls",
     "published": "published",

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from test_taught_effects import made_up
+from test_text_taught import made_up as text_made_up
 
 from crane_lab.show import taught_pages
-from crane_lab.study.taught_effects import taught_effects, taught_levels
+from crane_lab.study.taught_effects import (
+    taught_beside_random,
+    taught_contrast,
+    taught_effects,
+    taught_levels,
+)
+from crane_lab.study.text_taught import text_effects
 from crane_lab.testbed.unseen import unseen_items
 from crane_lab.testbed.world import LANGUAGES
 
@@ -22,9 +30,11 @@ def test_items_are_shown_in_every_language() -> None:
 
 @pytest.mark.parametrize(("effect", "said"), [(0.1, "1 are for the better"), (-0.1, "1 for the")])
 def test_sentences_follow_the_numbers(effect: float, said: str) -> None:
-    text = str(taught_pages.effects_in_words(taught_effects(made_up(effect))).data)
+    text = str(taught_pages.effects_in_words({"nli": taught_effects(made_up(effect))}).data)
     assert said in text and "1 of the 1 that have random sets lie beyond" in text
-    null = str(taught_pages.effects_in_words(taught_effects(made_up(effect, draws=0))).data)
+    null = str(
+        taught_pages.effects_in_words({"nli": taught_effects(made_up(effect, draws=0))}).data
+    )
     assert "random sets" not in null
 
 
@@ -32,8 +42,38 @@ def test_tables_and_figures_have_the_numbers() -> None:
     effects = taught_effects(made_up(0.1))
     shown = taught_pages.taught_table(effects, "changes").to_html()
     assert "+0.105" in shown and "zero" in shown and "25" in shown
-    assert taught_pages.effects_figure(effects, NAMES, "zh").data.count("+0.105") == 2
-    levels = taught_pages.levels_table({"nli": taught_levels(made_up(0.1))}, {"nli": 1 / 3})
+    assert taught_pages.effects_figure({"nli": effects}, NAMES, "zh").data.count("+0.105") == 2
+    levels = taught_pages.levels_table({"nli": taught_levels(made_up(0.1), 1 / 3)})
     assert "0.600" in levels.to_html() and "0.333" in levels.to_html()
     tuned = taught_effects(made_up(0.1, set_to=""))
     assert "set to" not in taught_pages.taught_table(tuned, "changes").to_html()
+
+
+def test_what_is_of_another_run_is_said_to_be() -> None:
+    recipe = {"items": 1500, "batch": 8, "epochs": 2, "learning_rate": 0.002, "rank": 8}
+    made = {"inputs": {"recipe": recipe}, "seeds": 5, "machine": {"cpu": "a CPU"}}
+    made |= {"versions": {"torch": "2.0"}, "differing": ["recipe"]}
+    assert "1,500 items" in str(taught_pages.made_in_words(made, "a command").data)
+    assert "not those" not in str(taught_pages.made_in_words(made, "a command").data)
+    made["differing"] = ["sets"]
+    assert "not those of your run" in str(taught_pages.made_in_words(made, "a command").data)
+
+
+def test_comparisons_have_their_intervals() -> None:
+    table = made_up(0.1, set_to="")
+    beside = taught_pages.beside_random_table({"nli": taught_beside_random(table)}).to_html()
+    assert "25" in beside and "less random" in beside
+    low = made_up(0.05)
+    low["set_to"] = low["set_to"].replace("zero", "P10 after")
+    both = pd.concat([made_up(0.1), low])
+    contrast = taught_contrast(both, "zero", "P10 after")
+    assert "+0.050 [" in taught_pages.contrast_table({"qa": contrast}).to_html()
+    changed = pd.DataFrame([{"projection": "up_proj", "chosen": 10, "changed": 5, "others": 90}])
+    shown = taught_pages.changed_weights_table(changed.assign(others_changed=0)).to_html()
+    assert "50.0%" in shown and ">0<" in shown
+
+
+def test_text_is_shown_beside_random_sets() -> None:
+    effects = text_effects(text_made_up(-0.1))
+    assert "-0.1" in taught_pages.text_table(effects).to_html()
+    assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, NAMES).data)

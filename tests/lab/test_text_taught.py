@@ -56,7 +56,8 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
 
 def test_the_table_has_every_set_and_goes_on(pipeline: Pipeline, tmp_path: Path) -> None:
     ship_text_taught(pipeline, PLAN, tmp_path)
-    first = read_text_taught(tmp_path)
+    first, made = read_text_taught(pipeline, tmp_path)
+    assert {"recipe", "n_windows", "n_questions"} == set(made["differing"])  # this plan's are small
     languages = list(pipeline.settings.languages)
     assert not first.duplicated(["method", "of", "draw", "seed", "language"]).any()
     assert {"none", "all", "CRANE", "Random as CRANE"} <= set(first["method"])
@@ -68,7 +69,7 @@ def test_the_table_has_every_set_and_goes_on(pipeline: Pipeline, tmp_path: Path)
     assert (tmp_path / "lsn_text.csv").read_bytes() == written
     more = TextTeaching(seeds=2, draws=1, n_windows=3, n_questions=2, recipe=RECIPE)
     ship_text_taught(pipeline, more, tmp_path)
-    found = read_text_taught(tmp_path)
+    found, _ = read_text_taught(pipeline, tmp_path)
     assert len(found) == 2 * len(first) and found[: len(first)].equals(first)
 
 

@@ -15,6 +15,7 @@ from crane_core.families import mlp_sites
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
+from crane_lab.study.tuned import changed_weights
 from crane_lab.tuning.items import nli_ids, qa_answers, qa_prompts, span_scores, words
 from crane_lab.tuning.lora import low_rank
 from crane_lab.tuning.training import (
@@ -23,6 +24,7 @@ from crane_lab.tuning.training import (
     padded,
     tune_classifier,
     tune_generator,
+    tune_text,
 )
 
 __all__ = ["folder"]  # a fixture
@@ -154,3 +156,42 @@ def test_items_become_texts(pipeline: Pipeline) -> None:
     (prompt,) = qa_prompts(tokenizer, [item], "{passage}\n{question}\n>")
     (answer,) = qa_answers(tokenizer, [item])
     assert tokenizer.decode([*prompt, *answer]).endswith("p q\nr?\n> q\n")
+
+
+def test_on_text_the_chosen_neurons_are_tuned_and_nothing_else(
+    pipeline: Pipeline, model: PreTrainedModel
+) -> None:
+    neurons = chosen(pipeline)
+    windows = torch.tensor([text[:3] for text in TEXTS if len(text) >= 3])
+    tune_text(model, windows, neurons, RECIPE)
+    changed = {
+        name
+        for name, old in pipeline.model.named_parameters()
+        if not torch.equal(old, model.get_parameter(name))
+    }
+    assert {name.split(".")[-2] for name in changed} == {"gate_proj", "up_proj", "down_proj"}
+    for layer, (old, new) in enumerate(
+        zip(mlp_sites(pipeline.model), mlp_sites(model), strict=True)
+    ):
+        others = ~neurons.mask("intermediate")[layer]
+        first, second = (mlp.up_proj.get_parameter("weight") for mlp in (old, new))
+        assert torch.equal(first[others], second[others])
+
+
+def test_nothing_to_train_is_refused(pipeline: Pipeline, model: PreTrainedModel) -> None:
+    empty = NeuronSet.empty(pipeline.shape)
+    with (
+        pytest.raises(ValueError, match="nothing to train"),
+        low_rank(model, empty, 2, 4, 0, attention=False),
+    ):
+        pass
+
+
+def test_changed_weights_are_counted_by_whose_they_are(pipeline: Pipeline) -> None:
+    neurons = chosen(pipeline)
+    recipe = TuningRecipe(items=6, epochs=1, batch=3, rank=2, learning_rate=0.05)
+    found = changed_weights(pipeline, neurons, recipe)
+    assert found["projection"].to_list() == ["gate_proj", "up_proj", "down_proj"]
+    hidden = pipeline.model.config.hidden_size
+    assert (found["chosen"] == len(neurons) * hidden).all()
+    assert (found["changed"] > 0).all() and (found["others_changed"] == 0).all()

@@ -1,0 +1,197 @@
+"""What the LSN paper's tables, and a model's results, have to say to its claims (`lsn_claims`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crane_lab.audit.claims import NOT_TESTED
+from crane_lab.audit.lsn import (
+    FOLDER,
+    LEAST_OF_SILU,
+    lsn_before_act_fn,
+    lsn_change,
+    lsn_changes,
+    lsn_table,
+)
+from crane_lab.audit.lsn_claims import LsnEvidence
+from crane_lab.audit.noise import CERTAIN
+from crane_lab.stages.standing import FDR
+from crane_lab.study.contenders import ACT_PROB
+from crane_lab.study.taught_effects import (
+    taught_beside_random,
+    taught_contrast,
+    taught_effects,
+    taught_levels,
+)
+
+#: What the paper's tables are of.
+_XNLI, _XQUAD = "XNLI", "XQuAD"
+#: What a score is without knowing anything, by task.
+CHANCE = {"nli": 1 / 3, "qa": 0.0}
+
+
+def paper_evidence(folder: str | Path = FOLDER) -> LsnEvidence:
+    """Of the printed tables, whose changes are certain where no choice of items explains them."""
+    values = pd.concat(
+        lsn_changes(lsn_table(number, folder)).assign(task=task)
+        for number, task in (("4", _XNLI), ("5", _XQUAD))
+    )
+    table7 = lsn_table("7", folder)
+    plain = table7[table7["set_to"] == "none"]
+    table4, table8 = lsn_table("4", folder), lsn_table("8", folder)
+    untouched = table4[table4["set_to"] == "none"]
+    before = untouched.set_index(["model", "method", "language"])["accuracy"].to_dict()
+    once = table8.drop_duplicates(["model", "language"])
+    random = once.set_index(["model", "language"])["accuracy"].to_dict()
+    tuned, beside = [], []
+    for row in plain.to_dict("records"):
+        about = {name: row[name] for name in ("model", "method", "tuned", "language")}
+        score, key = float(row["accuracy"]), (row["model"], row["language"])
+        other = float(before[(row["model"], row["method"], row["language"])])
+        tuned.append({**about, **lsn_change(other, score, "accuracy")})
+        beside.append({**about, **lsn_change(float(random[key]), score, "accuracy")})
+    found = lsn_before_act_fn(folder)
+    below = found[found["statistic"] == "P10"]["out_of_reach"]
+    reason = (
+        "percentiles written where they are read; the printed tenth ones, as they are written, lie "
+        f"below anything that SiLU puts out ({LEAST_OF_SILU:.3f}) in {int(below.sum())} of "
+        f"{len(below)} cases"
+    )
+    return LsnEvidence(
+        values=_printed(values),
+        after=_printed(lsn_changes(table7).assign(task=_XNLI)),
+        tuned=_printed(pd.DataFrame(tuned).assign(task=_XNLI)),
+        random=_printed(pd.DataFrame(beside).assign(task=_XNLI)),
+        lacking={
+            "low_percentile": reason,
+            "losses": "numbers; they are drawn in a figure, and no random set is beside them",
+            "shared": "numbers; they are drawn in a figure",
+            "text": NOT_TESTED,
+        },
+    )
+
+
+def _printed(changes: pd.DataFrame) -> pd.DataFrame:
+    certain = changes["verdict"] == CERTAIN
+    outcome = np.where(certain, np.where(changes["change"] > 0, "more", "less"), "open")
+    return changes.assign(low=np.nan, high=np.nan, outcome=outcome, above=True).reset_index(
+        drop=True
+    )
+
+
+def model_evidence(
+    label: str,
+    activations: Mapping[str, pd.DataFrame],
+    weights: Mapping[str, pd.DataFrame],
+    text: pd.DataFrame | None = None,
+    shared: pd.DataFrame | None = None,
+    losses: pd.DataFrame | None = None,
+) -> LsnEvidence:
+    """Of a model's own results.
+
+    Parameters
+    ----------
+    label : the model's name.
+    activations, weights : task -> table as `taught.read_taught` gives it.
+    text : `text_taught.text_effects`. shared : `contenders.shared_by_methods`, with `smaller`, the
+        number of neurons of the smaller set. losses : `activations.perplexity_changes` with nulls.
+    """
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for task, table in activations.items():
+        above = _above(table, task)
+        effects = taught_effects(table)
+        _add(frames, "values", effects[_written_as_read(effects)], task, above)
+        contrast = taught_contrast(table, "zero", "P10 after")
+        _add(frames, "low_percentile", contrast, task, above)
+    for task, table in weights.items():
+        above, effects = _above(table, task), taught_effects(table)
+        own = effects[effects["method"] != "all"]
+        _add(frames, "tuned", own[own["set_to"] == ""], task, above)
+        _add(frames, "after", own[own["set_to"] != ""], task, above)
+        _add(frames, "random", taught_beside_random(table), task, above)
+    found = {
+        name: pd.concat(own, ignore_index=True).assign(model=label) for name, own in frames.items()
+    }
+    return LsnEvidence(
+        values=found.get("values"),
+        after=found.get("after"),
+        low_percentile=found.get("low_percentile"),
+        tuned=found.get("tuned"),
+        random=found.get("random"),
+        losses=None if losses is None else _losses(losses),
+        shared=None if shared is None else _shared(shared),
+        text=None if text is None else _text(text),
+        lacking={
+            **dict.fromkeys(("values", "low_percentile"), "interventions on a tuned model"),
+            **dict.fromkeys(("tuned", "after", "random", "text"), "trainings of chosen neurons"),
+        },
+    )
+
+
+def _above(table: pd.DataFrame, task: str) -> dict[str, bool]:
+    levels = taught_levels(table, CHANCE[task])
+    return dict(zip(levels["language"], levels["above"], strict=True))
+
+
+def _written_as_read(effects: pd.DataFrame) -> pd.Series:
+    return ~effects["set_to"].str.endswith(" before")
+
+
+def _add(
+    frames: dict[str, list[pd.DataFrame]],
+    name: str,
+    found: pd.DataFrame,
+    task: str,
+    above: Mapping[str, bool],
+) -> None:
+    """Rows of changes in points; those of the language whose neurons they are, and no others'."""
+    if found.empty:
+        return
+    own = found[found["of"].str.rpartition("+")[2] == found["language"]]
+    own = own.rename(
+        columns={"difference": "change", "q": "q_change"} if "difference" in own else {}
+    )
+    points = {column: 100 * own[column].astype(float) for column in ("change", "low", "high")}
+    outcome = np.where(own["q_change"] <= FDR, np.where(own["change"] > 0, "more", "less"), "open")
+    able = own["language"].map(dict(above))
+    own = own.assign(task=task, outcome=outcome, above=able, **points)
+    frames.setdefault(name, []).append(own)
+
+
+def _losses(changes: pd.DataFrame) -> pd.DataFrame:
+    own = changes[
+        (changes["set_to"] == "zero")
+        & (changes["mask_language"] == changes["text_language"])
+        & (changes["n_neurons"] > 0)
+    ]
+    more = (own["change_low"] > 0) & (own["q"] <= FDR)
+    less = own["change_high"] < 0
+    outcome = np.where(more, "more", np.where(less, "less", "open"))
+    return own.assign(language=own["mask_language"], outcome=outcome)
+
+
+def _shared(shared: pd.DataFrame) -> pd.DataFrame:
+    pair = shared[(shared["a"] == "LAPE matched") & (shared["b"] == ACT_PROB)]
+    return pd.DataFrame(
+        {
+            "language": pair["language"],
+            "share": pair["shared"] / pair["smaller"],
+            "chance": pair["chance"] / pair["smaller"],
+        }
+    )
+
+
+def _text(effects: pd.DataFrame) -> pd.DataFrame:
+    own = effects[(effects["of"] == effects["language"]) & effects["beyond"].notna()]
+    low, high = own["beyond_low"], own["beyond_high"]
+    outcome = np.where(low > 0, "more", np.where(high < 0, "less", "open"))
+    return pd.DataFrame(
+        {
+            **{name: own[name] for name in ("method", "language")},
+            **{"change": own["beyond"], "low": low, "high": high, "outcome": outcome},
+        }
+    )

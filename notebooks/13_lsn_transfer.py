@@ -1,0 +1,233 @@
+# %% [markdown]
+# # Does setting a language's neurons help a task?
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say which of some two hundred printed changes must be more than the
+# choice of items, find a claim that a paper's own table speaks against, and hold an intervention
+# against its training, its items and random sets of its size.
+#
+# **It assumes** [notebook 12](12_lsn_neurons); what noise can do to printed scores is explained in
+# [the audit](07_audit).
+#
+# **It takes** half an hour to read; the computer needs some seconds.
+#
+# **It covers** Tables 1, 2 and 4 to 6 of *Language-specific neurons do not facilitate cross-lingual
+# transfer* {cite:p}`mondal2025transfer`, and the same experiment on our model.
+# :::
+#
+# The paper fine-tunes two models, a Llama and Mistral Nemo, on a task in English, and asks it in
+# other languages: XNLI (does a sentence follow from another?) and XQuAD (find the answer in a
+# passage). While the model answers, the language's neurons are set to a value: their mean, an upper
+# percentile, which is to *activate* them, or zero or a lower percentile, which is to *deactivate*
+# them. First come the paper's numbers (`data/published/lsn`), then ours.
+
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+n_samples = 1000  # windows of text per language that relevance is taken on
+seed = 0  # seed of everything that is drawn at random, except training
+taught_data = "data/testbed"  # folder with the shipped results of trainings
+recompute_taught = False  # train every set again instead of reading the shipped results
+n_trainings = 5  # trainings of each set, if they are run again
+published = "data/published"  # folder with the paper's tables and claims
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+from IPython.display import display
+
+from crane_lab.audit import lsn
+from crane_lab.audit.lsn_evidence import CHANCE
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
+from crane_lab.show import lsn_tables_page as page
+from crane_lab.show import taught_pages
+from crane_lab.store import write_table
+from crane_lab.study import taught, taught_effects
+from crane_lab.testbed.unseen import unseen_items
+from crane_lab.texts.languages import language_names
+
+folder = Path(published) / "lsn"
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+settings = Settings.of(globals())
+pipeline = Pipeline(settings)
+names = language_names(settings.languages)
+
+# %% [markdown]
+# ## The printed tables
+#
+# ### Which changes are more than noise?
+#
+# A printed score says how many of XNLI's items were right. It does not say how many of them
+# changed under an intervention: if nine more are wrong, perhaps nine changed, perhaps a thousand
+# did. McNemar's test {cite:p}`mcnemar1947note` depends on that, so its p-value has a least and a
+# most. Only where even the most is small can an intervention be told from the choice of items. XNLI
+# has thousands of items per language. Of XQuAD, by the paper's code, a fifth is asked, without
+# items that are too long, so that languages differ; a change counts as certain here if it is for
+# the smallest and for the largest number of items that there can be.
+
+# %% tags=["published"]
+xnli = lsn.lsn_changes(lsn.lsn_table("4", folder))
+xquad = lsn.lsn_changes(lsn.lsn_table("5", folder))
+write_table(xnli, results / "lsn_published_xnli.csv")
+write_table(xquad, results / "lsn_published_xquad.csv")
+display(
+    page.lsn_changes_figure(xnli, "points of accuracy"),
+    page.lsn_counts_table(lsn.lsn_counts(xnli), "XNLI"),
+)
+
+# %% tags=["published"]
+display(
+    page.lsn_changes_figure(xquad, "points of exact match"),
+    page.lsn_counts_table(lsn.lsn_counts(xquad), "XQuAD"),
+)
+
+# %% [markdown]
+# ### Do interventions help?
+#
+# The paper's title says no.
+
+# %% tags=["published"]
+page.lsn_improves_in_words([xnli, xquad])
+
+# %% [markdown]
+# ### "Deactivation of Zero Does not Degrade Performance Significantly"
+#
+# So the paper heads a paragraph, and argues that neurons set to zero are not deactivated: far lower
+# percentiles lead to a clear drop in XQuAD's scores, and zero to none like it. Its own table:
+
+# %% tags=["published"]
+page.lsn_zero_in_words(xquad, "points")
+
+# %% [markdown]
+# ### Where those percentiles come from
+#
+# They are printed, too. SiLU, the activation function of both models, takes any number and never
+# puts out less than a certain one.
+
+# %% tags=["published"]
+page.lsn_statistics_table(lsn.lsn_before_act_fn(folder))
+
+# %% [markdown]
+# So what was written to the output of SiLU was read at its input. On average over neurons and in
+# every language P5, P10 and P25 are states that the neuron cannot be in. Where they harm more than
+# zero does, that is then no sign that zero fails to deactivate.
+#
+# ### Slips
+#
+# Where the tables disagree with each other:
+
+# %% tags=["published"]
+page.lsn_slips_list(lsn.lsn_slips(folder))
+
+# %% [markdown]
+# None of this shows that the paper's conclusion is wrong. It shows what would be needed to know:
+# the items' outcomes, several trainings, random sets with as many neurons in every layer, and
+# values read where they are written. All of that can be had on a small model.
+#
+# ## The experiment, on our model
+#
+# The testbed knows a world of made-up people in three languages. Two tasks ask about it in texts
+# that it never saw. In **nli** a premise tells something about a person, and a hypothesis follows
+# from it, may be true, or contradicts it. In **qa** a question is answered by words of a story.
+# Items are translations of each other, parts share no story, labels are balanced, and a
+# hypothesis without its premise tells nothing.
+
+# %%
+display(
+    taught_pages.nli_items_table(unseen_items("nli", "test")),
+    taught_pages.qa_items_table(unseen_items("qa", "test")),
+)
+
+# %% [markdown]
+# As in the paper, the model is tuned in English alone, by LoRA {cite:p}`hu2022lora` on attention
+# and MLPs: for nli with a linear head on the last token of the text, for qa to go on with the
+# answer. (The public code reads the head's input at the last *position*, which in most texts of a
+# padded batch is a pad.) Then every language is asked. This was done several times with other
+# seeds, since a training is a draw as well.
+
+# %% tags=["shipped"]
+tables, made = taught.taught_tables(
+    pipeline,
+    "activations",
+    results if recompute_taught else taught_data,
+    n_trainings if recompute_taught else None,
+)
+taught_pages.made_in_words(
+    made,
+    "python -m crane_lab.cli.tune --parts activations",
+)
+
+# %% [markdown]
+# ### What is learned in English, and what arrives elsewhere
+
+# %% tags=["shipped"]
+levels = {task: taught_effects.taught_levels(table, CHANCE[task]) for task, table in tables.items()}
+taught_pages.levels_table(levels)
+
+# %% [markdown]
+# This is worth knowing before any intervention. A language at chance has nothing to lose: that zero
+# does no harm there says nothing. It has everything to gain, and a gain is what the paper looked
+# for.
+#
+# ### What interventions change
+#
+# Each value is written to the neurons of the language that is asked, at the output of `act_fn`, in
+# all layers and at all positions. *After* means read there, too; *before* is read at its input, as
+# the public code does it. The change is from the same tuned model, untouched, and its interval is
+# for other trainings and other items.
+
+# %% tags=["shipped"]
+effects = {task: taught_effects.taught_effects(table) for task, table in tables.items()}
+for task, found in effects.items():
+    write_table(found, results / f"lsn_activations_{task}.csv")
+for x in languages[1:]:
+    display(taught_pages.effects_figure(effects, names, x))
+
+# %% tags=["shipped"]
+taught_pages.effects_in_words(effects)
+
+# %% [markdown]
+# Sets at zero, beside random ones with as many neurons in every layer, at zero in the same
+# trainings:
+
+# %% tags=["shipped"]
+for task, found in effects.items():
+    display(taught_pages.taught_table(found, f"{task}: set to zero"))
+
+# %% [markdown]
+# ### Zero, or the tenth percentile?
+#
+# "Zero does not deactivate" was read from a percentile that no neuron can have. Written where it
+# was read, the tenth percentile is a state of the neuron, and the two can be compared in one and
+# the same tuned model.
+
+# %% tags=["shipped"]
+contrasts = {
+    task: taught_effects.taught_contrast(table, "zero", "P10 after")
+    for task, table in tables.items()
+}
+taught_pages.contrast_table(contrasts)
+
+# %% [markdown]
+# [Notebook 14](14_lsn_tuning) trains the neurons instead of setting them, and ends with what the
+# paper claims, claim by claim.
+#
+# ```{exercise}
+# :label: exercise-lsn-noise
+#
+# Of 238 answers 134 were right before and 144 after, which is printed as 56 and 61 %. Could it be
+# chance? Find the fewest items that can have changed, and the p-value if it was those. Then let
+# fifty more have changed, half of them in each direction.
+# ```
+#
+# ```{solution} exercise-lsn-noise
+# :class: dropdown
+#
+# At least 10 items changed, all for the better, and a sign test on 10 of 10 has p = 0.002. With
+# fifty more it is 35 of 60: p = 0.25. Both fit the printed numbers, so the table cannot tell.
+# ```

@@ -1,0 +1,244 @@
+# %% [markdown]
+# # Does training a language's neurons help?
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** train some neurons of a model and no others, and see that it is so; hold
+# tuned sets against random ones that were tuned likewise; and say of each claim of the second paper
+# what its tables and our model have to say to it.
+#
+# **It assumes** [notebook 13](13_lsn_transfer), whose tasks and intervals are used here.
+#
+# **It takes** half an hour to read; the computer needs a minute.
+#
+# **It covers** Tables 3, 7 and 8 of *Language-specific neurons do not facilitate cross-lingual
+# transfer* {cite:p}`mondal2025transfer`, and what a later paper holds against it
+# {cite:p}`gurgurov2025sparse`.
+# :::
+#
+# Setting neurons to a value is crude. Perhaps a language is helped by *training* its neurons: then
+# the model finds the values itself. The paper tunes attention and, of the MLPs, only the neurons of
+# English, of the target, or of both, on the task in English. It sees no gain, and random neurons do
+# the same.
+
+# %% tags=["parameters", "hide-input"]
+model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+n_samples = 1000  # windows of text per language that relevance is taken on
+n_perplexity = 200  # windows per language that perplexity is measured on
+seed = 0  # seed of everything that is drawn at random, except training
+taught_data = "data/testbed"  # folder with the shipped results of trainings
+recompute_taught = False  # train every set again instead of reading the shipped results
+n_trainings = 5  # trainings of each set, if they are run again
+null_data = "data/testbed"  # folder with what random masks do, as it is shipped
+n_null = 0  # random masks of every set whose null is not shipped
+published = "data/published"  # folder with the paper's tables and claims
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+from IPython.display import display
+
+from crane_lab.audit import lsn, lsn_claims, lsn_evidence
+from crane_lab.pipeline import Pipeline
+from crane_lab.settings import Settings
+from crane_lab.show import (
+    lsn_tables_page,
+    taught_pages,
+    verdict_pages,
+)
+from crane_lab.store import write_table
+from crane_lab.study import (
+    activations,
+    contenders,
+    taught,
+    taught_effects,
+    text_taught,
+    tuned,
+)
+from crane_lab.study.nulls import Nulls
+from crane_lab.texts.languages import language_names
+from crane_lab.tuning.training import TuningRecipe
+
+folder = Path(published) / "lsn"
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+settings = Settings.of(globals())
+pipeline = Pipeline(settings)
+names = language_names(settings.languages)
+sets = contenders.contenders(pipeline)
+data = results if recompute_taught else taught_data
+trainings = n_trainings if recompute_taught else None
+
+# %% [markdown]
+# ## What is printed
+
+# %% tags=["published"]
+lsn_tables_page.lsn_tuning_in_words(
+    lsn.lsn_changes(lsn.lsn_table("4", folder)),
+    lsn.lsn_table("7", folder),
+    lsn.lsn_table("8", folder),
+)
+
+# %% [markdown]
+# ## Some neurons and no others
+#
+# LoRA {cite:p}`hu2022lora` leaves a weight $W$ as it is and learns $B A$ beside it, with few rows
+# in $A$ and columns in $B$. Neuron $i$ owns row $i$ of `gate_proj` and `up_proj`, and column $i$ of
+# `down_proj`. So rows of $B$, and for `down_proj` columns of $A$, are kept at zero for every neuron
+# that was not chosen; then $B A$ is zero there, exactly. (The public code does this to `gate_proj`
+# alone; the parameter `parts` of a recipe has that, too.) A short training, computed for this page,
+# shows it bit by bit:
+
+# %%
+short = TuningRecipe(items=48, epochs=1)
+target = languages[1]
+changed = tuned.changed_weights(
+    pipeline,
+    sets["CRANE"][target],
+    short,
+)
+write_table(changed, results / "lsn_changed_weights.csv")
+taught_pages.changed_weights_table(changed)
+
+# %% [markdown]
+# ## Tuned on the task, in English
+#
+# Attention is always tuned. Beside it: nothing else, the neurons of English, of a target, of both,
+# those of random sets with as many neurons in every layer as English's and the first target's
+# together, or all. Changes are from attention alone, in the same training seed.
+
+# %% tags=["shipped"]
+tables, made = taught.taught_tables(
+    pipeline,
+    "weights",
+    data,
+    trainings,
+)
+taught_pages.made_in_words(
+    made,
+    "python -m crane_lab.cli.tune --parts weights",
+)
+
+# %% tags=["shipped"]
+effects = {task: taught_effects.taught_effects(table) for task, table in tables.items()}
+for task, found in effects.items():
+    write_table(found, results / f"lsn_weights_{task}.csv")
+plain = {task: found[found["set_to"] == ""] for task, found in effects.items()}
+for x in languages:
+    display(taught_pages.effects_figure(plain, names, x))
+
+# %% tags=["shipped"]
+taught_pages.effects_in_words(plain)
+
+# %% [markdown]
+# And against random sets that were tuned likewise:
+
+# %% tags=["shipped"]
+beside = {task: taught_effects.taught_beside_random(table) for task, table in tables.items()}
+taught_pages.beside_random_table(beside)
+
+# %% [markdown]
+# ### Set to a value after they were tuned
+#
+# A neuron that was tuned might do more when it is set. The change is from the same tuned model,
+# untouched.
+
+# %% tags=["shipped"]
+after = {task: found[found["set_to"] != ""] for task, found in effects.items()}
+taught_pages.effects_in_words(after)
+
+# %% [markdown]
+# ## Tuned on text, in the language itself
+#
+# A later paper {cite:p}`gurgurov2025sparse` tunes a language's neurons on plain text *in that
+# language* and reports a gain. That is another question, so it is asked separately: now nothing but
+# the chosen neurons is tuned, on stories that the model never saw. How far does the loss on other
+# such stories fall, in that language and in the others? Ticks are random sets of the same size in
+# every layer, tuned likewise.
+
+# %% tags=["shipped"]
+text, made = text_taught.read_text_taught(
+    pipeline,
+    data,
+    trainings,
+)
+by_text = text_taught.text_effects(text)
+write_table(by_text, results / "lsn_text.csv")
+display(
+    taught_pages.made_in_words(
+        made,
+        "python -m crane_lab.cli.tune --parts text",
+    ),
+    taught_pages.text_figure(by_text, names),
+    taught_pages.text_table(by_text),
+)
+
+# %% [markdown]
+# ## Verdicts
+#
+# What the paper claims, in our words, with the criterion by which we count it as fulfilled. One
+# function applies it to each column: to the printed tables, where a change is certain if no choice
+# of items explains it, and to our results, where it is certain beyond trainings and items, with
+# p-values corrected over the rows of a table. Verdicts rest on the paper's own methods; what
+# CRANE's neurons and those of mean relevance do is said beside them.
+
+# %% tags=["nulls", "published", "shipped"]
+interventions, _ = taught.taught_tables(
+    pipeline,
+    "activations",
+    data,
+    trainings,
+)
+nulls = Nulls.of(pipeline, null_data, n_null)
+losses = activations.perplexity_changes(
+    pipeline,
+    sets,
+    activations.activation_values(pipeline),
+    [None],
+    nulls,
+)
+columns = {
+    "paper": lsn_evidence.paper_evidence(folder),
+    settings.label: lsn_evidence.model_evidence(
+        settings.label,
+        interventions,
+        tables,
+        by_text,
+        contenders.shared_by_methods(sets),
+        losses,
+    ),
+}
+verdicts = lsn_claims.lsn_verdicts(columns, folder)
+write_table(verdicts, results / "lsn_verdicts.csv")
+display(
+    verdict_pages.counts(verdicts),
+    verdict_pages.at_a_glance(verdicts),
+)
+
+# %% tags=["nulls", "published", "shipped"]
+display(*verdict_pages.claim_by_claim(verdicts))
+
+# %% [markdown]
+# A model of two million parameters with a narrow world does not speak for one of eight billion.
+# What it can show is how much it takes to tell: several trainings, items in every language, random
+# sets tuned in the same way.
+#
+# ```{exercise}
+# :label: exercise-lsn-equivalence
+#
+# "The same as random neurons" is a claim of no difference. With an interval of ±2 points around a
+# difference of 0.3, what can be said? How many items would one training need before the choice of
+# items alone leaves ±1 point, if one item in ten changes?
+# ```
+#
+# ```{solution} exercise-lsn-equivalence
+# :class: dropdown
+#
+# Neither that there is a difference nor that there is none: up to two points in either direction
+# are left. If a tenth of the items change, by +1 or −1, a difference has a standard deviation of
+# about √0.1 = 0.32 per item; 1.96 · 0.32 / √n = 0.01 gives n ≈ 3,900 items. And that is before
+# another training is drawn.
+# ```
