@@ -24,8 +24,8 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.testbed.unseen import PARTS, unseen_items
-from crane_lab.testbed.world import build
-from crane_lab.tuning.items import STOP, nli_ids, qa_answers, qa_prompts, span_scores
+from crane_lab.testbed.world import LANGUAGES, build
+from crane_lab.tuning.items import STOP, check_items, nli_ids, qa_answers, qa_prompts, span_scores
 from crane_lab.tuning.training import (
     TuningRecipe,
     last_states,
@@ -68,7 +68,7 @@ def tuned_outcomes(
     One row per intervention, language and item: `under`, `language`, `id`, `score` (nli: right or
     not; qa: exact match) and, for qa, `f1`.
 
-    Raises ValueError for an unknown task, or more items than there are.
+    Raises ValueError for an unknown task, a language without items, or more than there are.
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
@@ -77,6 +77,8 @@ def tuned_outcomes(
             raise ValueError(f"{name} is {asked}: expected 1 to {PARTS[part]}")
     under, only = {"none": UNTOUCHED} if under is None else under, only or {}
     languages = list(pipeline.settings.languages)
+    if missing := [x for x in (source, *languages) if x not in LANGUAGES]:
+        raise ValueError(f"{missing[0]!r} has no items of {task}: expected {', '.join(LANGUAGES)}")
     train = {source: unseen_items(task, "train")[source][: recipe.items]}
     test = {x: unseen_items(task, "test")[x][:n_test] for x in languages}
     key = {
@@ -142,6 +144,7 @@ class _NLI:
 
     def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
         every = [item for own in items.values() for item in own]
+        check_items("nli", every)
         labels = [int(item["label"]) for item in every]
         texts = nli_ids(self.tokenizer, every)
         self.head = tune_classifier(self.model, texts, labels, neurons, recipe)
@@ -166,7 +169,8 @@ class _QA:
     def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
         prompts, answers = [], []
         for x, own in items.items():
-            frame, before = _frame(x)
+            check_items("qa", own)
+            frame, before = question_frame(x)
             prompts += qa_prompts(self.tokenizer, own, frame)
             answers += qa_answers(self.tokenizer, own, before)
         tune_generator(self.model, prompts, answers, neurons, recipe)
@@ -178,7 +182,7 @@ class _QA:
 _CLASSES: dict[str, Any] = {"nli": _NLI, "qa": _QA}
 
 
-def _frame(language: str) -> tuple[str, str]:
+def question_frame(language: str) -> tuple[str, str]:
     """How a question is put in a language, and what stands before the answer."""
     phrases = build(language).phrases
     labels = phrases["labels"]
@@ -193,7 +197,7 @@ def ask_questions(
     items: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """What a model answers to items of `qa`: `id`, `score` (exact match) and `f1` of each."""
-    prompts = qa_prompts(tokenizer, items, _frame(language)[0])
+    prompts = qa_prompts(tokenizer, items, question_frame(language)[0])
     ends = end_tokens(model.generation_config, tokenizer)
     decoder = Greedy(model, tokenizer, ends, (STOP,), batch_size=_AT_ONCE)
     said = decoder.tokens(prompts, [_LONGEST] * len(prompts))

@@ -15,14 +15,34 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from crane_lab.engines.prompting import opened, spelled
+from crane_lab.testbed.unseen import LABELS
 
 Item = Mapping[str, Any]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 #: Writing without spaces between words, where characters are counted instead.
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+#: What items must have.
+_FIELDS = {"nli": ("premise", "hypothesis", "label"), "qa": ("passage", "question", "answer")}
 #: What ends an answer.
 STOP = "\n"
+
+
+def check_items(task: str, items: Sequence[Item]) -> None:
+    """See that items of `nli` have a label, and that answers of `qa` stand in their passage.
+
+    Raises ValueError for the first that does not, by its id or place.
+    """
+    for number, item in enumerate(items):
+        name = f"item {item.get('id', number)!r}"
+        if missing := [field for field in _FIELDS[task] if item.get(field) in (None, "")]:
+            raise ValueError(f"{name} of {task} has no {missing[0]}")
+        if task == "nli" and item["label"] not in range(len(LABELS)):
+            raise ValueError(
+                f"{name} has the label {item['label']!r}: expected a place in {LABELS}"
+            )
+        if task == "qa" and str(item["answer"]) not in str(item["passage"]):
+            raise ValueError(f"{name}: its answer {item['answer']!r} does not stand in its passage")
 
 
 def nli_ids(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> list[list[int]]:

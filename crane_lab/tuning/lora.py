@@ -55,11 +55,14 @@ def low_rank(
 
     Yields the parameters to be trained, of which those of other neurons stay zero.
 
-    Raises ValueError for unknown parts, for neurons of another model, and for a model whose
-    projections have other names.
+    Raises ValueError for unknown parts, a rank above the model's width, neurons of another model,
+    nothing to train, and a model whose projections have other names.
     """
     if parts not in PARTS:
         raise ValueError(f"unknown parts {parts!r}: expected one of {tuple(PARTS)}")
+    widest = min(_shape(model)[1], model.config.get_text_config().hidden_size)
+    if not 1 <= rank <= widest:
+        raise ValueError(f"rank is {rank}: expected 1 to {widest}, the model's width")
     if neurons is not None:
         neurons.require_shape({"intermediate": _shape(model)})
     mlps = mlp_sites(model)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from crane_core.families import padded_inputs
 from crane_core.neurons import NeuronSet
+from crane_lab.memory import out_of_memory
 from crane_lab.tuning.lora import low_rank
 
 #: Target of a token that is not to be learned.
@@ -74,7 +75,11 @@ def tune_classifier(
     """Train a linear head on the last real token, and with it the model's adapters.
 
     Returns the head; what the adapters learned is in the model's weights (`lora.low_rank`).
+
+    Raises ValueError if texts and labels are not as many.
     """
+    if len(texts) != len(labels):
+        raise ValueError(f"{len(texts)} texts and {len(labels)} labels: expected one for each")
     generator = torch.Generator().manual_seed(recipe.seed)
     hidden = model.config.get_text_config().hidden_size
     head = nn.Linear(hidden, max(labels) + 1)
@@ -148,7 +153,7 @@ def _train(
 ) -> None:
     """AdamW over shuffled batches of items, with warm-up and linear decay.
 
-    Raises FloatingPointError for a loss that is no number.
+    Raises FloatingPointError for a loss that is no number, and MemoryError if a batch does not fit.
     """
     optimiser = torch.optim.AdamW(
         parameters,
@@ -167,14 +172,21 @@ def _train(
         order = list(range(n))
         rng.shuffle(order)
         for start in range(0, n, recipe.batch):
-            value = loss(order[start : start + recipe.batch])
+            optimiser.zero_grad(set_to_none=True)
+            try:
+                value = loss(order[start : start + recipe.batch])
+                value.backward()
+            except Exception as error:
+                if out_of_memory(error):
+                    raise MemoryError(
+                        f"a batch of {recipe.batch} items does not fit into memory: lower batch"
+                    ) from error
+                raise
             if not value.isfinite():
                 raise FloatingPointError(
                     f"the loss is {value.item()} in training: lower learning_rate "
                     f"({recipe.learning_rate:g})"
                 )
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimiser.step()
             rate.step()

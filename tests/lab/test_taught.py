@@ -47,6 +47,10 @@ def test_every_language_is_asked_and_the_model_stays(pipeline: Pipeline, task: s
 def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(ValueError, match="xnli"):
         tuned.tuned_outcomes(pipeline, "xnli", RECIPE)
+    with pytest.raises(ValueError, match="'fr' has no items of nli"):
+        tuned.tuned_outcomes(pipeline, "nli", RECIPE, source="fr", n_test=3)
+    with pytest.raises(FileNotFoundError, match="recompute_taught"):
+        taught.taught_tables(pipeline, "weights", "data/nothing")
     with pytest.raises(ValueError, match="n_test is 0"):
         tuned.tuned_outcomes(pipeline, "nli", RECIPE, n_test=0)
     with pytest.raises(ValueError, match="heads"):

@@ -16,7 +16,14 @@ from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
 from crane_lab.study.tuned import changed_weights
-from crane_lab.tuning.items import nli_ids, qa_answers, qa_prompts, span_scores, words
+from crane_lab.tuning.items import (
+    check_items,
+    nli_ids,
+    qa_answers,
+    qa_prompts,
+    span_scores,
+    words,
+)
 from crane_lab.tuning.lora import low_rank
 from crane_lab.tuning.training import (
     TuningRecipe,
@@ -195,3 +202,36 @@ def test_changed_weights_are_counted_by_whose_they_are(pipeline: Pipeline) -> No
     hidden = pipeline.model.config.hidden_size
     assert (found["chosen"] == len(neurons) * hidden).all()
     assert (found["changed"] > 0).all() and (found["others_changed"] == 0).all()
+
+
+def test_bad_items_are_refused_before_training() -> None:
+    nli = {"id": "a", "premise": "p", "hypothesis": "h", "label": 0}
+    qa = {"id": "b", "passage": "Ann has a cat.", "question": "What?", "answer": "a cat"}
+    check_items("nli", [nli])
+    check_items("qa", [qa])
+    for task, item, message in (
+        ("nli", {**nli, "label": None}, "'a' of nli has no label"),
+        ("nli", {**nli, "label": 3}, "label 3"),
+        ("nli", {**nli, "premise": ""}, "no premise"),
+        ("qa", {**qa, "answer": "a dog"}, "'a dog' does not stand in its passage"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_items(task, [nli if task == "nli" else qa, item])
+
+
+def test_what_cannot_be_trained_is_said_and_nothing_is_left(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="rank is 1000"), low_rank(model, None, 1000, 4, 0):
+        pass
+    with pytest.raises(ValueError, match="8 texts and 7 labels"):
+        tune_classifier(model, TEXTS, LABELS[1:], None, RECIPE)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    monkeypatch.setattr(torch.Tensor, "backward", full)
+    with pytest.raises(MemoryError, match="batch of 4 items"):
+        tune_classifier(model, TEXTS, LABELS, None, RECIPE)
+    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
