@@ -69,7 +69,7 @@ book: setup ## run the notebooks that changed and build the book
 test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors
 	$(BIN)/crane book --profile smoke
 	$(BIN)/crane rehearse
-	$(BIN)/python -m pytest tests/lab
+	$(BIN)/python -m pytest tests/lab --numprocesses 2 --dist loadfile
 	$(MAKE) test-core
 
 $(INSTALLED_CORE): requirements.txt requirements-nodeps.txt constraints.txt pyproject.toml $(wildcard crane_core/*.py)

@@ -20,7 +20,11 @@ def test_what_is_shipped_is_what_is_written(
     monkeypatch.chdir(tmp_path)
     assert unseen.main([]) == 0
     made = {file.name: file.read_bytes() for file in (tmp_path / "data" / "unseen").iterdir()}
-    shipped = {file.name: file.read_bytes() for file in (ROOT / "data" / "unseen").iterdir()}
+    shipped = {
+        file.name: file.read_bytes()
+        for file in (ROOT / "data" / "unseen").iterdir()
+        if file.suffix != ".md"
+    }
     assert made == shipped and len(made) == 2 * len(TASKS) * len(LANGUAGES)
 
 
