@@ -4,7 +4,7 @@ What XNLI and XQuAD ask, in the words of the testbed: a few sentences about some
 statement follows from them (`nli`), or which words of a story answer a question (`qa`). The items
 are translations of each other: the i-th is about the same facts in every language, under names of
 that language. Parts share no story, and people of `nli` are in one part only and in no training
-text.
+text. Labels of `nli` follow the facts that sentences are made from (data/unseen/README.md).
 """
 
 from __future__ import annotations
