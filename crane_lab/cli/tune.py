@@ -3,22 +3,31 @@
 The LSN paper's experiments for a profile's model: interventions on the tuned
 model's activations, and tuning of some neurons' weights alone, on the task or on text in their
 language. Tables are written after every training; the same command goes on from what a folder has.
+With ``--save FOLDER`` the model is tuned on the English questions once and kept as a checkpoint,
+which notebook 06 takes for its chat model: sets found before tuning are masked after it there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
-from crane_lab.study.taught import PARTS, Teaching, ship_taught
+from crane_lab.study.taught import PARTS, RECIPES, Teaching, ship_taught
 from crane_lab.study.text_taught import TextTeaching, ship_text_taught
-from crane_lab.study.tuned import TASKS
+from crane_lab.study.tuned import TASKS, save_tuned
 
 _TEXT = "text"
+#: Options that set a field of every recipe.
+_OF_RECIPES: dict[str, tuple[str, type]] = {
+    **{"items": ("items", int), "epochs": ("epochs", int), "batch": ("batch", int)},
+    **{"rate": ("learning_rate", float), "rank": ("rank", int), "alpha": ("alpha", int)},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
+    add("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
+    for name, (field, kind) in _OF_RECIPES.items():
+        add(f"--{name}", type=kind, help=f"{field.replace('_', ' ')} of all recipes")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _tune(the_run(options), options))
 
@@ -41,10 +53,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _tune(run: Run, options: argparse.Namespace) -> None:
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
-        plan = Teaching(options.seeds, options.draws, options.tuned, options.test)
+        given = {field: getattr(options, name) for name, (field, _) in _OF_RECIPES.items()}
+        given = {field: value for field, value in given.items() if value is not None}
+        recipes = {task: replace(recipe, **given) for task, recipe in RECIPES.items()}
+        if options.save:
+            save_tuned(pipeline, recipes["qa"], options.save)
+            print(f"saved: {os.path.relpath(options.save)}")
+            return
+        plan = Teaching(options.seeds, options.draws, options.tuned, options.test, recipes=recipes)
         if _TEXT in options.parts:
             text = TextTeaching(options.seeds, options.tuned, n_questions=options.test)
-            ship_text_taught(pipeline, text, out)
+            ship_text_taught(pipeline, replace(text, recipe=replace(text.recipe, **given)), out)
         for part in (part for part in options.parts if part != _TEXT):
             for task in options.tasks:
                 ship_taught(pipeline, task, part, plan, out)

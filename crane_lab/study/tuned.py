@@ -8,8 +8,10 @@ the store as the outcome of every item, so that seeds and sets can be compared i
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -105,6 +107,29 @@ def tuned_outcomes(
         return pd.DataFrame(rows)
 
     return pipeline.store.table("tuned", key, compute)
+
+
+def save_tuned(
+    pipeline: Pipeline, recipe: TuningRecipe, folder: str | Path, source: str = "en"
+) -> None:
+    """Tune attention and all neurons on `qa` in `source`, and keep model and tokenizer.
+
+    The folder is there as a whole or not at all.
+
+    Raises FileExistsError if there is something already.
+    """
+    out = Path(folder)
+    if out.exists():
+        raise FileExistsError(f"{folder} exists: expected a new folder for the tuned model")
+    model = copy.deepcopy(pipeline.model)
+    train = {source: unseen_items("qa", "train")[source][: recipe.items]}
+    _QA(model, pipeline.tokenizer).learn(train, recipe, None)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as draft:
+        made = Path(draft) / out.name
+        model.save_pretrained(made)
+        pipeline.tokenizer.save_pretrained(made)
+        made.rename(out)
 
 
 def changed_weights(

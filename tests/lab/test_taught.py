@@ -125,3 +125,18 @@ def test_what_is_asked_of_one_model_is_asked_at_once(pipeline: Pipeline, tmp_pat
     # Seeds of draws do not depend on how many there are: the first draw is the first draw.
     again = found.merge(first, on=[*taught.KEYS, "language"], suffixes=("", "_before"))
     assert len(again) == len(first) and (again["right"] == again["right_before"]).all()
+
+
+def test_a_tuned_model_is_kept_as_a_checkpoint(pipeline: Pipeline, tmp_path: Path) -> None:
+    tuned.save_tuned(pipeline, RECIPE, tmp_path / "tuned")
+    after = pipeline.on_chat(str(tmp_path / "tuned"))
+    assert after.shape == pipeline.shape and after.settings.chat
+    before, now = (of.model.get_input_embeddings().weight for of in (pipeline, after))
+    assert torch.equal(before, now)  # LoRA is of attention and MLPs
+    differ = [
+        not torch.equal(weight, after.model.get_parameter(name))
+        for name, weight in pipeline.model.named_parameters()
+    ]
+    assert any(differ) and [file.name for file in tmp_path.iterdir()] == ["tuned"]
+    with pytest.raises(FileExistsError, match="exists"):
+        tuned.save_tuned(pipeline, RECIPE, tmp_path / "tuned")
