@@ -168,7 +168,9 @@ taught_pages.made_in_words(
 # ### What is learned in English, and what arrives elsewhere
 
 # %% tags=["shipped"]
-levels = {task: taught_effects.taught_levels(table, CHANCE[task]) for task, table in tables.items()}
+levels = {}
+for task, table in tables.items():
+    levels[task] = taught_effects.taught_levels(table, CHANCE[task])
 taught_pages.levels_table(levels)
 
 # %% [markdown]
@@ -184,22 +186,26 @@ taught_pages.levels_table(levels)
 # for other trainings and other items.
 
 # %% tags=["shipped"]
-effects = {task: taught_effects.taught_effects(table) for task, table in tables.items()}
-for task, found in effects.items():
+effects = {}
+for task, table in tables.items():
+    found = taught_effects.taught_effects(table)
     write_table(found, results / f"lsn_activations_{task}.csv")
+    effects[task] = found
 for x in languages[1:]:
     display(taught_pages.effects_figure(effects, names, x))
 
 # %% tags=["shipped"]
-taught_pages.effects_in_words(effects)
+taught_pages.effects_counts_table(effects)
 
 # %% [markdown]
 # Sets at zero, beside random ones with as many neurons in every layer, at zero in the same
 # trainings:
 
 # %% tags=["shipped"]
-for task, found in effects.items():
-    display(taught_pages.taught_table(found, f"{task}: set to zero"))
+display(
+    taught_pages.taught_table(effects, "Neurons set to zero"),
+    taught_pages.beyond_random_in_words(effects),
+)
 
 # %% [markdown]
 # ### Zero, or the tenth percentile?
@@ -209,10 +215,13 @@ for task, found in effects.items():
 # the same tuned model.
 
 # %% tags=["shipped"]
-contrasts = {
-    task: taught_effects.taught_contrast(table, "zero", "P10 after")
-    for task, table in tables.items()
-}
+contrasts = {}
+for task, table in tables.items():
+    contrasts[task] = taught_effects.taught_contrast(
+        table,
+        "zero",
+        "P10 after",
+    )
 taught_pages.contrast_table(contrasts)
 
 # %% [markdown]

@@ -123,21 +123,27 @@ taught_pages.made_in_words(
 )
 
 # %% tags=["shipped"]
-effects = {task: taught_effects.taught_effects(table) for task, table in tables.items()}
-for task, found in effects.items():
+effects = {}
+for task, table in tables.items():
+    found = taught_effects.taught_effects(table)
     write_table(found, results / f"lsn_weights_{task}.csv")
-plain = {task: found[found["set_to"] == ""] for task, found in effects.items()}
+    effects[task] = found
+plain = {}
+for task, found in effects.items():
+    plain[task] = found[found["set_to"] == ""]
 for x in languages:
     display(taught_pages.effects_figure(plain, names, x))
 
 # %% tags=["shipped"]
-taught_pages.effects_in_words(plain)
+taught_pages.effects_counts_table(plain)
 
 # %% [markdown]
 # And against random sets that were tuned likewise:
 
 # %% tags=["shipped"]
-beside = {task: taught_effects.taught_beside_random(table) for task, table in tables.items()}
+beside = {}
+for task, table in tables.items():
+    beside[task] = taught_effects.taught_beside_random(table)
 taught_pages.beside_random_table(beside)
 
 # %% [markdown]
@@ -147,8 +153,10 @@ taught_pages.beside_random_table(beside)
 # untouched.
 
 # %% tags=["shipped"]
-after = {task: found[found["set_to"] != ""] for task, found in effects.items()}
-taught_pages.effects_in_words(after)
+after = {}
+for task, found in effects.items():
+    after[task] = found[found["set_to"] != ""]
+taught_pages.effects_counts_table(after)
 
 # %% [markdown]
 # ## Tuned on text, in the language itself
@@ -169,7 +177,7 @@ by_text = text_taught.text_effects(text)
 write_table(by_text, results / "lsn_text.csv")
 display(
     taught_pages.made_in_words(
-        made,
+        {"text": made},
         "python -m crane_lab.cli.tune --parts text",
     ),
     taught_pages.text_figure(by_text, names),

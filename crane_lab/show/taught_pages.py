@@ -81,10 +81,30 @@ def effects_figure(effects: Mapping[str, pd.DataFrame], names: Mapping[str, str]
     )
 
 
-def taught_table(effects: pd.DataFrame, caption: str) -> Styler:
-    """The rows that have random sets beside them, in numbers."""
-    own = effects[effects["null_masks"] > 0]
-    shown = own[["method", "of", "set_to", "language"]].rename(columns={"set_to": "set to"})
+def effects_counts_table(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> Styler:
+    """How many effects are gains and losses beyond trainings and items, by task and method."""
+    rows = []
+    for task, found in effects.items():
+        for method, own in found.groupby("method", sort=False):
+            sure = own[own["q_change"] <= level]["change"]
+            row = {"task": task, "method": method, "changes": len(own)}
+            row |= {"better, certain": int((sure > 0).sum())}
+            row |= {"worse, certain": int((sure < 0).sum())}
+            least, most = own["change"].min(), own["change"].max()
+            rows.append({**row, "from": least, "to": most})
+    return figures.table(
+        pd.DataFrame(rows),
+        "Changes of the share right; certain is beyond trainings and items, at a false-discovery "
+        "rate of 5 % over a task's rows",
+        {"from": "{:+.3f}", "to": "{:+.3f}"},
+    )
+
+
+def taught_table(effects: Mapping[str, pd.DataFrame], caption: str) -> Styler:
+    """The rows that have random sets beside them, in numbers, by task."""
+    every = pd.concat(effects, names=["task", None]).reset_index("task")
+    own = every[every["null_masks"] > 0]
+    shown = own[["task", "method", "language"]].copy()
     shown["change"] = _with_interval(own, "change")
     for name, column in (
         ("random sets", "null_masks"),
@@ -94,32 +114,31 @@ def taught_table(effects: pd.DataFrame, caption: str) -> Styler:
         ("q, smaller", "q_low"),
     ):
         shown[name] = own[column].to_numpy()
-    if (shown["set to"] == "").all():
-        del shown["set to"]
     formats = {"their mean": "{:+.3f}", "percentile": "{:.0f}"}
     formats |= {"q, larger": "{:.3f}", "q, smaller": "{:.3f}"}
     return figures.table(shown, caption, formats)
 
 
-def effects_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
-    """How many effects are beyond trainings and items, and beyond random sets: by task, method."""
+def beyond_random_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
+    """How many sets lie beyond random ones, and how many beyond all of too few, by task."""
     lines = []
-    groups = (
-        (task, method, own)
-        for task, found in effects.items()
-        for method, own in found.groupby("method", sort=False)
-    )
-    for task, method, own in groups:
-        sure = own[own["q_change"] <= level]["change"]
+    for task, found in effects.items():
+        own = found[found["null_masks"] > 0]
+        beyond = (own["q"] <= level) | (own["q_low"] <= level)
+        lowest = ~beyond & (own["percentile"] == 0)
         line = (
-            f"{task}, {as_markdown(str(method))}: of {len(own)} changes {int((sure > 0).sum())} "
-            f"are for the better and {int((sure < 0).sum())} for the worse beyond trainings and "
-            "items (corrected over the table)"
+            f"{task}: {int(beyond.sum())} of {len(own)} sets lie beyond random ones, corrected "
+            "over the rows"
         )
-        known = own[own["null_masks"] > 0]
-        if len(known):
-            beyond = int(((known["q"] <= level) | (known["q_low"] <= level)).sum())
-            line += f"; {beyond} of the {len(known)} that have random sets lie beyond those"
+        if lowest.any():
+            named = ", ".join(
+                f"{as_markdown(row['method'])} {row['language']}"
+                for row in own[lowest].to_dict("records")
+            )
+            line += (
+                f"; {named} cost more than every one of {int(own['null_masks'].max())}, which are "
+                "too few to tell after that correction"
+            )
         lines.append(f"- {line}.")
     return prose("\n".join(lines))
 
@@ -135,25 +154,30 @@ def _with_interval(frame: pd.DataFrame, name: str, form: str = "{:+.3f}") -> lis
     ]
 
 
-def made_in_words(made: Mapping[str, Any], again: str) -> Markdown:
-    """Where a table of trainings comes from, and whether it is about this run's neurons.
+def made_in_words(made: Mapping[str, Mapping[str, Any]], again: str) -> Markdown:
+    """Where tables of trainings come from, and whether they are about this run's neurons.
 
-    `made` is the record that `grown.made_of` returns, `again` the command that makes it anew.
+    `made` has the records that `grown.made_of` returns, by what was learned; `again` is the command
+    that makes them anew.
     """
-    recipe = made["inputs"]["recipe"]
-    said = (
-        f"{made['seeds']} trainings of each set, on {as_markdown(str(made['machine']['cpu']))} "
-        f"with torch {as_markdown(made['versions']['torch'])}; {recipe['items']:,} items or "
-        f"windows in batches of {recipe['batch']}, {recipe['epochs']} times over, learning rate "
-        f"{recipe['learning_rate']:g}, LoRA of rank {recipe['rank']}. Made anew by `{again}`."
-    )
-    differing = [name for name in made["differing"] if name != "recipe"]
-    if differing:
-        said = (
-            "**These results are not those of your run.** They were made with another "
-            f"{', '.join(name.replace('_', ' ') for name in differing)}; set `recompute_taught`. "
-        ) + said
-    return prose(said)
+    lines, others = [], set[str]()
+    for what, record in made.items():
+        recipe = record["inputs"]["recipe"]
+        others |= {name for name in record["differing"] if name != "recipe"}
+        lines.append(
+            f"- {what}: {record['seeds']} trainings of each set on {recipe['items']:,} items in "
+            f"batches of {recipe['batch']}, {recipe['epochs']} times over, learning rate "
+            f"{recipe['learning_rate']:g}, LoRA of rank {recipe['rank']}; on "
+            f"{as_markdown(str(record['machine']['cpu']))} with torch "
+            f"{as_markdown(record['versions']['torch'])}."
+        )
+    if others:
+        lines.append(
+            "\n**These results are not those of your run.** They were made with another "
+            f"{', '.join(name.replace('_', ' ') for name in sorted(others))}; set "
+            "`recompute_taught`."
+        )
+    return prose("\n".join([*lines, f"\nMade anew by `{again}`."]))
 
 
 def contrast_table(contrasts: Mapping[str, pd.DataFrame]) -> Styler:

@@ -231,25 +231,24 @@ def read_taught(file: str | Path) -> pd.DataFrame:
 
 def taught_tables(
     pipeline: Pipeline, part: str, folder: str | Path, seeds: int | None = None
-) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """A part's tables by task, as a folder has them, and what they were made with.
+) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Any]]]:
+    """A part's tables by task, as a folder has them, and by task what they were made with.
 
-    With `seeds` they are brought up to so many trainings first. What is returned beside is the
-    record of one task with `differing`, the inputs that are not this run's. A task whose table is
-    not there is left out.
+    With `seeds` they are brought up to so many trainings first. Records have `differing`, the
+    inputs that are not this run's. A task whose table is not there is left out.
 
     Raises FileNotFoundError if the folder has none of them.
     """
     plan = Teaching() if seeds is None else Teaching(seeds=seeds)
     tables: dict[str, pd.DataFrame] = {}
-    made: dict[str, Any] = {}
+    made: dict[str, dict[str, Any]] = {}
     for task in TASKS:
         if seeds is not None:
             ship_taught(pipeline, task, part, plan, folder)
         file = Path(folder) / f"lsn_{part}_{task}.csv"
         if file.is_file():
             tables[task] = read_taught(file)
-            made = made_of(file, taught_inputs(pipeline, task, plan))
+            made[task] = made_of(file, taught_inputs(pipeline, task, plan))
     if not tables:
         raise FileNotFoundError(
             f"no lsn_{part}_<task>.csv in {folder}: expected the results of trainings; set "

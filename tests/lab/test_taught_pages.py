@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from test_taught_effects import made_up
 from test_text_taught import made_up as text_made_up
 
@@ -28,35 +29,40 @@ def test_items_are_shown_in_every_language() -> None:
     assert unseen_items("qa", "test")["zh"][0]["answer"] in qa
 
 
-@pytest.mark.parametrize(("effect", "said"), [(0.1, "1 are for the better"), (-0.1, "1 for the")])
-def test_sentences_follow_the_numbers(effect: float, said: str) -> None:
-    text = str(taught_pages.effects_in_words({"nli": taught_effects(made_up(effect))}).data)
-    assert said in text and "1 of the 1 that have random sets lie beyond" in text
-    null = str(
-        taught_pages.effects_in_words({"nli": taught_effects(made_up(effect, draws=0))}).data
-    )
-    assert "random sets" not in null
+@pytest.mark.parametrize(("effect", "said"), [(0.1, "1,0"), (-0.1, "0,1"), (0.0, "0,0")])
+def test_counts_and_sentences_follow_the_numbers(effect: float, said: str) -> None:
+    effects = {"nli": taught_effects(made_up(effect))}
+    shown = BeautifulSoup(taught_pages.effects_counts_table(effects).to_html(), "html.parser")
+    cells = [cell.get_text() for cell in shown.select("tbody td")]
+    assert ",".join(cells[3:5]) == said
+    beyond = int(effect != 0)
+    text = str(taught_pages.beyond_random_in_words(effects).data)
+    assert f"{beyond} of 1 sets lie beyond" in text and "too few" not in text
+
+
+def test_sets_beyond_all_of_too_few_are_named() -> None:
+    few = {"nli": taught_effects(made_up(-0.1, draws=5))}
+    text = str(taught_pages.beyond_random_in_words(few).data)
+    assert "0 of 1 sets" in text and "CRANE zh cost more than every one of 5" in text
 
 
 def test_tables_and_figures_have_the_numbers() -> None:
     effects = taught_effects(made_up(0.1))
-    shown = taught_pages.taught_table(effects, "changes").to_html()
-    assert "+0.105" in shown and "zero" in shown and "25" in shown
+    shown = taught_pages.taught_table({"nli": effects}, "changes").to_html()
+    assert "+0.105" in shown and "nli" in shown and "25" in shown
     assert taught_pages.effects_figure({"nli": effects}, NAMES, "zh").data.count("+0.105") == 2
     levels = taught_pages.levels_table({"nli": taught_levels(made_up(0.1), 1 / 3)})
     assert "0.600" in levels.to_html() and "0.333" in levels.to_html()
-    tuned = taught_effects(made_up(0.1, set_to=""))
-    assert "set to" not in taught_pages.taught_table(tuned, "changes").to_html()
 
 
 def test_what_is_of_another_run_is_said_to_be() -> None:
     recipe = {"items": 1500, "batch": 8, "epochs": 2, "learning_rate": 0.002, "rank": 8}
     made = {"inputs": {"recipe": recipe}, "seeds": 5, "machine": {"cpu": "a CPU"}}
     made |= {"versions": {"torch": "2.0"}, "differing": ["recipe"]}
-    assert "1,500 items" in str(taught_pages.made_in_words(made, "a command").data)
-    assert "not those" not in str(taught_pages.made_in_words(made, "a command").data)
+    said = str(taught_pages.made_in_words({"nli": made}, "a command").data)
+    assert "1,500 items" in said and "not those" not in said and "`a command`" in said
     made["differing"] = ["sets"]
-    assert "not those of your run" in str(taught_pages.made_in_words(made, "a command").data)
+    assert "not those of your run" in str(taught_pages.made_in_words({"nli": made}, "").data)
 
 
 def test_comparisons_have_their_intervals() -> None:
