@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
@@ -42,10 +43,20 @@ def qa_items_table(items: Items, number: int = 0) -> Styler:
     return figures.table(pd.DataFrame(rows), "A question with its passage in every language")
 
 
-def levels_table(levels: Mapping[str, pd.DataFrame]) -> Styler:
-    """How well each task is done after training, by language: `taught_effects.taught_levels`."""
+def levels_table(
+    levels: Mapping[str, pd.DataFrame], before: Mapping[str, Mapping[str, float]]
+) -> Styler:
+    """How well each task is done after training, by language: `taught_effects.taught_levels`.
+
+    `before`: task -> language -> share right of the model untrained, for tasks that it can do.
+    """
     frame = pd.concat(levels, names=["task", None]).reset_index("task")
+    untrained = [
+        before.get(str(task), {}).get(str(x), np.nan)
+        for task, x in zip(frame["task"], frame["language"], strict=True)
+    ]
     shown = frame[["task", "language"]].assign(
+        untrained=untrained,
         right=_with_interval(frame, "score", "{:.3f}"),
         trainings=frame["seeds"],
         chance=frame["chance"],
@@ -55,7 +66,7 @@ def levels_table(levels: Mapping[str, pd.DataFrame]) -> Styler:
         shown.rename(columns={"right": "share right", "above": "above chance"}),
         "Share of test items right after training in one language, with 95 % intervals over "
         "trainings and items",
-        {"chance": "{:.3f}"},
+        {"untrained": "{:.3f}", "chance": "{:.3f}"},
     )
 
 

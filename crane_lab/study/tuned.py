@@ -109,6 +109,26 @@ def tuned_outcomes(
     return pipeline.store.table("tuned", key, compute)
 
 
+def untuned_answers(pipeline: Pipeline, n_test: int = 200) -> dict[str, float]:
+    """Share of `qa`'s test items that the model answers to the word as it is, by language."""
+    test = {x: unseen_items("qa", "test")[x][:n_test] for x in pipeline.settings.languages}
+    key = {
+        "model": pipeline.loaded.key,
+        "items": digest_of(canonical(test)),
+        "code": source_digest(__name__),
+    }
+
+    def compute() -> pd.DataFrame:
+        rows = []
+        for x, items in test.items():
+            asked = ask_questions(pipeline.model, pipeline.tokenizer, x, items)
+            rows += [{"language": x, "score": row["score"]} for row in asked]
+        return pd.DataFrame(rows)
+
+    found = pipeline.store.table("untuned", key, compute)
+    return {str(x): float(own) for x, own in found.groupby("language")["score"].mean().items()}
+
+
 def save_tuned(
     pipeline: Pipeline, recipe: TuningRecipe, folder: str | Path, source: str = "en"
 ) -> None:

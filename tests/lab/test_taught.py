@@ -14,6 +14,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
 from crane_lab.study import taught, tuned
 from crane_lab.study.activations import written_name
+from crane_lab.testbed.unseen import unseen_items
 from crane_lab.tuning.training import TuningRecipe
 
 __all__ = ["folder"]  # a fixture
@@ -140,3 +141,12 @@ def test_a_tuned_model_is_kept_as_a_checkpoint(pipeline: Pipeline, tmp_path: Pat
     assert any(differ) and [file.name for file in tmp_path.iterdir()] == ["tuned"]
     with pytest.raises(FileExistsError, match="exists"):
         tuned.save_tuned(pipeline, RECIPE, tmp_path / "tuned")
+
+
+def test_the_untuned_model_is_asked_the_same(pipeline: Pipeline) -> None:
+    found = tuned.untuned_answers(pipeline, 4)
+    assert list(found) == sorted(pipeline.settings.languages)
+    x = pipeline.settings.languages[0]
+    items = unseen_items("qa", "test")[x][:4]
+    asked = tuned.ask_questions(pipeline.model, pipeline.tokenizer, x, items)
+    assert found[x] == sum(row["score"] for row in asked) / 4
