@@ -1,0 +1,60 @@
+"""How far languages are from each other, by descent, place, grammar, sounds and script.
+
+Distances are URIEL's vectors' (`crane_lab.cli.typology`, data/typology); that of scripts is 0 or 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from crane_lab.store import ROOT
+from crane_lab.texts.languages import FLORES
+
+FILE = "data/typology/distances.csv"
+KINDS = ("genetic", "geographic", "syntactic", "phonological", "script")
+
+
+def language_distances(
+    languages: Sequence[str], kind: str, file: str | Path = ROOT / FILE
+) -> NDArray[np.float64]:
+    """Distances between languages, (languages, languages), symmetric with a zero diagonal.
+
+    `kind` is one of `KINDS`: one less the cosine of URIEL's vectors, or for "script" whether two
+    languages are written in different ones.
+
+    Raises ValueError for an unknown kind, or a language without a distance, saying which are known.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of distance {kind!r}: expected one of {KINDS}")
+    table = pd.read_csv(file)
+    known = sorted({*table["a"], *table["b"]})
+    if missing := [x for x in languages if x not in known]:
+        raise ValueError(f"no distance of {missing[0]!r} is known: expected some of {known}")
+    found = np.zeros((len(languages), len(languages)))
+    of = (
+        {}
+        if kind == "script"
+        else dict(zip(zip(table["a"], table["b"], strict=True), table[kind], strict=True))
+    )
+    for i, a in enumerate(languages):
+        for j, b in enumerate(languages):
+            if kind == "script":
+                found[i, j] = float(script_of(a) != script_of(b))
+            elif i != j:
+                found[i, j] = of[min(a, b), max(a, b)]
+    return found
+
+
+def script_of(language: str) -> str:
+    """The script that a language is written in, by its ISO 15924 code, such as "Latn".
+
+    Raises ValueError for a language that is not listed.
+    """
+    if language not in FLORES:
+        raise ValueError(f"the script of {language!r} is not known: expected one of {list(FLORES)}")
+    return FLORES[language].partition("_")[2]
