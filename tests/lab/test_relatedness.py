@@ -1,0 +1,73 @@
+"""Overlaps of many languages, beside chance and beside distances between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crane_core.neurons import NeuronSet
+from crane_lab.study.relatedness import excess_matrix, language_overlaps, mantel_tests
+from crane_lab.texts.typology import language_distances
+
+SHAPE = {"intermediate": (4, 500)}
+LANGUAGES = ["de", "nl", "sv", "da", "fr", "it", "es", "pt", "ru", "pl", "zh", "ja"]
+
+
+def drawn(rng: np.random.Generator, n: int = 100) -> set[int]:
+    return set(rng.choice(2000, n, replace=False).tolist())
+
+
+def sets_of(related: bool) -> dict[str, NeuronSet]:
+    """Random sets; if `related`, a family's languages have a third of theirs in common."""
+    rng = np.random.default_rng(0)
+    families = {"g": LANGUAGES[:4], "r": LANGUAGES[4:8], "s": LANGUAGES[8:10]}
+    found = {}
+    common = {name: drawn(rng, 40) for name in families}
+    for x in LANGUAGES:
+        own = drawn(rng)
+        for name, members in families.items():
+            if related and x in members:
+                own |= common[name]
+        found[x] = NeuronSet.from_pairs([divmod(i, 500) for i in sorted(own)], SHAPE)
+    return found
+
+
+def test_related_languages_that_share_are_found_and_others_are_not() -> None:
+    for related in (True, False):
+        overlaps = language_overlaps(sets_of(related))
+        assert len(overlaps) == len(LANGUAGES) * (len(LANGUAGES) - 1) // 2
+        tests = mantel_tests(overlaps, LANGUAGES, permutations=499).set_index("distance")
+        assert (float(tests["q"]["genetic"]) < 0.05) == related
+        assert (overlaps["q"] < 0.05).any() == related
+        if related:
+            assert float(tests["rho"]["genetic"]) < -0.3
+
+
+def test_the_same_seed_gives_the_same() -> None:
+    overlaps = language_overlaps(sets_of(True))
+    one = mantel_tests(overlaps, LANGUAGES, ["syntactic"], 99, seed=1)
+    two = mantel_tests(overlaps, LANGUAGES, ["syntactic"], 99, seed=1)
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_an_excess_is_of_the_pair_whatever_the_order() -> None:
+    overlaps = language_overlaps(sets_of(True))
+    found = excess_matrix(overlaps, LANGUAGES[::-1])
+    assert np.isnan(found.diagonal()).all()
+    assert found[0, 1] == found[1, 0] == overlaps.iloc[-1]["excess"]
+
+
+def test_too_little_is_refused() -> None:
+    some = dict(list(sets_of(False).items())[:3])
+    with pytest.raises(ValueError, match="too few to permute"):
+        mantel_tests(language_overlaps(some), list(some))
+    with pytest.raises(ValueError, match="two languages"):
+        language_overlaps({"de": some["de"], "nl": NeuronSet.empty(SHAPE)})
+
+
+def test_a_distance_that_is_the_same_for_all_has_no_correlation() -> None:
+    latin = ["de", "nl", "sv", "da"]
+    assert not language_distances(latin, "script").any()
+    tests = mantel_tests(language_overlaps(sets_of(True)), latin, ["script"], 99)
+    assert tests["rho"].isna().all() and tests["q"].isna().all()
