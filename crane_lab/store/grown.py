@@ -28,7 +28,13 @@ class Part:
 
 def read_grown(file: str | Path, texts: Sequence[str]) -> pd.DataFrame:
     """A table as `grow` wrote it; `texts` are the columns that hold text, "" if empty."""
-    return pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False)
+    numbers = [str(name) for name in pd.read_csv(file, nrows=0) if name not in texts]
+    return pd.read_csv(
+        file,
+        dtype=dict.fromkeys(texts, str),
+        keep_default_na=False,
+        na_values=dict.fromkeys(numbers, ""),
+    )
 
 
 def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
