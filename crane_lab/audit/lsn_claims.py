@@ -134,7 +134,7 @@ def _counted(table: pd.DataFrame, what: str = "changes") -> str:
 
 
 def _said(row: pd.Series, name: str = "change") -> str:
-    interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] != row["high"] else ""
+    interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] < row["high"] else ""
     return f"{row[name]:+.1f}{interval} points"
 
 
@@ -250,8 +250,8 @@ def _check_text_helps(evidence: LsnEvidence) -> ClaimVerdict:
             return ClaimVerdict(NOT_TESTED, "Nothing is tuned on text there.")
         return evidence.without("text")
     said = "; ".join(
-        f"{row['method']} {row['language']} {row['change']:+.3f} "
-        f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        f"{row['method']} {row['language']} {row['change']:+.3f}"
+        + (f" [{row['low']:+.3f}, {row['high']:+.3f}]" if row["low"] < row["high"] else "")
         for row in evidence.text.to_dict("records")
     )
     own = evidence.text[evidence.text["method"].isin(("LAPE", "LAPE matched"))]

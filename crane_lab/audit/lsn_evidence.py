@@ -76,11 +76,11 @@ def paper_evidence(folder: str | Path = FOLDER) -> LsnEvidence:
 
 
 def _printed(changes: pd.DataFrame) -> pd.DataFrame:
+    """Printed numbers are taken as they are: their interval is a point."""
     certain = changes["verdict"] == CERTAIN
     outcome = np.where(certain, np.where(changes["change"] > 0, "more", "less"), "open")
-    return changes.assign(low=np.nan, high=np.nan, outcome=outcome, above=True).reset_index(
-        drop=True
-    )
+    points = {"low": changes["change"], "high": changes["change"]}
+    return changes.assign(**points, outcome=outcome, above=True).reset_index(drop=True)
 
 
 def model_evidence(

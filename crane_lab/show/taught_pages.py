@@ -75,6 +75,7 @@ def effects_figure(effects: Mapping[str, pd.DataFrame], names: Mapping[str, str]
     panels, told = {}, []
     for task, every in effects.items():
         own = every[every["language"] == of]
+        own = pd.concat([own[own["method"] != "all"], own[own["method"] == "all"]])
         value = own["set_to"].where(own["set_to"] != "", "tuned: " + own["of"])
         value = value.where(own["method"] != "all", "tuned: all")
         panels[f"{task}: change of the share right"] = pd.DataFrame(

@@ -45,7 +45,7 @@ def claim_by_claim(page: pd.DataFrame) -> list[Markdown]:
     titles |= {name: as_markdown(name) for name in titles if name not in ("paper", "testbed")}
     return [
         prose(
-            f"**{number}. {row['claim']}** (§ {row['section']})\n\n"
+            f"**{number}. {row['claim']}** ({_place(row['section'])})\n\n"
             f"- Criterion: {row['criterion']}\n"
             + "\n".join(
                 f"- {title}: **{row[name]}**. {row[f'{name}_evidence']}"
@@ -63,3 +63,8 @@ def most_cases_table(table: pd.DataFrame) -> Styler:
         "Under how many of three masks the masked language loses most, relatively (ours: clearly, "
         "by the interval; published: by the printed numbers, rounding allowed for)",
     )
+
+
+def _place(section: str) -> str:
+    """Where a claim stands: a section, or another paper."""
+    return section if section.startswith("arXiv") else f"§ {section}"

@@ -103,6 +103,8 @@ def test_the_printed_tables_are_judged_by_what_they_print() -> None:
     verdicts = lsn_claims.lsn_verdicts({"paper": evidence}, FOLDER).set_index("id")["paper"]
     assert verdicts["zero-harmless"] == FAILS and verdicts["text-helps"] == NOT_TESTED
     assert verdicts["disjoint"] == UNKNOWN  # it is drawn, not printed
+    assert verdicts["tuning-no-gain"] == verdicts["tuning-as-random"] == HOLDS
+    assert verdicts["no-gain"] == UNKNOWN  # some printed gains may be more than a point
     assert evidence.values is not None and len(evidence.values) == 192
     worse = dataclasses.replace(evidence, values=evidence.values.assign(outcome="open"))
     assert LSN_CHECKS["zero_harmless"](worse).verdict == UNKNOWN
