@@ -149,8 +149,9 @@ display(
 # As in the paper, the model is tuned in English alone, by LoRA {cite:p}`hu2022lora` on attention
 # and MLPs: for nli with a linear head on the last token of the text, for qa to go on with the
 # answer. (The public code reads the head's input at the last *position*, which in most texts of a
-# padded batch is a pad.) Then every language is asked. This was done several times with other
-# seeds, since a training is a draw as well.
+# padded batch is a pad.) Then every language is asked: the same items in each, none dropped for its
+# length, answers compared as text, where the public code compares token ids. This was done several
+# times with other seeds, since a training is a draw as well.
 
 # %% tags=["shipped"]
 tables, made = taught.taught_tables(

@@ -27,7 +27,14 @@ from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.testbed.unseen import PARTS, unseen_items
 from crane_lab.testbed.world import LANGUAGES, build
-from crane_lab.tuning.items import STOP, check_items, nli_ids, qa_answers, qa_prompts, span_scores
+from crane_lab.tuning.items import (
+    STOP,
+    validate_items,
+    nli_ids,
+    qa_answers,
+    qa_prompts,
+    span_scores,
+)
 from crane_lab.tuning.training import (
     TuningRecipe,
     last_states,
@@ -189,7 +196,7 @@ class _NLI:
 
     def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
         every = [item for own in items.values() for item in own]
-        check_items("nli", every)
+        validate_items("nli", every)
         labels = [int(item["label"]) for item in every]
         texts = nli_ids(self.tokenizer, every)
         self.head = tune_classifier(self.model, texts, labels, neurons, recipe)
@@ -214,7 +221,7 @@ class _QA:
     def learn(self, items: Items, recipe: TuningRecipe, neurons: NeuronSet | None) -> None:
         prompts, answers = [], []
         for x, own in items.items():
-            check_items("qa", own)
+            validate_items("qa", own)
             frame, before = question_frame(x)
             prompts += qa_prompts(self.tokenizer, own, frame)
             answers += qa_answers(self.tokenizer, own, before)

@@ -28,7 +28,7 @@ _FIELDS = {"nli": ("premise", "hypothesis", "label"), "qa": ("passage", "questio
 STOP = "\n"
 
 
-def check_items(task: str, items: Sequence[Item]) -> None:
+def validate_items(task: str, items: Sequence[Item]) -> None:
     """See that items of `nli` have a label, and that answers of `qa` stand in their passage.
 
     Raises ValueError for the first that does not, by its id or place.

@@ -17,7 +17,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
 from crane_lab.study.tuned import changed_weights
 from crane_lab.tuning.items import (
-    check_items,
+    validate_items,
     nli_ids,
     qa_answers,
     qa_prompts,
@@ -207,8 +207,8 @@ def test_changed_weights_are_counted_by_whose_they_are(pipeline: Pipeline) -> No
 def test_bad_items_are_refused_before_training() -> None:
     nli = {"id": "a", "premise": "p", "hypothesis": "h", "label": 0}
     qa = {"id": "b", "passage": "Ann has a cat.", "question": "What?", "answer": "a cat"}
-    check_items("nli", [nli])
-    check_items("qa", [qa])
+    validate_items("nli", [nli])
+    validate_items("qa", [qa])
     for task, item, message in (
         ("nli", {**nli, "label": None}, "'a' of nli has no label"),
         ("nli", {**nli, "label": 3}, "label 3"),
@@ -216,7 +216,7 @@ def test_bad_items_are_refused_before_training() -> None:
         ("qa", {**qa, "answer": "a dog"}, "'a dog' does not stand in its passage"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_items(task, [nli if task == "nli" else qa, item])
+            validate_items(task, [nli if task == "nli" else qa, item])
 
 
 def test_what_cannot_be_trained_is_said_and_nothing_is_left(
