@@ -29,11 +29,11 @@ from crane_lab.testbed.unseen import PARTS, unseen_items
 from crane_lab.testbed.world import LANGUAGES, build
 from crane_lab.tuning.items import (
     STOP,
-    validate_items,
     nli_ids,
     qa_answers,
     qa_prompts,
     span_scores,
+    validate_items,
 )
 from crane_lab.tuning.training import (
     TuningRecipe,

@@ -17,11 +17,11 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
 from crane_lab.study.tuned import changed_weights
 from crane_lab.tuning.items import (
-    validate_items,
     nli_ids,
     qa_answers,
     qa_prompts,
     span_scores,
+    validate_items,
     words,
 )
 from crane_lab.tuning.lora import low_rank
