@@ -27,7 +27,7 @@ from crane_lab.audit.claims import (
 
 #: A change of this many points is what the paper calls less than an improvement.
 A_POINT = 1.0
-_AT_CHANCE = "Lacking: a language that is certain to be above chance."
+_AT_CHANCE = "Lacking: a language that certainly has something to lose."
 #: The paper's methods; LAPE matched is LAPE's order at CRANE's number of neurons.
 OF_THE_PAPER = ("LAPE", "LAPE matched", "Act Prob 90p")
 
@@ -39,7 +39,7 @@ class LsnEvidence:
     Tables of changes have the columns `model`, `task`, `method`, `language`, `change` (points),
     `low`, `high` (printed numbers are taken as they are), `outcome` ("more" for a
     certain gain, "less" for a certain loss, or "open") and `above`, whether the language is above
-    chance without an intervention.
+    its floor without an intervention.
 
     values : interventions, with `set_to`. after : those on tuned models.
     low_percentile : zero less the tenth percentile, written where it was read.
@@ -108,6 +108,8 @@ def _paper(table: pd.DataFrame) -> pd.DataFrame:
 def _no_gain(table: pd.DataFrame) -> str:
     """No change reaches a point; does not hold if one certainly does."""
     own = _paper(table)
+    if own.empty:
+        return UNKNOWN
     certain = own["low"] >= A_POINT
     if (certain & (own["outcome"] == "more")).any():
         return FAILS
@@ -115,7 +117,7 @@ def _no_gain(table: pd.DataFrame) -> str:
 
 
 def _counted(table: pd.DataFrame, what: str = "changes") -> str:
-    """How many changes gain and lose, and the largest gain, the paper's methods and others."""
+    """How many changes gain and lose, which, and the largest gain: the paper's methods, others."""
     parts = []
     for name, own in (
         ("", _paper(table)),
@@ -124,13 +126,23 @@ def _counted(table: pd.DataFrame, what: str = "changes") -> str:
         if own.empty:
             continue
         best = own.iloc[int(own["change"].to_numpy().argmax())]
-        outcomes = own["outcome"]
+        lost = own[own["outcome"] == "less"]
+        some = ""
+        if len(lost):
+            worst = lost.iloc[int(lost["change"].to_numpy().argmin())]
+            some = f", the largest {_said(worst)} ({_about(worst)})"
         parts.append(
-            f"{name}of {len(own)} {what} {int((outcomes == 'more').sum())} are certain gains and "
-            f"{int((outcomes == 'less').sum())} certain losses; the largest gain is "
-            f"{_said(best)} ({best['task']}, {best['method']}, {best['language']})"
+            f"{name}of {len(own)} {what} {int((own['outcome'] == 'more').sum())} are certain gains "
+            f"and {len(lost)} certain losses{some}; the largest gain is {_said(best)} "
+            f"({_about(best)})"
         )
-    return _sentence("; ".join(parts))
+    return _sentence("; ".join(parts)) if parts else "There is no such row."
+
+
+def _about(row: pd.Series) -> str:
+    tuned = str(row["of"]) if "of" in row and "+" in str(row["of"]) else str(row["language"])
+    value = f", {row['set_to']}" if row.get("set_to") else ""
+    return f"{row['task']}, {row['method']} {tuned}{value}"
 
 
 def _said(row: pd.Series, name: str = "change") -> str:
@@ -158,7 +170,7 @@ def _check_zero_harmless(evidence: LsnEvidence) -> ClaimVerdict:
     able = zero[zero["above"]]
     said = _counted(able) if len(able) else _AT_CHANCE
     if left := len(zero) - len(able):
-        said += f" {left} rows are of languages at chance, which have nothing to lose."
+        said += f" {left} rows are of languages at the floor, which have nothing to lose."
     own = _paper(able)
     if (own["outcome"] == "less").any():
         return ClaimVerdict(FAILS, said)
@@ -186,6 +198,8 @@ def _check_perplexity_rises(evidence: LsnEvidence) -> ClaimVerdict:
     if evidence.losses is None:
         return evidence.without("losses")
     own = _paper(evidence.losses)
+    if own.empty:
+        return ClaimVerdict(UNKNOWN, "Lacking: sets of the paper's methods.")
     said = "; ".join(
         f"{row['method']} {row['language']} {row['change']:+.3f} nats"
         + (" (beyond random sets)" if row["outcome"] == "more" else "")
@@ -198,6 +212,8 @@ def _check_disjoint(evidence: LsnEvidence) -> ClaimVerdict:
     if evidence.shared is None:
         return evidence.without("shared")
     found = evidence.shared
+    if found.empty:
+        return ClaimVerdict(UNKNOWN, "Lacking: sets of both methods.")
     said = "; ".join(
         f"{row['language']}: {row['share']:.0%} of the smaller set, {row['chance']:.0%} by chance"
         for row in found.to_dict("records")
@@ -220,6 +236,8 @@ def _check_tuning_as_random(evidence: LsnEvidence) -> ClaimVerdict:
     certain = (own["outcome"] != "open") & (own["change"].abs() >= A_POINT)
     if certain.any():
         return ClaimVerdict(FAILS, said)
+    if own.empty:
+        return ClaimVerdict(UNKNOWN, said)
     within = ((own["low"] > -A_POINT) & (own["high"] < A_POINT)).all()
     return ClaimVerdict(HOLDS if within else UNKNOWN, said)
 
@@ -233,14 +251,17 @@ def _check_after_tuning(evidence: LsnEvidence) -> ClaimVerdict:
 def _check_both_models(evidence: LsnEvidence) -> ClaimVerdict:
     if evidence.values is None:
         return evidence.without("values")
-    gains = _paper(evidence.values).groupby("model", sort=False)["outcome"]
-    certain = gains.apply(lambda own: int((own == "more").sum()))
-    said = ", ".join(f"{model} {n}" for model, n in certain.items())
-    if (certain > 0).any():
-        return ClaimVerdict(FAILS, f"Certain gains: {said}.")
-    if len(certain) < 2:
-        return ClaimVerdict(UNKNOWN, f"Lacking: a second model. Certain gains: {said}.")
-    return ClaimVerdict(HOLDS, f"Certain gains: {said}.")
+    verdicts, parts = [], []
+    for model, own in _paper(evidence.values).groupby("model", sort=False):
+        verdicts.append(_no_gain(own))
+        gains = int((own["outcome"] == "more").sum())
+        parts.append(f"{model} {verdicts[-1]} ({gains} certain gains)")
+    said = f"That no intervention gains a point: {', '.join(parts)}."
+    if FAILS in verdicts:
+        return ClaimVerdict(FAILS, said)
+    if len(verdicts) < 2:
+        return ClaimVerdict(UNKNOWN, f"Lacking: a second model. {said}")
+    return ClaimVerdict(HOLDS if set(verdicts) == {HOLDS} else UNKNOWN, said)
 
 
 def _check_text_helps(evidence: LsnEvidence) -> ClaimVerdict:
@@ -252,11 +273,12 @@ def _check_text_helps(evidence: LsnEvidence) -> ClaimVerdict:
     said = "; ".join(
         f"{row['method']} {row['language']} {row['change']:+.3f}"
         + (f" [{row['low']:+.3f}, {row['high']:+.3f}]" if row["low"] < row["high"] else "")
+        + f" (questions right {row['exact']:.2f}, random {row['random_exact']:.2f})"
         for row in evidence.text.to_dict("records")
     )
     own = evidence.text[evidence.text["method"].isin(("LAPE", "LAPE matched"))]
     return ClaimVerdict(
-        verdict_of(own["outcome"].to_list()), f"Nats gained beyond random sets: {said}."
+        verdict_of(own["outcome"].to_list()), f"Loss lower than random sets', in nats: {said}."
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from crane_lab.audit.claims import NOT_TESTED
 from crane_lab.audit.lsn import (
     FOLDER,
+    ITEMS,
     LEAST_OF_SILU,
     lsn_before_act_fn,
     lsn_change,
@@ -30,12 +31,15 @@ from crane_lab.study.taught_effects import (
 
 #: What the paper's tables are of.
 _XNLI, _XQUAD = "XNLI", "XQuAD"
-#: What a score is without knowing anything, by task.
-CHANCE = {"nli": 1 / 3, "qa": 0.0}
+#: What a model that does nothing sensible gets, by task: below that there is nothing to lose.
+FLOORS = {"nli": 1 / 3, "qa": 0.0}
 
 
 def paper_evidence(folder: str | Path = FOLDER) -> LsnEvidence:
-    """Of the printed tables, whose changes are certain where no choice of items explains them."""
+    """Of the printed tables, whose changes are certain where no choice of items explains them.
+
+    Certain is each by itself; nothing is corrected over the rows.
+    """
     values = pd.concat(
         lsn_changes(lsn_table(number, folder)).assign(task=task)
         for number, task in (("4", _XNLI), ("5", _XQUAD))
@@ -76,11 +80,17 @@ def paper_evidence(folder: str | Path = FOLDER) -> LsnEvidence:
 
 
 def _printed(changes: pd.DataFrame) -> pd.DataFrame:
-    """Printed numbers are taken as they are: their interval is a point."""
+    """Intervals as if other items were asked each time, the widest that a printed change can have.
+
+    How many items changed is not printed; the more of them stayed, the narrower it is.
+    """
     certain = changes["verdict"] == CERTAIN
     outcome = np.where(certain, np.where(changes["change"] > 0, "more", "less"), "open")
-    points = {"low": changes["change"], "high": changes["change"]}
-    return changes.assign(**points, outcome=outcome, above=True).reset_index(drop=True)
+    items = changes["task"].map({_XNLI: ITEMS["accuracy"][0], _XQUAD: ITEMS["exact_match"][0]})
+    spread = [changes[end] / 100 * (1 - changes[end] / 100) for end in ("before", "after")]
+    half = 100 * 1.96 * np.sqrt((spread[0] + spread[1]) / items)
+    ends = {"low": changes["change"] - half, "high": changes["change"] + half}
+    return changes.assign(**ends, outcome=outcome, above=True).reset_index(drop=True)
 
 
 def model_evidence(
@@ -90,8 +100,9 @@ def model_evidence(
     text: pd.DataFrame | None = None,
     shared: pd.DataFrame | None = None,
     losses: pd.DataFrame | None = None,
+    source: str = "en",
 ) -> LsnEvidence:
-    """Of a model's own results.
+    """Of a model's own results; what is asked in `source`, the language of training, is left out.
 
     Parameters
     ----------
@@ -104,15 +115,16 @@ def model_evidence(
     for task, table in activations.items():
         above = _above(table, task)
         effects = taught_effects(table)
-        _add(frames, "values", effects[_written_as_read(effects)], task, above)
+        as_read = effects[~effects["set_to"].str.endswith(" before")]
+        _add(frames, "values", as_read, task, above, source)
         contrast = taught_contrast(table, "zero", "P10 after")
-        _add(frames, "low_percentile", contrast, task, above)
+        _add(frames, "low_percentile", contrast, task, above, source)
     for task, table in weights.items():
         above, effects = _above(table, task), taught_effects(table)
         own = effects[effects["method"] != "all"]
-        _add(frames, "tuned", own[own["set_to"] == ""], task, above)
-        _add(frames, "after", own[own["set_to"] != ""], task, above)
-        _add(frames, "random", taught_beside_random(table), task, above)
+        _add(frames, "tuned", own[own["set_to"] == ""], task, above, source)
+        _add(frames, "after", own[own["set_to"] != ""], task, above, source)
+        _add(frames, "random", taught_beside_random(table), task, above, source)
     found = {
         name: pd.concat(own, ignore_index=True).assign(model=label) for name, own in frames.items()
     }
@@ -133,12 +145,8 @@ def model_evidence(
 
 
 def _above(table: pd.DataFrame, task: str) -> dict[str, bool]:
-    levels = taught_levels(table, CHANCE[task])
+    levels = taught_levels(table, FLOORS[task])
     return dict(zip(levels["language"], levels["above"], strict=True))
-
-
-def _written_as_read(effects: pd.DataFrame) -> pd.Series:
-    return ~effects["set_to"].str.endswith(" before")
 
 
 def _add(
@@ -147,14 +155,15 @@ def _add(
     found: pd.DataFrame,
     task: str,
     above: Mapping[str, bool],
+    source: str,
 ) -> None:
-    """Rows of changes in points; those of the language whose neurons they are, and no others'."""
+    """Rows of a target, in points; the neurons are the source's, the target's or both's."""
     if found.empty:
         return
-    own = found[found["of"].str.rpartition("+")[2] == found["language"]]
-    own = own.rename(
-        columns={"difference": "change", "q": "q_change"} if "difference" in own else {}
-    )
+    last = found["of"].str.rpartition("+")[2]
+    own = found[(found["language"] != source) & ((last == found["language"]) | (last == source))]
+    if "difference" in own:
+        own = own.rename(columns={"difference": "change", "q": "q_change"})
     points = {column: 100 * own[column].astype(float) for column in ("change", "low", "high")}
     outcome = np.where(own["q_change"] <= FDR, np.where(own["change"] > 0, "more", "less"), "open")
     able = own["language"].map(dict(above))
@@ -175,6 +184,8 @@ def _losses(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shared(shared: pd.DataFrame) -> pd.DataFrame:
+    if shared.empty:
+        return shared
     pair = shared[(shared["a"] == "LAPE matched") & (shared["b"] == ACT_PROB)]
     return pd.DataFrame(
         {
@@ -186,12 +197,14 @@ def _shared(shared: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(effects: pd.DataFrame) -> pd.DataFrame:
-    own = effects[(effects["of"] == effects["language"]) & effects["beyond"].notna()]
+    chosen = ~effects["method"].isin(("none", "all"))
+    own = effects[(effects["of"] == effects["language"]) & chosen]
     low, high = own["beyond_low"], own["beyond_high"]
     outcome = np.where(low > 0, "more", np.where(high < 0, "less", "open"))
     return pd.DataFrame(
         {
             **{name: own[name] for name in ("method", "language")},
             **{"change": own["beyond"], "low": low, "high": high, "outcome": outcome},
+            **{"exact": own["exact"], "random_exact": own["random_exact"]},
         }
     )

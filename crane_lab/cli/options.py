@@ -36,7 +36,7 @@ def exit_status(command: Callable[[], None]) -> int:
     """Run a command: 0, or 1 after an error and 130 after Ctrl-C, told in a line on stderr."""
     try:
         command()
-    except (RunError, ValueError, TypeError, OSError, MemoryError) as error:
+    except (RunError, ValueError, TypeError, OSError, MemoryError, ArithmeticError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

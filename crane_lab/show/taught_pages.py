@@ -59,14 +59,26 @@ def levels_table(
         untrained=untrained,
         right=_with_interval(frame, "score", "{:.3f}"),
         trainings=frame["seeds"],
-        chance=frame["chance"],
+        floor=frame["floor"],
         above=frame["above"].map({True: "yes", False: "not certain"}),
     )
     return figures.table(
-        shown.rename(columns={"right": "share right", "above": "above chance"}),
-        "Share of test items right after training in one language, with 95 % intervals over "
-        "trainings and items",
-        {"untrained": "{:.3f}", "chance": "{:.3f}"},
+        shown.rename(columns={"untrained": "before", "right": "after", "above": "above the floor"}),
+        "Share of test items right before training in English and after it, with 95 % intervals "
+        "over trainings and items; the floor is what a model gets that does nothing sensible",
+        {"before": "{:.3f}", "floor": "{:.3f}"},
+    )
+
+
+def people_table(found: pd.DataFrame) -> Styler:
+    """How often questions are right by the number of people: `taught_effects.right_by_people`."""
+    wide = found.pivot_table(index="people", columns="language", values="right", sort=False)
+    wide["picking any that fits"] = found.groupby("people")["fitting"].first()
+    return figures.table(
+        wide.reset_index(),
+        "Share of questions right by the number of people in the story, beside what picking any "
+        "word of the right kind from the passage would get",
+        dict.fromkeys(wide.columns, "{:.2f}"),
     )
 
 
@@ -137,19 +149,21 @@ def beyond_random_in_words(effects: Mapping[str, pd.DataFrame], level: float = F
     for task, found in effects.items():
         own = found[found["null_masks"] > 0]
         beyond = (own["q"] <= level) | (own["q_low"] <= level)
-        lowest = ~beyond & (own["percentile"] == 0)
+        outside = ~beyond & own["percentile"].isin((0, 100))
         line = (
             f"{task}: {int(beyond.sum())} of {len(own)} sets lie beyond random ones, corrected "
             "over the rows"
         )
-        if lowest.any():
-            named = ", ".join(
-                f"{as_markdown(row['method'])} {row['language']}"
-                for row in own[lowest].to_dict("records")
-            )
+        ends = []
+        for percentile, said in ((0, "cost more"), (100, "cost less")):
+            named = own[outside & (own["percentile"] == percentile)].to_dict("records")
+            if named:
+                sets = ", ".join(f"{as_markdown(row['method'])} {row['language']}" for row in named)
+                ends.append(f"{sets} {said}")
+        if ends:
             line += (
-                f"; {named} cost more than every one of {int(own['null_masks'].max())}, which are "
-                "too few to tell after that correction"
+                f"; {' and '.join(ends)} than every one of {int(own['null_masks'].max())}, which "
+                "are too few to tell after that correction"
             )
         lines.append(f"- {line}.")
     return prose("\n".join(lines))
@@ -192,17 +206,29 @@ def made_in_words(made: Mapping[str, Mapping[str, Any]], again: str) -> Markdown
     return prose("\n".join([*lines, f"\nMade anew by `{again}`."]))
 
 
-def contrast_table(contrasts: Mapping[str, pd.DataFrame]) -> Styler:
-    """Zero against the tenth percentile: `taught_effects.taught_contrast`, by task."""
-    frame = pd.concat(contrasts, names=["task", None]).reset_index("task")
-    shown = frame[["task", "method", "language"]].copy()
-    shown["zero less P10"] = _with_interval(frame, "difference")
-    shown["q"] = frame["q"]
+def contrast_table(contrasts: Mapping[tuple[str, str], pd.DataFrame]) -> Styler:
+    """Zero against other values: `taught_effects.taught_contrast`, by (task, the other value)."""
+    frame = pd.concat(contrasts, names=["task", "value", None]).reset_index(["task", "value"])
+    shown = frame[["task", "method", "language"]].drop_duplicates()
+    for value, own in frame.groupby("value", sort=False):
+        said = own[["task", "method", "language"]].copy()
+        said[f"zero less {value}"] = _with_interval(own, "difference")
+        said[f"q, {value}"] = own["q"].map("{:.3f}".format)
+        shown = shown.merge(said, how="left")
     return figures.table(
-        shown,
-        "Share right with neurons at zero, less that with them at their tenth percentile, read "
-        "where it is written",
-        {"q": "{:.3f}"},
+        shown, "Share right with neurons at zero, less that with them at another value"
+    )
+
+
+def resolution_in_words(effects: Mapping[str, pd.DataFrame]) -> Markdown:
+    """How small a change can be told with the items and trainings at hand, by task."""
+    halves = {
+        task: 100 * ((found["high"] - found["low"]) / 2).median() for task, found in effects.items()
+    }
+    said = ", ".join(f"{half:.1f} points in {task}" for task, half in halves.items())
+    return prose(
+        f"Half of these intervals reach further than {said} to either side: a claim about less "
+        "than a point cannot be settled here, whatever is true."
     )
 
 
@@ -226,8 +252,8 @@ def beside_random_table(found: Mapping[str, pd.DataFrame]) -> Styler:
     )
     return figures.table(
         shown,
-        "Share right in the target, less the mean of random sets tuned likewise; and how far "
-        "single random sets are from that mean",
+        "Share right in the target, less the mean of random sets tuned likewise, with 95 % "
+        "intervals of one more random set; and how far single ones are from that mean",
         {"q": "{:.3f}"},
     )
 
@@ -290,12 +316,13 @@ def text_table(effects: pd.DataFrame) -> Styler:
             "random sets": own["random"],
             "further than they": _with_interval(beyond, "beyond"),
             "questions right": own["exact"],
+            "with random sets": own["random_exact"],
         }
     )
     return figures.table(
         shown,
         "Held-out loss in the language of the text, nats per token, with 95 % intervals over "
-        "trainings and windows; how much further it falls than under random sets, over trainings "
-        "and draws",
-        {"random sets": "{:+.3f}", "questions right": "{:.3f}"},
+        "trainings and windows; how much further it falls than under one more random set; and the "
+        "share of questions that are still answered",
+        {"random sets": "{:+.3f}", "questions right": "{:.3f}", "with random sets": "{:.3f}"},
     )

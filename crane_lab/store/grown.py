@@ -38,8 +38,14 @@ def read_grown(file: str | Path, texts: Sequence[str]) -> pd.DataFrame:
 
 
 def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The record beside a table, with `differing`: names of inputs that are not these."""
-    made: dict[str, Any] = json.loads(Path(file).with_suffix(".json").read_text(encoding="utf-8"))
+    """The record beside a table, with `differing`: names of inputs that are not these.
+
+    Raises FileNotFoundError if a table has no record.
+    """
+    record = Path(file).with_suffix(".json")
+    if not record.is_file():
+        raise FileNotFoundError(f"{file} has no {record.name} that says what it was made with")
+    made: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     differing = [name for name, value in inputs.items() if made["inputs"].get(name) != value]
     return {**made, "differing": differing}
 
@@ -53,12 +59,21 @@ def grow(
 ) -> None:
     """Bring a table and the `.json` beside it to what all parts give, and write after each.
 
-    Rows of other inputs are dropped; a part of which all rows are there is not computed, and one
-    of which some are there is computed anew, so that what belongs together is of one run.
+    A part of which all rows are there is not computed, and one of which some are there is computed
+    anew, so that what belongs together is of one run. `seeds` in the record is how many of them
+    every row of a part has.
+
+    Raises FileExistsError if there is a table of other inputs, which is left as it is.
     """
     file, record = Path(file), Path(file).with_suffix(".json")
     table = pd.DataFrame()
-    if file.is_file() and json.loads(record.read_text(encoding="utf-8"))["inputs"] == inputs:
+    if file.is_file():
+        differing = made_of(file, inputs)["differing"]
+        if differing:
+            raise FileExistsError(
+                f"{file} was made with another {', '.join(differing)}; give another folder, or "
+                f"remove it and {record.name}"
+            )
         table = read_grown(file, texts)
     for part in parts:
         found = (
@@ -68,7 +83,10 @@ def grow(
             continue
         table = table[[key not in part.keys for key in found]] if found else table
         table = pd.concat([table, part.compute()], ignore_index=True)
-        write_table(table, file)
-        made = {"inputs": inputs, "seeds": int(table["seed"].nunique()), **made_with()}
+        rest = [name for name in columns if name != "seed"]
+        seeds = int(table.groupby(rest)["seed"].nunique().min())
+        made = {"inputs": inputs, "seeds": seeds, **made_with()}
+        # The record first: a table without one could be of anything.
         write_text(record, json.dumps(made, indent=1, sort_keys=True) + "\n")
+        write_table(table, file)
         print(f"{file.name}: {part.name}", flush=True)

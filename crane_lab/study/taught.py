@@ -26,10 +26,12 @@ from crane_core.baselines import random_matched
 from crane_core.interventions import UNTOUCHED, Intervention
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
+from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown
 from crane_lab.study.activations import Written, activation_values, setting, written_name
 from crane_lab.study.contenders import contenders
 from crane_lab.study.tuned import TASKS, tuned_outcomes
+from crane_lab.testbed.unseen import unseen_items
 from crane_lab.tuning.training import TuningRecipe
 
 #: What a language's neurons are set to: the paper's eight values, read where they are written, and
@@ -61,7 +63,10 @@ class Teaching:
     """How much of both experiments is run.
 
     `seeds`: of training; `draws`, `tuned_draws`: random sets beside a set, the same under every
-    seed, of activations and of weights (which take a training each); `n_test`: items per language.
+    seed, of activations and of weights (which take a training each); `n_test`: items per language;
+    `source`: the language of the training; `recipes`: task -> how.
+
+    Raises ValueError for less than one training.
     """
 
     seeds: int = 5
@@ -70,6 +75,13 @@ class Teaching:
     n_test: int = 200
     source: str = "en"
     recipes: Mapping[str, TuningRecipe] = field(default_factory=lambda: dict(RECIPES))
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.draws < 0 or self.tuned_draws < 0:
+            raise ValueError(
+                f"{self.seeds} trainings with {self.draws} and {self.tuned_draws} random sets: "
+                "expected a training or more, and no negative number"
+            )
 
 
 #: What is asked of a tuned model: what a row says of it, and under which intervention.
@@ -89,10 +101,13 @@ class _Training:
 def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Training]:
     """Everything that a part consists of, seed by seed.
 
-    Raises ValueError for an unknown part.
+    Raises ValueError for an unknown part, or languages without the source or a target.
     """
     if part not in PARTS:
         raise ValueError(f"unknown part {part!r}: expected one of {PARTS}")
+    languages = list(pipeline.settings.languages)
+    if plan.source not in languages or len(languages) < 2:
+        raise ValueError(f"languages {languages}: expected {plan.source!r} and a target or more")
     sets = contenders(pipeline)
     if part == "weights":
         del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
@@ -257,14 +272,35 @@ def taught_tables(
     return tables, made
 
 
-def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:
-    """What a table depends on beside seeds and draws: model, sets' settings, recipe, items."""
-    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
+def of_this_run(
+    tables: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, Any]]
+) -> dict[str, pd.DataFrame]:
+    """Those tables that were made with a run's model and sets; another recipe is no matter."""
     return {
-        "model": model,
+        name: table for name, table in tables.items() if set(made[name]["differing"]) <= {"recipe"}
+    }
+
+
+def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:
+    """What a table depends on beside seeds and draws: model, sets, recipe, items."""
+    items = {
+        "train": unseen_items(task, "train")[plan.source][: plan.recipes[task].items],
+        **{x: unseen_items(task, "test")[x][: plan.n_test] for x in pipeline.settings.languages},
+    }
+    return {
+        **inputs_of_sets(pipeline),
         "recipe": json.loads(json.dumps(asdict(plan.recipes[task]))),
         "n_test": plan.n_test,
         "source": plan.source,
+        "items": digest_of(canonical(items)),
+    }
+
+
+def inputs_of_sets(pipeline: Pipeline) -> dict[str, Any]:
+    """The model, the languages and every method's sets, as records name them."""
+    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
+    return {
+        "model": model,
         "sets": {m: [s.digest() for s in of.values()] for m, of in contenders(pipeline).items()},
         "languages": list(pipeline.settings.languages),
     }

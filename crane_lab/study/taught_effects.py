@@ -54,6 +54,27 @@ def crossed_interval(values: Array) -> Crossed:
     return Crossed(mean, mean - error, mean + error, p)
 
 
+def beside_draws(apart: Array) -> Crossed:
+    """How a set differs from random ones, (trainings, draws): mean, interval, p-value.
+
+    The set is held against *one more* draw: were it a random one, too, its distance from the mean
+    of D draws would have 1 + 1/D times the draws' variance. To that comes the trainings' variance;
+    degrees of freedom are the fewer of both. NaN for a single training or draw.
+    """
+    trainings, draws = apart.shape
+    mean = float(apart.mean())
+    if trainings < 2 or draws < 2:
+        return Crossed(mean, np.nan, np.nan, np.nan)
+    variance = apart.mean(0).var(ddof=1) * (1 + 1 / draws)
+    variance += apart.mean(1).var(ddof=1) / trainings
+    if not variance:
+        return Crossed(mean, mean, mean, float(mean == 0))
+    freedom = min(trainings, draws) - 1
+    error = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
+    p = float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom))
+    return Crossed(mean, mean - error, mean + error, p)
+
+
 def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
     """Every method's effect by the language asked, and where random sets have theirs.
 
@@ -130,11 +151,12 @@ def taught_contrast(table: pd.DataFrame, value: str, other: str) -> pd.DataFrame
 
 
 def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
-    """How tuned sets compare with random ones that were tuned likewise, paired.
+    """How tuned sets compare with random ones that were tuned likewise, in the same trainings.
 
     One row per `method`, `of` and `language` that has random sets: `draws`, `difference` in the
-    share right from their mean, with `low`, `high`, `p` and `q` (corrected over the rows), and
-    `random_low`, `random_high`, the range over draws of one's difference from that mean.
+    share right from their mean, with `low`, `high`, `p` (`beside_draws`) and `q` (corrected over
+    the rows), and `random_low`, `random_high`, the range over draws of one's difference from that
+    mean. Items are the same for all; they are not drawn anew.
     """
     right = _outcomes(table)
     rows = []
@@ -143,42 +165,62 @@ def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
             continue
         random = [
             found
-            for (other, of_, number, value, x), found in right.items()
+            for (other, of_, _, value, x), found in right.items()
             if (other, of_, value, x) == (f"{_RANDOM_AS}{method}", of, "", language)
         ]
-        if not random:
+        seeds = sorted(set(own).intersection(*random)) if random else []
+        if not seeds:
             continue
-        seeds = set(own).intersection(*random)
-        mean_of = {seed: np.mean([found[seed] for found in random], axis=0) for seed in seeds}
-        apart = [_difference(found, mean_of).mean() for found in random]
+        shares = np.array([[found[seed].mean() for found in random] for seed in seeds])
+        apart = np.array([own[seed].mean() for seed in seeds])[:, None] - shares
+        mean, low, high, p = beside_draws(apart)
+        by_draw = shares.mean(0) - shares.mean()
         rows.append(
             {
                 **{"method": method, "of": of, "language": language, "draws": len(random)},
-                **_compared(own, mean_of),
-                **{"random_low": min(apart), "random_high": max(apart)},
+                **{"difference": mean, "low": low, "high": high, "p": p},
+                **{"random_low": by_draw.min(), "random_high": by_draw.max()},
             }
         )
     found = pd.DataFrame(rows)
     return found.assign(q=_corrected(found["p"])) if rows else found
 
 
-def taught_levels(table: pd.DataFrame, chance: float = 0.0) -> pd.DataFrame:
+def right_by_people(table: pd.DataFrame, kinds: int = 3) -> pd.DataFrame:
+    """How often `qa` is right untouched by how many people the story has, by language.
+
+    One row per language and number of `people`, which are in turn in the items: `right` (share,
+    mean over trainings) and `fitting`, what picking any of the words that fit would get.
+    """
+    rows = []
+    for (method, _, _, set_to, language), own in _outcomes(table).items():
+        if method != "none" or set_to:
+            continue
+        every = np.stack(list(own.values()))
+        for people in range(1, kinds + 1):
+            share = every[:, people - 1 :: kinds].mean()
+            rows.append(
+                {"language": language, "people": people, "right": share, "fitting": 1 / people}
+            )
+    return pd.DataFrame(rows)
+
+
+def taught_levels(table: pd.DataFrame, floor: float = 0.0) -> pd.DataFrame:
     """How well the task is done without any intervention or neuron, by language.
 
-    One row per language: `score` (share right, mean) with `low` and `high`, `lowest` and `highest`
-    over trainings, `seeds`, `chance`, and `above`: whether the interval lies above it.
+    One row per language: `score` (share right, mean) with `low` and `high`, `seeds`, `floor`, what
+    a model that does nothing sensible gets, and `above`: whether the interval lies above it, so
+    that there is something to lose.
     """
     rows = []
     for (method, _, _, set_to, language), own in _outcomes(table).items():
         if method == "none" and not set_to:
             every = np.stack(list(own.values()))
             mean, low, high, _ = crossed_interval(every)
-            shares = every.mean(1)
             rows.append(
                 {
                     **{"language": language, "score": mean, "low": low, "high": high},
-                    **{"lowest": shares.min(), "highest": shares.max(), "seeds": len(own)},
-                    **{"chance": chance, "above": low > chance},
+                    **{"seeds": len(own), "floor": floor, "above": low > floor},
                 }
             )
     return pd.DataFrame(rows)

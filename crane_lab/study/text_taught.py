@@ -10,6 +10,7 @@ every layer, all neurons, and none.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -30,9 +31,11 @@ from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown
 from crane_lab.study.contenders import contenders
-from crane_lab.study.taught import FIRST_DRAW, RANDOM
+from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets
+from crane_lab.study.taught_effects import beside_draws
 from crane_lab.study.tuned import ask_questions
 from crane_lab.testbed.unseen import PARTS, unseen_items
+from crane_lab.testbed.world import LANGUAGES
 from crane_lab.tuning.training import TuningRecipe, tune_text
 
 FILE = "lsn_text.csv"
@@ -43,9 +46,10 @@ _TEXTS = ("method", "of", "language")
 
 @dataclass(frozen=True)
 class TextTeaching:
-    """How much is run: seeds of training, random sets beside a set, windows and questions asked.
+    """How much is run.
 
-    Every language but `source` is tuned.
+    `seeds`: of training; `draws`: random sets beside a set; `n_windows`, `n_questions`: held out,
+    per language; `recipe`: how, `items` windows of text; every language but `source` is tuned.
     """
 
     seeds: int = 5
@@ -102,21 +106,30 @@ def read_text_taught(
     if seeds is not None:
         ship_text_taught(pipeline, plan, folder)
     file = Path(folder) / FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {FILE} in {folder}: expected the results of trainings; set recompute_taught, or "
+            "run python -m crane_lab.cli.tune --parts text"
+        )
     return read_grown(file, _TEXTS), made_of(file, text_inputs(pipeline, plan))
 
 
 def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
     """What the table depends on beside seeds and draws."""
-    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
-    sets = {m: [s.digest() for s in of.values()] for m, of in contenders(pipeline).items()}
+    targets = [x for x in pipeline.settings.languages if x != plan.source]
+    learned = {x: _windows(pipeline, x, "train", plan.recipe.items).tolist() for x in targets}
+    read = {
+        x: _windows(pipeline, x, "test", plan.n_windows).tolist()
+        for x in pipeline.settings.languages
+    }
+    asked = {x: unseen_items("qa", "test")[x][: plan.n_questions] for x in targets}
     return {
-        "model": model,
-        "recipe": asdict(plan.recipe) | {"betas": list(plan.recipe.betas)},
+        **inputs_of_sets(pipeline),
+        "recipe": json.loads(json.dumps(asdict(plan.recipe))),
         "n_windows": plan.n_windows,
         "n_questions": plan.n_questions,
         "source": plan.source,
-        "sets": sets,
-        "languages": list(pipeline.settings.languages),
+        "items": digest_of(canonical([learned, read, asked])),
     }
 
 
@@ -177,8 +190,11 @@ def tuned_on_text(
     `text` (a language, or "questions <language>") and `value`: a window's loss in nats per token,
     or 1.0 for a question that is answered to the word.
 
-    Raises ValueError for more questions than there are, or too few texts.
+    Raises ValueError for a language without stories, more questions than there are, or too few
+    texts.
     """
+    if language not in LANGUAGES:
+        raise ValueError(f"{language!r} has no stories: expected {', '.join(LANGUAGES)}")
     if not 1 <= n_questions <= PARTS["test"]:
         raise ValueError(f"n_questions is {n_questions}: expected 1 to {PARTS['test']}")
     languages = list(pipeline.settings.languages)
@@ -223,47 +239,41 @@ def text_effects(table: pd.DataFrame) -> pd.DataFrame:
     """What tuning on text does, over trainings: by method, language tuned (`of`) and of the text.
 
     Columns: `n_neurons`, `seeds`, `change` of loss with `low` and `high` (95 %, for other trainings
-    and other windows), `exact`, and, beside random sets tuned likewise, `draws`, `random` (their
-    mean change), `random_low`, `random_high` (range over draws), and `beyond`: how much lower the
-    loss is than theirs on average, with `beyond_low` and `beyond_high` (over trainings and draws).
+    and other windows), `exact`, and, beside random sets tuned likewise in the same trainings,
+    `draws`, `random` (their mean change) with `random_low`, `random_high` (range over draws),
+    `random_exact`, and `beyond`: how much lower the loss is than theirs, with `beyond_low` and
+    `beyond_high` (`taught_effects.beside_draws`).
     """
-    random = table[table["method"].str.startswith(f"{RANDOM} as ")]
+    prefix = f"{RANDOM} as "
+    random = table[table["method"].str.startswith(prefix)]
     rows = []
     chosen = table[~table.index.isin(random.index)]
     for (method, of, language), own in chosen.groupby(["method", "of", "language"], sort=False):
-        own = own.sort_values("seed")
         changes, n = own["change"].to_numpy(float), len(own)
-        error = np.sqrt(_variance(changes) + np.square(own["error"].to_numpy(float)).mean())
-        half = stats.t.ppf(0.975, n - 1) * error if n > 1 else np.nan
+        variance = np.square(own["error"].to_numpy(float)).mean()
+        variance += changes.var(ddof=1) / n if n > 1 else np.nan
+        half = stats.t.ppf(0.975, n - 1) * np.sqrt(variance) if n > 1 else np.nan
         if method == "none":
             half = 0.0  # nothing was trained, and nothing changes
         row = {"method": method, "of": of, "language": language, "seeds": n}
         row |= {"n_neurons": int(own["n_neurons"].iloc[0]), "exact": own["exact"].mean()}
-        row |= {
-            "change": changes.mean(),
-            "low": changes.mean() - half,
-            "high": changes.mean() + half,
-        }
+        mean = changes.mean()
+        row |= {"change": mean, "low": mean - half, "high": mean + half}
         same = random[
-            (random["method"] == f"{RANDOM} as {method}")
+            (random["method"] == f"{prefix}{method}")
             & (random["of"] == of)
             & (random["language"] == language)
-            & random["seed"].isin(own["seed"])
         ]
-        if len(same):
-            wide = same.pivot_table(index="seed", columns="draw", values="change").to_numpy()
-            by_draw, by_seed = wide.mean(0), changes - wide.mean(1)
-            variance = _variance(by_seed) + _variance(by_draw)
-            freedom = min(len(by_draw), len(by_seed)) - 1
-            half = stats.t.ppf(0.975, freedom) * np.sqrt(variance) if freedom else np.nan
-            beyond = -by_seed.mean()
+        wide = same.pivot_table(index="seed", columns="draw", values="change").dropna()
+        by_seed = own.set_index("seed")["change"]
+        seeds = [seed for seed in wide.index if seed in by_seed.index]
+        if seeds:
+            apart = by_seed[seeds].to_numpy(float)[:, None] - wide.loc[seeds].to_numpy(float)
+            beyond, low, high, _ = beside_draws(-apart)
+            by_draw = wide.loc[seeds].mean()
             row |= {"draws": len(by_draw), "random": by_draw.mean()}
             row |= {"random_low": by_draw.min(), "random_high": by_draw.max()}
-            row |= {"beyond": beyond, "beyond_low": beyond - half, "beyond_high": beyond + half}
+            row |= {"random_exact": same[same["seed"].isin(seeds)]["exact"].mean()}
+            row |= {"beyond": beyond, "beyond_low": low, "beyond_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _variance(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    """Of their mean."""
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0

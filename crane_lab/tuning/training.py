@@ -29,7 +29,12 @@ _IGNORED = -100
 class TuningRecipe:
     """Everything that fine-tuning depends on beside model, neurons and items.
 
-    `items`: how many of the training part's are used; `parts`: one of `lora.PARTS`.
+    `seed`: of first values and of the items' order; `items`: how many of the training part's are
+    used, `batch` at a time, `epochs` times over; `learning_rate`, `weight_decay`, `betas`: AdamW's;
+    `rank`, `alpha`: LoRA's; `clip`: the longest gradient; `warmup`: the share of steps on which the
+    rate rises; `parts`: one of `lora.PARTS`.
+
+    Raises ValueError for numbers that nothing can be trained with.
     """
 
     seed: int = 0
@@ -44,6 +49,11 @@ class TuningRecipe:
     warmup: float = 0.01
     betas: tuple[float, float] = (0.95, 0.999)
     parts: str = "neuron"
+
+    def __post_init__(self) -> None:
+        for name in ("items", "epochs", "batch", "rank", "alpha", "learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:
@@ -190,3 +200,7 @@ def _train(
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
             optimiser.step()
             rate.step()
+    if not all(parameter.isfinite().all() for parameter in parameters):
+        raise FloatingPointError(
+            f"weights are not finite: lower learning_rate ({recipe.learning_rate:g})"
+        )

@@ -21,7 +21,14 @@ FOLDER = ROOT / "data" / "published" / "lsn"
 def changes(*rows: tuple[float, float, float, str], **more: object) -> pd.DataFrame:
     """Changes of LAPE at zero in points: value, interval, outcome."""
     found = pd.DataFrame(rows, columns=["change", "low", "high", "outcome"])
-    about = {"model": "m", "task": "qa", "method": "LAPE", "language": "zh", "set_to": "zero"}
+    about: dict[str, object] = {
+        "model": "m",
+        "task": "qa",
+        "method": "LAPE",
+        "language": "zh",
+        "set_to": "zero",
+    }
+    about |= {"exact": 0.5, "random_exact": 0.5}
     return found.assign(**{**about, "above": True, **more})  # type: ignore[arg-type]
 
 
@@ -67,8 +74,23 @@ def test_a_single_training_bears_nothing_out() -> None:
         ("no_gain", "values"),
         ("zero_harmless", "values"),
         ("tuning_as_random", "random"),
+        ("tuning_no_gain", "tuned"),
+        ("after_tuning", "after"),
+        ("both_models", "values"),
     ):
         assert verdict(check, **{table: alone}) == UNKNOWN
+    both = pd.concat([alone, alone.assign(model="n")])
+    assert verdict("both_models", values=both) == UNKNOWN
+
+
+@pytest.mark.parametrize("check", LSN_CHECKS)
+def test_without_a_row_of_the_papers_methods_nothing_holds(check: str) -> None:
+    tables = ("values", "after", "low_percentile", "tuned", "random", "losses", "text")
+    others = dict.fromkeys(tables, changes(SMALL, method="CRANE", exact=0.5, random_exact=0.5))
+    none = dict.fromkeys(tables, changes())
+    for evidence in (others, none):
+        shared = pd.DataFrame(columns=["language", "share", "chance"])
+        assert verdict(check, **evidence, shared=shared) == UNKNOWN
 
 
 def test_languages_at_chance_say_nothing_of_harm() -> None:
@@ -87,6 +109,8 @@ def test_verdicts_rest_on_the_papers_methods() -> None:
 def test_two_models_are_needed_to_speak_of_both() -> None:
     both = pd.concat([changes(SMALL), changes(SMALL, model="n")])
     assert verdict("both_models", values=both) == HOLDS
+    wide = pd.concat([changes(WIDE), changes(WIDE, model="n")])
+    assert verdict("both_models", values=wide) == UNKNOWN
 
 
 def test_shared_neurons_are_counted_in_the_smaller_set() -> None:
@@ -103,11 +127,31 @@ def test_the_printed_tables_are_judged_by_what_they_print() -> None:
     verdicts = lsn_claims.lsn_verdicts({"paper": evidence}, FOLDER).set_index("id")["paper"]
     assert verdicts["zero-harmless"] == FAILS and verdicts["text-helps"] == NOT_TESTED
     assert verdicts["disjoint"] == UNKNOWN  # it is drawn, not printed
-    assert verdicts["tuning-no-gain"] == verdicts["tuning-as-random"] == HOLDS
-    assert verdicts["no-gain"] == UNKNOWN  # some printed gains may be more than a point
+    # Points without an interval do not show that there is no difference of a point.
+    assert verdicts["tuning-no-gain"] == verdicts["tuning-as-random"] == UNKNOWN
+    assert verdicts["no-gain"] == UNKNOWN
     assert evidence.values is not None and len(evidence.values) == 192
     worse = dataclasses.replace(evidence, values=evidence.values.assign(outcome="open"))
     assert LSN_CHECKS["zero_harmless"](worse).verdict == UNKNOWN
+
+
+def test_english_is_no_transfer_and_neurons_of_english_count_for_targets() -> None:
+    rows = []
+    for of, language, right in (
+        ("", "zh", "10" * 100),
+        ("", "en", "10" * 100),
+        ("en", "zh", "11" * 100),
+        ("en", "en", "11" * 100),
+        ("en+zh", "zh", "11" * 100),
+        ("vi", "zh", "11" * 100),
+    ):
+        for seed in range(2):
+            row = {"method": "LAPE matched" if of else "none", "of": of, "draw": -1, "set_to": ""}
+            more = {"n_neurons": 5, "seed": seed, "language": language, "score": 0.5}
+            rows.append({**row, **more, "right": right})
+    evidence = lsn_evidence.model_evidence("m", {}, {"qa": pd.DataFrame(rows)})
+    assert evidence.tuned is not None
+    assert evidence.tuned[["of", "language"]].to_numpy().tolist() == [["en", "zh"], ["en+zh", "zh"]]
 
 
 def test_our_outcomes_are_in_points_of_the_language_whose_neurons_they_are() -> None:

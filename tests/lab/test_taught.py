@@ -54,6 +54,13 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
         taught.taught_tables(pipeline, "weights", "data/nothing")
     with pytest.raises(ValueError, match="n_test is 0"):
         tuned.tuned_outcomes(pipeline, "nli", RECIPE, n_test=0)
+    with pytest.raises(ValueError, match="expected a training or more"):
+        taught.Teaching(seeds=0)
+    with pytest.raises(ValueError, match="epochs is 0"):
+        TuningRecipe(epochs=0)
+    strange = taught.Teaching(source="fr")
+    with pytest.raises(ValueError, match="expected 'fr' and a target"):
+        next(taught.trainings(pipeline, "weights", strange))
     with pytest.raises(ValueError, match="heads"):
         next(taught.trainings(pipeline, "heads", PLAN))
 
@@ -108,9 +115,19 @@ def test_a_table_goes_on_from_what_is_there(
     more = taught.Teaching(2, 1, 1, 3, recipes=RECIPES)
     taught.ship_taught(pipeline, "nli", "weights", more, tmp_path)
     assert set(seeds) == {1} and len(taught.read_taught(file)) == 2 * len(first)
-    other = taught.Teaching(1, 1, 1, 2, recipes=RECIPES)  # other items: nothing is kept
-    taught.ship_taught(pipeline, "nli", "weights", other, tmp_path)
-    assert len(taught.read_taught(file)) == len(first)
+    grown = file.read_bytes()
+    other = taught.Teaching(1, 1, 1, 2, recipes=RECIPES)
+    with pytest.raises(FileExistsError, match="n_test, items"):  # nothing is lost
+        taught.ship_taught(pipeline, "nli", "weights", other, tmp_path)
+    assert file.read_bytes() == grown
+    tables, made = taught.taught_tables(pipeline, "weights", tmp_path)
+    assert list(tables) == ["nli"] and made["nli"]["seeds"] == 2
+    assert "n_test" in made["nli"]["differing"] and not taught.of_this_run(tables, made)
+    made["nli"]["differing"] = ["recipe"]
+    assert list(taught.of_this_run(tables, made)) == ["nli"]
+    file.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match="what it was made with"):
+        taught.taught_tables(pipeline, "weights", tmp_path)
 
 
 def test_what_is_asked_of_one_model_is_asked_at_once(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crane_lab.study.taught_effects import (
+    beside_draws,
     crossed_interval,
+    right_by_people,
     taught_beside_random,
     taught_contrast,
     taught_effects,
@@ -76,7 +78,6 @@ def test_what_is_set_after_tuning_is_held_against_the_same_tuned_model() -> None
 def test_levels_are_those_without_anything() -> None:
     (row,) = taught_levels(made_up(0.1)).to_dict("records")
     assert row["score"] == pytest.approx(0.6) and row["seeds"] == 3 and row["above"]
-    assert (row["lowest"], row["highest"]) == (pytest.approx(0.5), pytest.approx(0.7))
     (row,) = taught_levels(made_up(0.1), 0.5).to_dict("records")
     assert not row["above"]  # three trainings from 0.5 to 0.7 are no evidence of more
 
@@ -92,6 +93,7 @@ def test_two_values_are_compared_in_the_same_trainings() -> None:
 def test_tuned_sets_are_compared_with_tuned_random_ones() -> None:
     (row,) = taught_beside_random(made_up(0.1, set_to="")).to_dict("records")
     assert row["draws"] == 25 and row["difference"] == pytest.approx(0.105, abs=0.01)
+    assert row["low"] > 0 and row["q"] < 0.05
     assert row["random_low"] < 0 < row["random_high"] < 0.03
     assert taught_beside_random(made_up(0.1, draws=0, set_to="")).empty
 
@@ -115,3 +117,25 @@ def test_intervals_cover_what_other_trainings_and_items_would_give() -> None:
         _, low, high, _ = crossed_interval(trainings + items + rng.normal(0, 0.5, (5, 60)))
         hit += low < 0 < high
     assert 0.93 <= hit / 400 <= 0.995
+
+
+def test_a_random_set_is_no_more_often_beyond_random_ones_than_it_may_be() -> None:
+    rng = np.random.default_rng(1)
+    hit = 0
+    for _ in range(600):
+        sets, noise = rng.normal(0, 1, 5), rng.normal(0, 0.3, (5, 5))
+        outcomes = sets[None] + noise  # (trainings, the set and four draws)
+        _, low, high, _ = beside_draws(outcomes[:, :1] - outcomes[:, 1:])
+        hit += not low < 0 < high
+    assert hit / 600 <= 0.07
+    assert np.isnan(beside_draws(np.ones((1, 4))).low)  # a single training
+    assert np.isnan(beside_draws(np.ones((4, 1))).low)  # a single draw
+    assert beside_draws(np.zeros((3, 4))).p == 1
+
+
+def test_questions_are_told_apart_by_how_many_people_a_story_has() -> None:
+    table = made_up(0.0)
+    table.loc[table["method"] == "none", "right"] = "110" * 66 + "11"
+    found = right_by_people(table).set_index("people")
+    assert found["right"].to_list() == [1.0, 1.0, 0.0]
+    assert found["fitting"].to_list() == [1, 1 / 2, 1 / 3]

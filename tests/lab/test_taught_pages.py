@@ -10,6 +10,7 @@ from test_text_taught import made_up as text_made_up
 
 from crane_lab.show import taught_pages
 from crane_lab.study.taught_effects import (
+    right_by_people,
     taught_beside_random,
     taught_contrast,
     taught_effects,
@@ -44,6 +45,8 @@ def test_sets_beyond_all_of_too_few_are_named() -> None:
     few = {"nli": taught_effects(made_up(-0.1, draws=5))}
     text = str(taught_pages.beyond_random_in_words(few).data)
     assert "0 of 1 sets" in text and "CRANE zh cost more than every one of 5" in text
+    few = {"nli": taught_effects(made_up(0.1, draws=5))}
+    assert "zh cost less than every" in str(taught_pages.beyond_random_in_words(few).data)
 
 
 def test_tables_and_figures_have_the_numbers() -> None:
@@ -54,6 +57,9 @@ def test_tables_and_figures_have_the_numbers() -> None:
     levels = taught_pages.levels_table(
         {"nli": taught_levels(made_up(0.1), 1 / 3)}, {"nli": {"zh": 0.125}}
     )
+    people = taught_pages.people_table(right_by_people(made_up(0.1))).to_html()
+    assert "0.33" in people and "picking any" in people
+    assert "points in nli" in str(taught_pages.resolution_in_words({"nli": effects}).data)
     assert all(number in levels.to_html() for number in ("0.600", "0.333", "0.125"))
 
 
@@ -75,7 +81,7 @@ def test_comparisons_have_their_intervals() -> None:
     low["set_to"] = low["set_to"].replace("zero", "P10 after")
     both = pd.concat([made_up(0.1), low])
     contrast = taught_contrast(both, "zero", "P10 after")
-    assert "+0.050 [" in taught_pages.contrast_table({"qa": contrast}).to_html()
+    assert "+0.050 [" in taught_pages.contrast_table({("qa", "P10 after"): contrast}).to_html()
     changed = pd.DataFrame([{"projection": "up_proj", "chosen": 10, "changed": 5, "others": 90}])
     shown = taught_pages.changed_weights_table(changed.assign(others_changed=0)).to_html()
     assert "50.0%" in shown and ">0<" in shown
@@ -83,5 +89,7 @@ def test_comparisons_have_their_intervals() -> None:
 
 def test_text_is_shown_beside_random_sets() -> None:
     effects = text_effects(text_made_up(-0.1))
-    assert "-0.1" in taught_pages.text_table(effects).to_html()
+    shown = BeautifulSoup(taught_pages.text_table(effects).to_html(), "html.parser")
+    crane = [row.get_text(" ") for row in shown.select("tbody tr") if "CRANE" in row.get_text()]
+    assert "-0.1" in crane[0] and "0.500" in crane[0]
     assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, NAMES).data)

@@ -52,12 +52,17 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
     x = pipeline.settings.languages[0]
     with pytest.raises(ValueError, match="n_questions is 0"):
         tuned_on_text(pipeline, RECIPE, None, x, 3, 0)
+    with pytest.raises(ValueError, match="'fr' has no stories"):
+        tuned_on_text(pipeline, RECIPE, None, "fr", 3, 2)
+    with pytest.raises(FileNotFoundError, match="recompute_taught"):
+        read_text_taught(pipeline, "data/nothing")
 
 
 def test_the_table_has_every_set_and_goes_on(pipeline: Pipeline, tmp_path: Path) -> None:
     ship_text_taught(pipeline, PLAN, tmp_path)
     first, made = read_text_taught(pipeline, tmp_path)
-    assert {"recipe", "n_windows", "n_questions"} == set(made["differing"])  # this plan's are small
+    differing = {"recipe", "n_windows", "n_questions", "items"}
+    assert set(made["differing"]) == differing  # this plan's are small
     languages = list(pipeline.settings.languages)
     assert not first.duplicated(["method", "of", "draw", "seed", "language"]).any()
     assert {"none", "all", "CRANE", "Random as CRANE"} <= set(first["method"])
@@ -99,3 +104,11 @@ def test_a_set_is_held_against_random_ones_in_the_same_trainings(
     assert (row["beyond_low"] > 0) == beyond and row["low"] < row["change"] < row["high"]
     assert found.loc["none", ["low", "high"]].eq(0).all()
     assert np.isnan(text_effects(made_up(effect, draws=1))["beyond_low"].iloc[-1])
+    assert row["random_exact"] == 0.5
+
+
+def test_only_complete_trainings_are_compared() -> None:
+    whole, table = made_up(-0.1, seeds=4), made_up(-0.1)
+    late = (table["seed"] == 4) & (table["draw"] > 1)  # the last training is under way
+    found = text_effects(table[~late]).set_index("method")["beyond"]["CRANE"]
+    assert found == pytest.approx(text_effects(whole).set_index("method")["beyond"]["CRANE"])
