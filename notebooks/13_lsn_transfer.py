@@ -236,7 +236,10 @@ for task, table in tables.items():
             "zero",
             value,
         )
-taught_pages.contrast_table(contrasts)
+display(
+    taught_pages.contrast_table(contrasts),
+    taught_pages.contrast_in_words(contrasts),
+)
 
 # %% [markdown]
 # [Notebook 14](14_lsn_tuning) trains the neurons instead of setting them, and ends with what the

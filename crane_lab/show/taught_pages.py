@@ -220,6 +220,21 @@ def contrast_table(contrasts: Mapping[tuple[str, str], pd.DataFrame]) -> Styler:
     )
 
 
+def contrast_in_words(
+    contrasts: Mapping[tuple[str, str], pd.DataFrame], level: float = FDR
+) -> Markdown:
+    """In how many rows zero is certainly better or worse than another value."""
+    lines = []
+    for (task, value), found in contrasts.items():
+        sure = found[found["q"] <= level]["difference"]
+        lines.append(
+            f"- {task}, {value}: certainly worse than zero in {int((sure > 0).sum())} of "
+            f"{len(found)} rows, certainly better in {int((sure < 0).sum())}; on average by "
+            f"{100 * found['difference'].mean():+.1f} points."
+        )
+    return prose("\n".join(lines))
+
+
 def resolution_in_words(effects: Mapping[str, pd.DataFrame]) -> Markdown:
     """How small a change can be told with the items and trainings at hand, by task."""
     halves = {

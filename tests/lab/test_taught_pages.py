@@ -82,6 +82,8 @@ def test_comparisons_have_their_intervals() -> None:
     both = pd.concat([made_up(0.1), low])
     contrast = taught_contrast(both, "zero", "P10 after")
     assert "+0.050 [" in taught_pages.contrast_table({("qa", "P10 after"): contrast}).to_html()
+    said = str(taught_pages.contrast_in_words({("qa", "P10 after"): contrast}).data)
+    assert "qa, P10 after: certainly worse than zero in 1 of 1 rows" in said and "+5.0" in said
     changed = pd.DataFrame([{"projection": "up_proj", "chosen": 10, "changed": 5, "others": 90}])
     shown = taught_pages.changed_weights_table(changed.assign(others_changed=0)).to_html()
     assert "50.0%" in shown and ">0<" in shown
