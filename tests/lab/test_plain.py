@@ -80,7 +80,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13
         ("one\nnaïve".encode("latin-1"), r"not valid UTF-8 \(byte 6, line 2\)"),
         ("chữ".encode()[:-1], r"not valid UTF-8 \(byte 2, line 1\)"),
         (b"\xef\xbb\xbfone\n\xff", r"not valid UTF-8 \(byte 7, line 2\)"),
-        (gzip.compress(b"text"), r"no text but packed by gzip \(name it \.gz\)"),
+        (gzip.compress(b"text", mtime=0), r"no text but packed by gzip \(name it \.gz\)"),
         (bz2.compress(b"text"), r"no text but packed by bzip2"),
         (lzma.compress(b"text"), r"no text but packed by xz"),
         (_zst(b"text"), r"no text but packed by Zstandard"),
