@@ -22,6 +22,12 @@ from transformers import (
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands name their run in the environment; a test is none, whatever ran before it."""
+    monkeypatch.delenv("CRANE_RUN", raising=False)
+
+
 COMMON: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 32,

@@ -20,6 +20,11 @@ def pipeline_of(run: Run, store: str | Path | None = None) -> Iterator[Pipeline]
 
     `store`: where results are kept, by default the runs' own.
     """
-    os.environ.setdefault(RUN_NAME, run.name)
-    with contextlib.chdir(run.project.root):
-        yield Pipeline(Settings.of(run.parameters), Store(store or run.project.runs / "store"))
+    named = os.environ.get(RUN_NAME)
+    os.environ[RUN_NAME] = named or run.name
+    try:
+        with contextlib.chdir(run.project.root):
+            yield Pipeline(Settings.of(run.parameters), Store(store or run.project.runs / "store"))
+    finally:
+        if named is None:
+            del os.environ[RUN_NAME]
