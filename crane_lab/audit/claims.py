@@ -121,24 +121,31 @@ class Scores(Protocol):
         """A score or drop of a table in words."""
 
 
-def read_claims(folder: str | Path = "data/published") -> list[Claim]:
+def read_claims(
+    folder: str | Path = "data/published",
+    checks: Iterable[str] | None = None,
+    tables: str = "1234",
+) -> list[Claim]:
     """The claims in `claims.yaml`, checked: known tables, known checks, no id twice.
+
+    `checks` are the names that a paper's claims may have, by default the CRANE paper's, and
+    `tables` the numbers of its tables.
 
     Raises ValueError for a claim that is not as it should be.
     """
+    known = [*CHECKS, *PRINTED_ONLY] if checks is None else list(checks)
     found = []
     for entry in yaml.safe_load((Path(folder) / "claims.yaml").read_text(encoding="utf-8")):
         text = {key: " ".join(str(entry[key]).split()) for key in ("claim", "criterion")}
         found.append(
             Claim(
-                entry["id"], entry["section"], text["claim"], tuple(entry["tables"]),
+                entry["id"], str(entry["section"]), text["claim"], tuple(entry["tables"]),
                 text["criterion"], entry["check"],
             )
         )  # fmt: skip
-        if entry["check"] not in CHECKS | PRINTED_ONLY:
-            known = [*CHECKS, *PRINTED_ONLY]
+        if entry["check"] not in known:
             raise ValueError(f"claim {entry['id']}: no check {entry['check']!r}: {known}")
-        if not set(entry["tables"]) <= set("1234"):
+        if not set(entry["tables"]) <= set(tables):
             raise ValueError(f"claim {entry['id']}: unknown tables {entry['tables']}")
     ids = [claim.id for claim in found]
     if len(set(ids)) != len(ids):

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from crane_lab.audit.claims import (
     FAILS,
     HOLDS,
     NOT_TESTED,
     UNKNOWN,
-    Claim,
     ClaimVerdict,
+    read_claims,
     verdict_of,
 )
 
 #: A change of this many points is what the paper calls less than an improvement.
 A_POINT = 1.0
-_AT_CHANCE = "Lacking: a language that certainly has something to lose."
+_AT_FLOOR = "Lacking: a language that certainly has something to lose."
 #: The paper's methods; LAPE matched is LAPE's order at CRANE's number of neurons.
 OF_THE_PAPER = ("LAPE", "LAPE matched", "Act Prob 90p")
 
@@ -37,9 +37,8 @@ class LsnEvidence:
     """What one column has to say; None for what it has not, with the reason in `lacking`.
 
     Tables of changes have the columns `model`, `task`, `method`, `language`, `change` (points),
-    `low`, `high` (printed numbers are taken as they are), `outcome` ("more" for a
-    certain gain, "less" for a certain loss, or "open") and `above`, whether the language is above
-    its floor without an intervention.
+    `low`, `high`, `outcome` ("more" for a certain gain, "less" for a certain loss, or "open") and
+    `above`, whether the language is above its floor without an intervention.
 
     values : interventions, with `set_to`. after : those on tuned models.
     low_percentile : zero less the tenth percentile, written where it was read.
@@ -60,28 +59,11 @@ class LsnEvidence:
     lacking: Mapping[str, str] | None = None
 
     def without(self, name: str) -> ClaimVerdict:
-        """The verdict where a table is missing."""
-        reasons = self.lacking or {}
-        return ClaimVerdict(UNKNOWN, f"Lacking: {reasons.get(name, 'such results')}.")
-
-
-def read_lsn_claims(folder: str | Path = "data/published/lsn") -> list[Claim]:
-    """The claims in `claims.yaml`, checked.
-
-    Raises ValueError for a claim without a check, or an id that is there twice.
-    """
-    found = []
-    for entry in yaml.safe_load((Path(folder) / "claims.yaml").read_text(encoding="utf-8")):
-        if entry["check"] not in LSN_CHECKS:
-            known = list(LSN_CHECKS)
-            raise ValueError(f"claim {entry['id']}: no check {entry['check']!r}: {known}")
-        text = {key: " ".join(str(entry[key]).split()) for key in ("claim", "criterion")}
-        section = str(entry["section"])
-        claim = Claim(entry["id"], section, text["claim"], (), text["criterion"], entry["check"])
-        found.append(claim)
-    if len({claim.id for claim in found}) != len(found):
-        raise ValueError("claims.yaml has an id twice")
-    return found
+        """The verdict where a table is missing; one that a column cannot have is `NOT_TESTED`."""
+        reason = (self.lacking or {}).get(name, "such results")
+        if reason == NOT_TESTED:
+            return ClaimVerdict(NOT_TESTED, "Nothing of the kind is done there.")
+        return ClaimVerdict(UNKNOWN, f"Lacking: {reason}.")
 
 
 def lsn_verdicts(
@@ -89,7 +71,7 @@ def lsn_verdicts(
 ) -> pd.DataFrame:
     """Every claim with its verdict by column: id, section, claim, criterion, <name>, …_evidence."""
     rows = []
-    for claim in read_lsn_claims(folder):
+    for claim in read_claims(folder, LSN_CHECKS, "12345678"):
         row = {name: getattr(claim, name) for name in ("id", "section", "claim", "criterion")}
         for name, evidence in columns.items():
             found = LSN_CHECKS[claim.check](evidence)
@@ -145,9 +127,9 @@ def _about(row: pd.Series) -> str:
     return f"{row['task']}, {row['method']} {tuned}{value}"
 
 
-def _said(row: pd.Series, name: str = "change") -> str:
+def _said(row: pd.Series) -> str:
     interval = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if row["low"] < row["high"] else ""
-    return f"{row[name]:+.1f}{interval} points"
+    return f"{row['change']:+.1f}{interval} points"
 
 
 def _sentence(text: str) -> str:
@@ -157,18 +139,14 @@ def _sentence(text: str) -> str:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _check_no_gain(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.values is None:
-        return evidence.without("values")
-    return ClaimVerdict(_no_gain(evidence.values), _counted(evidence.values))
+def _gains(table: pd.DataFrame) -> ClaimVerdict:
+    return ClaimVerdict(_no_gain(table), _counted(table))
 
 
-def _check_zero_harmless(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.values is None:
-        return evidence.without("values")
-    zero = evidence.values[evidence.values["set_to"] == "zero"]
+def _zero_harmless(values: pd.DataFrame) -> ClaimVerdict:
+    zero = values[values["set_to"] == "zero"]
     able = zero[zero["above"]]
-    said = _counted(able) if len(able) else _AT_CHANCE
+    said = _counted(able) if len(able) else _AT_FLOOR
     if left := len(zero) - len(able):
         said += f" {left} rows are of languages at the floor, which have nothing to lose."
     own = _paper(able)
@@ -178,12 +156,10 @@ def _check_zero_harmless(evidence: LsnEvidence) -> ClaimVerdict:
     return ClaimVerdict(HOLDS if safe else UNKNOWN, said)
 
 
-def _check_zero_is_not_deactivation(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.low_percentile is None:
-        return evidence.without("low_percentile")
-    own = _paper(evidence.low_percentile[evidence.low_percentile["above"]])
+def _zero_is_not_deactivation(low_percentile: pd.DataFrame) -> ClaimVerdict:
+    own = _paper(low_percentile[low_percentile["above"]])
     if own.empty:
-        return ClaimVerdict(UNKNOWN, _AT_CHANCE)
+        return ClaimVerdict(UNKNOWN, _AT_FLOOR)
     counts = own["outcome"].value_counts()
     said = (
         f"Zero is certainly better than the tenth percentile as it is read after act_fn in "
@@ -194,10 +170,8 @@ def _check_zero_is_not_deactivation(evidence: LsnEvidence) -> ClaimVerdict:
     return ClaimVerdict(verdict_of(own["outcome"].to_list()), said)
 
 
-def _check_perplexity_rises(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.losses is None:
-        return evidence.without("losses")
-    own = _paper(evidence.losses)
+def _perplexity_rises(losses: pd.DataFrame) -> ClaimVerdict:
+    own = _paper(losses)
     if own.empty:
         return ClaimVerdict(UNKNOWN, "Lacking: sets of the paper's methods.")
     said = "; ".join(
@@ -208,51 +182,30 @@ def _check_perplexity_rises(evidence: LsnEvidence) -> ClaimVerdict:
     return ClaimVerdict(verdict_of(own["outcome"].to_list()), _sentence(said))
 
 
-def _check_disjoint(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.shared is None:
-        return evidence.without("shared")
-    found = evidence.shared
-    if found.empty:
+def _disjoint(shared: pd.DataFrame) -> ClaimVerdict:
+    if shared.empty:
         return ClaimVerdict(UNKNOWN, "Lacking: sets of both methods.")
     said = "; ".join(
         f"{row['language']}: {row['share']:.0%} of the smaller set, {row['chance']:.0%} by chance"
-        for row in found.to_dict("records")
+        for row in shared.to_dict("records")
     )
-    holds = (found["share"] < 0.5).all()
+    holds = (shared["share"] < 0.5).all()
     return ClaimVerdict(HOLDS if holds else FAILS, f"Shared {said}.")
 
 
-def _check_tuning_no_gain(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.tuned is None:
-        return evidence.without("tuned")
-    return ClaimVerdict(_no_gain(evidence.tuned), _counted(evidence.tuned))
-
-
-def _check_tuning_as_random(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.random is None:
-        return evidence.without("random")
-    own = _paper(evidence.random)
-    said = _counted(evidence.random, "differences from random sets")
+def _as_random(random: pd.DataFrame) -> ClaimVerdict:
+    own = _paper(random)
+    said = _counted(random, "differences from random sets")
     certain = (own["outcome"] != "open") & (own["change"].abs() >= A_POINT)
     if certain.any():
         return ClaimVerdict(FAILS, said)
-    if own.empty:
-        return ClaimVerdict(UNKNOWN, said)
-    within = ((own["low"] > -A_POINT) & (own["high"] < A_POINT)).all()
+    within = len(own) and ((own["low"] > -A_POINT) & (own["high"] < A_POINT)).all()
     return ClaimVerdict(HOLDS if within else UNKNOWN, said)
 
 
-def _check_after_tuning(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.after is None:
-        return evidence.without("after")
-    return ClaimVerdict(_no_gain(evidence.after), _counted(evidence.after))
-
-
-def _check_both_models(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.values is None:
-        return evidence.without("values")
+def _both_models(values: pd.DataFrame) -> ClaimVerdict:
     verdicts, parts = [], []
-    for model, own in _paper(evidence.values).groupby("model", sort=False):
+    for model, own in _paper(values).groupby("model", sort=False):
         verdicts.append(_no_gain(own))
         gains = int((own["outcome"] == "more").sum())
         parts.append(f"{model} {verdicts[-1]} ({gains} certain gains)")
@@ -264,37 +217,37 @@ def _check_both_models(evidence: LsnEvidence) -> ClaimVerdict:
     return ClaimVerdict(HOLDS if set(verdicts) == {HOLDS} else UNKNOWN, said)
 
 
-def _check_text_helps(evidence: LsnEvidence) -> ClaimVerdict:
-    if evidence.text is None:
-        reasons = evidence.lacking or {}
-        if reasons.get("text") == NOT_TESTED:
-            return ClaimVerdict(NOT_TESTED, "Nothing is tuned on text there.")
-        return evidence.without("text")
+def _text_helps(text: pd.DataFrame) -> ClaimVerdict:
     said = "; ".join(
         f"{row['method']} {row['language']} {row['change']:+.3f}"
         + (f" [{row['low']:+.3f}, {row['high']:+.3f}]" if row["low"] < row["high"] else "")
         + f" (questions right {row['exact']:.2f}, random {row['random_exact']:.2f})"
-        for row in evidence.text.to_dict("records")
+        for row in text.to_dict("records")
     )
-    own = evidence.text[evidence.text["method"].isin(("LAPE", "LAPE matched"))]
+    own = text[text["method"].isin(("LAPE", "LAPE matched"))]
     return ClaimVerdict(
         verdict_of(own["outcome"].to_list()), f"Loss lower than random sets', in nats: {said}."
     )
 
 
-#: How each claim is checked, by the name in `claims.yaml`.
+def _on(
+    name: str, check: Callable[[pd.DataFrame], ClaimVerdict], evidence: LsnEvidence
+) -> ClaimVerdict:
+    """What a check says of the table that it is about, if the column has it."""
+    table = getattr(evidence, name)
+    return evidence.without(name) if table is None else check(table)
+
+
+#: How each claim is checked, by the name in `claims.yaml`: on which table, and by which function.
 LSN_CHECKS: dict[str, Callable[[LsnEvidence], ClaimVerdict]] = {
-    check.__name__.removeprefix("_check_"): check
-    for check in (
-        _check_no_gain,
-        _check_zero_harmless,
-        _check_zero_is_not_deactivation,
-        _check_perplexity_rises,
-        _check_disjoint,
-        _check_tuning_no_gain,
-        _check_tuning_as_random,
-        _check_after_tuning,
-        _check_both_models,
-        _check_text_helps,
-    )
+    "no_gain": partial(_on, "values", _gains),
+    "zero_harmless": partial(_on, "values", _zero_harmless),
+    "zero_is_not_deactivation": partial(_on, "low_percentile", _zero_is_not_deactivation),
+    "perplexity_rises": partial(_on, "losses", _perplexity_rises),
+    "disjoint": partial(_on, "shared", _disjoint),
+    "tuning_no_gain": partial(_on, "tuned", _gains),
+    "tuning_as_random": partial(_on, "random", _as_random),
+    "after_tuning": partial(_on, "after", _gains),
+    "both_models": partial(_on, "values", _both_models),
+    "text_helps": partial(_on, "text", _text_helps),
 }

@@ -85,7 +85,8 @@ def _printed(changes: pd.DataFrame) -> pd.DataFrame:
     How many items changed is not printed; the more of them stayed, the narrower it is.
     """
     certain = changes["verdict"] == CERTAIN
-    outcome = np.where(certain, np.where(changes["change"] > 0, "more", "less"), "open")
+    gain = changes["change"] > 0
+    outcome = _outcomes(certain & gain, certain & ~gain)
     items = changes["task"].map({_XNLI: ITEMS["accuracy"][0], _XQUAD: ITEMS["exact_match"][0]})
     spread = [changes[end] / 100 * (1 - changes[end] / 100) for end in ("before", "after")]
     half = 100 * 1.96 * np.sqrt((spread[0] + spread[1]) / items)
@@ -165,7 +166,8 @@ def _add(
     if "difference" in own:
         own = own.rename(columns={"difference": "change", "q": "q_change"})
     points = {column: 100 * own[column].astype(float) for column in ("change", "low", "high")}
-    outcome = np.where(own["q_change"] <= FDR, np.where(own["change"] > 0, "more", "less"), "open")
+    certain, gain = own["q_change"] <= FDR, own["change"] > 0
+    outcome = _outcomes(certain & gain, certain & ~gain)
     able = own["language"].map(dict(above))
     own = own.assign(task=task, outcome=outcome, above=able, **points)
     frames.setdefault(name, []).append(own)
@@ -178,8 +180,7 @@ def _losses(changes: pd.DataFrame) -> pd.DataFrame:
         & (changes["n_neurons"] > 0)
     ]
     more = (own["change_low"] > 0) & (own["q"] <= FDR)
-    less = own["change_high"] < 0
-    outcome = np.where(more, "more", np.where(less, "less", "open"))
+    outcome = _outcomes(more, own["change_high"] < 0)
     return own.assign(language=own["mask_language"], outcome=outcome)
 
 
@@ -200,7 +201,7 @@ def _text(effects: pd.DataFrame) -> pd.DataFrame:
     chosen = ~effects["method"].isin(("none", "all"))
     own = effects[(effects["of"] == effects["language"]) & chosen]
     low, high = own["beyond_low"], own["beyond_high"]
-    outcome = np.where(low > 0, "more", np.where(high < 0, "less", "open"))
+    outcome = _outcomes(low > 0, high < 0)
     return pd.DataFrame(
         {
             **{name: own[name] for name in ("method", "language")},
@@ -208,3 +209,8 @@ def _text(effects: pd.DataFrame) -> pd.DataFrame:
             **{"exact": own["exact"], "random_exact": own["random_exact"]},
         }
     )
+
+
+def _outcomes(more: pd.Series, less: pd.Series) -> list[str]:
+    """What of each row is certain: "more", "less", or "open"."""
+    return np.select([more, less], ["more", "less"], "open").tolist()

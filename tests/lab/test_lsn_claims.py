@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from crane_lab.audit import lsn_claims, lsn_evidence
-from crane_lab.audit.claims import FAILS, HOLDS, NOT_TESTED, UNKNOWN
+from crane_lab.audit.claims import FAILS, HOLDS, NOT_TESTED, UNKNOWN, read_claims
 from crane_lab.audit.lsn_claims import LSN_CHECKS, LsnEvidence
 from crane_lab.store import ROOT
 from crane_lab.study.taught_effects import taught_effects
@@ -188,8 +188,8 @@ def test_the_list_of_claims_is_checked(tmp_path: Path) -> None:
     file = tmp_path / "claims.yaml"
     file.write_text(text.replace("check: no_gain", "check: made_up"), "utf-8")
     with pytest.raises(ValueError, match="made_up"):
-        lsn_claims.read_lsn_claims(tmp_path)
+        lsn_claims.lsn_verdicts({}, tmp_path)
     file.write_text(text.replace("id: zero-harmless", "id: no-gain"), "utf-8")
     with pytest.raises(ValueError, match="twice"):
-        lsn_claims.read_lsn_claims(tmp_path)
-    assert {claim.check for claim in lsn_claims.read_lsn_claims(FOLDER)} == set(LSN_CHECKS)
+        lsn_claims.lsn_verdicts({}, tmp_path)
+    assert {claim.check for claim in read_claims(FOLDER, LSN_CHECKS, "12345678")} == set(LSN_CHECKS)
