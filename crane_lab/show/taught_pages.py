@@ -51,19 +51,15 @@ def levels_table(
     `before`: task -> language -> share right of the model untrained, for tasks that it can do.
     """
     frame = pd.concat(levels, names=["task", None]).reset_index("task")
-    untrained = [
+    frame["before"] = [
         before.get(str(task), {}).get(str(x), np.nan)
         for task, x in zip(frame["task"], frame["language"], strict=True)
     ]
-    shown = frame[["task", "language"]].assign(
-        untrained=untrained,
-        right=_with_interval(frame, "score", "{:.3f}"),
-        trainings=frame["seeds"],
-        floor=frame["floor"],
-        above=frame["above"].map({True: "yes", False: "not certain"}),
-    )
+    frame["after"] = _with_interval(frame, "score", "{:.3f}")
+    frame["above the floor"] = frame["above"].map({True: "yes", False: "not certain"})
+    names = ["task", "language", "before", "after", "seeds", "floor", "above the floor"]
     return figures.table(
-        shown.rename(columns={"untrained": "before", "right": "after", "above": "above the floor"}),
+        frame[names].rename(columns={"seeds": "trainings"}),
         "Share of test items right before training in English and after it, with 95 % intervals "
         "over trainings and items; the floor is what a model gets that does nothing sensible",
         {"before": "{:.3f}", "floor": "{:.3f}"},

@@ -60,12 +60,18 @@ def held_against(values: Sequence[float], nulls: Sequence[Array]) -> pd.DataFram
     """
     found = pd.DataFrame([standing(*row) for row in zip(values, nulls, strict=True)])
     for name, p in (("q", "p"), ("q_low", "p_low")):
-        known = found[p].notna()
-        found[name] = np.nan
-        if known.any():
-            found.loc[known, name] = false_discovery_control(found.loc[known, p])
+        found[name] = corrected(found[p])
     names = {"masks": "null_masks", "mean": "null_mean", "high": "null_high"}
     return found.rename(columns=names)[list(COLUMNS)]
+
+
+def corrected(p: pd.Series) -> pd.Series:
+    """P-values corrected over those that are known (Benjamini and Hochberg); NaN stays."""
+    known = p.notna()
+    q = pd.Series(np.nan, p.index)
+    if known.any():
+        q[known] = false_discovery_control(p[known].to_numpy(float))
+    return q
 
 
 def decided(by_items: Sequence[str], found: pd.DataFrame, fdr: float = FDR) -> list[str]:

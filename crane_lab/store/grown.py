@@ -46,7 +46,8 @@ def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if not record.is_file():
         raise FileNotFoundError(f"{file} has no {record.name} that says what it was made with")
     made: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    differing = [name for name, value in inputs.items() if made["inputs"].get(name) != value]
+    now = json.loads(json.dumps(inputs))  # as they would be read again
+    differing = [name for name, value in now.items() if made["inputs"].get(name) != value]
     return {**made, "differing": differing}
 
 

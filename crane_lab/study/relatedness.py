@@ -15,9 +15,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control, permutation_test, rankdata
+from scipy.stats import permutation_test, rankdata
 
 from crane_core.neurons import NeuronSet
+from crane_lab.stages.standing import corrected
 from crane_lab.study.sharing import overlap_row
 from crane_lab.texts.typology import KINDS, language_distances
 
@@ -43,7 +44,7 @@ def language_overlaps(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
         for a, b in combinations(with_neurons, 2)
     ]
     found = pd.DataFrame(rows)
-    found["q"] = false_discovery_control(found["p"])
+    found["q"] = corrected(found["p"])
     found["excess"] = np.log2((found["shared"] + _HALF) / (found["chance"] + _HALF))
     return found
 
@@ -100,8 +101,4 @@ def mantel_tests(
             row |= {"rho": float(result.statistic), "p": float(result.pvalue)}
         rows.append(row)
     found = pd.DataFrame(rows)
-    known = found["p"].notna()
-    found["q"] = np.nan
-    if known.any():
-        found.loc[known, "q"] = false_discovery_control(found.loc[known, "p"])
-    return found
+    return found.assign(q=corrected(found["p"]))

@@ -13,9 +13,8 @@ asked of one tuned model is asked at once, so that nothing is compared with anot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,9 +107,7 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     languages = list(pipeline.settings.languages)
     if plan.source not in languages or len(languages) < 2:
         raise ValueError(f"languages {languages}: expected {plan.source!r} and a target or more")
-    sets = contenders(pipeline)
-    if part == "weights":
-        del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
+    sets = contenders(pipeline) if part == "activations" else tunable_sets(pipeline)
     # The same under every seed: whose neurons are tuned, and what is then asked.
     every: list[tuple[dict[str, Any], NeuronSet | None, _Asked]]
     if part == "activations":
@@ -134,6 +131,11 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     for seed in range(plan.seeds):
         for about, neurons, asked in every:
             yield _Training(about, seed, neurons, asked)
+
+
+def tunable_sets(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
+    """Sets to train: not LAPE's as released, a handful, whose order LAPE matched goes on in."""
+    return {method: of for method, of in contenders(pipeline).items() if method != "LAPE"}
 
 
 def _about(method: str, of: str, draw: int, neurons: NeuronSet | None) -> dict[str, Any]:
@@ -218,7 +220,7 @@ def _asked(
     training: _Training,
 ) -> pd.DataFrame:
     asked = training.asked
-    recipe = TuningRecipe(**{**asdict(plan.recipes[task]), "seed": training.seed})
+    recipe = replace(plan.recipes[task], seed=training.seed)
     outcomes = tuned_outcomes(
         pipeline,
         task,
@@ -289,7 +291,7 @@ def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, An
     }
     return {
         **inputs_of_sets(pipeline),
-        "recipe": json.loads(json.dumps(asdict(plan.recipes[task]))),
+        "recipe": asdict(plan.recipes[task]),
         "n_test": plan.n_test,
         "source": plan.source,
         "items": digest_of(canonical(items)),

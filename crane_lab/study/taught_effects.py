@@ -8,7 +8,7 @@ every layer, each averaged over the same trainings, stands beside it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +16,26 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from crane_lab.stages.standing import held_against
+from crane_lab.stages.standing import corrected, held_against
 from crane_lab.study.taught import RANDOM
 
 Array = NDArray[np.float64]
 _RANDOM_AS = f"{RANDOM} as "
-_KEYS = ["method", "of", "set_to", "language"]
 #: Outcomes of one training's items, by seed.
 _Trainings = Mapping[int, Array]
+
+
+class _Row(NamedTuple):
+    """Whose neurons, what is done to them, and in which language is asked."""
+
+    method: str
+    of: str
+    draw: int
+    set_to: str
+    language: str
+
+
+_Outcomes = Mapping[_Row, _Trainings]
 
 
 class Crossed(NamedTuple):
@@ -91,44 +103,30 @@ def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
     """
     right = _outcomes(table)
     f1 = _outcomes(table, "f1") if "f1" in table else {}
-    chosen, random = _split(table)
+    n_neurons = dict(zip(_rows(table), table["n_neurons"], strict=True))
     rows, nulls = [], []
-    for keys, found in chosen.groupby(_KEYS, sort=False):
-        method, of, set_to, language = keys
-        own = right[(method, of, -1, set_to, language)]
-        before = _before(right, method, of, -1, set_to, language)
-        change = crossed_interval(_difference(own, before))
-        row: dict[Hashable, object] = {
-            **dict(zip(_KEYS, keys, strict=True)),
-            "n_neurons": int(found["n_neurons"].iloc[0]),
-            "seeds": len(own),
-            "score": found["score"].mean(),
+    for row, own in right.items():
+        if row.method == "none" or row.draw != -1:
+            continue
+        change = crossed_interval(_difference(own, _before(right, row)))
+        found: dict[str, object] = {
+            **{"method": row.method, "of": row.of, "set_to": row.set_to},
+            **{"language": row.language, "n_neurons": int(n_neurons[row]), "seeds": len(own)},
+            "score": np.mean([items.mean() for items in own.values()]),
             "change": change.mean,
             "low": change.low,
             "high": change.high,
             "p_change": change.p,
         }
-        if "f1" in table:
-            before = _before(f1, method, of, -1, set_to, language)
-            changes = _difference(f1[(method, of, -1, set_to, language)], before)
-            row["f1_change"] = changes.mean()
-        rows.append(row)
-        same = random[
-            (random["method"] == f"{_RANDOM_AS}{method}")
-            & (random[_KEYS[1:]] == (of, set_to, language)).all(axis=1)
-        ]
-        drawn = [
-            _difference(
-                right[(f"{_RANDOM_AS}{method}", of, draw, set_to, language)],
-                _before(right, f"{_RANDOM_AS}{method}", of, draw, set_to, language),
-            ).mean()
-            for draw in dict.fromkeys(same["draw"])
-        ]
+        if f1:
+            found["f1_change"] = _difference(f1[row], _before(f1, row)).mean()
+        rows.append(found)
+        drawn = [_difference(right[one], _before(right, one)).mean() for one in _draws(right, row)]
         nulls.append(np.array(drawn, float))
     effects = pd.DataFrame(rows)
     if effects.empty:
         return effects
-    effects["q_change"] = _corrected(effects["p_change"])
+    effects["q_change"] = corrected(effects["p_change"])
     return pd.concat([effects, held_against(effects["change"].to_list(), nulls)], axis=1)
 
 
@@ -140,14 +138,15 @@ def taught_contrast(table: pd.DataFrame, value: str, other: str) -> pd.DataFrame
     """
     right = _outcomes(table)
     rows = []
-    for (method, of, draw, set_to, language), own in right.items():
-        second = right.get((method, of, draw, other, language))
-        if set_to == value and second is not None and draw == -1:
-            about = {"method": method, "of": of, "language": language}
-            rows.append({**about, **_compared(own, second)})
+    for row, own in right.items():
+        second = right.get(row._replace(set_to=other))
+        if row.set_to == value and second is not None and row.draw == -1:
+            mean, low, high, p = crossed_interval(_difference(own, second))
+            about = {"method": row.method, "of": row.of, "language": row.language}
+            rows.append({**about, "difference": mean, "low": low, "high": high, "p": p})
     names = ["method", "of", "language", "difference", "low", "high", "p"]
     found = pd.DataFrame(rows, columns=names)
-    return found.assign(q=_corrected(found["p"]))
+    return found.assign(q=corrected(found["p"]))
 
 
 def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,14 +159,10 @@ def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
     """
     right = _outcomes(table)
     rows = []
-    for (method, of, draw, set_to, language), own in right.items():
-        if draw != -1 or set_to:
+    for row, own in right.items():
+        if row.draw != -1 or row.set_to:
             continue
-        random = [
-            found
-            for (other, of_, _, value, x), found in right.items()
-            if (other, of_, value, x) == (f"{_RANDOM_AS}{method}", of, "", language)
-        ]
+        random = [right[one] for one in _draws(right, row)]
         seeds = sorted(set(own).intersection(*random)) if random else []
         if not seeds:
             continue
@@ -177,13 +172,14 @@ def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
         by_draw = shares.mean(0) - shares.mean()
         rows.append(
             {
-                **{"method": method, "of": of, "language": language, "draws": len(random)},
+                **{"method": row.method, "of": row.of, "language": row.language},
+                "draws": len(random),
                 **{"difference": mean, "low": low, "high": high, "p": p},
                 **{"random_low": by_draw.min(), "random_high": by_draw.max()},
             }
         )
     found = pd.DataFrame(rows)
-    return found.assign(q=_corrected(found["p"])) if rows else found
+    return found.assign(q=corrected(found["p"])) if rows else found
 
 
 def right_by_people(table: pd.DataFrame, kinds: int = 3) -> pd.DataFrame:
@@ -193,15 +189,11 @@ def right_by_people(table: pd.DataFrame, kinds: int = 3) -> pd.DataFrame:
     mean over trainings) and `fitting`, what picking any of the words that fit would get.
     """
     rows = []
-    for (method, _, _, set_to, language), own in _outcomes(table).items():
-        if method != "none" or set_to:
-            continue
+    for x, own in _untouched(table):
         every = np.stack(list(own.values()))
         for people in range(1, kinds + 1):
             share = every[:, people - 1 :: kinds].mean()
-            rows.append(
-                {"language": language, "people": people, "right": share, "fitting": 1 / people}
-            )
+            rows.append({"language": x, "people": people, "right": share, "fitting": 1 / people})
     return pd.DataFrame(rows)
 
 
@@ -213,65 +205,43 @@ def taught_levels(table: pd.DataFrame, floor: float = 0.0) -> pd.DataFrame:
     that there is something to lose.
     """
     rows = []
-    for (method, _, _, set_to, language), own in _outcomes(table).items():
-        if method == "none" and not set_to:
-            every = np.stack(list(own.values()))
-            mean, low, high, _ = crossed_interval(every)
-            rows.append(
-                {
-                    **{"language": language, "score": mean, "low": low, "high": high},
-                    **{"seeds": len(own), "floor": floor, "above": low > floor},
-                }
-            )
+    for x, own in _untouched(table):
+        mean, low, high, _ = crossed_interval(np.stack(list(own.values())))
+        level = {"language": x, "score": mean, "low": low, "high": high, "seeds": len(own)}
+        rows.append({**level, "floor": floor, "above": low > floor})
     return pd.DataFrame(rows)
 
 
-def _outcomes(
-    table: pd.DataFrame, column: str = "right"
-) -> dict[tuple[Hashable, ...], dict[int, Array]]:
-    """(method, of, draw, set_to, language) -> seed -> zeros and ones of the items, or mean F1."""
-    found: dict[tuple[Hashable, ...], dict[int, Array]] = {}
-    for row in table.to_dict("records"):
-        key = tuple(row[name] for name in ("method", "of", "draw", "set_to", "language"))
-        value = row[column]
+def _rows(table: pd.DataFrame) -> list[_Row]:
+    return [_Row(*row) for row in table[list(_Row._fields)].itertuples(index=False, name=None)]
+
+
+def _outcomes(table: pd.DataFrame, column: str = "right") -> dict[_Row, dict[int, Array]]:
+    """Zeros and ones of the items, or mean F1: row -> seed -> values."""
+    found: dict[_Row, dict[int, Array]] = {}
+    for row, seed, value in zip(_rows(table), table["seed"], table[column], strict=True):
         items = list(map(float, value)) if isinstance(value, str) else [float(value)]
-        found.setdefault(key, {})[int(row["seed"])] = np.array(items)
+        found.setdefault(row, {})[int(seed)] = np.array(items)
     return found
 
 
-def _before(
-    right: Mapping[tuple[Hashable, ...], _Trainings],
-    method: Hashable,
-    of: Hashable,
-    draw: Hashable,
-    set_to: Hashable,
-    language: Hashable,
-) -> _Trainings:
+def _untouched(table: pd.DataFrame) -> list[tuple[str, _Trainings]]:
+    """Without any intervention or neuron, by language."""
+    return [(row.language, own) for row, own in _outcomes(table).items() if row.method == "none"]
+
+
+def _draws(right: _Outcomes, row: _Row) -> list[_Row]:
+    """The random sets beside a row."""
+    method = f"{_RANDOM_AS}{row.method}"
+    return [one for one in right if one._replace(draw=-1) == row._replace(method=method)]
+
+
+def _before(right: _Outcomes, row: _Row) -> _Trainings:
     """The same training untouched; where nothing is set, attention's alone."""
-    untouched = right.get((method, of, draw, "", language)) if set_to else None
-    return right[("none", "", -1, "", language)] if untouched is None else untouched
+    untouched = right.get(row._replace(set_to="")) if row.set_to else None
+    return right[_Row("none", "", -1, "", row.language)] if untouched is None else untouched
 
 
 def _difference(own: _Trainings, before: _Trainings) -> Array:
     """(trainings, items), of the seeds that both have."""
     return np.stack([own[seed] - before[seed] for seed in sorted(set(own) & set(before))])
-
-
-def _compared(own: _Trainings, other: _Trainings) -> dict[str, float]:
-    found = crossed_interval(_difference(own, other))
-    return {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
-
-
-def _corrected(p: pd.Series) -> pd.Series:
-    """P-values corrected by Benjamini and Hochberg; NaN stays."""
-    known = p.notna()
-    q = pd.Series(np.nan, p.index)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known].to_numpy(float))
-    return q
-
-
-def _split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of methods, and of random sets."""
-    random = table["method"].str.startswith(_RANDOM_AS)
-    return table[~random & (table["method"] != "none")], table[random]

@@ -10,9 +10,8 @@ every layer, all neurons, and none.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown
-from crane_lab.study.contenders import contenders
-from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets
+from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets, tunable_sets
 from crane_lab.study.taught_effects import beside_draws
 from crane_lab.study.tuned import ask_questions
 from crane_lab.testbed.unseen import PARTS, unseen_items
@@ -72,8 +70,7 @@ def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path)
     """
     file = Path(folder) / FILE
     languages = list(pipeline.settings.languages)
-    sets = contenders(pipeline)
-    del sets["LAPE"]  # a handful of neurons; LAPE matched goes on in its order
+    sets = tunable_sets(pipeline)
     jobs: list[tuple[dict[str, Any], NeuronSet | None]] = []
     for x in (x for x in languages if x != plan.source):
         jobs += [(_about("none", x, -1), NeuronSet.empty(pipeline.shape))]
@@ -125,7 +122,7 @@ def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
     asked = {x: unseen_items("qa", "test")[x][: plan.n_questions] for x in targets}
     return {
         **inputs_of_sets(pipeline),
-        "recipe": json.loads(json.dumps(asdict(plan.recipe))),
+        "recipe": asdict(plan.recipe),
         "n_windows": plan.n_windows,
         "n_questions": plan.n_questions,
         "source": plan.source,
@@ -144,7 +141,7 @@ def _rows(
     seed: int,
     neurons: NeuronSet | None,
 ) -> pd.DataFrame:
-    recipe = TuningRecipe(**{**asdict(plan.recipe), "seed": seed})
+    recipe = replace(plan.recipe, seed=seed)
     empty = NeuronSet.empty(pipeline.shape)
     plain = tuned_on_text(pipeline, recipe, empty, about["of"], plan.n_windows, plan.n_questions)
     own = tuned_on_text(pipeline, recipe, neurons, about["of"], plan.n_windows, plan.n_questions)

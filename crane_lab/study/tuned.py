@@ -8,7 +8,6 @@ the store as the outcome of every item, so that seeds and sets can be compared i
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core.families import mlp_sites
 from crane_core.interventions import UNTOUCHED, Intervention, intervened
+from crane_core.masking import bake
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.decoding import Greedy, end_tokens
 from crane_lab.pipeline import Pipeline
@@ -141,22 +141,16 @@ def save_tuned(
 ) -> None:
     """Tune attention and all neurons on `qa` in `source`, and keep model and tokenizer.
 
-    The folder is there as a whole or not at all.
+    The folder is there as a whole or not at all, with checksums (`bake` of no neuron).
 
     Raises FileExistsError if there is something already.
     """
-    out = Path(folder)
-    if out.exists():
+    if Path(folder).exists():  # before the training, not after it
         raise FileExistsError(f"{folder} exists: expected a new folder for the tuned model")
     model = copy.deepcopy(pipeline.model)
     train = {source: unseen_items("qa", "train")[source][: recipe.items]}
     _QA(model, pipeline.tokenizer).learn(train, recipe, None)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as draft:
-        made = Path(draft) / out.name
-        model.save_pretrained(made)
-        pipeline.tokenizer.save_pretrained(made)
-        made.rename(out)
+    bake(model, NeuronSet.empty(pipeline.shape), folder, pipeline.tokenizer)
 
 
 def changed_weights(
