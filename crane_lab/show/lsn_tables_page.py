@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of notebook 13, What the LSN paper's tables can tell.
+"""Tables, figures and sentences of what the LSN paper prints, for notebooks 13 and 14.
 
 `changes` is everywhere the table of `audit.lsn.lsn_changes`.
 """

@@ -1,7 +1,7 @@
 """Tables, figures and sentences of a task that was learned in one language (`study.taught`).
 
-`effects` is everywhere the table of `taught_effects.taught_effects`; `names` is language -> its
-name.
+`effects` is task -> the table of `taught_effects.taught_effects`, and for text that of
+`text_taught.text_effects`; `names` is language -> its name.
 """
 
 from __future__ import annotations
