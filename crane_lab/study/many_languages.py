@@ -1,0 +1,276 @@
+"""Neurons of many languages at once (the language-arithmetics paper), and what makes a set.
+
+Each language's windows are read in parts of equal size, so that one pass gives the sets, the sets
+of every part alone (how stable they are), and the sets when one language's text is replaced by what
+keeps its words and loses its script or its order (`texts.controls`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from crane_core import baselines, concentration
+from crane_core.accumulators import ActivationMeans, ActiveCounts, Reader
+from crane_core.concentration import Collected
+from crane_core.neurons import NeuronSet
+from crane_core.selection import normalise, select
+from crane_core.windows import token_windows
+from crane_lab.pipeline import Pipeline
+from crane_lab.stages import relevance, streams
+from crane_lab.store import source_digest, write_table
+from crane_lab.store.files import write_text
+from crane_lab.store.machine import made_with
+from crane_lab.study import criteria
+from crane_lab.study.sharing import overlap_row
+from crane_lab.texts import controls
+
+#: Methods by the names that the book gives them.
+LAPE, CRANE, RELEVANCE = "LAPE", "CRANE", "mean |relevance|"
+METHODS = (LAPE, CRANE, RELEVANCE)
+#: Files of sets, of what halves share, and of what controls share.
+SETS = "languages_sets.json"
+STABILITY, CONTROLS = "languages_stability.csv", "languages_controls.csv"
+#: Languages that are also read in Latin letters, and with their words shuffled.
+ROMANISED = ("ru", "uk", "el", "ar", "hi", "ko", "ja", "zh")
+SHUFFLED = ("en", "de", "fr", "vi", *ROMANISED)
+
+#: What a part of a language's windows leaves: "relevance", "active", "means".
+Kept = dict[str, Any]
+Sets = dict[str, dict[str, NeuronSet]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How sets are chosen: `rate` of all neurons for LAPE, and for each language by relevance.
+
+    CRANE's rule is the pipeline's settings' own.
+    """
+
+    rate: float = 0.02
+    share: float = 0.01
+    parts: int = 4
+
+
+def read_parts(pipeline: Pipeline, language: str, parts: int, control: str = "") -> list[Kept]:
+    """What each part of a language's windows leaves, or of its text under one of `CONTROLS`.
+
+    Windows are dealt out in turn. Raises ValueError for windows that do not divide by `parts`, and
+    for an unknown control.
+    """
+    s = pipeline.settings
+    if parts < 2 or s.n_samples % parts:
+        raise ValueError(f"{s.n_samples} windows in {parts} parts: expected two or more equal ones")
+    if control and control not in controls.CONTROLS:
+        raise ValueError(f"unknown control {control!r}: expected one of {list(controls.CONTROLS)}")
+    size = pipeline.shape["intermediate"]
+    readers = {
+        "relevance": Reader("intermediate", lambda: Collected(size, 0)),
+        "active": Reader("act_fn", lambda: ActiveCounts(size)),
+        "means": Reader("act_fn", lambda: ActivationMeans(size)),
+    }
+    made: list[Tensor] = []
+
+    def windows() -> Tensor:
+        if not made:
+            made.append(_windows(pipeline, language, control))
+        return made[0]
+
+    found = []
+    for part in range(parts):
+        key = {
+            **pipeline.relevance_key(language),
+            "control": control,
+            "part": [part, parts],
+            "code": source_digest(relevance.__name__, controls.__name__, concentration.__name__),
+        }
+        found.append(
+            streams.collect(
+                pipeline.store,
+                key,
+                lambda part=part: windows()[part::parts],  # type: ignore[misc]
+                (s.n_samples // parts, s.batch_size),
+                readers,
+                relevance.reading(pipeline.model, pipeline.how, readers),
+                stage="languages",
+                desc=f"{language} {control} {part + 1} of {parts}",
+            )
+        )
+    return found
+
+
+def _windows(pipeline: Pipeline, language: str, control: str) -> Tensor:
+    s = pipeline.settings
+    if not control:
+        return pipeline.windows[language]
+    texts = [controls.CONTROLS[control](text) for text in pipeline.corpus.texts(language)]
+    return token_windows(
+        pipeline.tokenizer, texts, s.n_samples, s.window, s.seed, opening=s.window_opening
+    )
+
+
+def merged(parts: Sequence[Kept]) -> Kept:
+    """The parts as one; they stay as they are."""
+    whole = copy.deepcopy(dict(parts[0]))
+    for part in parts[1:]:
+        for name, accumulator in whole.items():
+            accumulator.merge(part[name])
+    return whole
+
+
+def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Sets:
+    """Every method's set of every language: method -> language -> intermediate neurons.
+
+    `LAPE` with a top rate (the paper's 2 %), where a neuron can be several languages'; `CRANE` by
+    the settings' rule; `RELEVANCE`: the same share of all neurons for each language, by the
+    relative contrast of mean |relevance|.
+    """
+    shape, s = pipeline.shape, pipeline.settings
+    size = shape["intermediate"]
+    over = {x: own["active"].over for x, own in kept.items()}
+    tokens = {x: own["active"].tokens for x, own in kept.items()}
+    kurtosis, relevance_of = (
+        {x: concentration.compute(name, own["relevance"]) for x, own in kept.items()}
+        for name in ("kurtosis", "mean_abs")
+    )
+    normalised = {x: normalise(values, s.normalisation) for x, values in kurtosis.items()}
+    contrasts = criteria.relative_contrasts(relevance_of)
+    n = round(choice.share * size[0] * size[1])
+    return {
+        LAPE: baselines.lape(over, tokens, choice.rate, shape=shape),
+        CRANE: {x: select(normalised, x, s.rule, s.threshold, s.budget, shape=shape) for x in kept},
+        RELEVANCE: {
+            x: NeuronSet.from_flat(criteria.order(score)[:n], size)
+            for x, score in contrasts.items()
+        },
+    }
+
+
+def stability(
+    pipeline: Pipeline, parts: Mapping[str, Sequence[Kept]], choice: Choice
+) -> pd.DataFrame:
+    """How much of a language's set is the same from other windows, by how many are read.
+
+    One row per method, language and number of `windows`: what two sets from so many windows each,
+    none of them the same, share (`overlap_row`).
+    """
+    rows = []
+    total = len(next(iter(parts.values())))
+    for n in sorted({1, total // 2}):
+        halves = [
+            sets_of(
+                pipeline, {x: merged(own[start : start + n]) for x, own in parts.items()}, choice
+            )
+            for start in (0, n)
+        ]
+        for method in METHODS:
+            for x in parts:
+                a, b = (half[method][x] for half in halves)
+                if len(a) and len(b):
+                    about = {"method": method, "language": x}
+                    windows = n * pipeline.settings.n_samples // total
+                    rows.append({**about, "windows": windows, **overlap_row(a, b)})
+    return pd.DataFrame(rows)
+
+
+def controlled(
+    pipeline: Pipeline,
+    parts: Mapping[str, Sequence[Kept]],
+    others: Mapping[tuple[str, str], Sequence[Kept]],
+    choice: Choice,
+) -> pd.DataFrame:
+    """What a language's set shares with that of its own text under a control, by half the windows.
+
+    Of each the sets are chosen among all languages, its own text replaced. One row per method,
+    language and `control`: `overlap_row` of the first half's set and the control's second half's;
+    "none" is the language's own second half, what could be shared at best. `others`: (language,
+    control) -> parts.
+    """
+    half = len(next(iter(parts.values()))) // 2
+    first = {x: merged(own[:half]) for x, own in parts.items()}
+    second = {x: merged(own[half:]) for x, own in parts.items()}
+    known = sets_of(pipeline, first, choice)
+    rows = []
+    for (x, control), own in {
+        **{(x, "none"): parts[x] for x in dict.fromkeys(x for x, _ in others)},
+        **others,
+    }.items():
+        there = sets_of(pipeline, {**second, x: merged(own[half:])}, choice)
+        for method in METHODS:
+            a, b = known[method][x], there[method][x]
+            about = {"method": method, "language": x, "control": control}
+            rows.append({**about, "neurons": len(b), **overlap_row(a, b)})
+    return pd.DataFrame(rows)
+
+
+def ship_languages(
+    pipeline: Pipeline,
+    choice: Choice,
+    folder: str | Path,
+    romanised: Sequence[str] = ROMANISED,
+    shuffled: Sequence[str] = SHUFFLED,
+) -> None:
+    """Write `SETS`, `STABILITY` and `CONTROLS` of a pipeline's languages to a folder.
+
+    Raises ValueError as `read_parts` does.
+    """
+    languages = list(pipeline.settings.languages)
+    parts = pipeline.by_language(lambda x: read_parts(pipeline, x, choice.parts))
+    others = {
+        (x, control): read_parts(pipeline, x, choice.parts, control)
+        for control, of in (("romanised", romanised), ("shuffled", shuffled))
+        for x in of
+        if x in languages
+    }
+    sets = sets_of(pipeline, {x: merged(own) for x, own in parts.items()}, choice)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    s = pipeline.settings
+    about = {
+        "model": {n: v for n, v in pipeline.loaded.key.items() if n != "libraries"},
+        "shape": list(pipeline.shape["intermediate"]),
+        "windows": s.n_samples,
+        "tokens": s.window,
+        "rule": [s.rule, s.threshold, s.normalisation],
+        "choice": asdict(choice),
+        "made": made_with(),
+        "sets": {
+            method: {x: torch.nonzero(own.mask().flatten())[:, 0].tolist() for x, own in of.items()}
+            for method, of in sets.items()
+        },
+    }
+    write_table(stability(pipeline, parts, choice).round(6), folder / STABILITY)
+    write_table(controlled(pipeline, parts, others, choice).round(6), folder / CONTROLS)
+    write_text(folder / SETS, json.dumps(about, sort_keys=True) + "\n")
+
+
+def read_sets(folder: str | Path) -> tuple[Sets, dict[str, Any]]:
+    """The sets that `ship_languages` wrote, and what they were made with.
+
+    Raises FileNotFoundError, saying what makes them, without the file.
+    """
+    file = Path(folder) / SETS
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {SETS} in {folder}: expected sets of many languages; run "
+            "python -m crane_lab.cli.languages"
+        )
+    about = json.loads(file.read_text(encoding="utf-8"))
+    shape = tuple(about["shape"])
+    sets = {
+        method: {x: _placed(own, shape) for x, own in of.items()}
+        for method, of in about.pop("sets").items()
+    }
+    return sets, about
+
+
+def _placed(places: Sequence[int], shape: Sequence[int]) -> NeuronSet:
+    return NeuronSet.from_flat(torch.tensor(places, dtype=torch.long), shape)
