@@ -60,9 +60,18 @@ def relative_contrasts(score: Score) -> dict[str, Tensor]:
     A neuron of which there is little in any language would have large shares of next to nothing, so
     the sum is taken to be no less than its median in the layer.
     """
+    return _shares(contrasted(score), score)
+
+
+def relative_shares(score: Score) -> dict[str, Tensor]:
+    """A language's score in shares of the neuron's in all languages, as `relative_contrasts`."""
+    return _shares(score, score)
+
+
+def _shares(parts: Score, score: Score) -> dict[str, Tensor]:
     total = torch.stack(list(score.values())).sum(0)
     size = torch.maximum(total, total.nanmedian(-1, keepdim=True).values)
-    return {x: torch.where(size > 0, v / size, 0.0) for x, v in contrasted(score).items()}
+    return {x: torch.where(size > 0, v / size, 0.0) for x, v in parts.items()}
 
 
 def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:

@@ -33,14 +33,18 @@ from crane_lab.study import criteria
 from crane_lab.study.sharing import overlap_row
 from crane_lab.texts import controls
 
-#: Methods by the names that the book gives them.
+#: Methods by the names that the book gives them. CRANE's rule and the contrast of relevance give a
+#: neuron to one language at most; without, languages can share it.
 LAPE, CRANE, RELEVANCE = "LAPE", "CRANE", "mean |relevance|"
-METHODS = (LAPE, CRANE, RELEVANCE)
+CRANE_SHARED, RELEVANCE_SHARED = "CRANE, threshold alone", "mean |relevance|, own share"
+METHODS = (LAPE, CRANE, CRANE_SHARED, RELEVANCE, RELEVANCE_SHARED)
+#: Those whose sets can overlap.
+SHARING = (LAPE, CRANE_SHARED, RELEVANCE_SHARED)
 #: Files of sets, of what halves share, and of what controls share.
 SETS = "languages_sets.json"
 STABILITY, CONTROLS = "languages_stability.csv", "languages_controls.csv"
 #: Languages that are also read in Latin letters, and with their words shuffled.
-ROMANISED = ("ru", "uk", "el", "ar", "hi", "ko", "ja", "zh")
+ROMANISED = ("ru", "uk", "el", "ar", "ko", "ja", "zh")
 SHUFFLED = ("en", "de", "fr", "vi", *ROMANISED)
 
 #: What a part of a language's windows leaves: "relevance", "active", "means".
@@ -129,12 +133,13 @@ def merged(parts: Sequence[Kept]) -> Kept:
 def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Sets:
     """Every method's set of every language: method -> language -> intermediate neurons.
 
-    `LAPE` with a top rate (the paper's 2 %), where a neuron can be several languages'; `CRANE` by
-    the settings' rule; `RELEVANCE`: the same share of all neurons for each language, by the
-    relative contrast of mean |relevance|.
+    `LAPE` with a top rate (the paper's 2 %); `CRANE` by the settings' rule, and `CRANE_SHARED` by
+    their threshold alone; `RELEVANCE`: the same share of all neurons for each language, by the
+    relative contrast of mean |relevance|, and `RELEVANCE_SHARED` by its share of the neuron's
+    relevance in all languages.
     """
-    shape, s = pipeline.shape, pipeline.settings
-    size = shape["intermediate"]
+    s, size = pipeline.settings, pipeline.shape["intermediate"]
+    shape = {"intermediate": size}
     over = {x: own["active"].over for x, own in kept.items()}
     tokens = {x: own["active"].tokens for x, own in kept.items()}
     kurtosis, relevance_of = (
@@ -142,15 +147,20 @@ def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Set
         for name in ("kurtosis", "mean_abs")
     )
     normalised = {x: normalise(values, s.normalisation) for x, values in kurtosis.items()}
-    contrasts = criteria.relative_contrasts(relevance_of)
     n = round(choice.share * size[0] * size[1])
+
+    def crane(rule: str) -> dict[str, NeuronSet]:
+        return {x: select(normalised, x, rule, s.threshold, s.budget, shape=shape) for x in kept}
+
+    def best(scores: Mapping[str, Tensor]) -> dict[str, NeuronSet]:
+        return {x: NeuronSet.from_flat(criteria.order(v)[:n], size) for x, v in scores.items()}
+
     return {
         LAPE: baselines.lape(over, tokens, choice.rate, shape=shape),
-        CRANE: {x: select(normalised, x, s.rule, s.threshold, s.budget, shape=shape) for x in kept},
-        RELEVANCE: {
-            x: NeuronSet.from_flat(criteria.order(score)[:n], size)
-            for x, score in contrasts.items()
-        },
+        CRANE: crane(s.rule),
+        CRANE_SHARED: crane("threshold"),
+        RELEVANCE: best(criteria.relative_contrasts(relevance_of)),
+        RELEVANCE_SHARED: best(criteria.relative_shares(relevance_of)),
     }
 
 
@@ -237,6 +247,7 @@ def ship_languages(
     about = {
         "model": {n: v for n, v in pipeline.loaded.key.items() if n != "libraries"},
         "shape": list(pipeline.shape["intermediate"]),
+        "languages": languages,
         "windows": s.n_samples,
         "tokens": s.window,
         "rule": [s.rule, s.threshold, s.normalisation],
@@ -265,10 +276,8 @@ def read_sets(folder: str | Path) -> tuple[Sets, dict[str, Any]]:
         )
     about = json.loads(file.read_text(encoding="utf-8"))
     shape = tuple(about["shape"])
-    sets = {
-        method: {x: _placed(own, shape) for x, own in of.items()}
-        for method, of in about.pop("sets").items()
-    }
+    kept = about.pop("sets")
+    sets = {m: {x: _placed(own, shape) for x, own in kept[m].items()} for m in METHODS if m in kept}
     return sets, about
 
 

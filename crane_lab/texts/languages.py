@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from babel import Locale
+
 
 class Language(NamedTuple):
     """`script` is the first word of its letters' Unicode names, such as "LATIN" or "CJK"."""
@@ -26,6 +28,15 @@ NAMES = {code: language.name for code, language in LANGUAGES.items()}
 def language_names(languages: Sequence[str]) -> dict[str, str]:
     """Code -> name of each language, in their order; a code without a name stands for itself."""
     return {x: NAMES.get(x, x) for x in languages}
+
+
+def full_names(languages: Sequence[str]) -> dict[str, str]:
+    """Code -> English name of each language by CLDR; a code unknown there stands for itself.
+
+    `language_names` knows those that the book is about alone.
+    """
+    known = Locale("en").languages
+    return {x: known.get(x, x) for x in languages}
 
 
 _CODES = """

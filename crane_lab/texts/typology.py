@@ -16,6 +16,15 @@ from crane_lab.store import ROOT
 from crane_lab.texts.languages import FLORES
 
 FILE = "data/typology/distances.csv"
+#: Families with more than one language of data/texts; the others stand by themselves.
+FAMILIES = {
+    "Germanic": ("en", "de", "nl", "af", "sv", "da", "no"),
+    "Romance": ("fr", "it", "es", "ca", "pt", "ro"),
+    "Slavic": ("ru", "uk", "pl", "cs"),
+    "Uralic": ("fi", "hu"),
+    "Sino-Tibetan": ("zh", "bo"),
+}
+ALONE = "none of these"
 KINDS = ("genetic", "geographic", "syntactic", "phonological", "script")
 
 
@@ -58,3 +67,19 @@ def script_of(language: str) -> str:
     if language not in FLORES:
         raise ValueError(f"the script of {language!r} is not known: expected one of {list(FLORES)}")
     return FLORES[language].partition("_")[2]
+
+
+def family_of(language: str) -> str:
+    """One of `FAMILIES`, or `ALONE`."""
+    return next((name for name, of in FAMILIES.items() if language in of), ALONE)
+
+
+def by_family(languages: Sequence[str]) -> list[str]:
+    """Languages family by family in the order of `FAMILIES`, those alone last, by script."""
+    families = [*FAMILIES, ALONE]
+    listed = [x for of in FAMILIES.values() for x in of]
+    order = {x: n for n, x in enumerate(listed)}
+    return sorted(
+        languages,
+        key=lambda x: (families.index(family_of(x)), order.get(x, 0), script_of(x), x),
+    )

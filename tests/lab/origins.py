@@ -15,6 +15,7 @@ PARAMETERS = {
     "necessity_data": "shipped",
     "taught_data": "shipped",
     "real_data": "shipped",
+    "languages_data": "shipped",
     "null_data": "nulls",
     "published": "published",
 }

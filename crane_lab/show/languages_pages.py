@@ -1,0 +1,230 @@
+"""Tables, figures and sentences of notebook 15, Neurons of many languages.
+
+`sets` is method -> language -> neurons, `overlaps` method -> the table of
+`relatedness.language_overlaps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_core.neurons import NeuronSet
+from crane_lab.show import figures, languages_figures
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.stages.standing import FDR
+from crane_lab.study.language_profiles import depth_shares, language_tree
+from crane_lab.study.many_languages import METHODS
+from crane_lab.study.relatedness import excess_matrix
+from crane_lab.texts.languages import full_names
+from crane_lab.texts.typology import by_family, family_of, script_of
+
+Sets = Mapping[str, Mapping[str, NeuronSet]]
+_MORE_THAN_CHANCE = "shared neurons, times chance (binary logarithm)"
+
+
+def languages_made_in_words(about: Mapping[str, Any]) -> Markdown:
+    """What sets of many languages were made with: the record of `many_languages.read_sets`."""
+    choice, made = about["choice"], about["made"]
+    rule, threshold, normalisation = about["rule"]
+    layers, width = about["shape"]
+    return prose(
+        f"{len(about['languages'])} languages, {about['windows']} windows of {about['tokens']} "
+        f"tokens each; {layers} layers of {width:,} neurons. LAPE takes {choice['rate']:.0%} of "
+        f"them, relevance {choice['share']:.0%} for each language; CRANE's rule is "
+        f"{as_markdown(rule)} at {threshold:g} ({as_markdown(normalisation)}). On "
+        f"{as_markdown(str(made['machine']['cpu']))} with torch "
+        f"{as_markdown(made['versions']['torch'])}, by `python -m crane_lab.cli.languages`."
+    )
+
+
+def languages_table(sets: Sets) -> Styler:
+    """The languages by family, with their script and how many neurons each method gives them."""
+    languages = by_family(list(next(iter(sets.values()))))
+    names = full_names(languages)
+    rows = [
+        {
+            "code": x,
+            "language": names[x],
+            "family": family_of(x),
+            "script": script_of(x),
+            **{method: len(of[x]) for method, of in sets.items()},
+        }
+        for x in languages
+    ]
+    return figures.table(
+        pd.DataFrame(rows), "Neurons of each language by method", dict.fromkeys(sets, "{:,}")
+    )
+
+
+def languages_depth_figure(sets: Sets) -> HTML:
+    """Where each method's neurons are."""
+    languages = list(next(iter(sets.values())))
+    every = {method: depth_shares(of) for method, of in sets.items()}
+    tables = {method: own for method, own in every.items() if len(own) == len(languages)}
+    told = []
+    for method, own in tables.items():
+        mean = own.mean()
+        told.append(f"{method}: most in layer {int(mean.to_numpy().argmax())}, {mean.max():.0%}")
+    return figures.show(
+        languages_figures.depth_heatmaps(tables, {x: family_of(x) for x in languages}),
+        alt="Share of each language's neurons in each layer. Mean over languages: "
+        + "; ".join(told),
+    )
+
+
+def late_table(found: pd.DataFrame) -> Styler:
+    """How much of the sets lies in the last third: `language_profiles.late_shares`."""
+    shown = found.assign(
+        range=[f"{row.low:.2f} to {row.high:.2f}" for row in found.itertuples()],
+        above=[f"{row.more} of {row.languages}" for row in found.itertuples()],
+    )
+    columns = ["method", "share", "range", "chance", "above", "p", "q"]
+    return figures.table(
+        shown[columns].rename(
+            columns={
+                "share": "in the last third",
+                "range": "over languages",
+                "above": "languages above",
+            }
+        ),
+        "Share of a language's neurons in the last third of the layers, mean over languages; q is "
+        "corrected over the methods",
+        {"in the last third": "{:.2f}", "chance": "{:.2f}", "p": "{:.1g}", "q": "{:.1g}"},
+    )
+
+
+def script_table(found: pd.DataFrame) -> Styler:
+    """Sizes by script: `language_profiles.sizes_by_script`."""
+    names = {
+        "latin": "languages in Latin script",
+        "latin_median": "median neurons",
+        "other": "in others",
+        "other_median": "median neurons there",
+    }
+    formats = {"median neurons": "{:,.0f}", "median neurons there": "{:,.0f}"}
+    return figures.table(
+        found.rename(columns=names),
+        "How many neurons a language has, by script (methods that give all languages the same "
+        "number are left out)",
+        {**formats, "p": "{:.2g}", "q": "{:.2g}"},
+    )
+
+
+def overlap_figure(overlaps: pd.DataFrame, languages: Sequence[str], method: str) -> HTML:
+    """What every two languages share beside chance, families side by side."""
+    ordered = by_family(languages)
+    matrix = pd.DataFrame(excess_matrix(overlaps, ordered), ordered, ordered)
+    most = overlaps.nlargest(4, "excess")
+    told = ", ".join(
+        f"{row.a} and {row.b} {row.shared} (chance {row.chance:.1f})" for row in most.itertuples()
+    )
+    return figures.show(
+        languages_figures.relation_heatmap(
+            matrix, {x: family_of(x) for x in ordered}, _MORE_THAN_CHANCE, method
+        ),
+        alt=f"Neurons that two languages' sets share beside chance, {method}. Most: {told}.",
+    )
+
+
+def language_tree_figure(overlaps: pd.DataFrame, languages: Sequence[str], method: str) -> HTML:
+    """The tree that the overlaps make, with families as colours."""
+    ordered = by_family(languages)
+    names = full_names(ordered)
+    tree = language_tree(overlaps, ordered)
+    first = ", ".join(
+        f"{names[ordered[int(a)]]} with {names[ordered[int(b)]]}"
+        for a, b in tree[:, :2]
+        if max(a, b) < len(ordered)
+    )
+    return figures.show(
+        languages_figures.tree_figure(
+            tree,
+            [names[x] for x in ordered],
+            {names[x]: family_of(x) for x in ordered},
+            "how much less is shared than by the closest pair (binary logarithm)",
+        ),
+        alt=f"A tree of languages by the neurons that they share, {method}. Joined first: {first}.",
+    )
+
+
+def mantel_table(found: Mapping[str, pd.DataFrame]) -> Styler:
+    """Overlap against distance, by method: `relatedness.mantel_tests`."""
+    every = pd.concat(found, names=["method", None]).reset_index("method")
+    return figures.table(
+        every[["method", "distance", "rho", "p", "q"]],
+        "Rank correlation of what two languages share beside chance with the distance between "
+        "them, negative if near ones share more (Mantel's test; q is corrected over a method's "
+        "five)",
+        {"rho": "{:+.2f}", "p": "{:.4f}", "q": "{:.4f}"},
+    )
+
+
+def mantel_in_words(found: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
+    """Which distances the overlaps follow, method by method."""
+    lines = []
+    for method, own in found.items():
+        sure = own[own["q"] <= level].sort_values("rho")
+        said = ", ".join(f"{row.distance} ({row.rho:+.2f})" for row in sure.itertuples())
+        lines.append(f"- {as_markdown(method)}: {said or 'none of the five'}.")
+    return prose("Near languages share more, certainly, by these distances:\n\n" + "\n".join(lines))
+
+
+def controls_figure(found: pd.DataFrame) -> HTML:
+    """What is left of a language's set in its own text romanised or shuffled, by method."""
+    own = found[found["method"].isin(METHODS)]
+    names = {"none": "other half of its text", "shuffled": "shuffled", "romanised": "romanised"}
+    languages = by_family(list(dict.fromkeys(own["language"])))
+    tables, told = {}, []
+    for method, part in own.groupby("method", sort=False):
+        series = part["control"].map(names)
+        tables[str(method)] = pd.DataFrame(
+            {"row": part["language"], "series": series, "value": part["jaccard"]}
+        )
+        means = part.groupby("control", sort=False)["jaccard"].mean()
+        told.append(
+            f"{method}: " + ", ".join(f"{names[str(x)]} {value:.2f}" for x, value in means.items())
+        )
+    return figures.show(
+        figures.dot_ranges(tables, order=languages, title="Jaccard index with a language's set"),
+        alt="Jaccard index of a language's set with those of its other half, of its shuffled and "
+        "of its romanised text. Means: " + "; ".join(told),
+    )
+
+
+def controls_table(found: pd.DataFrame) -> Styler:
+    """The same in numbers: means over languages, and how often it is more than chance."""
+    rows = []
+    for (method, control), own in found.groupby(["method", "control"], sort=False):
+        rows.append(
+            {
+                "method": method,
+                "text": control if control != "none" else "its other half",
+                "languages": len(own),
+                "neurons": own["neurons"].mean(),
+                "Jaccard": own["jaccard"].mean(),
+                "more than chance": f"{int((own['against'] == 'more').sum())} of {len(own)}",
+            }
+        )
+    return figures.table(
+        pd.DataFrame(rows),
+        "What a language's set shares with that of other text, means over languages (more than "
+        "chance at p < .01, each by itself)",
+        {"neurons": "{:,.0f}", "Jaccard": "{:.3f}"},
+    )
+
+
+def stability_table(found: pd.DataFrame) -> Styler:
+    """How much two sets from different windows share, by how many windows each has."""
+    grouped = found.groupby(["method", "windows"], sort=False)
+    rows = grouped.agg(languages=("language", "size"), mean=("jaccard", "mean"))
+    rows["least"], rows["most"] = grouped["jaccard"].min(), grouped["jaccard"].max()
+    return figures.table(
+        rows.reset_index().rename(columns={"mean": "Jaccard, mean"}),
+        "Jaccard index of two sets of one language from different windows, over languages",
+        dict.fromkeys(["Jaccard, mean", "least", "most"], "{:.2f}"),
+    )

@@ -1,0 +1,100 @@
+"""Where languages' neurons are, how many there are, and what depends on script (paper 3's claims).
+
+Languages are few and related to each other, so a test over them is generous: it takes each for an
+independent case. Claims are held against all languages at hand, not against chosen ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
+from scipy.stats import mannwhitneyu, wilcoxon
+
+from crane_core.neurons import NeuronSet
+from crane_lab.stages.standing import corrected
+from crane_lab.study.relatedness import excess_matrix
+from crane_lab.texts.typology import by_family, script_of
+
+Sets = Mapping[str, Mapping[str, NeuronSet]]
+
+#: The layers that count as late: the last third.
+LATE = 1 / 3
+
+
+def depth_shares(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
+    """Share of a language's neurons in each layer: languages by family, layers from 0.
+
+    Languages without neurons are left out.
+    """
+    rows = {}
+    for x in by_family(list(sets)):
+        counts = sets[x].counts("intermediate").double()
+        if counts.sum():
+            rows[x] = (counts / counts.sum()).tolist()
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def late_shares(sets: Sets, late: float = LATE) -> pd.DataFrame:
+    """How much of the sets lies in the last layers, a row per method.
+
+    `languages`, `layers` counted as late; `share`, the mean over languages, its least and most
+    (`low`, `high`), `chance`, the share of the layers; `more`, languages above it; `p` that so many
+    shares lie so far on one side of it (Wilcoxon's signed ranks, two-sided), `q` over the methods.
+    """
+    rows = []
+    for method, of in sets.items():
+        shares = depth_shares(of)
+        layers = shares.shape[1]
+        last = round(layers * late)
+        own = shares.to_numpy()[:, layers - last :].sum(1)
+        chance = last / layers
+        row = {"method": method, "languages": len(own), "layers": last, "share": own.mean()}
+        row |= {"low": own.min(), "high": own.max(), "chance": chance}
+        apart = own - chance
+        p = float(wilcoxon(apart).pvalue) if apart.any() else 1.0
+        rows.append({**row, "more": int((apart > 0).sum()), "p": p})
+    found = pd.DataFrame(rows)
+    return found.assign(q=corrected(found["p"]))
+
+
+def sizes_by_script(sets: Sets) -> pd.DataFrame:
+    """Whether languages in other scripts than Latin have more neurons, a row per method.
+
+    `latin` and `other`: languages of each kind with their median number of neurons (`latin_median`,
+    `other_median`); `p` of so different ranks (Mann and Whitney, two-sided), `q` over the methods.
+    Methods that give all languages the same number are left out.
+    """
+    rows = []
+    for method, of in sets.items():
+        size = {x: len(neurons) for x, neurons in of.items()}
+        if len(set(size.values())) < 2:
+            continue
+        latin = [n for x, n in size.items() if script_of(x) == "Latn"]
+        other = [n for x, n in size.items() if script_of(x) != "Latn"]
+        if not latin or not other:
+            continue
+        row = {"method": method, "latin": len(latin), "latin_median": np.median(latin)}
+        row |= {"other": len(other), "other_median": np.median(other)}
+        rows.append({**row, "p": float(mannwhitneyu(latin, other).pvalue)})
+    found = pd.DataFrame(rows, columns=[*_SCRIPT_COLUMNS])
+    return found.assign(q=corrected(found["p"]))
+
+
+_SCRIPT_COLUMNS = ("method", "latin", "latin_median", "other", "other_median", "p")
+
+
+def language_tree(overlaps: pd.DataFrame, languages: list[str]) -> NDArray[np.float64]:
+    """Languages joined by what they share beside chance: a linkage as scipy has it.
+
+    Distance is how far a pair's `excess` is below the largest; average linkage.
+    """
+    excess = excess_matrix(overlaps, languages)
+    distance = np.nanmax(excess) - excess
+    np.fill_diagonal(distance, 0.0)
+    tree: NDArray[np.float64] = linkage(squareform(distance), "average")
+    return tree
