@@ -13,6 +13,7 @@ from pathlib import Path
 
 from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
 from crane_lab.study.many_languages import Choice, ship_languages
 
@@ -27,6 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status (1 after an error, which is printed)."""
     parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.languages", description=__doc__)
     add_run(parser)
+    add_languages(parser)
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _ship(the_run(options), options))
+
+
+def add_languages(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which languages are read, how much of them, and where to."""
     parser.set_defaults(profile="gemma")
     add, choice = parser.add_argument, Choice()
     add("--out", default="data/languages", help="folder for the tables")
@@ -34,17 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     add("--windows", type=int, default=200, help="windows of text per language")
     add("--rate", type=float, default=choice.rate, help="LAPE's share of all neurons")
     add("--share", type=float, default=choice.share, help="share of each language by relevance")
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: _ship(the_run(options), options))
+
+
+def many_of(pipeline: Pipeline, options: argparse.Namespace) -> Pipeline:
+    """The pipeline with the options' languages; their texts are no translations of each other."""
+    return pipeline.changed(languages=options.languages, n_samples=options.windows, parallel=False)
 
 
 def _ship(run: Run, options: argparse.Namespace) -> None:
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
-        many = pipeline.changed(
-            languages=options.languages, n_samples=options.windows, parallel=False
-        )
-        ship_languages(many, Choice(options.rate, options.share), out)
+        choice = Choice(options.rate, options.share)
+        ship_languages(many_of(pipeline, options), choice, out)
         print(f"written: {os.path.relpath(out)}")
 
 

@@ -1,0 +1,54 @@
+"""``python -m crane_lab.cli.steer``: answers in another language than asked in (notebook 16).
+
+Needs the passes of `crane_lab.cli.languages`, and makes them if they are not in the store. The
+table is written after every set of neurons; the same command goes on from what a folder has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from crane_lab.cli.in_run import pipeline_of
+from crane_lab.cli.languages import add_languages, many_of
+from crane_lab.cli.options import add_run, exit_status, the_run
+from crane_lab.runs.execution import Run
+from crane_lab.study.many_languages import Choice, merged, read_parts, sets_of
+from crane_lab.study.steering import Steered, SteeringPlan, ship_steering
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status (1 after an error, which is printed)."""
+    parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.steer", description=__doc__)
+    add_run(parser)
+    add_languages(parser)
+    add, plan = parser.add_argument, SteeringPlan()
+    add("--asked", nargs="+", default=list(plan.languages), help="languages asked and wanted")
+    add("--draws", type=int, default=plan.draws, help="random sets beside each set")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _steer(the_run(options), options))
+
+
+def _steer(run: Run, options: argparse.Namespace) -> None:
+    out = Path(options.out).absolute()
+    with pipeline_of(run) as pipeline:
+        many = many_of(pipeline, options)
+        choice = Choice(options.rate, options.share)
+        kept = many.by_language(lambda x: merged(read_parts(many, x, choice.parts)))
+        values = {
+            "mean": {x: own["means"].mean().float() for x, own in kept.items()},
+            "probability": {
+                x: (own["active"].over.double() / own["active"].tokens).float()
+                for x, own in kept.items()
+            },
+        }
+        steered = Steered(sets_of(many, kept, choice), values)
+        plan = SteeringPlan(languages=tuple(options.asked), draws=options.draws)
+        ship_steering(many, steered, plan, out)
+        print(f"written: {os.path.relpath(out)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""Language forcing: a question in one language, and an answer wanted in another (paper 3).
+
+A language's neurons are set, added to or scaled at `act_fn`'s output, in all layers and at all
+positions, by a statistic of what they put out in that language. Beside them stand the model as it
+is, and random sets with as many neurons in every layer under the same intervention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from torch import Tensor
+
+from crane_core.baselines import random_matched
+from crane_core.interventions import UNTOUCHED, Add, Intervention, Scale, SetTo, Step, intervened
+from crane_core.neurons import NeuronSet
+from crane_lab.engines.decoding import Greedy, end_tokens
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.engines.prompting import opened
+from crane_lab.pipeline import Pipeline
+from crane_lab.store.files import canonical, digest_of
+from crane_lab.store.grown import Key, Part, grow, read_grown
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
+from crane_lab.study.taught import FIRST_DRAW, RANDOM
+from crane_lab.texts.fidelity import fidelity, untold
+
+#: What is done to the target's neurons. "add", "set" and "contrast" write the statistic, the last
+#: one less the mean over the other languages; "scale" multiplies; "zero + add" sets the neurons of
+#: the question's language to zero first.
+KINDS = ("add", "set", "contrast", "scale", "zero + add")
+#: What is written: the mean activation, or how often it is above zero, as the paper's first code
+#: has it.
+STATISTICS = ("mean", "probability")
+QUESTIONS = "data/steering/questions.yaml"
+FILE = "steering.csv"
+#: What identifies a row, beside the question's language and the draw of a random set.
+KEYS = ["method", "kind", "statistic", "strength", "target", "source", "seed"]
+_TEXTS = ("method", "kind", "statistic", "target", "source", "right", "kept", "first")
+#: Tokens of an answer at most, and what ends it.
+LONGEST, STOP = 16, "\n"
+#: As in the paper.
+PENALTY = 1.1
+#: Characters of an answer that are kept to be read.
+CUT = 60
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question in one language, and strings one of which a right answer has in it."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One intervention by kind, statistic and strength, for any method and target.
+
+    Raises ValueError for an unknown kind or statistic.
+    """
+
+    kind: str
+    statistic: str = "mean"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("kind", self.kind, KINDS),
+            ("statistic", self.statistic, STATISTICS),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}: expected one of {known}")
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What is needed to steer: method -> language -> neurons, and what they put out.
+
+    `values`: statistic -> language -> (layers, neurons).
+    """
+
+    sets: Mapping[str, Mapping[str, NeuronSet]]
+    values: Mapping[str, Mapping[str, Tensor]]
+
+
+def read_steering_questions(
+    languages: Sequence[str], file: str | Path = QUESTIONS
+) -> dict[str, list[Question]]:
+    """The questions by language, as many and in the same order in each.
+
+    Raises FileNotFoundError without the file, and ValueError for a language that a question lacks,
+    or a question without text or answers.
+    """
+    found: dict[str, list[Question]] = {x: [] for x in languages}
+    for number, entry in enumerate(yaml.safe_load(Path(file).read_text(encoding="utf-8"))):
+        name = str(entry.get("id", number))
+        for x in languages:
+            own = entry.get(x) or {}
+            if not own.get("question") or not own.get("answers"):
+                known = [code for code in entry if code != "id"]
+                raise ValueError(
+                    f"question {name!r} in {file} has no question with answers in {x!r}: expected "
+                    f"languages of {', '.join(known)}"
+                )
+            answers = tuple(str(answer) for answer in own["answers"])
+            found[x].append(Question(name, str(own["question"]), answers))
+    return found
+
+
+def intervention_of(
+    steered: Steered, neurons: NeuronSet, target: str, setup: Setup, source: NeuronSet | None
+) -> Intervention:
+    """What a setup does to neurons, for a target; `source`: those of the question's language.
+
+    Raises ValueError for a set without neurons.
+    """
+    if not len(neurons):
+        raise ValueError(f"no neurons of {target!r}: there is nothing to steer by")
+    values = steered.values[setup.statistic]
+    own = {"intermediate": values[target]}
+    at: Any = {"at": "act_fn"}
+    if setup.kind == "scale":
+        return Intervention(Scale(neurons, setup.strength, **at))
+    if setup.kind == "set":
+        return Intervention(SetTo(neurons, _times(own, setup.strength), **at))
+    if setup.kind == "contrast":
+        others = torch.stack([v for x, v in values.items() if x != target]).mean(0)
+        own = {"intermediate": values[target] - others}
+    first: list[Step] = []
+    if setup.kind == "zero + add" and source is not None and len(source - neurons):
+        first.append(SetTo(source - neurons, 0.0, **at))
+    return Intervention(*first, Add(neurons, own, setup.strength, **at))
+
+
+def _times(values: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
+    return {site: strength * tensor for site, tensor in values.items()}
+
+
+def forced(
+    pipeline: Pipeline,
+    questions: Mapping[str, Sequence[Question]],
+    targets: Sequence[str],
+    under: Mapping[str, Intervention],
+) -> pd.DataFrame:
+    """What the model answers to every question, and whether in a target language.
+
+    `under`: the question's language -> intervention. One row per target and question's language:
+    `right`, a 0 or 1 per question for an answer in the target (`fidelity`, among the questions'
+    languages), `kept`, likewise, for one that has a right answer in the target's words in it;
+    `loss`, nats per token of the answers under the model as it is, without their question;
+    `empty` answers; `first`, the first answer, cut.
+    """
+    model, tokenizer = pipeline.model, pipeline.tokenizer
+    decoder = Greedy(
+        model, tokenizer, end_tokens(model.generation_config, tokenizer), (STOP,), PENALTY
+    )
+    same: dict[str, list[str]] = {}
+    for x, one in under.items():
+        same.setdefault(one.digest(), []).append(x)
+    answers: dict[str, list[str]] = {}
+    for sources in same.values():
+        asked = [(x, question.question) for x in sources for question in questions[x]]
+        prompts = opened(tokenizer, [f"Q: {question}\nA:" for _, question in asked])
+        with intervened(model, under[sources[0]]):
+            found = decoder.tokens(prompts, [LONGEST] * len(prompts))
+        for (x, _), ids in zip(asked, found, strict=True):
+            text = str(tokenizer.decode(ids, skip_special_tokens=True)).partition(STOP)[0]
+            answers.setdefault(x, []).append(text.strip())
+    rows = []
+    for x, texts in answers.items():
+        losses = [loss for loss in answer_losses(pipeline, texts) if loss == loss]
+        about = {
+            "source": x,
+            "loss": sum(losses) / len(losses) if losses else float("nan"),
+            "empty": sum(not text for text in texts),
+            "first": texts[0][:CUT],
+        }
+        for target in targets:
+            told = fidelity(texts, [target] * len(texts), list(questions))["in_language"]
+            kept = [
+                any(answer.casefold() in text.casefold() for answer in question.answers)
+                for text, question in zip(texts, questions[target], strict=True)
+            ]
+            right = {"right": _digits(told), "kept": _digits(kept)}
+            rows.append({"target": target, **about, **right})
+    return pd.DataFrame(rows)
+
+
+def _digits(values: Iterable[Any]) -> str:
+    return "".join(str(int(bool(value))) for value in values)
+
+
+def answer_losses(pipeline: Pipeline, texts: Sequence[str]) -> list[float]:
+    """Nats per token of each text under the model as it is; NaN for a text without a token."""
+    rows = opened(pipeline.tokenizer, list(texts))
+    found = [float("nan")] * len(rows)
+    for length in sorted({len(ids) for ids in rows if len(ids) > 1}):
+        places = [place for place, ids in enumerate(rows) if len(ids) == length]
+        windows = torch.tensor([rows[place] for place in places])
+        for place, loss in zip(places, perplexity(pipeline.model, windows).losses, strict=True):
+            found[place] = float(loss)
+    return found
+
+
+@dataclass(frozen=True)
+class SteeringPlan:
+    """What is run: which languages are asked and wanted, and how the neurons are changed.
+
+    `central`: the setup that all of `methods` are run under, each beside `draws` random sets;
+    `setups`: further ones, of the methods in `steered` alone, without random sets.
+    """
+
+    languages: tuple[str, ...] = ("en", "zh", "vi", "de", "fr", "es", "ru", "ja")
+    methods: tuple[str, ...] = (LAPE, RELEVANCE, CRANE)
+    steered: tuple[str, ...] = (LAPE, RELEVANCE)
+    central: Setup = Setup("add")
+    setups: tuple[Setup, ...] = (
+        Setup("set"),
+        Setup("contrast"),
+        Setup("zero + add"),
+        *(Setup("add", strength=strength) for strength in (0.5, 2.0, 0.25)),
+        Setup("scale", strength=2.0),
+        Setup("add", "probability"),
+    )
+    draws: int = 2
+    questions: str = QUESTIONS
+
+    @property
+    def runs(self) -> Iterator[tuple[Setup, str, int]]:
+        """Setup, method and draw (-1 for the method's own set), what matters most first."""
+        for draw in range(-1, self.draws):
+            for method in self.methods:
+                yield self.central, method, draw
+        for setup in self.setups:
+            for method in self.steered:
+                yield setup, method, -1
+
+
+def steering_parts(pipeline: Pipeline, steered: Steered, plan: SteeringPlan) -> Iterator[Part]:
+    """Everything that a plan consists of, the model as it is first, then setup by setup.
+
+    A language without neurons under a method is left out.
+    """
+    questions = read_steering_questions(plan.languages, plan.questions)
+    languages = list(questions)
+    nothing: dict[str, Any] = {
+        "method": "none",
+        "kind": "",
+        "statistic": "",
+        "strength": 0.0,
+        "seed": -1,
+    }
+    keys = frozenset(_key(nothing, t, x) for t in languages for x in languages)
+    every = dict.fromkeys(languages, UNTOUCHED)
+
+    def untouched() -> pd.DataFrame:
+        return forced(pipeline, questions, languages, every).assign(**nothing).round(6)
+
+    yield Part("the model as it is", keys, untouched)
+    for setup, method, draw in plan.runs:
+        about = {
+            "method": method if draw < 0 else f"{RANDOM} as {method}",
+            **{"kind": setup.kind, "statistic": setup.statistic},
+            **{"strength": setup.strength, "seed": draw},
+        }
+        for target in languages:
+            if not len(steered.sets[method][target]):
+                continue
+            keys = frozenset(_key(about, target, x) for x in languages)
+            compute = partial(
+                _steered, pipeline, steered, questions, method, setup, draw, target, about
+            )
+            yield Part(f"{' '.join(map(str, about.values()))} {target}", keys, compute)
+
+
+def _key(about: Mapping[str, Any], target: str, source: str) -> Key:
+    return tuple({**about, "target": target, "source": source}[name] for name in KEYS)
+
+
+def _steered(
+    pipeline: Pipeline,
+    steered: Steered,
+    questions: Mapping[str, Sequence[Question]],
+    method: str,
+    setup: Setup,
+    draw: int,
+    target: str,
+    about: Mapping[str, Any],
+) -> pd.DataFrame:
+    of = steered.sets[method]
+    neurons = of[target] if draw < 0 else random_matched(of[target], FIRST_DRAW + draw)
+    under = {x: intervention_of(steered, neurons, target, setup, of[x]) for x in questions}
+    return forced(pipeline, questions, [target], under).assign(**about).round(6)
+
+
+def ship_steering(
+    pipeline: Pipeline, steered: Steered, plan: SteeringPlan, folder: str | Path
+) -> None:
+    """Bring `FILE` and the record beside it to what the plan asks for (`store.grown`).
+
+    One row per setup, target and question's language: `KEYS`, and `forced`'s columns.
+
+    Raises ValueError for a language that the identifier does not know, or without questions,
+    before anything is generated.
+    """
+    if unknown := untold(plan.languages):
+        raise ValueError(
+            f"the language of an answer in {unknown[0]!r} cannot be told: leave it out"
+        )
+    inputs = {
+        "model": {n: v for n, v in pipeline.loaded.key.items() if n != "libraries"},
+        "sets": {m: {x: s.digest() for x, s in steered.sets[m].items()} for m in plan.methods},
+        "questions": digest_of(
+            canonical(yaml.safe_load(Path(plan.questions).read_text(encoding="utf-8")))
+        ),
+        "languages": list(plan.languages),
+        "decoding": [LONGEST, PENALTY],
+    }
+    parts = steering_parts(pipeline, steered, plan)
+    grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
+
+
+def read_steering(folder: str | Path) -> pd.DataFrame:
+    """A table as `ship_steering` wrote it.
+
+    Raises FileNotFoundError, saying what makes it, without the file.
+    """
+    file = Path(folder) / FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {FILE} in {folder}: expected what steering does; run python -m crane_lab.cli.steer"
+        )
+    return read_grown(file, _TEXTS)
