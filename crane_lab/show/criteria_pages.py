@@ -15,6 +15,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import written_intervals
 from crane_lab.study import criteria, summaries
 
 RANDOM, SINGLE, GREEDY = "random order", "single effects", "greedy search"
@@ -58,13 +59,6 @@ def correlations(
     )
 
 
-def _with_interval(rows: pd.DataFrame, value: str, low: str, high: str) -> list[str]:
-    return [
-        f"{v:+.2f} [{a:+.2f}, {b:+.2f}]"
-        for v, a, b in zip(rows[value], rows[low], rows[high], strict=True)
-    ]
-
-
 def correlations_table(agreed: pd.DataFrame, reference: str, value: str = "zero") -> Styler:
     """The correlations as means over languages, at every value that neurons were set to."""
     overall = summaries.overall(agreed, value)
@@ -77,8 +71,10 @@ def correlations_table(agreed: pd.DataFrame, reference: str, value: str = "zero"
                 & (agreed["language"] == "all")
             ].set_index("criterion")
             own = own.loc[shown["criterion"]]
-            shown[f"{kind} ({set_to})"] = _with_interval(own, "rho", "low", "high")
-    shown["ahead of CRANE"] = _with_interval(overall, "ahead", "ahead_low", "ahead_high")
+            shown[f"{kind} ({set_to})"] = written_intervals(own, "rho", form="{:+.2f}")
+    shown["ahead of CRANE"] = written_intervals(
+        overall, "ahead", "ahead_low", "ahead_high", "{:+.2f}"
+    )
     return figures.table(
         shown,
         "Rank correlations, mean over languages, with 95 % intervals; in round brackets what "

@@ -21,6 +21,7 @@ from crane_lab.show.heatmaps import (
     fig4_heatmap,
     matrix_heatmap,
     overlap_heatmap,
+    shares_grid,
     shares_heatmap,
 )
 from crane_lab.show.intervals import (
@@ -60,6 +61,7 @@ __all__ = [
     "readable_tokens",
     "recomputed",
     "scatter",
+    "shares_grid",
     "shares_heatmap",
     "show",
     "stacked_bars",

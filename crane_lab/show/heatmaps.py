@@ -228,3 +228,25 @@ def shares_heatmap(tables: Mapping[str, pd.DataFrame], xlabel: str = "", title: 
     figure.supxlabel(xlabel)
     figure.suptitle(title)
     return figure
+
+
+@styled
+def shares_grid(
+    tables: Mapping[str, pd.DataFrame], xlabel: str, ylabel: str, columns: int = 2
+) -> Figure:
+    """Shares as numbers on a colour scale from 0 to 1, one panel for each table, in rows.
+
+    `tables`: name -> table of shares with the same rows and columns; NaN cells stay empty.
+    """
+    first = next(iter(tables.values()))
+    figure, grid = panels(
+        len(tables), (0.42 * first.shape[1], 0.3 * len(first) + 0.5), (0.9, 0.7), columns
+    )
+    for axes, (name, shares) in zip(grid, tables.items(), strict=True):
+        own = shares.reindex(index=first.index, columns=first.columns)
+        texts = [["" if x != x else f"{x:.1f}" for x in row] for row in own.to_numpy()]
+        _heatmap(axes, own, texts=texts, colours=ORDERED, vmin=0, vmax=1)
+        axes.set_title(name)
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    return figure

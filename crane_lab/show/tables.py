@@ -40,3 +40,15 @@ def _as_text(form: Any) -> Callable[[Any], str]:
         return as_html((form or ("{:.6f}" if isinstance(value, float) else "{}")).format(value))
 
     return written
+
+
+def written_intervals(
+    frame: pd.DataFrame, value: str, low: str = "low", high: str = "high", form: str = "{:+.3f}"
+) -> list[str]:
+    """A column's values, each with its interval; alone where there is none, "" for NaN."""
+    return [
+        ("" if v != v else form.format(v))
+        if a != a
+        else f"{form.format(v)} [{form.format(a)}, {form.format(b)}]"
+        for v, a, b in zip(frame[value], frame[low], frame[high], strict=True)
+    ]

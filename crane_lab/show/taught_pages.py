@@ -16,6 +16,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
 from crane_lab.testbed.unseen import LABELS
 
@@ -55,7 +56,7 @@ def levels_table(
         before.get(str(task), {}).get(str(x), np.nan)
         for task, x in zip(frame["task"], frame["language"], strict=True)
     ]
-    frame["after"] = _with_interval(frame, "score", "{:.3f}")
+    frame["after"] = written_intervals(frame, "score", form="{:.3f}")
     frame["above the floor"] = frame["above"].map({True: "yes", False: "not certain"})
     names = ["task", "language", "before", "after", "seeds", "floor", "above the floor"]
     return figures.table(
@@ -125,7 +126,7 @@ def taught_table(effects: Mapping[str, pd.DataFrame], caption: str) -> Styler:
     every = pd.concat(effects, names=["task", None]).reset_index("task")
     own = every[every["null_masks"] > 0]
     shown = own[["task", "method", "language"]].copy()
-    shown["change"] = _with_interval(own, "change")
+    shown["change"] = written_intervals(own, "change")
     for name, column in (
         ("random sets", "null_masks"),
         ("their mean", "null_mean"),
@@ -165,17 +166,6 @@ def beyond_random_in_words(effects: Mapping[str, pd.DataFrame], level: float = F
     return prose("\n".join(lines))
 
 
-def _with_interval(frame: pd.DataFrame, name: str, form: str = "{:+.3f}") -> list[str]:
-    """Values with their interval; the value alone where there is none, as of a single training."""
-    rows = zip(frame[name], frame["low"], frame["high"], strict=True)
-    return [
-        ("" if value != value else form.format(value))
-        if low != low
-        else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
-        for value, low, high in rows
-    ]
-
-
 def made_in_words(made: Mapping[str, Mapping[str, Any]], again: str) -> Markdown:
     """Where tables of trainings come from, and whether they are about this run's neurons.
 
@@ -208,7 +198,7 @@ def contrast_table(contrasts: Mapping[tuple[str, str], pd.DataFrame]) -> Styler:
     shown = frame[["task", "method", "language"]].drop_duplicates()
     for value, own in frame.groupby("value", sort=False):
         said = own[["task", "method", "language"]].copy()
-        said[f"zero less {value}"] = _with_interval(own, "difference")
+        said[f"zero less {value}"] = written_intervals(own, "difference")
         said[f"q, {value}"] = own["q"].map("{:.3f}".format)
         shown = shown.merge(said, how="left")
     return figures.table(
@@ -252,7 +242,7 @@ def beside_random_table(found: Mapping[str, pd.DataFrame]) -> Styler:
             "task": frame["task"],
             "method": frame["method"],
             "tuned": frame["of"],
-            "less random": _with_interval(frame, "difference"),
+            "less random": written_intervals(frame, "difference"),
             "q": frame["q"],
             "random sets": frame["draws"],
             "one of them": [
@@ -323,9 +313,9 @@ def text_table(effects: pd.DataFrame) -> Styler:
             "method": own["method"],
             "language": own["of"],
             "neurons": own["n_neurons"].map(lambda n: "all" if n < 0 else str(n)),
-            "change of loss": _with_interval(own, "change"),
+            "change of loss": written_intervals(own, "change"),
             "random sets": own["random"],
-            "further than they": _with_interval(beyond, "beyond"),
+            "further than they": written_intervals(beyond, "beyond"),
             "questions right": own["exact"],
             "with random sets": own["random_exact"],
         }

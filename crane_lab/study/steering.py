@@ -52,7 +52,7 @@ CUT = 60
 
 
 @dataclass(frozen=True)
-class Question:
+class ForcedQuestion:
     """One question in one language, and strings one of which a right answer has in it."""
 
     id: str
@@ -93,13 +93,13 @@ class Steered:
 
 def read_steering_questions(
     languages: Sequence[str], file: str | Path = QUESTIONS
-) -> dict[str, list[Question]]:
+) -> dict[str, list[ForcedQuestion]]:
     """The questions by language, as many and in the same order in each.
 
     Raises FileNotFoundError without the file, and ValueError for a language that a question lacks,
     or a question without text or answers.
     """
-    found: dict[str, list[Question]] = {x: [] for x in languages}
+    found: dict[str, list[ForcedQuestion]] = {x: [] for x in languages}
     for number, entry in enumerate(yaml.safe_load(Path(file).read_text(encoding="utf-8"))):
         name = str(entry.get("id", number))
         for x in languages:
@@ -111,7 +111,7 @@ def read_steering_questions(
                     f"languages of {', '.join(known)}"
                 )
             answers = tuple(str(answer) for answer in own["answers"])
-            found[x].append(Question(name, str(own["question"]), answers))
+            found[x].append(ForcedQuestion(name, str(own["question"]), answers))
     return found
 
 
@@ -146,7 +146,7 @@ def _times(values: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
 
 def forced(
     pipeline: Pipeline,
-    questions: Mapping[str, Sequence[Question]],
+    questions: Mapping[str, Sequence[ForcedQuestion]],
     targets: Sequence[str],
     under: Mapping[str, Intervention],
 ) -> pd.DataFrame:
@@ -288,7 +288,7 @@ def _key(about: Mapping[str, Any], target: str, source: str) -> Key:
 def _steered(
     pipeline: Pipeline,
     steered: Steered,
-    questions: Mapping[str, Sequence[Question]],
+    questions: Mapping[str, Sequence[ForcedQuestion]],
     method: str,
     setup: Setup,
     draw: int,

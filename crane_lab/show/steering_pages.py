@@ -1,0 +1,196 @@
+"""Tables, figures and sentences of notebook 16, Steering.
+
+`table` is that of `steering.read_steering`, `summary` that of `steering_effects.steering_summary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import written_intervals
+from crane_lab.stages.standing import FDR
+from crane_lab.study.steering import ForcedQuestion
+from crane_lab.study.steering_effects import SETUP, UNSTEERED, forcing_matrix
+from crane_lab.study.taught import RANDOM
+
+Setting = tuple[str, str, float]
+
+
+def _setup_name(kind: str, statistic: str, strength: float) -> str:
+    """A setup as it is called in tables and figures."""
+    if kind == "scale":
+        return f"scale by {strength:g}"
+    times = "" if strength == 1 else f" × {strength:g}"
+    return f"{kind} {statistic}{times}"
+
+
+def steering_questions_table(questions: Mapping[str, Sequence[ForcedQuestion]]) -> Styler:
+    """The questions, in every language."""
+    rows = [
+        {x: own[number].question for x, own in questions.items()}
+        for number in range(len(next(iter(questions.values()))))
+    ]
+    return figures.table(pd.DataFrame(rows), "Questions by language")
+
+
+def forcing_figure(table: pd.DataFrame, methods: Sequence[str], setup: Setting) -> HTML:
+    """Which language answers: the model as it is, and under methods' sets and random ones."""
+    panels = {"untouched": forcing_matrix(table, UNSTEERED, ("", "", 0.0))}
+    for method in methods:
+        for name in (method, f"{RANDOM} as {method}"):
+            matrix = forcing_matrix(table, name, setup)
+            if not matrix.empty:
+                panels[name] = matrix.reindex(panels["untouched"].index)
+    told = []
+    for name, matrix in panels.items():
+        apart = [matrix.loc[x, y] for x in matrix.index for y in matrix.columns if x != y]
+        told.append(f"{name}: {np.nanmean(apart):.0%} of answers in another language as wanted")
+    return figures.show(
+        figures.shares_grid(
+            panels, "language that is wanted", "language of the question", columns=2
+        ),
+        alt=f"Share of answers in the language wanted, by language of the question, "
+        f"{_setup_name(*setup)}. " + "; ".join(told),
+    )
+
+
+def steering_table(summary: pd.DataFrame) -> Styler:
+    """How often the language follows, and what it costs."""
+    shown = pd.DataFrame(
+        {
+            "method": summary["method"],
+            "neurons are": [_setup_name(*row) for row in summary[SETUP].itertuples(index=False)],
+            "targets": summary["targets"],
+            "in the target": written_intervals(summary, "share", form="{:.2f}"),
+            "more than untouched": written_intervals(
+                summary, "gain", "gain_low", "gain_high", "{:+.2f}"
+            ),
+            "q": summary["q"],
+            "in the target and right": summary["kept"],
+            "loss": summary["loss"],
+            "empty": summary["empty"],
+        }
+    )
+    native = summary["native_loss"].mean()
+    return figures.table(
+        shown,
+        "Answers to questions in another language, means over pairs of languages with 95 % "
+        "intervals for other targets and questions; loss in nats per token under the model as it "
+        f"is, which gives {native:.2f} for its own answers in the target's language",
+        {"q": "{:.1g}", "in the target and right": "{:.2f}", "loss": "{:.2f}", "empty": "{:.2f}"},
+    )
+
+
+def steering_random_table(summary: pd.DataFrame) -> Styler:
+    """Methods' sets beside random ones with as many neurons in every layer."""
+    own = summary[summary["random"].notna()]
+    shown = pd.DataFrame(
+        {
+            "method": own["method"],
+            "neurons are": [_setup_name(*row) for row in own[SETUP].itertuples(index=False)],
+            "in the target": own["share"],
+            "random sets": own["random"],
+            "more than random": written_intervals(
+                own, "ahead", "ahead_low", "ahead_high", "{:+.2f}"
+            ),
+            "q": own["ahead_q"],
+        }
+    )
+    return figures.table(
+        shown,
+        "Share of answers in the target language, beside random sets with as many neurons in "
+        "every layer under the same setup",
+        {"in the target": "{:.2f}", "random sets": "{:.2f}", "q": "{:.1g}"},
+    )
+
+
+def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
+    """What can be said of forcing: gains beyond the untouched model, and beyond random sets."""
+    lines = []
+    for method, own in summary.groupby("method", sort=False):
+        records = own.to_dict("records")
+        best = max(records, key=lambda row: float(row["share"]))
+        sure = int(((own["q"] <= level) & (own["gain"] > 0)).sum())
+        line = (
+            f"{as_markdown(str(method))}: {sure} of {len(own)} setups certainly bring more answers "
+            f"in the target; the most, {best['share']:.0%}, by "
+            f"{as_markdown(_setup_name(*(best[name] for name in SETUP)))}"
+        )
+        for row in (row for row in records if row["random"] == row["random"]):
+            certain = row["ahead_q"] <= level
+            word = "certainly " if certain else "not certainly "
+            side = "more" if row["ahead"] > 0 else "fewer"
+            line += (
+                f". With {as_markdown(_setup_name(*(row[name] for name in SETUP)))} it is "
+                f"{row['share']:.0%}, {word}{side} than random sets of its size "
+                f"({row['random']:.0%})"
+            )
+        lines.append(f"- {line}.")
+    return prose("\n".join(lines))
+
+
+def tradeoff_figure(summary: pd.DataFrame) -> HTML:
+    """Success against side effects, a curve per method: the strength of what is added."""
+    own = summary[(summary["kind"] == "add") & (summary["statistic"] == "mean")]
+    own = own.sort_values("strength", kind="stable")
+    columns = {"loss": "loss of the answers (nats per token)", "kept": "share in the target, right"}
+    lines = {
+        label: {
+            str(method): (part["share"].to_numpy(), part[name].to_numpy())
+            for method, part in own.groupby("method", sort=False)
+            if len(part) > 1
+        }
+        for name, label in columns.items()
+    }
+    told = "; ".join(
+        f"{row.method} × {row.strength:g}: {row.share:.0%} in the target, loss {row.loss:.2f}, "
+        f"right {row.kept:.0%}"
+        for row in own.itertuples()
+    )
+    return HTML(
+        "".join(
+            str(
+                figures.show(
+                    figures.curves(of, "share of answers in the target language", label),
+                    alt=f"{label} against the share of answers in the target, by strength. {told}",
+                ).data
+            )
+            for label, of in lines.items()
+            if of
+        )
+    )
+
+
+def setup_contrast_table(found: Mapping[str, pd.DataFrame]) -> Styler:
+    """One setup against another, paired: `steering_effects.setup_contrast`, by its name."""
+    every = pd.concat(found, names=["compared", None]).reset_index("compared")
+    shown = every[["compared", "method", "targets"]].copy()
+    shown["difference"] = written_intervals(every, "difference", form="{:+.2f}")
+    shown["q"] = every["q"]
+    return figures.table(
+        shown,
+        "Difference in the share of answers in the target language, with 95 % intervals for other "
+        "targets and questions",
+        {"q": "{:.1g}"},
+    )
+
+
+def steered_answers_table(table: pd.DataFrame, source: str, setup: Setting, target: str) -> Styler:
+    """The first question's answers in one language pair, method by method."""
+    rows = []
+    own = table[(table["source"] == source) & (table["target"] == target)]
+    for row in own.to_dict("records"):
+        same = tuple(row[name] for name in SETUP) == setup
+        if row["method"] == UNSTEERED or (same and row["seed"] <= 0):
+            name = "untouched" if row["method"] == UNSTEERED else row["method"]
+            rows.append({"neurons of": name, "answer": row["first"]})
+    return figures.table(
+        pd.DataFrame(rows), f"Answers to the first question, asked in {source}, wanted in {target}"
+    )

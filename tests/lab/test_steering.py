@@ -1,0 +1,188 @@
+"""Language forcing: what is done to neurons, what is asked, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_pipeline import folder, settings_in
+
+from crane_core.interventions import UNTOUCHED, intervened
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.show import steering_pages as page
+from crane_lab.store import ROOT, Store
+from crane_lab.study import steering
+from crane_lab.study.many_languages import LAPE, RELEVANCE
+from crane_lab.study.steering import Setup, Steered, SteeringPlan
+from crane_lab.study.steering_effects import forcing_matrix, setup_contrast, steering_summary
+from crane_lab.study.taught import RANDOM
+
+__all__ = ["folder"]  # a fixture
+LANGUAGES = ("en", "zh", "vi")
+CENTRAL = ("add", "mean", 1.0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(settings_in(folder), Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def steered(pipeline: Pipeline) -> Steered:
+    size = pipeline.shape["intermediate"]
+    sets = {
+        x: NeuronSet.from_pairs([(0, i), (1, i + 1)], {"intermediate": size})
+        for i, x in enumerate(LANGUAGES)
+    }
+    values = {x: torch.full(size, float(i + 1)) for i, x in enumerate(LANGUAGES)}
+    every = {LAPE: sets, RELEVANCE: sets}
+    return Steered(every, {"mean": values, "probability": values})
+
+
+PLAN = SteeringPlan(
+    languages=LANGUAGES,
+    methods=(LAPE, RELEVANCE),
+    steered=(LAPE,),
+    setups=(Setup("set"), Setup("zero + add")),
+    draws=1,
+    questions=str(ROOT / steering.QUESTIONS),
+)
+
+
+def seen_at_act_fn(pipeline: Pipeline, setup: Setup, steered: Steered) -> torch.Tensor:
+    """How far each neuron of the first layer is moved at act_fn's output."""
+    neurons = steered.sets[LAPE]["zh"]
+    source = steered.sets[LAPE]["en"]
+    one = steering.intervention_of(steered, neurons, "zh", setup, source)
+    found = []
+    ids = torch.tensor([[5, 6, 7]])
+    for intervention in (UNTOUCHED, one):
+        with intervened(pipeline.model, intervention), torch.no_grad():
+            kept: list[torch.Tensor] = []
+            mlp = pipeline.model.model.layers[0].mlp.act_fn
+            handle = mlp.register_forward_hook(lambda m, a, out, kept=kept: kept.append(out))
+            pipeline.model(input_ids=ids)
+            handle.remove()
+        found.append(kept[0][0, -1])
+    return torch.stack(found)
+
+
+def test_each_kind_does_what_it_is_called(pipeline: Pipeline, steered: Steered) -> None:
+    before, after = seen_at_act_fn(pipeline, Setup("add", strength=2.0), steered)
+    expected = torch.zeros_like(before)
+    expected[1] = 4.0  # twice zh's value, at zh's neuron of this layer
+    torch.testing.assert_close(after - before, expected)
+    before, after = seen_at_act_fn(pipeline, Setup("set"), steered)
+    assert after[1] == 2.0 and torch.equal(after[2:], before[2:])
+    before, after = seen_at_act_fn(pipeline, Setup("contrast"), steered)
+    assert float(after[1] - before[1]) == pytest.approx(0.0, abs=1e-6)  # 2 less (1 + 3) / 2
+    before, after = seen_at_act_fn(pipeline, Setup("scale", strength=3.0), steered)
+    torch.testing.assert_close(after[1], 3 * before[1])
+    before, after = seen_at_act_fn(pipeline, Setup("zero + add"), steered)
+    assert after[0] == 0 and float(after[1] - before[1]) == pytest.approx(2.0)
+
+
+def test_a_table_grows_and_is_not_computed_twice(
+    pipeline: Pipeline, steered: Steered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steering.ship_steering(pipeline, steered, PLAN, tmp_path)
+    table = steering.read_steering(tmp_path)
+    # untouched, two methods and a random set of each, two setups of one method: 9 rows each
+    assert len(table) == 9 * (1 + 4 + 2)
+    assert table["right"].str.fullmatch("[01]{10}").all()
+    first = (tmp_path / steering.FILE).read_bytes()
+
+    def never(*args: object) -> pd.DataFrame:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(steering, "forced", never)
+    steering.ship_steering(pipeline, steered, PLAN, tmp_path)
+    assert (tmp_path / steering.FILE).read_bytes() == first
+    summary = steering_summary(table)
+    assert len(summary) == 4
+    page.steering_table(summary), page.steering_random_table(summary)
+    page.steering_in_words(summary)
+    page.forcing_figure(table, [LAPE], CENTRAL)
+    page.steered_answers_table(table, "en", CENTRAL, "zh").to_html()
+
+
+def test_bad_input_is_refused_before_anything_is_generated(
+    pipeline: Pipeline, steered: Steered, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="'qqq' cannot be told"):
+        plan = SteeringPlan(languages=("en", "qqq"))
+        steering.ship_steering(pipeline, steered, plan, tmp_path)
+    with pytest.raises(ValueError, match="no question with answers in 'ko'"):
+        steering.read_steering_questions(["en", "ko"], ROOT / steering.QUESTIONS)
+    with pytest.raises(ValueError, match="unknown kind 'push'"):
+        Setup("push")
+    with pytest.raises(ValueError, match="unknown statistic 'median'"):
+        Setup("add", "median")
+    empty = NeuronSet.empty(pipeline.shape)
+    with pytest.raises(ValueError, match="no neurons of 'zh'"):
+        steering.intervention_of(steered, empty, "zh", Setup("add"), None)
+    with pytest.raises(FileNotFoundError, match=r"crane_lab\.cli\.steer"):
+        steering.read_steering(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_questions_are_the_same_in_every_language() -> None:
+    questions = steering.read_steering_questions(
+        SteeringPlan().languages, ROOT / steering.QUESTIONS
+    )
+    ids = {tuple(question.id for question in own) for own in questions.values()}
+    assert len(ids) == 1 and len(next(iter(ids))) >= 10
+    for own in questions.values():  # an answer is not given away by its question
+        for question in own:
+            said = question.question.casefold()
+            assert not any(answer.casefold() in said for answer in question.answers), question
+
+
+def made_up(shares: dict[tuple[str, str, float], float], seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for (method, kind, strength), share in shares.items():
+        for target in ("en", "zh", "vi", "de"):
+            for source in ("en", "zh", "vi", "de"):
+                right = "".join(str(int(rng.random() < share)) for _ in range(20))
+                about = {"method": method, "kind": kind, "statistic": "mean" if kind else ""}
+                about |= {"target": target, "source": source, "right": right, "kept": right}
+                rows.append({**about, "strength": strength, "loss": 3.0, "empty": 0, "seed": -1})
+    return pd.DataFrame(rows).assign(first="x")
+
+
+def only(frame: pd.DataFrame, conditions: Sequence[tuple[str, object]]) -> dict[Hashable, Any]:
+    for name, value in conditions:
+        frame = frame[frame[name] == value]
+    (row,) = frame.to_dict("records")
+    return row
+
+
+def test_what_works_is_told_from_what_does_not() -> None:
+    table = made_up(
+        {
+            ("none", "", 0.0): 0.02,
+            ("A", "add", 1.0): 0.9,
+            (f"{RANDOM} as A", "add", 1.0): 0.1,
+            ("A", "set", 1.0): 0.5,
+            ("B", "add", 1.0): 0.1,
+            (f"{RANDOM} as B", "add", 1.0): 0.1,
+        }
+    )
+    summary = steering_summary(table)
+    a, b = (only(summary, [("method", x), ("kind", "add")]) for x in "AB")
+    assert a["share"] == pytest.approx(0.9, abs=0.05) and a["low"] < a["share"] < a["high"]
+    assert a["ahead"] > 0.7 and a["ahead_q"] < 0.01 and a["q"] < 0.01
+    assert b["ahead_q"] > 0.05
+    better = setup_contrast(table, CENTRAL, ("set", "mean", 1.0))
+    assert list(better["method"]) == ["A"] and better["low"].iloc[0] > 0.2
+    matrix = forcing_matrix(table, "A", CENTRAL)
+    assert matrix.shape == (4, 4) and matrix.to_numpy().mean() == pytest.approx(0.9, abs=0.05)
+    text = page.steering_in_words(summary).data
+    assert "certainly more than random sets" in text and "not certainly" in text
