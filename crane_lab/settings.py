@@ -359,6 +359,13 @@ class PageSettings:
         False, "train every set again instead of reading the shipped results"
     )
     n_trainings: int = _setting(5, "trainings of each set, if they are run again", must=_POSITIVE)
+    languages_data: str = _setting(
+        "data/languages", "folder with the shipped results on many languages", path="folder"
+    )
+    permutations: int = _setting(9999, "permutations of languages in Mantel's test", must=_POSITIVE)
+    steering_questions: str = _setting(
+        "data/steering/questions.yaml", "short questions with answers", path="file"
+    )
     gpus: Sequence[str] = _setting(
         ("RTX 3090", "RTX 4090", "A100", "H100"), "devices that a run is planned for"
     )

@@ -31,6 +31,7 @@ seed = 0  # seed of everything that is drawn at random, except training
 taught_data = "data/testbed"  # folder with the shipped results of trainings
 recompute_taught = False  # train every set again instead of reading the shipped results
 n_trainings = 5  # trainings of each set, if they are run again
+real_data = "data/gemma"  # folder with the shipped results on a real model
 published = "data/published"  # folder with the paper's tables and claims
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
@@ -239,6 +240,50 @@ for task, table in tables.items():
 display(
     taught_pages.contrast_table(contrasts),
     taught_pages.contrast_in_words(contrasts),
+)
+
+# %% [markdown]
+# ## The same on a real model
+#
+# A model of two million parameters that knows one small world is a narrow place to look for
+# transfer. Gemma 3 270M was pretrained on text in many languages. It was tuned on the same items in
+# English and asked the same questions; there are fewer trainings, items and random sets, since a
+# training takes it minutes.
+
+# %% tags=["shipped"]
+there, made_there = taught.shipped_tables("activations", real_data)
+real_levels, real_effects, real_contrasts = {}, {}, {}
+for task, table in there.items():
+    real_levels[task] = taught_effects.taught_levels(table, FLOORS[task])
+    real_effects[task] = taught_effects.taught_effects(table)
+    for value in ("P10 after", "P10 before"):
+        real_contrasts[task, value] = taught_effects.taught_contrast(
+            table,
+            "zero",
+            value,
+        )
+    file = f"lsn_effects_real_{task}.csv"
+    write_table(real_effects[task], results / file)
+display(
+    taught_pages.made_in_words(
+        made_there,
+        "python -m crane_lab.cli.tune --profile gemma",
+    ),
+    taught_pages.levels_table(real_levels, {}),
+    taught_pages.transfer_in_words(real_levels, "en"),
+)
+
+# %% tags=["shipped"]
+for x in languages[1:]:
+    display(taught_pages.effects_figure(real_effects, names, x))
+
+# %% tags=["shipped"]
+display(
+    taught_pages.effects_counts_table(real_effects),
+    taught_pages.taught_table(real_effects, "Neurons set to zero, Gemma"),
+    taught_pages.beyond_random_in_words(real_effects),
+    taught_pages.contrast_table(real_contrasts),
+    taught_pages.contrast_in_words(real_contrasts),
 )
 
 # %% [markdown]

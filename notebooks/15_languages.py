@@ -24,9 +24,9 @@
 # for LAPE, for CRANE and for the contrast of mean relevance.
 
 # %% tags=["parameters", "hide-input"]
-languages_data = "data/languages"  # folder with the shipped sets of many languages
+languages_data = "data/languages"  # folder with the shipped results on many languages
 permutations = 9999  # permutations of languages in Mantel's test
-seed = 0  # seed of the permutations
+seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%

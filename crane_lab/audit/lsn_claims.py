@@ -8,9 +8,8 @@ paper's own methods, and what CRANE's and other sets do is said beside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -18,12 +17,12 @@ import pandas as pd
 from crane_lab.audit.claims import (
     FAILS,
     HOLDS,
-    NOT_TESTED,
     UNKNOWN,
     ClaimVerdict,
     read_claims,
     verdict_of,
 )
+from crane_lab.audit.evidence import Check, Evidence, evidence_verdicts
 
 #: A change of this many points is what the paper calls less than an improvement.
 A_POINT = 1.0
@@ -33,7 +32,7 @@ OF_THE_PAPER = ("LAPE", "LAPE matched", "Act Prob 90p")
 
 
 @dataclass(frozen=True)
-class LsnEvidence:
+class LsnEvidence(Evidence):
     """What one column has to say; None for what it has not, with the reason in `lacking`.
 
     Tables of changes have the columns `model`, `task`, `method`, `language`, `change` (points),
@@ -56,28 +55,13 @@ class LsnEvidence:
     losses: pd.DataFrame | None = None
     shared: pd.DataFrame | None = None
     text: pd.DataFrame | None = None
-    lacking: Mapping[str, str] | None = None
-
-    def without(self, name: str) -> ClaimVerdict:
-        """The verdict where a table is missing; one that a column cannot have is `NOT_TESTED`."""
-        reason = (self.lacking or {}).get(name, "such results")
-        if reason == NOT_TESTED:
-            return ClaimVerdict(NOT_TESTED, "Nothing of the kind is done there.")
-        return ClaimVerdict(UNKNOWN, f"Lacking: {reason}.")
 
 
 def lsn_verdicts(
     columns: Mapping[str, LsnEvidence], folder: str | Path = "data/published/lsn"
 ) -> pd.DataFrame:
     """Every claim with its verdict by column: id, section, claim, criterion, <name>, …_evidence."""
-    rows = []
-    for claim in read_claims(folder, LSN_CHECKS, "12345678"):
-        row = {name: getattr(claim, name) for name in ("id", "section", "claim", "criterion")}
-        for name, evidence in columns.items():
-            found = LSN_CHECKS[claim.check](evidence)
-            row |= {name: found.verdict, f"{name}_evidence": found.evidence}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    return evidence_verdicts(columns, read_claims(folder, LSN_CHECKS, "12345678"), LSN_CHECKS)
 
 
 # --- what is said ---------------------------------------------------------------------------------
@@ -230,24 +214,16 @@ def _text_helps(text: pd.DataFrame) -> ClaimVerdict:
     )
 
 
-def _on(
-    name: str, check: Callable[[pd.DataFrame], ClaimVerdict], evidence: LsnEvidence
-) -> ClaimVerdict:
-    """What a check says of the table that it is about, if the column has it."""
-    table = getattr(evidence, name)
-    return evidence.without(name) if table is None else check(table)
-
-
 #: How each claim is checked, by the name in `claims.yaml`: on which table, and by which function.
-LSN_CHECKS: dict[str, Callable[[LsnEvidence], ClaimVerdict]] = {
-    "no_gain": partial(_on, "values", _gains),
-    "zero_harmless": partial(_on, "values", _zero_harmless),
-    "zero_is_not_deactivation": partial(_on, "low_percentile", _zero_is_not_deactivation),
-    "perplexity_rises": partial(_on, "losses", _perplexity_rises),
-    "disjoint": partial(_on, "shared", _disjoint),
-    "tuning_no_gain": partial(_on, "tuned", _gains),
-    "tuning_as_random": partial(_on, "random", _as_random),
-    "after_tuning": partial(_on, "after", _gains),
-    "both_models": partial(_on, "values", _both_models),
-    "text_helps": partial(_on, "text", _text_helps),
+LSN_CHECKS: dict[str, Check] = {
+    "no_gain": ("values", _gains),
+    "zero_harmless": ("values", _zero_harmless),
+    "zero_is_not_deactivation": ("low_percentile", _zero_is_not_deactivation),
+    "perplexity_rises": ("losses", _perplexity_rises),
+    "disjoint": ("shared", _disjoint),
+    "tuning_no_gain": ("tuned", _gains),
+    "tuning_as_random": ("random", _as_random),
+    "after_tuning": ("after", _gains),
+    "both_models": ("values", _both_models),
+    "text_helps": ("text", _text_helps),
 }

@@ -67,6 +67,21 @@ def levels_table(
     )
 
 
+def transfer_in_words(levels: Mapping[str, pd.DataFrame], source: str) -> Markdown:
+    """Where what was learned in the source certainly arrives: languages above their floor."""
+    lines = []
+    for task, own in levels.items():
+        above = [str(x) for x in own[own["above"]]["language"]]
+        learned = "is learned" if source in above else "is not certainly learned"
+        others = [x for x in own["language"] if x != source]
+        arrived = [x for x in others if x in above]
+        said = f"arrives in {' and '.join(arrived)}" if arrived else "certainly arrives nowhere"
+        missing = [x for x in others if x not in above]
+        rest = f", not certainly in {' and '.join(missing)}" if arrived and missing else ""
+        lines.append(f"- {task} {learned} in {source}, and {said}{rest}.")
+    return prose("\n".join(lines))
+
+
 def people_table(found: pd.DataFrame) -> Styler:
     """How often questions are right by the number of people: `taught_effects.right_by_people`."""
     wide = found.pivot_table(index="people", columns="language", values="right", sort=False)
@@ -176,10 +191,12 @@ def made_in_words(made: Mapping[str, Mapping[str, Any]], again: str) -> Markdown
     for what, record in made.items():
         recipe = record["inputs"]["recipe"]
         others |= {name for name in record["differing"] if name != "recipe"}
+        n_test = record["inputs"].get("n_test")
+        asked = f", {n_test} items asked in each language" if n_test else ""
         lines.append(
             f"- {what}: {record['seeds']} trainings of each set on {recipe['items']:,} items in "
             f"batches of {recipe['batch']}, {recipe['epochs']} times over, learning rate "
-            f"{recipe['learning_rate']:g}, LoRA of rank {recipe['rank']}; on "
+            f"{recipe['learning_rate']:g}, LoRA of rank {recipe['rank']}{asked}; on "
             f"{as_markdown(str(record['machine']['cpu']))} with torch "
             f"{as_markdown(record['versions']['torch'])}."
         )

@@ -274,6 +274,22 @@ def taught_tables(
     return tables, made
 
 
+def shipped_tables(
+    part: str, folder: str | Path
+) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Any]]]:
+    """A part's tables by task as a folder has them, whatever model they are of, and their records.
+
+    Both are empty for a folder without any.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    made: dict[str, dict[str, Any]] = {}
+    for task in TASKS:
+        file = Path(folder) / f"lsn_{part}_{task}.csv"
+        if file.is_file():
+            tables[task], made[task] = read_taught(file), made_of(file, {})
+    return tables, made
+
+
 def of_this_run(
     tables: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, pd.DataFrame]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from crane_lab.audit import lsn_claims, lsn_evidence
-from crane_lab.audit.claims import FAILS, HOLDS, NOT_TESTED, UNKNOWN, read_claims
+from crane_lab.audit.claims import FAILS, HOLDS, NOT_TESTED, UNKNOWN, ClaimVerdict, read_claims
 from crane_lab.audit.lsn_claims import LSN_CHECKS, LsnEvidence
 from crane_lab.store import ROOT
 from crane_lab.study.taught_effects import taught_effects
@@ -38,8 +38,12 @@ GAIN = (3.0, 1.5, 4.5, "more")
 LOSS = (-3.0, -4.5, -1.5, "less")
 
 
+def judged(check: str, evidence: LsnEvidence) -> ClaimVerdict:
+    return evidence.judged(*LSN_CHECKS[check])
+
+
 def verdict(check: str, **evidence: pd.DataFrame) -> str:
-    return LSN_CHECKS[check](LsnEvidence(**evidence)).verdict  # type: ignore[arg-type]
+    return judged(check, LsnEvidence(**evidence)).verdict  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_a_verdict_turns_with_its_evidence(
 ) -> None:
     for row, wanted in found.items():
         assert verdict(check, **{table: changes(row)}) == wanted
-    assert LSN_CHECKS[check](LsnEvidence()).verdict == UNKNOWN  # nothing is known
+    assert judged(check, LsnEvidence()).verdict == UNKNOWN  # nothing is known
 
 
 def test_a_single_training_bears_nothing_out() -> None:
@@ -103,7 +107,7 @@ def test_verdicts_rest_on_the_papers_methods() -> None:
     others = changes(GAIN, method="CRANE")
     both = pd.concat([changes(SMALL), others])
     assert verdict("no_gain", values=both) == HOLDS
-    assert "other methods: of 1 changes 1" in LSN_CHECKS["no_gain"](LsnEvidence(both)).evidence
+    assert "other methods: of 1 changes 1" in judged("no_gain", LsnEvidence(both)).evidence
 
 
 def test_two_models_are_needed_to_speak_of_both() -> None:
@@ -118,8 +122,8 @@ def test_shared_neurons_are_counted_in_the_smaller_set() -> None:
     for shared, wanted in ((1, HOLDS), (8, FAILS)):
         table = pd.DataFrame([{**row, "shared": shared, "chance": 0.5}])
         evidence = lsn_evidence.model_evidence("m", {}, {}, shared=table)
-        assert LSN_CHECKS["disjoint"](evidence).verdict == wanted
-        assert evidence.without("values").evidence == "Lacking: interventions on a tuned model."
+        assert judged("disjoint", evidence).verdict == wanted
+        assert judged("no_gain", evidence).evidence == "Lacking: interventions on a tuned model."
 
 
 def test_the_printed_tables_are_judged_by_what_they_print() -> None:
@@ -132,7 +136,7 @@ def test_the_printed_tables_are_judged_by_what_they_print() -> None:
     assert verdicts["no-gain"] == UNKNOWN
     assert evidence.values is not None and len(evidence.values) == 192
     worse = dataclasses.replace(evidence, values=evidence.values.assign(outcome="open"))
-    assert LSN_CHECKS["zero_harmless"](worse).verdict == UNKNOWN
+    assert judged("zero_harmless", worse).verdict == UNKNOWN
 
 
 def test_english_is_no_transfer_and_neurons_of_english_count_for_targets() -> None:

@@ -1,0 +1,146 @@
+"""The language-arithmetics paper's claims, each with one criterion that is applied to every column.
+
+They are listed in `data/published/la/claims.yaml`, in our words. Verdicts rest on LAPE, the paper's
+method; what CRANE's neurons and those of mean relevance do stands in the tables of the pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from crane_lab.audit.claims import (
+    FAILS,
+    HOLDS,
+    UNKNOWN,
+    ClaimVerdict,
+    read_claims,
+)
+from crane_lab.audit.evidence import Check, Evidence, evidence_verdicts
+from crane_lab.stages.standing import FDR
+from crane_lab.study.many_languages import LAPE
+
+#: What is not run here yet, by the table that would say it.
+NOT_RUN = {
+    "resources": "steering for languages with more and with less text; it is not run here",
+    "tasks": "tasks under steering; they are not run here",
+    "fallback": "languages deactivated one after another; that is not run here",
+}
+
+
+@dataclass(frozen=True)
+class LaEvidence(Evidence):
+    """Tables with a column `method`; None for what a column has not.
+
+    late : `language_profiles.late_shares`. script : `language_profiles.sizes_by_script`. related :
+    the genetic distance's rows of `relatedness.mantel_tests`. added : `setup_contrast` of adding
+    and setting. forced : `steering_summary`'s rows of adding once.
+    """
+
+    late: pd.DataFrame | None = None
+    script: pd.DataFrame | None = None
+    related: pd.DataFrame | None = None
+    added: pd.DataFrame | None = None
+    forced: pd.DataFrame | None = None
+    resources: pd.DataFrame | None = None
+    tasks: pd.DataFrame | None = None
+    fallback: pd.DataFrame | None = None
+
+
+def la_verdicts(
+    columns: Mapping[str, LaEvidence], folder: str | Path = "data/published/la"
+) -> pd.DataFrame:
+    """The claims and their verdicts, as `evidence_verdicts` gives them."""
+    return evidence_verdicts(columns, read_claims(folder, LA_CHECKS, ""), LA_CHECKS)
+
+
+def _decided(more: bool, q: float, said: str) -> ClaimVerdict:
+    """Holds or fails if it is certain, by the direction."""
+    return ClaimVerdict((HOLDS if more else FAILS) if q <= FDR else UNKNOWN, said)
+
+
+def _of_lape(table: pd.DataFrame) -> dict[str, float] | None:
+    own = table[table["method"] == LAPE].to_dict("records")
+    return {str(name): value for name, value in own[0].items()} if own else None
+
+
+def _lacking() -> ClaimVerdict:
+    return ClaimVerdict(UNKNOWN, f"Lacking: rows of {LAPE}.")
+
+
+def _late_layers(late: pd.DataFrame) -> ClaimVerdict:
+    row = _of_lape(late)
+    if row is None:
+        return _lacking()
+    said = (
+        f"{row['share']:.0%} of the neurons lie in the last third of the layers, mean over "
+        f"{row['languages']} languages ({row['low']:.0%} to {row['high']:.0%}); above the layers' "
+        f"share in {row['more']} of them (q {row['q']:.1g})."
+    )
+    return _decided(row["share"] > row["chance"], row["q"], said)
+
+
+def _script_specialised(script: pd.DataFrame) -> ClaimVerdict:
+    row = _of_lape(script)
+    if row is None:
+        return _lacking()
+    said = (
+        f"Median {row['other_median']:.0f} neurons for {row['other']} languages in other scripts, "
+        f"{row['latin_median']:.0f} for {row['latin']} in Latin script (q {row['q']:.2g})."
+    )
+    return _decided(row["other_median"] > row["latin_median"], row["q"], said)
+
+
+def _related_overlap(related: pd.DataFrame) -> ClaimVerdict:
+    row = _of_lape(related)
+    if row is None:
+        return _lacking()
+    said = (
+        f"Rank correlation of sharing with distance in the family tree {row['rho']:+.2f} "
+        f"(q {row['q']:.2g})."
+    )
+    # The test asks for near languages that share more; it cannot show the opposite.
+    return ClaimVerdict(HOLDS if row["q"] <= FDR else UNKNOWN, said)
+
+
+def _add_beats_set(added: pd.DataFrame) -> ClaimVerdict:
+    row = _of_lape(added)
+    if row is None:
+        return _lacking()
+    said = (
+        f"{100 * row['difference']:+.0f} points [{100 * row['low']:+.0f}, {100 * row['high']:+.0f}]"
+        f" of answers in the language wanted (q {row['q']:.1g})."
+    )
+    return _decided(row["difference"] > 0, row["q"], said)
+
+
+def _forcing_works(forced: pd.DataFrame) -> ClaimVerdict:
+    row = _of_lape(forced)
+    if row is None or row["random"] != row["random"]:
+        return ClaimVerdict(UNKNOWN, f"Lacking: {LAPE} beside random sets.")
+    said = (
+        f"{row['share']:.0%} of answers are in the language wanted, {100 * row['gain']:+.0f} "
+        f"points from the untouched model (q {row['q']:.1g}), {100 * row['ahead']:+.0f} from "
+        f"random sets (q {row['ahead_q']:.1g})."
+    )
+    return _decided(min(row["gain"], row["ahead"]) > 0, max(row["q"], row["ahead_q"]), said)
+
+
+def _unknown(table: pd.DataFrame) -> ClaimVerdict:
+    return ClaimVerdict(UNKNOWN, "Lacking: a check of this.")
+
+
+#: How each claim is checked, by the name in `claims.yaml`: on which table, and by which function.
+LA_CHECKS: dict[str, Check] = {
+    "late_layers": ("late", _late_layers),
+    "script_specialised": ("script", _script_specialised),
+    "related_overlap": ("related", _related_overlap),
+    "add_beats_set": ("added", _add_beats_set),
+    "forcing_works": ("forced", _forcing_works),
+    "high_resource": ("resources", _unknown),
+    "tasks": ("tasks", _unknown),
+    "fallback": ("fallback", _unknown),
+}

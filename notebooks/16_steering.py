@@ -1,0 +1,189 @@
+# %% [markdown]
+# # Can neurons make a model answer in another language?
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say what it means to add to, replace, scale and contrast a language's
+# neurons; hold a steered model against the untouched one and against random neurons; and weigh
+# what is won against what is lost.
+#
+# **It assumes** [notebook 15](15_languages), whose sets are used here.
+#
+# **It takes** twenty minutes to read; the computer needs some seconds.
+#
+# **It covers** *language forcing* in *Language Arithmetics* {cite:p}`gurgurov2025arithmetics`.
+# :::
+#
+# Notebooks 12 to 14 asked whether setting a language's neurons helps a task, and saw little. The
+# third paper asks for something more modest: ask in one language, steer with the neurons of
+# another, and see in which the model answers. It reports that this works, best by *adding* to the
+# neurons, and shows neither the untouched model beside it nor random neurons. Here are both.
+
+# %% tags=["parameters", "hide-input"]
+languages_data = "data/languages"  # folder with the shipped results on many languages
+steering_questions = "data/steering/questions.yaml"  # short questions with answers
+published = "data/published"  # folder with the paper's tables and claims
+seed = 0  # seed of everything that is drawn at random, except training
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+from IPython.display import display
+
+from crane_lab.audit import la_claims
+from crane_lab.show import steering_pages as page
+from crane_lab.show import verdict_pages
+from crane_lab.store import write_table
+from crane_lab.study import (
+    language_profiles,
+    many_languages,
+    steering,
+    steering_effects,
+)
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
+from crane_lab.study.relatedness import language_overlaps, mantel_tests
+
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Questions and answers
+#
+# The model is Gemma 3 270M, as it was pretrained: it goes on with `Q: …`, a line break and `A:`.
+# Every question has one plain answer, so that a right one can be recognised in any language.
+
+# %%
+asked = steering.read_steering_questions(
+    steering.SteeringPlan().languages,
+    steering_questions,
+)
+page.steering_questions_table(asked)
+
+# %% [markdown]
+# Let $h$ be what the activation functions put out, $A$ the neurons of the language that is wanted,
+# and $\mu$ the mean of $h$ on text in it. Everything is done in all layers and at all positions:
+#
+# - **add**: $h_A \leftarrow h_A + \alpha \mu_A$;
+# - **set** (*replacement*): $h_A \leftarrow \mu_A$;
+# - **contrast** (*difference of means*): $h_A \leftarrow h_A + \mu_A - \bar\mu_A$; $\bar\mu$ is
+#   the mean over the other languages;
+# - **zero + add**: the neurons of the question's language are set to zero first;
+# - **scale** (*multiplicative*): $h_A \leftarrow \alpha h_A$.
+#
+# The first version of the paper's code wrote, in place of the mean, how *often* the neuron is above
+# zero; which of the two its tables used is not said. Both are here.
+#
+# An answer counts as in a language if py3langid takes it for that one among the eight. It counts as
+# right if a right answer in that language's words is in it. And as a measure of fluency stands the
+# loss of the answer under the untouched model.
+#
+# ## Which language answers
+
+# %% tags=["shipped"]
+table = steering.read_steering(languages_data)
+write_table(table, results / "steering.csv")
+central = ("add", "mean", 1.0)
+page.forcing_figure(table, [LAPE, RELEVANCE, CRANE], central)
+
+# %% [markdown]
+# A row is the language of the question, a column the one that is wanted. Without an intervention
+# the diagonal is all there is to see: the model answers in the language it is asked in. What is
+# off the diagonal, further down, is steering. And what does it look like? The first question,
+# asked in English:
+
+# %% tags=["shipped"]
+for target in ("zh", "fr"):
+    display(page.steered_answers_table(table, "en", central, target))
+
+# %% [markdown]
+# ## How often, and at what price
+
+# %% tags=["shipped"]
+summary = steering_effects.steering_summary(table)
+write_table(summary, results / "steering_summary.csv")
+display(
+    page.steering_in_words(summary),
+    page.steering_table(summary),
+    page.steering_random_table(summary),
+)
+
+# %% [markdown]
+# ## Success against side effects
+#
+# The more is added, the more answers are in the language, and the less they may be worth.
+
+# %% tags=["shipped"]
+page.tradeoff_figure(summary)
+
+# %% [markdown]
+# ## Is arithmetic better than replacement?
+#
+# The paper says so. The same neurons, questions and targets, one setup against another:
+
+# %% tags=["shipped"]
+others = {
+    "add less set": ("set", "mean", 1.0),
+    "add less contrast": ("contrast", "mean", 1.0),
+    "add less zero + add": ("zero + add", "mean", 1.0),
+    "add mean less add probability": ("add", "probability", 1.0),
+}
+compared = {}
+for name, other in others.items():
+    compared[name] = steering_effects.setup_contrast(
+        table,
+        central,
+        other,
+    )
+page.setup_contrast_table(compared)
+
+# %% [markdown]
+# ## What the third paper claims
+#
+# Its abstract's claims, in our words, with the criterion by which we count each as fulfilled, for
+# LAPE's neurons, which are the paper's. Its tables are not at hand here, so there is no column for
+# them.
+
+# %% tags=["published", "shipped"]
+sets, about = many_languages.read_sets(languages_data)
+shared = sets[LAPE]
+known = [x for x, own in shared.items() if len(own)]
+related = mantel_tests(language_overlaps(shared), known, seed=seed)
+forced = summary[summary["kind"] == "add"]
+forced = forced[(forced["strength"] == 1) & (forced["statistic"] == "mean")]
+evidence = la_claims.LaEvidence(
+    late=language_profiles.late_shares(sets),
+    script=language_profiles.sizes_by_script(sets),
+    related=related[related["distance"] == "genetic"].assign(method=LAPE),
+    added=compared["add less set"],
+    forced=forced,
+    lacking=la_claims.NOT_RUN,
+)
+verdicts = la_claims.la_verdicts(
+    {"Gemma 3 270M": evidence},
+    Path(published) / "la",
+)
+write_table(verdicts, results / "la_verdicts.csv")
+display(verdict_pages.at_a_glance(verdicts))
+
+# %% tags=["published", "shipped"]
+display(*verdict_pages.claim_by_claim(verdicts))
+
+# %% [markdown]
+# ```{exercise}
+# :label: exercise-steering-control
+#
+# Somebody adds a large vector to random neurons and sees that many answers are no longer in the
+# question's language. Does that show that the neurons carry another language? Which number in the
+# tables above would tell?
+# ```
+#
+# ```{solution} exercise-steering-control
+# :class: dropdown
+#
+# No: a broken model answers in no language, and an identifier that must choose one of eight will
+# call some of that anything. What would tell is the share in the *wanted* language, for every
+# wanted language, beside that of the language's own neurons; and the loss, which says whether there
+# is still language at all.
+# ```

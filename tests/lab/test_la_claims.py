@@ -1,0 +1,54 @@
+"""The language-arithmetics paper's claims: each verdict turns with its evidence."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN, read_claims
+from crane_lab.audit.la_claims import LA_CHECKS, NOT_RUN, LaEvidence, la_verdicts
+from crane_lab.store import ROOT
+
+FOLDER = ROOT / "data" / "published" / "la"
+ROWS: dict[str, dict[str, object]] = {
+    "late": {"share": 0.8, "chance": 1 / 3, "languages": 9, "low": 0.1, "high": 1, "more": 9},
+    "script": {"other_median": 50, "latin_median": 40, "other": 4, "latin": 5},
+    "related": {"rho": -0.4},
+    "added": {"difference": 0.2, "low": 0.1, "high": 0.3},
+    "forced": {"share": 0.9, "gain": 0.8, "random": 0.1, "ahead": 0.8, "ahead_q": 0.01},
+}
+OPPOSITE: dict[str, dict[str, object]] = {
+    "late": {"share": 0.2},
+    "script": {"other_median": 30},
+    "added": {"difference": -0.2},
+    "forced": {"ahead": -0.1},
+}
+OF = {"late": "late_layers", "script": "script_specialised", "related": "related_overlap"}
+OF |= {"added": "add_beats_set", "forced": "forcing_works"}
+
+
+def judged(table: str, **row: object) -> str:
+    found = pd.DataFrame([{"method": "LAPE", "q": 0.01, **ROWS[table], **row}])
+    return LaEvidence(**{table: found}).judged(*LA_CHECKS[OF[table]]).verdict  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_a_verdict_turns_with_its_evidence(table: str) -> None:
+    assert judged(table) == HOLDS
+    assert judged(table, q=0.5) == UNKNOWN
+    assert judged(table, method="CRANE") == UNKNOWN
+    if table in OPPOSITE:
+        assert judged(table, **OPPOSITE[table]) == FAILS
+    assert LaEvidence().judged(*LA_CHECKS[OF[table]]).verdict == UNKNOWN
+
+
+def test_forcing_needs_random_sets_beside_it() -> None:
+    assert judged("forced", random=float("nan")) == UNKNOWN
+    assert judged("forced", ahead_q=0.2) == UNKNOWN
+
+
+def test_every_claim_has_its_check_and_says_what_is_not_run() -> None:
+    assert {claim.check for claim in read_claims(FOLDER, LA_CHECKS, "")} == set(LA_CHECKS)
+    found = la_verdicts({"a model": LaEvidence(lacking=NOT_RUN)}, FOLDER).set_index("id")
+    assert (found["a model"] == UNKNOWN).all()
+    assert "not run here" in found["a model_evidence"]["fallback"]
