@@ -1,4 +1,7 @@
-"""``python -m crane_lab.cli.steer``: answers in another language than asked in (notebook 16).
+"""``python -m crane_lab.cli.steer``: answers of a steered model, for notebooks 16 and 17.
+
+`forcing` steers into other languages than asked in, `fallback` takes languages away one after
+another, `lens` reads what the model would say after each layer.
 
 Needs the passes of `crane_lab.cli.languages`, and makes them if they are not in the store. The
 table is written after every set of neurons; the same command goes on from what a folder has.
@@ -15,8 +18,19 @@ from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.languages import add_languages, many_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
+from crane_lab.store import write_table
+from crane_lab.study.fallback import FallbackPlan, ship_fallback
+from crane_lab.study.logit_lens import FILE as LENS
+from crane_lab.study.logit_lens import lens_table
 from crane_lab.study.many_languages import Choice, merged, read_parts, sets_of
-from crane_lab.study.steering import Steered, SteeringPlan, ship_steering
+from crane_lab.study.steering import (
+    Steered,
+    SteeringPlan,
+    read_steering_questions,
+    ship_steering,
+)
+
+PARTS = ("lens", "fallback", "forcing")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_run(parser)
     add_languages(parser)
     add, plan = parser.add_argument, SteeringPlan()
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is run")
     add("--asked", nargs="+", default=list(plan.languages), help="languages asked and wanted")
     add("--draws", type=int, default=plan.draws, help="random sets beside each set")
     options = parser.parse_args(arguments)
@@ -46,7 +61,14 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
         }
         steered = Steered(sets_of(many, kept, choice), values)
         plan = SteeringPlan(languages=tuple(options.asked), draws=options.draws)
-        ship_steering(many, steered, plan, out)
+        if "forcing" in options.parts:
+            ship_steering(many, steered, plan, out)
+        if "fallback" in options.parts:
+            fallback = FallbackPlan(draws=options.draws)
+            ship_fallback(many, steered.sets, fallback, out, plan.questions)
+        if "lens" in options.parts:
+            questions = read_steering_questions(plan.languages, plan.questions)
+            write_table(lens_table(many, questions).round(6), out / LENS)
         print(f"written: {os.path.relpath(out)}")
 
 

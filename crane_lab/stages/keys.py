@@ -109,6 +109,11 @@ class Loaded:
         """`model_key`, and the tokenizer: what a result depends on."""
         return {**model_key(self.model), "tokenizer": tokenizer_digest(self.tokenizer)}
 
+    @property
+    def lasting_key(self) -> dict[str, str]:
+        """`key` without the libraries' versions, for records of results that are shipped."""
+        return {name: value for name, value in self.key.items() if name != "libraries"}
+
     @cached_property
     def generation_key(self) -> dict[str, Any]:
         """`key`, and the checkpoint's settings for generation, which say what ends a text."""

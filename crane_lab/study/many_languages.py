@@ -245,7 +245,7 @@ def ship_languages(
     folder.mkdir(parents=True, exist_ok=True)
     s = pipeline.settings
     about = {
-        "model": {n: v for n, v in pipeline.loaded.key.items() if n != "libraries"},
+        "model": pipeline.loaded.lasting_key,
         "shape": list(pipeline.shape["intermediate"]),
         "languages": languages,
         "windows": s.n_samples,

@@ -161,7 +161,7 @@ def null_inputs(pipeline: Pipeline, kind: str) -> dict[str, Any]:
     """What a null depends on beside its profile: the model, and the texts or the tasks."""
     s = pipeline.settings
     # Other releases of the libraries move no random mask by as much as the next one differs.
-    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
+    model = pipeline.loaded.lasting_key
     if kind == "grades":
         judge = pipeline.judge.fingerprint()
         return {**pipeline.said_with, "model": model, "judge": judge}

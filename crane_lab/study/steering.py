@@ -158,22 +158,15 @@ def forced(
     `loss`, nats per token of the answers under the model as it is, without their question;
     `empty` answers; `first`, the first answer, cut.
     """
-    model, tokenizer = pipeline.model, pipeline.tokenizer
-    decoder = Greedy(
-        model, tokenizer, end_tokens(model.generation_config, tokenizer), (STOP,), PENALTY
-    )
     same: dict[str, list[str]] = {}
     for x, one in under.items():
         same.setdefault(one.digest(), []).append(x)
     answers: dict[str, list[str]] = {}
     for sources in same.values():
         asked = [(x, question.question) for x in sources for question in questions[x]]
-        prompts = opened(tokenizer, [f"Q: {question}\nA:" for _, question in asked])
-        with intervened(model, under[sources[0]]):
-            found = decoder.tokens(prompts, [LONGEST] * len(prompts))
-        for (x, _), ids in zip(asked, found, strict=True):
-            text = str(tokenizer.decode(ids, skip_special_tokens=True)).partition(STOP)[0]
-            answers.setdefault(x, []).append(text.strip())
+        texts = answers_of(pipeline, [question for _, question in asked], under[sources[0]])
+        for (x, _), text in zip(asked, texts, strict=True):
+            answers.setdefault(x, []).append(text)
     rows = []
     for x, texts in answers.items():
         losses = [loss for loss in answer_losses(pipeline, texts) if loss == loss]
@@ -192,6 +185,21 @@ def forced(
             right = {"right": _digits(told), "kept": _digits(kept)}
             rows.append({"target": target, **about, **right})
     return pd.DataFrame(rows)
+
+
+def answers_of(
+    pipeline: Pipeline, questions: Sequence[str], intervention: Intervention
+) -> list[str]:
+    """What the model answers to plain questions under an intervention, a line of text for each."""
+    model, tokenizer = pipeline.model, pipeline.tokenizer
+    decoder = Greedy(
+        model, tokenizer, end_tokens(model.generation_config, tokenizer), (STOP,), PENALTY
+    )
+    prompts = opened(tokenizer, [f"Q: {question}\nA:" for question in questions])
+    with intervened(model, intervention):
+        found = decoder.tokens(prompts, [LONGEST] * len(prompts))
+    texts = (str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in found)
+    return [text.partition(STOP)[0].strip() for text in texts]
 
 
 def _digits(values: Iterable[Any]) -> str:
@@ -316,7 +324,7 @@ def ship_steering(
             f"the language of an answer in {unknown[0]!r} cannot be told: leave it out"
         )
     inputs = {
-        "model": {n: v for n, v in pipeline.loaded.key.items() if n != "libraries"},
+        "model": pipeline.loaded.lasting_key,
         "sets": {m: {x: s.digest() for x, s in steered.sets[m].items()} for m in plan.methods},
         "questions": digest_of(
             canonical(yaml.safe_load(Path(plan.questions).read_text(encoding="utf-8")))

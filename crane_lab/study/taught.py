@@ -316,9 +316,8 @@ def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, An
 
 def inputs_of_sets(pipeline: Pipeline) -> dict[str, Any]:
     """The model, the languages and every method's sets, as records name them."""
-    model = {name: value for name, value in pipeline.loaded.key.items() if name != "libraries"}
     return {
-        "model": model,
+        "model": pipeline.loaded.lasting_key,
         "sets": {m: [s.digest() for s in of.values()] for m, of in contenders(pipeline).items()},
         "languages": list(pipeline.settings.languages),
     }

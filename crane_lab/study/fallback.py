@@ -1,0 +1,179 @@
+"""Languages deactivated one after another, and which of them still answers (paper 3's fallback).
+
+The neurons of one language more are set to zero at every step, cumulatively. English questions are
+asked, and the loss on held-out text is taken in every language. Beside it stand random sets with as
+many neurons in every layer, added up in the same order, and the step with nothing deactivated,
+which the paper leaves out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from crane_core.baselines import random_matched
+from crane_core.interventions import intervened, zero
+from crane_core.neurons import NeuronSet
+from crane_lab.engines.perplexity import perplexity
+from crane_lab.pipeline import Pipeline
+from crane_lab.store.grown import Part, grow, read_grown
+from crane_lab.study.many_languages import LAPE, RELEVANCE
+from crane_lab.study.steering import (
+    LONGEST,
+    PENALTY,
+    ForcedQuestion,
+    answers_of,
+    read_steering_questions,
+)
+from crane_lab.study.taught import FIRST_DRAW, RANDOM
+from crane_lab.texts.fidelity import fidelity, untold
+
+FILE = "fallback.csv"
+KEYS = ["method", "order", "step", "language", "seed"]
+_TEXTS = ("method", "order", "language", "off", "first")
+#: Answers in none of the languages that are told apart.
+ELSEWHERE = "none of them"
+
+
+@dataclass(frozen=True)
+class FallbackPlan:
+    """What is run.
+
+    `order`: the paper's, as far as there is text; `shuffles`: further orders, drawn from their
+    number; `draws`: random sets beside each method's, in the paper's order; `windows`: of held-out
+    text per language; `asked`: the questions' language.
+    """
+
+    order: tuple[str, ...] = ("en", "fr", "es", "it", "pt", "ru", "de", "ar", "zh", "ko", "ja")
+    methods: tuple[str, ...] = (LAPE, RELEVANCE)
+    shuffles: int = 1
+    draws: int = 2
+    windows: int = 6
+    asked: str = "en"
+
+    def orders(self) -> dict[str, list[str]]:
+        """Name -> order of deactivation."""
+        found = {"the paper's": list(self.order)}
+        for number in range(self.shuffles):
+            drawn = list(self.order)
+            random.Random(number).shuffle(drawn)
+            found[f"drawn {number}"] = drawn
+        return found
+
+
+def cumulative(sets: Mapping[str, NeuronSet], order: Sequence[str]) -> list[NeuronSet]:
+    """What is off at every step, from nothing to all of the order's languages."""
+    steps = [NeuronSet.empty(next(iter(sets.values())).shape)]
+    for x in order:
+        steps.append(steps[-1] | sets[x])
+    return steps
+
+
+def answering(
+    pipeline: Pipeline,
+    neurons: NeuronSet,
+    questions: Sequence[ForcedQuestion],
+    windows: Mapping[str, Tensor],
+) -> pd.DataFrame:
+    """Which language answers, and every language's loss, with neurons set to zero.
+
+    One row per language of `windows`, and one for `ELSEWHERE`: `answers`, how many of the questions
+    are answered in it; `loss`, nats per token on its windows; `first`, the first answer.
+    """
+    languages = list(windows)
+    off = zero(neurons)
+    texts = answers_of(pipeline, [question.question for question in questions], off)
+    told = fidelity(texts, [languages[0]] * len(texts), languages)["text_language"]
+    counts = Counter(str(x) if x in languages else ELSEWHERE for x in told)
+    with intervened(pipeline.model, off):
+        losses = {x: perplexity(pipeline.model, own).loss for x, own in windows.items()}
+    rows = [
+        {"language": x, "answers": counts[x], "loss": losses.get(x, float("nan"))}
+        for x in (*languages, ELSEWHERE)
+    ]
+    return pd.DataFrame(rows).assign(first=texts[0])
+
+
+def fallback_parts(
+    pipeline: Pipeline, sets: Mapping[str, Mapping[str, NeuronSet]], plan: FallbackPlan, file: str
+) -> Iterator[Part]:
+    """Every step of every order, the paper's order with its random sets first."""
+    questions = read_steering_questions([plan.asked], file)[plan.asked]
+    windows = {x: pipeline.perplexity_windows[x][: plan.windows] for x in plan.order}
+    orders = plan.orders()
+    runs = [
+        ("the paper's", method, draw) for draw in range(-1, plan.draws) for method in plan.methods
+    ]
+    runs += [(name, method, -1) for name in list(orders)[1:] for method in plan.methods]
+    for name, method, draw in runs:
+        own = {x: sets[method][x] for x in plan.order}
+        if draw >= 0:
+            own = {x: random_matched(s, FIRST_DRAW + draw) for x, s in own.items()}
+        about = {"method": method if draw < 0 else f"{RANDOM} as {method}", "order": name}
+        for step, neurons in enumerate(cumulative(own, orders[name])):
+            more = {**about, "step": step, "seed": draw}
+            keys = frozenset(
+                tuple({**more, "language": x}[key] for key in KEYS) for x in (*windows, ELSEWHERE)
+            )
+            off = orders[name][step - 1] if step else ""
+            row = {**more, "off": off, "n_neurons": len(neurons)}
+            compute = partial(_step, pipeline, neurons, questions, windows, row)
+            yield Part(f"{' '.join(map(str, more.values()))} {off}", keys, compute)
+
+
+def _step(
+    pipeline: Pipeline,
+    neurons: NeuronSet,
+    questions: Sequence[ForcedQuestion],
+    windows: Mapping[str, Tensor],
+    row: Mapping[str, Any],
+) -> pd.DataFrame:
+    return answering(pipeline, neurons, questions, windows).assign(**row).round(6)
+
+
+def ship_fallback(
+    pipeline: Pipeline,
+    sets: Mapping[str, Mapping[str, NeuronSet]],
+    plan: FallbackPlan,
+    folder: str | Path,
+    questions: str,
+) -> None:
+    """Bring `FILE` and the record beside it to what the plan asks for (`store.grown`).
+
+    Raises ValueError for a language that the identifier does not know, or that has no neurons under
+    a method, before anything is generated.
+    """
+    if unknown := untold(plan.order):
+        raise ValueError(f"whether an answer is in {unknown[0]!r} cannot be told: leave it out")
+    for method in plan.methods:
+        if empty := [x for x in plan.order if not len(sets[method][x])]:
+            raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out")
+    inputs = {
+        "model": pipeline.loaded.lasting_key,
+        "sets": {m: {x: sets[m][x].digest() for x in plan.order} for m in plan.methods},
+        "order": list(plan.order),
+        "windows": plan.windows,
+        "asked": plan.asked,
+        "decoding": [LONGEST, PENALTY],
+    }
+    parts = fallback_parts(pipeline, sets, plan, questions)
+    grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
+
+
+def read_fallback(folder: str | Path) -> pd.DataFrame:
+    """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without."""
+    file = Path(folder) / FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {FILE} in {folder}: expected what is left without languages; run "
+            "python -m crane_lab.cli.steer"
+        )
+    return read_grown(file, _TEXTS)
