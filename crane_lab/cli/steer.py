@@ -30,7 +30,7 @@ from crane_lab.study.steering import (
     ship_steering,
 )
 
-PARTS = ("lens", "fallback", "forcing")
+PARTS = ("lens", "forcing", "fallback")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,14 +61,14 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
         }
         steered = Steered(sets_of(many, kept, choice), values)
         plan = SteeringPlan(languages=tuple(options.asked), draws=options.draws)
+        if "lens" in options.parts:
+            questions = read_steering_questions(plan.languages, plan.questions)
+            write_table(lens_table(many, questions).round(6), out / LENS)
         if "forcing" in options.parts:
             ship_steering(many, steered, plan, out)
         if "fallback" in options.parts:
             fallback = FallbackPlan(draws=options.draws)
             ship_fallback(many, steered.sets, fallback, out, plan.questions)
-        if "lens" in options.parts:
-            questions = read_steering_questions(plan.languages, plan.questions)
-            write_table(lens_table(many, questions).round(6), out / LENS)
         print(f"written: {os.path.relpath(out)}")
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
-from crane_core.baselines import random_matched
 from crane_core.interventions import intervened, zero
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
@@ -77,6 +77,17 @@ def cumulative(sets: Mapping[str, NeuronSet], order: Sequence[str]) -> list[Neur
     return steps
 
 
+def nested_random(steps: Sequence[NeuronSet], seed: int) -> list[NeuronSet]:
+    """Random sets with as many neurons in every layer as each step, each within the next."""
+    layers, width = steps[0].shape["intermediate"]
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.stack([torch.randperm(width, generator=generator) for _ in range(layers)])
+    return [
+        NeuronSet({"intermediate": place < step.counts("intermediate")[:, None]}, step.shape)
+        for step in steps
+    ]
+
+
 def answering(
     pipeline: Pipeline,
     neurons: NeuronSet,
@@ -114,11 +125,11 @@ def fallback_parts(
     ]
     runs += [(name, method, -1) for name in list(orders)[1:] for method in plan.methods]
     for name, method, draw in runs:
-        own = {x: sets[method][x] for x in plan.order}
+        steps = cumulative(sets[method], orders[name])
         if draw >= 0:
-            own = {x: random_matched(s, FIRST_DRAW + draw) for x, s in own.items()}
+            steps = nested_random(steps, FIRST_DRAW + draw)
         about = {"method": method if draw < 0 else f"{RANDOM} as {method}", "order": name}
-        for step, neurons in enumerate(cumulative(own, orders[name])):
+        for step, neurons in enumerate(steps):
             more = {**about, "step": step, "seed": draw}
             keys = frozenset(
                 tuple({**more, "language": x}[key] for key in KEYS) for x in (*windows, ELSEWHERE)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crane_core.families import decoder
 from crane_lab.engines.prompting import opened, spelled
@@ -65,25 +65,24 @@ def lens_table(
             continue
         prompts = opened(tokenizer, [f"Q: {question.question}\nA:" for question in asked])
         for prompt, question, other in zip(prompts, asked, questions[pivot], strict=True):
-            firsts = [
-                {ids[0] for ids in spelled(tokenizer, _written(one.answers)) if ids}
-                for one in (question, other)
-            ]
-            if firsts[0] & firsts[1]:
+            firsts = [_first_tokens(tokenizer, one.answers) for one in (question, other)]
+            if firsts[0] & firsts[1] or not all(firsts):
                 continue
             likely = lens_logits(pipeline.model, prompt).softmax(-1)
             for layer, row in enumerate(likely):
                 own, there = (float(row[sorted(of)].max()) for of in firsts)
                 about = {"language": x, "question": question.id, "layer": layer}
                 rows.append({**about, "own": own, "pivot": there})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["language", "question", "layer", "own", "pivot"])
 
 
-def _written(answers: Sequence[str]) -> list[str]:
-    """An answer as it can begin: with a space before it or without, with a capital or without."""
-    return [
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> set[int]:
+    """What an answer can begin with: after a space or not, with a capital or not; no bare space."""
+    written = [
         f"{space}{start}{answer[1:]}"
         for answer in answers
         for space in (" ", "")
         for start in dict.fromkeys((answer[0], answer[0].upper()))
     ]
+    firsts = {ids[0] for ids in spelled(tokenizer, written) if ids}
+    return {token for token in firsts if str(tokenizer.decode([token])).strip()}

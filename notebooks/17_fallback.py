@@ -1,0 +1,101 @@
+# %% [markdown]
+# # What answers when languages are switched off?
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** tell a model that falls back to another language from one that breaks, and
+# read what a model would say before its last layer.
+#
+# **It assumes** [notebook 16](16_steering).
+#
+# **It takes** a quarter of an hour to read; the computer needs some seconds.
+#
+# **It covers** the *fallback* experiment and the logit lens of *Language Arithmetics*
+# {cite:p}`gurgurov2025arithmetics`.
+# :::
+#
+# The third paper asks questions in English and sets the neurons of one language after another to
+# zero. It reports that the model goes over to other languages in an order, a mechanism inside it.
+# It does not show the row in which nothing is off, nor what random neurons do: taking away more and
+# more neurons breaks any model, and a broken model may write anything.
+
+# %% tags=["parameters", "hide-input"]
+languages_data = "data/languages"  # folder with the shipped results on many languages
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import display
+
+from crane_lab.show import fallback_pages as page
+from crane_lab.store import write_table
+from crane_lab.study import fallback, logit_lens
+
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## One language after another
+#
+# The model is Gemma 3 270M. Questions are those of notebook 16, in English; py3langid says which of
+# the languages an answer is in. Each step sets one language's neurons more to zero, in the paper's
+# order as far as there is text. Random sets have as many neurons in every layer as each language's
+# set, and are added up in the same way.
+
+# %% tags=["shipped"]
+table = fallback.read_fallback(languages_data)
+write_table(table, results / "fallback.csv")
+order = table["order"].iloc[0]
+display(
+    page.fallback_figure(table, order),
+    page.fallback_in_words(table),
+)
+
+# %% [markdown]
+# And is it still a model? Its loss on text in every language, added to what it was:
+
+# %% tags=["shipped"]
+display(
+    page.fallback_loss_figure(table, order),
+    page.fallback_random_table(table),
+)
+
+# %% [markdown]
+# An order in which languages take over would have to be another one when languages are taken away
+# in another order, and it would have to be gone when random neurons are taken away. In the list
+# above, orders that were drawn stand beside the paper's.
+#
+# ## Through English?
+#
+# It is often said that a multilingual model thinks in English and translates at the end. The logit
+# lens reads the stream after each layer as if it were the last: the final norm and the head are put
+# on it. (After the last layer that is the model's own prediction, which a test holds to the bit.)
+# How likely is the first token of a right answer, in the question's language and in English?
+
+# %% tags=["shipped"]
+lens = pd.read_csv(Path(languages_data) / logit_lens.FILE)
+write_table(lens, results / "logit_lens.csv")
+display(page.lens_figure(lens), page.lens_table_of(lens))
+
+# %% [markdown]
+# The lens is a rough glass: a layer need not write in the last one's terms, so a small probability
+# says little. Questions whose answer begins with the same token in both languages are left out.
+#
+# ```{exercise}
+# :label: exercise-fallback-control
+#
+# After some steps most answers are called French. Name two explanations that have nothing to do
+# with a mechanism for falling back, and what in this notebook speaks for or against each.
+# ```
+#
+# ```{solution} exercise-fallback-control
+# :class: dropdown
+#
+# The identifier must choose one of a few languages, and may call broken text in Latin letters
+# French: then random sets would bring French as well, and the loss of French would have risen like
+# the others'. Or French was simply taken away later than the others: then in another order another
+# language would be left.
+# ```

@@ -1,0 +1,136 @@
+"""Languages switched off one after another, and the logit lens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from test_pipeline import folder, settings_in
+
+from crane_core.interventions import UNTOUCHED
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.show import fallback_pages as page
+from crane_lab.store import ROOT, Store
+from crane_lab.study import fallback, steering
+from crane_lab.study.fallback import FallbackPlan, cumulative, nested_random
+from crane_lab.study.logit_lens import lens_logits, lens_table
+from crane_lab.study.many_languages import LAPE
+from crane_lab.study.steering import ForcedQuestion
+
+__all__ = ["folder"]  # a fixture
+QUESTIONS = str(ROOT / steering.QUESTIONS)
+PLAN = FallbackPlan(
+    order=("en", "zh", "vi"), methods=(LAPE,), shuffles=1, draws=1, windows=2, asked="en"
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(settings_in(folder), Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def sets(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
+    size = {"intermediate": pipeline.shape["intermediate"]}
+    return {
+        LAPE: {
+            x: NeuronSet.from_pairs([(0, n) for n in range(9 * i, 9 * i + 9)], size)
+            for i, x in enumerate(PLAN.order)
+        }
+    }
+
+
+def test_steps_add_up_from_nothing(sets: dict[str, dict[str, NeuronSet]]) -> None:
+    steps = cumulative(sets[LAPE], ["zh", "en"])
+    assert [len(step) for step in steps] == [0, 9, 18]
+    assert steps[1] == sets[LAPE]["zh"]
+    drawn = nested_random(steps, 3)
+    assert [step.counts("intermediate").tolist() for step in drawn] == [
+        step.counts("intermediate").tolist() for step in steps
+    ]
+    assert len(drawn[1] - drawn[2]) == 0 and drawn[2] != steps[2]
+    assert nested_random(steps, 3) == drawn != nested_random(steps, 4)
+
+
+def test_orders_are_the_papers_and_drawn_ones() -> None:
+    orders = FallbackPlan(shuffles=2).orders()
+    assert list(orders) == ["the paper's", "drawn 0", "drawn 1"]
+    assert all(sorted(own) == sorted(FallbackPlan().order) for own in orders.values())
+    assert orders["drawn 0"] != orders["drawn 1"] != list(FallbackPlan().order)
+
+
+def test_every_step_says_who_answers_and_what_it_costs(
+    pipeline: Pipeline, sets: dict[str, dict[str, NeuronSet]], tmp_path: Path
+) -> None:
+    fallback.ship_fallback(pipeline, sets, PLAN, tmp_path, QUESTIONS)
+    table = fallback.read_fallback(tmp_path)
+    assert len(table) == 4 * 4 * 3  # languages and elsewhere, steps, runs
+    assert (table.groupby(["method", "order", "step", "seed"])["answers"].sum() == 10).all()
+    first = table[table["step"] == 0]
+    assert first.groupby("language")["loss"].nunique(dropna=False).eq(1).all()
+    assert table[table["step"] == 3]["n_neurons"].eq(27).all()
+    zh = first[first["language"] == "zh"]["loss"].iloc[0]
+    assert zh == pytest.approx(
+        float(pipeline.losses(UNTOUCHED)["zh"][: PLAN.windows].mean()), abs=1e-5
+    )
+    page.fallback_random_table(table).to_html()
+    order = table["order"].iloc[0]
+    assert "+ zh" in str(page._steps(table)["row"].to_list())
+    page.fallback_figure(table, order), page.fallback_loss_figure(table, order)
+    assert "with nothing off" in str(page.fallback_in_words(table).data)
+
+
+def test_bad_input_is_refused_before_anything_is_generated(
+    pipeline: Pipeline, sets: dict[str, dict[str, NeuronSet]], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="'qqq' cannot be told"):
+        fallback.ship_fallback(pipeline, sets, FallbackPlan(order=("qqq",)), tmp_path, QUESTIONS)
+    none = {LAPE: {**sets[LAPE], "vi": NeuronSet.empty(sets[LAPE]["vi"].shape)}}
+    with pytest.raises(ValueError, match="gives 'vi' no neurons"):
+        fallback.ship_fallback(pipeline, none, PLAN, tmp_path, QUESTIONS)
+    with pytest.raises(FileNotFoundError, match=r"crane_lab\.cli\.steer"):
+        fallback.read_fallback(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lens_is_the_models_own_prediction_at_the_last_layer(pipeline: Pipeline) -> None:
+    ids = [1, 5, 9, 30]
+    found = lens_logits(pipeline.model, ids)
+    model = pipeline.model
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        assert torch.equal(found[-1], output.logits[0, -1].float())
+        for layer, states in enumerate(output.hidden_states[1:-1]):
+            expected = model.lm_head(model.model.norm(states[0, -1]))
+            torch.testing.assert_close(found[layer], expected.float())
+    assert len(found) == model.config.num_hidden_layers
+    assert not torch.allclose(found[0], found[-1])
+
+
+def test_the_lens_compares_two_languages(pipeline: Pipeline) -> None:
+    written = {"en": "Mo", "zh": "ba"}
+    questions = {
+        x: [ForcedQuestion(name, "q", (answer,)) for name in "ab"] for x, answer in written.items()
+    }
+    found = lens_table(pipeline, questions)
+    assert set(found["language"]) == {"zh"} and found["own"].between(0, 1).all()
+    layers = pipeline.model.config.num_hidden_layers
+    assert (found.groupby("question").size() == layers).all()
+    page.lens_figure(found)
+    assert "zh" in page.lens_table_of(found).to_html()
+    same = {"en": questions["en"], "zh": questions["en"]}
+    assert lens_table(pipeline, same).empty
+
+
+def test_a_made_up_fallback_is_told() -> None:
+    rows = []
+    for step, answers in enumerate(({"en": 10, "fr": 0}, {"en": 0, "fr": 10})):
+        for x, n in answers.items():
+            about = {"method": LAPE, "order": "the paper's", "seed": -1, "n_neurons": step}
+            row = {"step": step, "language": x, "off": "en" if step else "", "loss": 3.0 + step}
+            rows.append({**about, **row, "answers": n, "first": "x"})
+    text = str(page.fallback_in_words(pd.DataFrame(rows)).data)
+    assert "English (100%) with nothing off" in text and "French (100%) at the end" in text
