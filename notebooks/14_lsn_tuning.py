@@ -33,12 +33,14 @@ recompute_taught = False  # train every set again instead of reading the shipped
 n_trainings = 5  # trainings of each set, if they are run again
 null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
+real_data = "data/gemma"  # folder with the shipped results on a real model
 published = "data/published"  # folder with the paper's tables and claims
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import display
 
 from crane_lab.audit import lsn, lsn_claims, lsn_evidence
@@ -196,8 +198,8 @@ display(
 # of items explains it, and to our results, where it is certain beyond trainings and items, with
 # p-values corrected over the rows of a table. Verdicts rest on LAPE, as it is released and with as
 # many neurons as CRANE's sets, and Act Prob 90p; what CRANE's neurons and those of mean relevance
-# do is said beside them. Results of another model or other sets than this run's are left out. No
-# real model has been trained for this page.
+# do is said beside them. Results of another model or other sets than this run's are left out. The
+# last column is of the real model of notebook 13, with what was run on it.
 
 # %% tags=["nulls", "published", "shipped"]
 interventions, made_before = taught.taught_tables(
@@ -226,6 +228,12 @@ columns = {
         ).get("text"),
         contenders.shared_by_methods(sets),
         losses,
+    ),
+    "Gemma 3 270M": lsn_evidence.model_evidence(
+        "Gemma 3 270M",
+        taught.shipped_tables("activations", real_data)[0],
+        taught.shipped_tables("weights", real_data)[0],
+        shared=pd.read_csv(Path(real_data) / "lsn_shared.csv"),
     ),
 }
 verdicts = lsn_claims.lsn_verdicts(columns, folder)

@@ -18,11 +18,15 @@ from pathlib import Path
 from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
+from crane_lab.store import write_table
+from crane_lab.study.contenders import contenders, shared_by_methods
 from crane_lab.study.taught import PARTS, RECIPES, Teaching, ship_taught
 from crane_lab.study.text_taught import TextTeaching, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
 
-_TEXT = "text"
+_TEXT, _SETS = "text", "sets"
+#: What methods share, from `--parts sets`.
+SHARED = "lsn_shared.csv"
 #: Options that set a field of every recipe.
 _OF_RECIPES: dict[str, tuple[str, type]] = {
     **{"items": ("items", int), "epochs": ("epochs", int), "batch": ("batch", int)},
@@ -35,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.tune", description=__doc__)
     add_run(parser)
     add = parser.add_argument
-    plan, every = Teaching(), [*PARTS, _TEXT]
+    plan, every = Teaching(), [*PARTS, _TEXT, _SETS]
     add("--out", default="data/testbed", help="folder for the tables")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
     add("--parts", nargs="+", choices=every, default=every, help="experiments to run")
@@ -64,7 +68,10 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
         if _TEXT in options.parts:
             text = TextTeaching(options.seeds, options.tuned, n_questions=options.test)
             ship_text_taught(pipeline, replace(text, recipe=replace(text.recipe, **given)), out)
-        for part in (part for part in options.parts if part != _TEXT):
+        if _SETS in options.parts:
+            out.mkdir(parents=True, exist_ok=True)
+            write_table(shared_by_methods(contenders(pipeline)).round(6), out / SHARED)
+        for part in (part for part in options.parts if part in PARTS):
             for task in options.tasks:
                 ship_taught(pipeline, task, part, plan, out)
 
