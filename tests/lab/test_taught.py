@@ -11,7 +11,7 @@ from test_pipeline import folder, settings_in
 from crane_core.interventions import UNTOUCHED
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
-from crane_lab.store import Store
+from crane_lab.store import ROOT, Store
 from crane_lab.study import taught, tuned
 from crane_lab.study.activations import written_name
 from crane_lab.testbed.unseen import unseen_items
@@ -167,3 +167,10 @@ def test_the_untuned_model_is_asked_the_same(pipeline: Pipeline) -> None:
     items = unseen_items("qa", "test")[x][:4]
     asked = tuned.ask_questions(pipeline.model, pipeline.tokenizer, x, items)
     assert found[x] == sum(row["score"] for row in asked) / 4
+
+
+def test_tables_of_another_model_are_read_as_they_are(tmp_path: Path) -> None:
+    assert taught.shipped_tables("activations", tmp_path) == ({}, {})
+    tables, made = taught.shipped_tables("activations", ROOT / "data" / "testbed")
+    assert set(tables) == set(tuned.TASKS) == set(made)
+    assert made["qa"]["differing"] == [] and "recipe" in made["qa"]["inputs"]

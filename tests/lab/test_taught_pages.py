@@ -95,3 +95,13 @@ def test_text_is_shown_beside_random_sets() -> None:
     crane = [row.get_text(" ") for row in shown.select("tbody tr") if "CRANE" in row.get_text()]
     assert "-0.1" in crane[0] and "0.500" in crane[0]
     assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, NAMES).data)
+
+
+def test_where_a_task_arrives_is_said() -> None:
+    levels = pd.DataFrame({"language": ["en", "zh", "vi"], "above": [True, True, False]})
+    nowhere = levels.assign(above=[True, False, False])
+    nothing = levels.assign(above=False)
+    text = str(taught_pages.transfer_in_words({"a": levels, "b": nowhere, "c": nothing}, "en").data)
+    assert "a is learned in en, and arrives in zh, not certainly in vi." in text
+    assert "b is learned in en, and certainly arrives nowhere." in text
+    assert "c is not certainly learned in en" in text
