@@ -54,6 +54,7 @@ def dot_ranges(
     title: str = "",
     order: Sequence[str] | None = None,
     names: Mapping[str, str] | None = None,
+    same_scale: bool = False,
 ) -> Figure:
     """Dots with ranges, one row for each thing compared and one panel for each measure.
 
@@ -66,6 +67,7 @@ def dot_ranges(
     reference_label : what the ticks are, for the legend.
     order : the rows from top to bottom, by default those of all panels as they first appear.
     names : what a series is called in the legend.
+    same_scale : whether the panels have one horizontal scale.
     """
     every = pd.concat(tables, names=["measure", None]).reset_index("measure")
     every["series"] = every["series"].replace(dict(names or {}))
@@ -76,7 +78,7 @@ def dot_ranges(
     every["colour"] = every["series"].map(colours)
     height = 1.25 + len(rows) * max(0.3, 0.12 * len(series))
     width = max(1.85, 7.0 / len(tables))
-    figure, grid = panels(len(tables), (width, 0), (1.9, height), sharex=False)
+    figure, grid = panels(len(tables), (width, 0), (1.9, height), sharex=same_scale)
     for axes, (name, own) in zip(grid, every.groupby("measure", sort=False), strict=True):
         _rows(axes, rows)
         if name in zero:

@@ -15,13 +15,14 @@ from scipy.cluster.hierarchy import dendrogram
 
 from crane_lab.show.style import (
     INK,
+    NOTE,
     ORDERED,
     QUIET,
     SIGNED,
-    palette,
     panels,
     styled,
 )
+from crane_lab.texts.typology import ALONE
 
 
 @styled
@@ -33,18 +34,18 @@ def depth_heatmaps(tables: Mapping[str, pd.DataFrame], groups: Mapping[str, str]
     """
     first = next(iter(tables.values()))
     top = max(float(table.to_numpy().max()) for table in tables.values())
-    figure, grid = panels(len(tables), (2.9, 0.21 * len(first)), (1.5, 1.2), columns=3)
-    for number, (axes, (name, table)) in enumerate(zip(grid, tables.items(), strict=True)):
-        last = number == len(tables) - 1
+    figure, grid = panels(len(tables), (2.9, 0.2 * len(first)), (1.3, 0.9))
+    for axes, (name, table) in zip(grid, tables.items(), strict=True):
         sns.heatmap(
-            table.to_numpy(), ax=axes, cmap=ORDERED, vmin=0, vmax=top, cbar=last,
-            cbar_kws={"label": "share of the language's neurons"},
+            table.to_numpy(), ax=axes, cmap=ORDERED, vmin=0, vmax=top, cbar=False,
             xticklabels=[str(x) if x % 3 == 0 else "" for x in range(table.shape[1])],
             yticklabels=[str(x) for x in table.index],
         )  # fmt: skip
         axes.set_title(name)
         axes.set(xlabel="layer", ylabel="")
+        axes.tick_params(axis="y", rotation=0)
         _between(axes, list(first.index), groups, columns=False)
+    figure.colorbar(grid[-1].collections[0], ax=grid, label="share of the language's neurons")
     return figure
 
 
@@ -87,13 +88,15 @@ def tree_figure(
         tree, labels=list(names), orientation="left", ax=axes, color_threshold=0,
         above_threshold_color=QUIET,
     )  # fmt: skip
-    colours = palette(dict.fromkeys(groups.values()))
+    families = list(dict.fromkeys(groups.values()))
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    colours |= {ALONE: NOTE} if ALONE in colours else {}
     for text in axes.get_yticklabels():
         text.set_color(colours[groups[text.get_text()]])
         text.set_fontsize(9)
     for name, colour in colours.items():
         axes.plot([], [], "s", color=colour, label=name)
-    axes.legend(loc="upper left", title="family")
+    figure.legend(loc="outside upper center", ncols=3, title="family")
     axes.set(xlabel=label, ylabel="")
     axes.spines["left"].set_visible(False)
     assert len(drawn["ivl"]) == len(names)

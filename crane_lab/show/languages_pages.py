@@ -18,7 +18,7 @@ from crane_lab.show import figures, languages_figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.stages.standing import FDR
 from crane_lab.study.language_profiles import depth_shares, language_tree
-from crane_lab.study.many_languages import METHODS
+from crane_lab.study.many_languages import CONTRASTS, METHODS
 from crane_lab.study.relatedness import excess_matrix
 from crane_lab.texts.languages import full_names
 from crane_lab.texts.typology import by_family, family_of, script_of
@@ -62,9 +62,9 @@ def languages_table(sets: Sets) -> Styler:
 
 
 def languages_depth_figure(sets: Sets) -> HTML:
-    """Where each method's neurons are."""
+    """Where the neurons are that LAPE and the contrasts give to a language."""
     languages = list(next(iter(sets.values())))
-    every = {method: depth_shares(of) for method, of in sets.items()}
+    every = {method: depth_shares(sets[method]) for method in CONTRASTS}
     tables = {method: own for method, own in every.items() if len(own) == len(languages)}
     told = []
     for method, own in tables.items():
@@ -190,7 +190,12 @@ def controls_figure(found: pd.DataFrame) -> HTML:
             f"{method}: " + ", ".join(f"{names[str(x)]} {value:.2f}" for x, value in means.items())
         )
     return figures.show(
-        figures.dot_ranges(tables, order=languages, title="Jaccard index with a language's set"),
+        figures.dot_ranges(
+            tables,
+            order=languages,
+            title="Jaccard index with a language's set",
+            same_scale=True,
+        ),
         alt="Jaccard index of a language's set with those of its other half, of its shuffled and "
         "of its romanised text. Means: " + "; ".join(told),
     )

@@ -38,6 +38,8 @@ from crane_lab.texts import controls
 LAPE, CRANE, RELEVANCE = "LAPE", "CRANE", "mean |relevance|"
 CRANE_SHARED, RELEVANCE_SHARED = "CRANE, threshold alone", "mean |relevance|, own share"
 METHODS = (LAPE, CRANE, CRANE_SHARED, RELEVANCE, RELEVANCE_SHARED)
+#: Those that compare languages.
+CONTRASTS = (LAPE, CRANE, RELEVANCE)
 #: Those whose sets can overlap.
 SHARING = (LAPE, CRANE_SHARED, RELEVANCE_SHARED)
 #: Files of sets, of what halves share, and of what controls share.
