@@ -25,7 +25,7 @@
 
 # %% tags=["parameters", "hide-input"]
 languages_data = "data/languages"  # folder with the shipped results on many languages
-permutations = 9999  # permutations of languages in Mantel's test
+permutations = 4999  # permutations of languages in Mantel's test
 seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
@@ -38,7 +38,11 @@ from IPython.display import display
 from crane_lab.show import languages_pages as page
 from crane_lab.store import write_table
 from crane_lab.study import language_profiles, many_languages
-from crane_lab.study.relatedness import language_overlaps, mantel_tests
+from crane_lab.study.relatedness import (
+    distances_together,
+    language_overlaps,
+    mantel_tests,
+)
 
 results = Path(run_dir) / "results"
 results.mkdir(parents=True, exist_ok=True)
@@ -145,8 +149,23 @@ write_table(every.reset_index("method"), results / "languages_mantel.csv")
 display(page.mantel_in_words(mantel), page.mantel_table(mantel))
 
 # %% [markdown]
-# The five kinds of nearness go together, so a correlation with one of them can be another's. And
-# what the neurons themselves make of the languages, as a tree:
+# The five kinds of nearness go together, so a correlation with one of them can be another's. All in
+# one regression, each is left with what the others do not explain:
+
+# %% tags=["shipped"]
+together = {}
+for method in many_languages.SHARING:
+    languages = [x for x, own in sets[method].items() if len(own)]
+    together[method] = distances_together(
+        overlaps[method],
+        languages,
+        permutations=permutations,
+        seed=seed,
+    )
+page.together_table(together)
+
+# %% [markdown]
+# And what the neurons themselves make of the languages, as a tree:
 
 # %% tags=["shipped"]
 method = many_languages.LAPE

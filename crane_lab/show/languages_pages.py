@@ -164,6 +164,18 @@ def mantel_table(found: Mapping[str, pd.DataFrame]) -> Styler:
     )
 
 
+def together_table(found: Mapping[str, pd.DataFrame]) -> Styler:
+    """All distances in one regression, by method: `relatedness.distances_together`."""
+    every = pd.concat(found, names=["method", None]).reset_index("method")
+    return figures.table(
+        every.rename(columns={"inflation": "variance inflation"}),
+        "What two languages share beside chance on all distances at once: standardised slopes of "
+        "ranks, negative if near ones share more with the others equal (languages are permuted; q "
+        "is corrected over a method's)",
+        {"slope": "{:+.2f}", "p": "{:.4f}", "q": "{:.4f}", "variance inflation": "{:.1f}"},
+    )
+
+
 def mantel_in_words(found: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
     """Which distances the overlaps follow, method by method."""
     lines = []

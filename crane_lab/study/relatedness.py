@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.stats import permutation_test, rankdata
 
 from crane_core.neurons import NeuronSet
@@ -61,6 +63,19 @@ def excess_matrix(overlaps: pd.DataFrame, languages: Sequence[str]) -> NDArray[n
     return found
 
 
+def _ranked(overlaps: pd.DataFrame, languages: Sequence[str]) -> tuple[Array, Any]:
+    """Ranks of `excess`, (languages, languages), symmetric, and the places of the pairs.
+
+    Raises ValueError for fewer than four languages.
+    """
+    if len(languages) < 4:
+        raise ValueError(f"{len(languages)} languages are too few to permute: expected 4 or more")
+    upper = np.triu_indices(len(languages), 1)
+    shared = np.zeros((len(languages), len(languages)))
+    shared[upper] = rankdata(excess_matrix(overlaps, languages)[upper])
+    return shared + shared.T, upper
+
+
 def mantel_tests(
     overlaps: pd.DataFrame,
     languages: Sequence[str],
@@ -75,12 +90,7 @@ def mantel_tests(
 
     Raises ValueError for fewer than four languages, too few to permute, or an unknown distance.
     """
-    if len(languages) < 4:
-        raise ValueError(f"{len(languages)} languages are too few to permute: expected 4 or more")
-    upper = np.triu_indices(len(languages), 1)
-    shared = np.zeros((len(languages), len(languages)))
-    shared[upper] = rankdata(excess_matrix(overlaps, languages)[upper])
-    shared += shared.T
+    shared, upper = _ranked(overlaps, languages)
     rows = []
     for kind in kinds:
         distance = rankdata(language_distances(languages, kind)[upper])
@@ -102,3 +112,44 @@ def mantel_tests(
         rows.append(row)
     found = pd.DataFrame(rows)
     return found.assign(q=corrected(found["p"]))
+
+
+def distances_together(
+    overlaps: pd.DataFrame,
+    languages: Sequence[str],
+    kinds: Sequence[str] = KINDS,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Which kinds of distance go with sharing when all are in one regression, by kind.
+
+    Ranks of `excess` on ranks of every distance, all standardised. One row per kind: `slope`
+    (negative if near languages share more with the other distances equal), `p` that its t-value is
+    so negative when languages are permuted (the quadratic assignment procedure), `q` over the
+    kinds, and `inflation`, by how much the other kinds widen its variance (large: hardly to be told
+    from them). A kind that is the same for all pairs is left out.
+
+    Raises ValueError as `mantel_tests` does.
+    """
+    shared, upper = _ranked(overlaps, languages)
+    ranks = {kind: rankdata(language_distances(languages, kind)[upper]) for kind in kinds}
+    told = [kind for kind, values in ranks.items() if values.std()]
+    x = np.column_stack([stats.zscore(ranks[kind]) for kind in told])
+    inverse = np.linalg.inv(x.T @ x)
+    freedom = len(x) - x.shape[1] - 1
+
+    def fitted(values: Array) -> tuple[Array, Array]:
+        """Slopes and their t-values."""
+        y = stats.zscore(values)
+        slopes = inverse @ (x.T @ y)
+        error = ((y - x @ slopes) ** 2).sum() / freedom
+        return slopes, slopes / np.sqrt(error * np.diag(inverse))
+
+    slopes, t = fitted(shared[upper])
+    rng, below = np.random.default_rng(seed), np.ones(len(told))
+    for _ in range(permutations):
+        order = rng.permutation(len(languages))
+        below += fitted(shared[np.ix_(order, order)][upper])[1] <= t
+    found = pd.DataFrame({"distance": told, "slope": slopes, "p": below / (permutations + 1)})
+    found["q"] = corrected(found["p"])
+    return found.assign(inflation=np.diag(inverse) * len(x))

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from crane_core.neurons import NeuronSet
-from crane_lab.study.relatedness import excess_matrix, language_overlaps, mantel_tests
+from crane_lab.study.relatedness import (
+    distances_together,
+    excess_matrix,
+    language_overlaps,
+    mantel_tests,
+)
 from crane_lab.texts.typology import language_distances
 
 SHAPE = {"intermediate": (4, 500)}
@@ -71,3 +76,18 @@ def test_a_distance_that_is_the_same_for_all_has_no_correlation() -> None:
     assert not language_distances(latin, "script").any()
     tests = mantel_tests(language_overlaps(sets_of(True)), latin, ["script"], 99)
     assert tests["rho"].isna().all() and tests["q"].isna().all()
+
+
+def test_of_distances_that_go_together_the_one_that_counts_is_found() -> None:
+    found = distances_together(
+        language_overlaps(sets_of(True)), LANGUAGES, ["genetic", "script"], 499
+    ).set_index("distance")
+    assert found["q"]["genetic"] < 0.05 and found["slope"]["genetic"] < -0.2
+    assert found["p"]["script"] > 0.05  # though kin are written alike, mostly
+    assert (found["inflation"] > 1).all()
+    nothing = distances_together(language_overlaps(sets_of(False)), LANGUAGES, permutations=199)
+    assert (nothing["q"] > 0.05).all()
+    again = distances_together(language_overlaps(sets_of(False)), LANGUAGES, permutations=199)
+    pd.testing.assert_frame_equal(nothing, again)
+    with pytest.raises(ValueError, match="too few to permute"):
+        distances_together(language_overlaps(sets_of(True)), LANGUAGES[:3])
