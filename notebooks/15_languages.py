@@ -53,8 +53,9 @@ folder = Path(languages_data)
 #
 # The texts that come with this book (`data/texts`: manuals and documentation in Debian's packages)
 # have enough for most of the paper's languages and some others; Afrikaans, Hindi, Maltese and
-# Tibetan have too little. Every language has as many windows of as many tokens. The texts are not
-# translations of each other, so what a language's neurons are about may be its topics, too.
+# Tibetan have too little. Every language has as many windows of as many tokens, cut from its text
+# as it comes. Most of these manuals are translations of each other, so that some pairs of languages
+# have nearly the same paragraphs and others none: part of what a pair shares may be its topics.
 
 # %% tags=["shipped"]
 sets, about = many_languages.read_sets(folder)
@@ -66,8 +67,8 @@ display(
 # %% [markdown]
 # A contrast gives a neuron to one language at most: CRANE's rule asks for kurtosis that is high in
 # one language and in no other, the relative contrast of mean |relevance| takes the largest other
-# language off. Sets made like that can share nothing. So each has a second version beside it that
-# looks at the language alone, and overlaps are asked of those.
+# language off and keeps what is above zero. Sets made like that share nothing. So each has a second
+# version beside it that looks at the language alone, and overlaps are asked of those.
 #
 # ## Late layers?
 
@@ -92,10 +93,12 @@ page.script_table(by_script)
 
 # %% [markdown]
 # Another way to ask is to take the script away. Romanised text has a language's words, in Latin
-# letters; shuffled text has its words and letters, and not their order. Each stands in for the
-# language, the others stay as they are, and the set is found anew. How much is it the set of the
-# language's own text? At best as much as that of another half of the same text, which is the first
-# mark.
+# letters; shuffled text has its words and letters, and not their order (of Chinese and Japanese,
+# which write no spaces, the characters are shuffled). Each stands in for the language, the others
+# stay as they are, and the set is found anew. How much is it the set of the language's own text? To
+# hold that against, the first mark has the other half of the language's text: every second window,
+# so that both halves have parts of the same documents. A method whose two halves share next to
+# nothing can say nothing here.
 
 # %% tags=["shipped"]
 controls = pd.read_csv(folder / many_languages.CONTROLS)
@@ -106,14 +109,16 @@ display(
 )
 
 # %% [markdown]
-# (Chinese characters are romanised as Mandarin reads them, also in Japanese, and romanised text
-# falls into other tokens and more of them. So what is lost is script, spelling and tokens together,
-# and what is left is a lower bound of what is not script.)
+# (Chinese characters are romanised as Mandarin reads them, also in Japanese, and run together; and
+# romanised text falls into other tokens and more of them. So what is lost is script, spelling and
+# tokens together, and what is left is a lower bound of what is not script.)
 #
 # ## Do related languages share neurons?
 #
 # Large sets share more than small ones, and sets in the same layers more than sets in different
-# ones. So every pair is held against random sets with as many neurons in every layer.
+# ones. And a method draws all of its sets from the neurons that it finds specific at all: sets of
+# even unrelated languages then share more than sets drawn from all neurons would. So every pair is
+# held against random sets with as many neurons in every layer, drawn from the method's own.
 
 # %% tags=["shipped"]
 overlaps = {}
@@ -126,6 +131,7 @@ for method in many_languages.SHARING:
     )
     languages = [x for x, own in sets[method].items() if len(own)]
     display(page.overlap_figure(overlaps[method], languages, method))
+page.overlaps_in_words(overlaps)
 
 # %% [markdown]
 # Is that kinship? Words are borrowed from neighbours, scripts are shared without kinship, and
@@ -150,7 +156,7 @@ display(page.mantel_in_words(mantel), page.mantel_table(mantel))
 
 # %% [markdown]
 # The five kinds of nearness go together, so a correlation with one of them can be another's. All in
-# one regression, each is left with what the others do not explain:
+# one regression {cite:p}`dekker2007`, each is left with what the others do not explain:
 
 # %% tags=["shipped"]
 together = {}
@@ -162,6 +168,9 @@ for method in many_languages.SHARING:
         permutations=permutations,
         seed=seed,
     )
+every = pd.concat(together, names=["method", None])
+file = "languages_distances_together.csv"
+write_table(every.reset_index("method"), results / file)
 page.together_table(together)
 
 # %% [markdown]
@@ -187,12 +196,14 @@ page.stability_table(stability)
 # :label: exercise-languages-chance
 #
 # Two languages have 400 neurons each in one layer of 2,048, and share 80. Two others have 100 each
-# in it and share 10. Which pair shares more than chance, and by how much?
+# in it and share 10. Which pair shares more than chance, and by how much? And if the method gives
+# only 600 neurons of that layer to any language?
 # ```
 #
 # ```{solution} exercise-languages-chance
 # :class: dropdown
 #
 # By chance the first share 400 · 400 / 2,048 = 78, so 80 are nothing. The others share 100 · 100 /
-# 2,048 = 4.9 by chance, and 10 are twice that.
+# 2,048 = 4.9 by chance, and 10 are twice that. Drawn from 600, the first would share 267 and the
+# others 16.7: then both pairs share less than the method's sets do by chance.
 # ```

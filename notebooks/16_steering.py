@@ -24,6 +24,7 @@
 languages_data = "data/languages"  # folder with the shipped results on many languages
 steering_questions = "data/steering/questions.yaml"  # short questions with answers
 published = "data/published"  # folder with the paper's tables and claims
+permutations = 4999  # permutations of languages in Mantel's test
 seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
@@ -69,29 +70,33 @@ page.steering_questions_table(asked)
 # - **set** (*replacement*): $h_A \leftarrow \mu_A$;
 # - **contrast** (*difference of means*): $h_A \leftarrow h_A + \mu_A - \bar\mu_A$; $\bar\mu$ is
 #   the mean over the other languages;
-# - **zero + add**: the neurons of the question's language are set to zero first;
+# - **zero + add**: the neurons of the question's language outside $A$ are set to zero first;
 # - **scale** (*multiplicative*): $h_A \leftarrow \alpha h_A$.
 #
 # The first version of the paper's code wrote, in place of the mean, how *often* the neuron is above
 # zero; which of the two its tables used is not said. Both are here.
 #
-# An answer counts as in a language if py3langid takes it for that one among the eight. It counts as
-# right if a right answer in that language's words is in it. And as a measure of fluency stands the
-# loss of the answer under the untouched model.
+# An answer counts as in a language if py3langid finds more evidence for it than for any other of
+# the eight in its script; "Paris" alone is in none. It counts as right if a right answer in the
+# wanted language's words is in it. What it costs is measured by the loss of the answer under the
+# untouched model, and by how much an answer repeats itself, since repetition lowers that loss.
+#
+# Beside each set stand random neurons, as many in every layer, to which the very same numbers are
+# written: they are pushed as hard. Every method and target has random neurons of its own.
 #
 # ## Which language answers
 
 # %% tags=["shipped"]
-table = steering.read_steering(languages_data)
+answers = steering.read_steering(languages_data)
+table = steering.answer_outcomes(answers, asked)
 write_table(table, results / "steering.csv")
 central = ("add", "mean", 1.0)
 page.forcing_figure(table, [LAPE, RELEVANCE, CRANE], central)
 
 # %% [markdown]
-# A row is the language of the question, a column the one that is wanted. Without an intervention
-# the diagonal is all there is to see: the model answers in the language it is asked in. What is
-# off the diagonal, further down, is steering. And what does it look like? The first question,
-# asked in English:
+# A row is the language of the question, a column the one that is wanted. On the diagonal they are
+# the same; what is off it is what steering is about. And what does it look like? The first
+# question, asked in English:
 
 # %% tags=["shipped"]
 for target in ("zh", "fr"):
@@ -112,7 +117,8 @@ display(
 # %% [markdown]
 # ## Success against side effects
 #
-# The more is added, the more answers are in the language, and the less they may be worth.
+# Each point is a strength, from nothing on. What is gained lies to the right; what it costs can be
+# read upwards (loss, repetition) and downwards (right answers).
 
 # %% tags=["shipped"]
 page.tradeoff_figure(summary)
@@ -123,19 +129,15 @@ page.tradeoff_figure(summary)
 # The paper says so. The same neurons, questions and targets, one setup against another:
 
 # %% tags=["shipped"]
-others = {
-    "add less set": ("set", "mean", 1.0),
-    "add less contrast": ("contrast", "mean", 1.0),
-    "add less zero + add": ("zero + add", "mean", 1.0),
-    "add mean less add probability": ("add", "probability", 1.0),
-}
-compared = {}
-for name, other in others.items():
-    compared[name] = steering_effects.setup_contrast(
-        table,
-        central,
-        other,
-    )
+compared = steering_effects.setup_contrasts(
+    table,
+    {
+        "add less set": (central, ("set", "mean", 1.0)),
+        "add less contrast": (central, ("contrast", "mean", 1.0)),
+        "add less zero + add": (central, ("zero + add", "mean", 1.0)),
+        "mean less probability": (central, ("add", "probability", 1.0)),
+    },
+)
 page.setup_contrast_table(compared)
 
 # %% [markdown]
@@ -149,14 +151,19 @@ page.setup_contrast_table(compared)
 sets, about = many_languages.read_sets(languages_data)
 shared = sets[LAPE]
 known = [x for x, own in shared.items() if len(own)]
-related = mantel_tests(language_overlaps(shared), known, seed=seed)
+related = mantel_tests(
+    language_overlaps(shared),
+    known,
+    permutations=permutations,
+    seed=seed,
+)
 forced = summary[summary["kind"] == "add"]
 forced = forced[(forced["strength"] == 1) & (forced["statistic"] == "mean")]
 evidence = la_claims.LaEvidence(
     late=language_profiles.late_shares(sets),
     script=language_profiles.sizes_by_script(sets),
     related=related[related["distance"] == "genetic"].assign(method=LAPE),
-    added=compared["add less set"],
+    added=compared[compared["compared"] == "add less set"],
     forced=forced,
     lacking=la_claims.NOT_RUN,
 )
@@ -182,8 +189,7 @@ display(*verdict_pages.claim_by_claim(verdicts))
 # ```{solution} exercise-steering-control
 # :class: dropdown
 #
-# No: a broken model answers in no language, and an identifier that must choose one of eight will
-# call some of that anything. What would tell is the share in the *wanted* language, for every
-# wanted language, beside that of the language's own neurons; and the loss, which says whether there
-# is still language at all.
+# No: a broken model answers in no language, and an identifier may call some of that anything. What
+# would tell is the share in the *wanted* language, for every wanted language, beside that of the
+# language's own neurons; and the loss, which says whether there is still language at all.
 # ```

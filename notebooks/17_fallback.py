@@ -41,9 +41,9 @@ results.mkdir(parents=True, exist_ok=True)
 # ## One language after another
 #
 # The model is Gemma 3 270M. Questions are those of notebook 16, in English; py3langid says which of
-# the languages an answer is in. Each step sets one language's neurons more to zero, in the paper's
-# order as far as there is text. Random sets have as many neurons in every layer as each language's
-# set, and are added up in the same way.
+# the languages an answer is in, if it can. Each step sets one language's neurons more to zero, in
+# the paper's order as far as there is text. Random sets have as many neurons in every layer as are
+# off at each step, and each is part of the next.
 
 # %% tags=["shipped"]
 table = fallback.read_fallback(languages_data)
@@ -64,16 +64,17 @@ display(
 )
 
 # %% [markdown]
-# An order in which languages take over would have to be another one when languages are taken away
-# in another order, and it would have to be gone when random neurons are taken away. In the list
-# above, orders that were drawn stand beside the paper's.
+# If the model had an order of languages to fall back on, then at each step the first of it that is
+# still on would answer, whatever the order of taking away; and random neurons would not bring it
+# about. In the list above, an order that was drawn stands beside the paper's.
 #
 # ## Through English?
 #
 # It is often said that a multilingual model thinks in English and translates at the end. The logit
 # lens reads the stream after each layer as if it were the last: the final norm and the head are put
-# on it. (After the last layer that is the model's own prediction, which a test holds to the bit.)
-# How likely is the first token of a right answer, in the question's language and in English?
+# on it. (After the last layer that is the model's own prediction.) How likely is the first token of
+# a right answer, in the question's language and in English? English is likely anyway; so beside it
+# stand the English answer to another question, and the right answer in a third language.
 
 # %% tags=["shipped"]
 lens = pd.read_csv(Path(languages_data) / logit_lens.FILE)
@@ -82,7 +83,7 @@ display(page.lens_figure(lens), page.lens_table_of(lens))
 
 # %% [markdown]
 # The lens is a rough glass: a layer need not write in the last one's terms, so a small probability
-# says little. Questions whose answer begins with the same token in both languages are left out.
+# says little. Questions whose answers begin with the same token in two of the columns are left out.
 #
 # ```{exercise}
 # :label: exercise-fallback-control

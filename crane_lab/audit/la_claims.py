@@ -23,11 +23,11 @@ from crane_lab.audit.evidence import Check, Evidence, evidence_verdicts
 from crane_lab.stages.standing import FDR
 from crane_lab.study.many_languages import LAPE
 
-#: What is not run here yet, by the table that would say it.
+#: What is lacking here, by the table that would say it.
 NOT_RUN = {
     "resources": "steering for languages with more and with less text; it is not run here",
     "tasks": "tasks under steering; they are not run here",
-    "fallback": "languages deactivated one after another; that is not run here",
+    "fallback": "enough questions; ten of them are asked at each step of notebook 17",
 }
 
 
@@ -36,8 +36,8 @@ class LaEvidence(Evidence):
     """Tables with a column `method`; None for what a column has not.
 
     late : `language_profiles.late_shares`. script : `language_profiles.sizes_by_script`. related :
-    the genetic distance's rows of `relatedness.mantel_tests`. added : `setup_contrast` of adding
-    and setting. forced : `steering_summary`'s rows of adding once.
+    the genetic distance's rows of `relatedness.mantel_tests`. added : `setup_contrasts`' rows of
+    adding and setting. forced : `steering_summary`'s rows of adding once.
     """
 
     late: pd.DataFrame | None = None
@@ -78,7 +78,7 @@ def _late_layers(late: pd.DataFrame) -> ClaimVerdict:
     said = (
         f"{row['share']:.0%} of the neurons lie in the last third of the layers, mean over "
         f"{row['languages']} languages ({row['low']:.0%} to {row['high']:.0%}); above the layers' "
-        f"share in {row['more']} of them (q {row['q']:.1g})."
+        f"share in {row['more']} of them (over families q {row['q']:.1g})."
     )
     return _decided(row["share"] > row["chance"], row["q"], said)
 
@@ -126,7 +126,10 @@ def _forcing_works(forced: pd.DataFrame) -> ClaimVerdict:
         f"points from the untouched model (q {row['q']:.1g}), {100 * row['ahead']:+.0f} from "
         f"random sets (q {row['ahead_q']:.1g})."
     )
-    return _decided(min(row["gain"], row["ahead"]) > 0, max(row["q"], row["ahead_q"]), said)
+    if min(row["gain"], row["ahead"]) > 0:
+        return _decided(True, max(row["q"], row["ahead_q"]), said)
+    fails = any(row[x] <= 0 and row[q] <= FDR for x, q in (("gain", "q"), ("ahead", "ahead_q")))
+    return ClaimVerdict(FAILS if fails else UNKNOWN, said)
 
 
 def _unknown(table: pd.DataFrame) -> ClaimVerdict:

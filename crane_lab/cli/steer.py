@@ -63,7 +63,7 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
         plan = SteeringPlan(languages=tuple(options.asked), draws=options.draws)
         if "lens" in options.parts:
             questions = read_steering_questions(plan.languages, plan.questions)
-            write_table(lens_table(many, questions).round(6), out / LENS)
+            write_table(lens_table(many, questions).round(4), out / LENS)
         if "forcing" in options.parts:
             ship_steering(many, steered, plan, out)
         if "fallback" in options.parts:

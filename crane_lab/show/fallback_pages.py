@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import prose
-from crane_lab.study.fallback import ELSEWHERE
+from crane_lab.study.fallback import UNTOLD
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.languages import full_names
 
@@ -56,7 +56,7 @@ def fallback_figure(table: pd.DataFrame, order: str) -> HTML:
 
 def fallback_loss_figure(table: pd.DataFrame, order: str) -> HTML:
     """What each language's loss has risen by, step by step."""
-    own = table[(table["order"] == order) & (table["language"] != ELSEWHERE)]
+    own = table[(table["order"] == order) & (table["language"] != UNTOLD)]
     lines, told = {}, []
     for method, part in own.groupby("method", sort=False):
         wide = _wide(part, "loss")
@@ -92,7 +92,7 @@ def fallback_in_words(table: pd.DataFrame) -> Markdown:
 def fallback_random_table(table: pd.DataFrame) -> Styler:
     """Methods beside random sets: answers in the questions' language left, and loss added."""
     rows = []
-    asked = str(table["language"].iloc[0])
+    asked = str(table["asked"].iloc[0])
     for method, own in table.groupby("method", sort=False):
         if str(method).startswith(RANDOM):
             continue
@@ -119,48 +119,57 @@ def fallback_random_table(table: pd.DataFrame) -> Styler:
 
 
 def lens_figure(lens: pd.DataFrame) -> HTML:
-    """How likely a right answer's first token is by layer, in both languages."""
+    """How likely a right answer's first token is by layer, median over questions."""
+    names = {
+        "own": "question's language",
+        "pivot": "English",
+        "other": "a third language",
+        "mismatched": "English, another question's",
+    }
     lines, told = {}, []
     for x, own in lens.groupby("language", sort=False):
-        mean = own.groupby("layer")[["own", "pivot"]].mean()
-        layers = mean.index.to_numpy()
-        lines[str(x)] = {
-            "question's language": (layers, mean["own"].to_numpy()),
-            "English": (layers, mean["pivot"].to_numpy()),
-        }
-        most = mean["pivot"].idxmax()
+        middle = own.groupby("layer")[list(names)].median() / np.log(10)
+        layers = middle.index.to_numpy()
+        lines[str(x)] = {name: (layers, middle[kind].to_numpy()) for kind, name in names.items()}
+        ahead = middle.index[middle["pivot"] > middle["own"]].to_list()
         told.append(
-            f"{x}: English at most {mean['pivot'].max():.3f} (layer {most}), its own "
-            f"{mean['own'].iloc[-1]:.3f} at the end"
+            f"{x}: English above its own in {len(ahead)} of {len(middle)} layers, at the end "
+            f"{middle['pivot'].iloc[-1]:.1f} and {middle['own'].iloc[-1]:.1f}"
         )
+    label = "probability (decimal logarithm)"
     return figures.show(
-        figures.curves(lines, "layer", "probability of a right answer's first token"),
-        alt="Probability of the first token of a right answer after each layer, mean over "
-        "questions. " + "; ".join(told),
+        figures.curves(lines, "layer", label),
+        alt=f"A right answer's first token after each layer, {label}, median over questions. "
+        + "; ".join(told),
     )
 
 
-def lens_table_of(lens: pd.DataFrame) -> Styler:
-    """How many questions have the English answer ahead somewhere, and at the end, by language."""
+def lens_table_of(lens: pd.DataFrame, visible: float = -4.0) -> Styler:
+    """English beside its controls before the last layer, by the question's language.
+
+    Only where the likelier of the two compared has a probability of 10 to `visible` or more.
+    """
     rows = []
+    last = lens["layer"].max()
     for x, own in lens.groupby("language", sort=False):
-        ahead = own.assign(ahead=own["pivot"] > own["own"])
-        last = ahead["layer"] == ahead["layer"].max()
-        middle = ahead[~last].groupby("question")["ahead"].mean()
-        rows.append(
-            {
-                "language": x,
-                "questions": own["question"].nunique(),
-                "English ahead, share of layers before the last": middle.mean(),
-                "English ahead after the last": ahead[last]["ahead"].mean(),
-                "own, after the last": ahead[last]["own"].mean(),
-                "English, after the last": ahead[last]["pivot"].mean(),
-            }
-        )
+        row: dict[str, object] = {"language": x, "questions": own["question"].nunique()}
+        before = own[own["layer"] < last]
+        for kind, name in (
+            ("own", "the question's"),
+            ("other", "a third language"),
+            ("mismatched", "another question's English"),
+        ):
+            seen = before[before[["pivot", kind]].max(axis=1) >= visible * np.log(10)]
+            ahead = (seen["pivot"] > seen[kind]).groupby(seen["question"]).mean()
+            row[f"ahead of {name}"] = ahead.mean()
+        end = own[own["layer"] == last]
+        row["ahead of the question's, last layer"] = (end["pivot"] > end["own"]).mean()
+        rows.append(row)
     frame = pd.DataFrame(rows)
     return figures.table(
         frame,
-        "Which language a right answer's first token is likelier in, read after each layer; "
-        "probabilities are means over questions",
-        dict.fromkeys(frame.columns[2:], "{:.3f}"),
+        "Share of layers before the last in which English's first token is likelier than another, "
+        "mean over questions, of those layers in which one of both has a probability of a ten "
+        "thousandth or more",
+        dict.fromkeys(frame.columns[2:], "{:.2f}"),
     )

@@ -24,7 +24,7 @@ from crane_lab.texts.languages import full_names
 from crane_lab.texts.typology import by_family, family_of, script_of
 
 Sets = Mapping[str, Mapping[str, NeuronSet]]
-_MORE_THAN_CHANCE = "shared neurons, times chance (binary logarithm)"
+_MORE_THAN_CHANCE = "shared neurons more than by chance (standard deviations)"
 
 
 def languages_made_in_words(about: Mapping[str, Any]) -> Markdown:
@@ -92,8 +92,9 @@ def late_table(found: pd.DataFrame) -> Styler:
                 "above": "languages above",
             }
         ),
-        "Share of a language's neurons in the last third of the layers, mean over languages; q is "
-        "corrected over the methods",
+        "Share of a language's neurons in the last third of the layers, mean over languages; p is "
+        f"over {int(found['families'].max())} families, since related languages share neurons, and "
+        "q corrected over the methods",
         {"in the last third": "{:.2f}", "chance": "{:.2f}", "p": "{:.1g}", "q": "{:.1g}"},
     )
 
@@ -121,7 +122,8 @@ def overlap_figure(overlaps: pd.DataFrame, languages: Sequence[str], method: str
     matrix = pd.DataFrame(excess_matrix(overlaps, ordered), ordered, ordered)
     most = overlaps.nlargest(4, "excess")
     told = ", ".join(
-        f"{row.a} and {row.b} {row.shared} (chance {row.chance:.1f})" for row in most.itertuples()
+        f"{row.a} and {row.b} {row.shared} (chance {row.pool_chance:.1f})"
+        for row in most.itertuples()
     )
     return figures.show(
         languages_figures.relation_heatmap(
@@ -146,9 +148,10 @@ def language_tree_figure(overlaps: pd.DataFrame, languages: Sequence[str], metho
             tree,
             [names[x] for x in ordered],
             {names[x]: family_of(x) for x in ordered},
-            "how much less is shared than by the closest pair (binary logarithm)",
+            "how much less is shared than by the closest pair (standard deviations)",
         ),
-        alt=f"A tree of languages by the neurons that they share, {method}. Joined first: {first}.",
+        alt=f"A tree of languages by the neurons that they share, {method}. Languages that are "
+        f"joined with each other before any third: {first}.",
     )
 
 
@@ -214,25 +217,49 @@ def controls_figure(found: pd.DataFrame) -> HTML:
 
 
 def controls_table(found: pd.DataFrame) -> Styler:
-    """The same in numbers: means over languages, and how often it is more than chance."""
+    """The same in numbers: each control beside the other half of the same languages' text."""
     rows = []
     for (method, control), own in found.groupby(["method", "control"], sort=False):
+        if control == "none":
+            continue
+        half = found[(found["method"] == method) & (found["control"] == "none")]
+        pair = own.merge(half, on="language", suffixes=("", "_half"))
         rows.append(
             {
                 "method": method,
-                "text": control if control != "none" else "its other half",
-                "languages": len(own),
-                "neurons": own["neurons"].mean(),
-                "Jaccard": own["jaccard"].mean(),
-                "more than chance": f"{int((own['against'] == 'more').sum())} of {len(own)}",
+                "text": control,
+                "languages": len(pair),
+                "neurons": pair["neurons"].mean(),
+                "Jaccard, other half": pair["jaccard_half"].mean(),
+                "Jaccard": pair["jaccard"].mean(),
+                "less than the half": int((pair["jaccard"] < pair["jaccard_half"]).sum()),
+                "times chance": pair["shared"].sum() / pair["chance"].sum(),
+                "times chance, other half": pair["shared_half"].sum() / pair["chance_half"].sum(),
             }
         )
+    forms = {"neurons": "{:,.0f}", "Jaccard": "{:.3f}", "Jaccard, other half": "{:.3f}"}
+    forms |= dict.fromkeys(("times chance", "times chance, other half"), "{:.1f}")
     return figures.table(
         pd.DataFrame(rows),
-        "What a language's set shares with that of other text, means over languages (more than "
-        "chance at p < .01, each by itself)",
-        {"neurons": "{:,.0f}", "Jaccard": "{:.3f}"},
+        "What a language's set shares with that of its text under a control, and with that of its "
+        "other half, means over the same languages; chance is that of random sets with as many "
+        "neurons in every layer",
+        forms,
     )
+
+
+def overlaps_in_words(overlaps: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
+    """How many pairs share certainly more than chance, of all neurons and within the pool."""
+    lines = []
+    for method, own in overlaps.items():
+        sure = int((own["q"] <= level).sum())
+        lines.append(
+            f"- {as_markdown(method)}: pairs share {own['shared'].mean():.1f} neurons on average; "
+            f"sets drawn from all neurons would share {own['chance'].mean():.1f}, sets drawn from "
+            f"the method's own {own['pool_chance'].mean():.1f}. {sure} of {len(own)} pairs share "
+            "certainly more than the latter."
+        )
+    return prose("\n".join(lines))
 
 
 def stability_table(found: pd.DataFrame) -> Styler:

@@ -1,6 +1,6 @@
 """Tables, figures and sentences of notebook 16, Steering.
 
-`table` is that of `steering.read_steering`, `summary` that of `steering_effects.steering_summary`.
+`table` is that of `steering.answer_outcomes`, `summary` that of `steering_effects.steering_summary`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
 from crane_lab.study.steering import ForcedQuestion
-from crane_lab.study.steering_effects import SETUP, UNSTEERED, forcing_matrix
+from crane_lab.study.steering_effects import SETUP, UNSTEERED, Setting, forcing_matrix
 from crane_lab.study.taught import RANDOM
-
-Setting = tuple[str, str, float]
 
 
 def _setup_name(kind: str, statistic: str, strength: float) -> str:
     """A setup as it is called in tables and figures."""
+    if not kind:
+        return "untouched"
     if kind == "scale":
         return f"scale by {strength:g}"
     times = "" if strength == 1 else f" × {strength:g}"
@@ -67,24 +67,28 @@ def steering_table(summary: pd.DataFrame) -> Styler:
         {
             "method": summary["method"],
             "neurons are": [_setup_name(*row) for row in summary[SETUP].itertuples(index=False)],
-            "targets": summary["targets"],
             "in the target": written_intervals(summary, "share", form="{:.2f}"),
             "more than untouched": written_intervals(
                 summary, "gain", "gain_low", "gain_high", "{:+.2f}"
             ),
             "q": summary["q"],
-            "in the target and right": summary["kept"],
+            "in the target, right": summary["both"],
+            "in the question's": summary["stayed"],
+            "in a third": summary["elsewhere"],
+            "cannot be told": summary["untold"],
+            "repeated": summary["repeated"],
             "loss": summary["loss"],
-            "empty": summary["empty"],
         }
     )
     native = summary["native_loss"].mean()
+    forms = dict.fromkeys(shown.columns[5:], "{:.2f}")
     return figures.table(
         shown,
-        "Answers to questions in another language, means over pairs of languages with 95 % "
-        "intervals for other targets and questions; loss in nats per token under the model as it "
-        f"is, which gives {native:.2f} for its own answers in the target's language",
-        {"q": "{:.1g}", "in the target and right": "{:.2f}", "loss": "{:.2f}", "empty": "{:.2f}"},
+        "Answers to questions in another language: shares by the language they are in, means over "
+        "pairs of languages with 95 % intervals for other targets and questions; repeated is the "
+        "share of runs of three characters that an answer has had before; loss in nats per token "
+        f"under the model as it is, which gives {native:.2f} for its own answers in the target",
+        {**forms, "q": "{:.1g}"},
     )
 
 
@@ -96,7 +100,7 @@ def steering_random_table(summary: pd.DataFrame) -> Styler:
             "method": own["method"],
             "neurons are": [_setup_name(*row) for row in own[SETUP].itertuples(index=False)],
             "in the target": own["share"],
-            "random sets": own["random"],
+            "random": own["random"],
             "more than random": written_intervals(
                 own, "ahead", "ahead_low", "ahead_high", "{:+.2f}"
             ),
@@ -105,16 +109,22 @@ def steering_random_table(summary: pd.DataFrame) -> Styler:
     )
     return figures.table(
         shown,
-        "Share of answers in the target language, beside random sets with as many neurons in "
-        "every layer under the same setup",
-        {"in the target": "{:.2f}", "random sets": "{:.2f}", "q": "{:.1g}"},
+        "Share of answers in the target language, beside random neurons of the same layers to "
+        "which the same numbers are written",
+        {"in the target": "{:.2f}", "random": "{:.2f}", "q": "{:.1g}"},
     )
 
 
 def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
-    """What can be said of forcing: gains beyond the untouched model, and beyond random sets."""
+    """What can be said of forcing: gains beyond the untouched model, and beyond random neurons."""
     lines = []
-    for method, own in summary.groupby("method", sort=False):
+    for row in summary[summary["method"] == UNSTEERED].to_dict("records"):
+        lines.append(
+            f"- Untouched: {row['stayed']:.0%} of answers are in the question's language, "
+            f"{row['share']:.0%} in a given other one, {row['untold']:.0%} cannot be told."
+        )
+    steered = summary[summary["method"] != UNSTEERED]
+    for method, own in steered.groupby("method", sort=False):
         records = own.to_dict("records")
         best = max(records, key=lambda row: float(row["share"]))
         sure = int(((own["q"] <= level) & (own["gain"] > 0)).sum())
@@ -129,7 +139,7 @@ def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
             side = "more" if row["ahead"] > 0 else "fewer"
             line += (
                 f". With {as_markdown(_setup_name(*(row[name] for name in SETUP)))} it is "
-                f"{row['share']:.0%}, {word}{side} than random sets of its size "
+                f"{row['share']:.0%}, {word}{side} than by random neurons "
                 f"({row['random']:.0%})"
             )
         lines.append(f"- {line}.")
@@ -137,47 +147,44 @@ def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
 
 
 def tradeoff_figure(summary: pd.DataFrame) -> HTML:
-    """Success against side effects, a curve per method: the strength of what is added."""
-    own = summary[(summary["kind"] == "add") & (summary["statistic"] == "mean")]
-    own = own.sort_values("strength", kind="stable")
-    columns = {"loss": "loss of the answers (nats per token)", "kept": "share in the target, right"}
-    lines = {
-        label: {
-            str(method): (part["share"].to_numpy(), part[name].to_numpy())
-            for method, part in own.groupby("method", sort=False)
-            if len(part) > 1
-        }
-        for name, label in columns.items()
+    """Success against side effects, a curve per method, from untouched on: how much is added."""
+    own = summary[
+        ((summary["kind"] == "add") & (summary["statistic"] == "mean"))
+        | (summary["method"] == UNSTEERED)
+    ].sort_values("strength", kind="stable")
+    nothing = own[own["method"] == UNSTEERED]
+    columns = {
+        "loss": "loss of the answers (nats per token)",
+        "both": "share in the target and right",
+        "repeated": "share repeated",
     }
-    told = "; ".join(
-        f"{row.method} × {row.strength:g}: {row.share:.0%} in the target, loss {row.loss:.2f}, "
-        f"right {row.kept:.0%}"
-        for row in own.itertuples()
-    )
-    return HTML(
-        "".join(
-            str(
-                figures.show(
-                    figures.curves(of, "share of answers in the target language", label),
-                    alt=f"{label} against the share of answers in the target, by strength. {told}",
-                ).data
-            )
-            for label, of in lines.items()
-            if of
+    pages, told = [], []
+    for name, label in columns.items():
+        lines = {}
+        for method, steered in own[own["method"] != UNSTEERED].groupby("method", sort=False):
+            part = pd.concat([nothing, steered])
+            lines[str(method)] = (part["share"].to_numpy(float), part[name].to_numpy(float))
+        told = [
+            f"{row['method']} × {row['strength']:g}: {row['share']:.0%} in the target, {label} "
+            f"{row[name]:.2f}"
+            for row in own.to_dict("records")
+        ]
+        figure = figures.curves(lines, "share of answers in the target language", label)
+        pages.append(
+            str(figures.show(figure, alt=f"{label} against success. " + "; ".join(told)).data)
         )
-    )
+    return HTML("".join(pages))
 
 
-def setup_contrast_table(found: Mapping[str, pd.DataFrame]) -> Styler:
-    """One setup against another, paired: `steering_effects.setup_contrast`, by its name."""
-    every = pd.concat(found, names=["compared", None]).reset_index("compared")
-    shown = every[["compared", "method", "targets"]].copy()
-    shown["difference"] = written_intervals(every, "difference", form="{:+.2f}")
-    shown["q"] = every["q"]
+def setup_contrast_table(found: pd.DataFrame) -> Styler:
+    """One setup against another, paired: `steering_effects.setup_contrasts`."""
+    shown = found[["compared", "method", "targets"]].copy()
+    shown["difference"] = written_intervals(found, "difference", form="{:+.2f}")
+    shown["q"] = found["q"]
     return figures.table(
         shown,
         "Difference in the share of answers in the target language, with 95 % intervals for other "
-        "targets and questions",
+        "targets and questions; q is corrected over the table",
         {"q": "{:.1g}"},
     )
 

@@ -9,6 +9,7 @@ which the paper leaves out.
 from __future__ import annotations
 
 import random
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +32,17 @@ from crane_lab.study.steering import (
     PENALTY,
     ForcedQuestion,
     answers_of,
+    questions_digest,
     read_steering_questions,
 )
-from crane_lab.study.taught import FIRST_DRAW, RANDOM
-from crane_lab.texts.fidelity import fidelity, untold
+from crane_lab.study.taught import RANDOM
+from crane_lab.texts.fidelity import identified, untold
 
 FILE = "fallback.csv"
 KEYS = ["method", "order", "step", "language", "seed"]
-_TEXTS = ("method", "order", "language", "off", "first")
-#: Answers in none of the languages that are told apart.
-ELSEWHERE = "none of them"
+_TEXTS = ("method", "order", "language", "asked", "off", "first")
+#: Answers whose language cannot be told, empty ones among them.
+UNTOLD = "cannot be told"
 
 
 @dataclass(frozen=True)
@@ -96,19 +98,18 @@ def answering(
 ) -> pd.DataFrame:
     """Which language answers, and every language's loss, with neurons set to zero.
 
-    One row per language of `windows`, and one for `ELSEWHERE`: `answers`, how many of the questions
+    One row per language of `windows`, and one for `UNTOLD`: `answers`, how many of the questions
     are answered in it; `loss`, nats per token on its windows; `first`, the first answer.
     """
     languages = list(windows)
     off = zero(neurons)
     texts = answers_of(pipeline, [question.question for question in questions], off)
-    told = fidelity(texts, [languages[0]] * len(texts), languages)["text_language"]
-    counts = Counter(str(x) if x in languages else ELSEWHERE for x in told)
+    counts = Counter(x or UNTOLD for x in identified(texts, languages))
     with intervened(pipeline.model, off):
         losses = {x: perplexity(pipeline.model, own).loss for x, own in windows.items()}
     rows = [
         {"language": x, "answers": counts[x], "loss": losses.get(x, float("nan"))}
-        for x in (*languages, ELSEWHERE)
+        for x in (*languages, UNTOLD)
     ]
     return pd.DataFrame(rows).assign(first=texts[0])
 
@@ -127,15 +128,15 @@ def fallback_parts(
     for name, method, draw in runs:
         steps = cumulative(sets[method], orders[name])
         if draw >= 0:
-            steps = nested_random(steps, FIRST_DRAW + draw)
+            steps = nested_random(steps, zlib.crc32(f"{method} {name} {draw}".encode()))
         about = {"method": method if draw < 0 else f"{RANDOM} as {method}", "order": name}
         for step, neurons in enumerate(steps):
             more = {**about, "step": step, "seed": draw}
             keys = frozenset(
-                tuple({**more, "language": x}[key] for key in KEYS) for x in (*windows, ELSEWHERE)
+                tuple({**more, "language": x}[key] for key in KEYS) for x in (*windows, UNTOLD)
             )
             off = orders[name][step - 1] if step else ""
-            row = {**more, "off": off, "n_neurons": len(neurons)}
+            row = {**more, "asked": plan.asked, "off": off, "n_neurons": len(neurons)}
             compute = partial(_step, pipeline, neurons, questions, windows, row)
             yield Part(f"{' '.join(map(str, more.values()))} {off}", keys, compute)
 
@@ -164,7 +165,10 @@ def ship_fallback(
     """
     if unknown := untold(plan.order):
         raise ValueError(f"whether an answer is in {unknown[0]!r} cannot be told: leave it out")
+    read_steering_questions([plan.asked], questions)
     for method in plan.methods:
+        if missing := [x for x in plan.order if x not in sets[method]]:
+            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of the order")
         if empty := [x for x in plan.order if not len(sets[method][x])]:
             raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out")
     inputs = {
@@ -173,6 +177,7 @@ def ship_fallback(
         "order": list(plan.order),
         "windows": plan.windows,
         "asked": plan.asked,
+        "questions": questions_digest(questions),
         "decoding": [LONGEST, PENALTY],
     }
     parts = fallback_parts(pipeline, sets, plan, questions)

@@ -18,7 +18,7 @@ from scipy.stats import mannwhitneyu, wilcoxon
 from crane_core.neurons import NeuronSet
 from crane_lab.stages.standing import corrected
 from crane_lab.study.relatedness import excess_matrix
-from crane_lab.texts.typology import by_family, script_of
+from crane_lab.texts.typology import ALONE, by_family, family_of, script_of
 
 Sets = Mapping[str, Mapping[str, NeuronSet]]
 
@@ -40,24 +40,29 @@ def depth_shares(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
 
 
 def late_shares(sets: Sets, late: float = LATE) -> pd.DataFrame:
-    """How much of the sets lies in the last layers, a row per method.
+    """How much of the sets lies in the last layers, a row per method that has neurons.
 
     `languages`, `layers` counted as late; `share`, the mean over languages, its least and most
-    (`low`, `high`), `chance`, the share of the layers; `more`, languages above it; `p` that so many
-    shares lie so far on one side of it (Wilcoxon's signed ranks, two-sided), `q` over the methods.
+    (`low`, `high`), `chance`, the share of the layers; `more`, languages above it. Related
+    languages share neurons, so that `p` is over `families`, each by the mean of its languages:
+    that so many lie so far on one side (Wilcoxon's signed ranks, two-sided); `q` over the methods.
     """
     rows = []
     for method, of in sets.items():
         shares = depth_shares(of)
+        if shares.empty:
+            continue
         layers = shares.shape[1]
         last = round(layers * late)
-        own = shares.to_numpy()[:, layers - last :].sum(1)
+        own = shares.iloc[:, layers - last :].sum(axis=1)
         chance = last / layers
         row = {"method": method, "languages": len(own), "layers": last, "share": own.mean()}
         row |= {"low": own.min(), "high": own.max(), "chance": chance}
-        apart = own - chance
+        units = [family_of(str(x)) if family_of(str(x)) != ALONE else str(x) for x in own.index]
+        apart = own.groupby(units).mean() - chance
         p = float(wilcoxon(apart).pvalue) if apart.any() else 1.0
-        rows.append({**row, "more": int((apart > 0).sum()), "p": p})
+        more = {"more": int((own > chance).sum()), "families": len(apart)}
+        rows.append({**row, **more, "p": p})
     found = pd.DataFrame(rows)
     return found.assign(q=corrected(found["p"]))
 

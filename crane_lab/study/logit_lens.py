@@ -1,12 +1,14 @@
 """What a model would say after each layer (the logit lens), in which language.
 
 The residual stream after a layer goes through the last norm and the head, as if no layer came
-after it. After the last layer that is the model's own prediction, exactly.
+after it. After the last layer that is the model's own prediction.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import pandas as pd
 import torch
@@ -38,7 +40,7 @@ def lens_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
         for layer in layers
     ]
     try:
-        logits = model(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0, -1]
+        model.base_model(input_ids=torch.tensor([list(ids)], device=model.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -47,42 +49,55 @@ def lens_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     if capped:
         found = torch.tanh(found / capped) * capped
-    return torch.cat([found[:-1], logits[None].float()]).cpu()
+    return found.cpu()
 
 
 def lens_table(
-    pipeline: Pipeline, questions: Mapping[str, Sequence[ForcedQuestion]], pivot: str = "en"
+    pipeline: Pipeline,
+    questions: Mapping[str, Sequence[ForcedQuestion]],
+    pivot: str = "en",
+    others: Sequence[str] = ("fr", "de"),
 ) -> pd.DataFrame:
-    """How likely a right answer's first token is after each layer, in two languages.
+    """How likely a right answer's first token is after each layer, in several languages.
 
-    One row per language of the question, question and layer: `own` and `pivot`, the probabilities
-    of the likeliest first token of a right answer in that language and in `pivot`. Answers that
-    begin with the same token in both say nothing about language and are left out.
+    One row per language of the question, question and layer, with natural logarithms of
+    probabilities: of the likeliest first token of a right answer in that language, `own`, in
+    `pivot`, and in the first of `others` (or of all) that is neither, `other`; `mismatched` is
+    `pivot`'s answer to the next question, what English alone would bring. A question is left out if
+    two of its answers begin with the same token, which says nothing about language.
     """
     tokenizer, rows = pipeline.tokenizer, []
     for x, asked in questions.items():
         if x == pivot:
             continue
+        third = next(y for y in (*others, *questions) if y not in (x, pivot))
         prompts = opened(tokenizer, [f"Q: {question.question}\nA:" for question in asked])
-        for prompt, question, other in zip(prompts, asked, questions[pivot], strict=True):
-            firsts = [_first_tokens(tokenizer, one.answers) for one in (question, other)]
-            if firsts[0] & firsts[1] or not all(firsts):
+        for number, (prompt, question) in enumerate(zip(prompts, asked, strict=True)):
+            answers = {
+                "own": question,
+                "pivot": questions[pivot][number],
+                "other": questions[third][number],
+                "mismatched": questions[pivot][(number + 1) % len(asked)],
+            }
+            firsts = {kind: _first_tokens(tokenizer, one.words) for kind, one in answers.items()}
+            sets = list(firsts.values())
+            if not all(sets) or any(a & b for a, b in combinations(sets, 2)):
                 continue
-            likely = lens_logits(pipeline.model, prompt).softmax(-1)
+            likely = lens_logits(pipeline.model, prompt).log_softmax(-1)
             for layer, row in enumerate(likely):
-                own, there = (float(row[sorted(of)].max()) for of in firsts)
-                about = {"language": x, "question": question.id, "layer": layer}
-                rows.append({**about, "own": own, "pivot": there})
-    return pd.DataFrame(rows, columns=["language", "question", "layer", "own", "pivot"])
+                found = {kind: float(row[sorted(of)].max()) for kind, of in firsts.items()}
+                rows.append({"language": x, "question": question.id, "layer": layer, **found})
+    columns = ["language", "question", "layer", "own", "pivot", "other", "mismatched"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _first_tokens(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> set[int]:
-    """What an answer can begin with: after a space or not, with a capital or not; no bare space."""
-    written = [
-        f"{space}{start}{answer[1:]}"
-        for answer in answers
-        for space in (" ", "")
-        for start in dict.fromkeys((answer[0], answer[0].upper()))
-    ]
-    firsts = {ids[0] for ids in spelled(tokenizer, written) if ids}
-    return {token for token in firsts if str(tokenizer.decode([token])).strip()}
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> set[int]:
+    """The first tokens of words as they follow on `A:`; of a bare space, the one after it."""
+    found = set()
+    for word in words:
+        unspaced = bool(re.search(r"[\u3040-\u30ff\u3400-\u9fff]", word))
+        for written in (word,) if unspaced else (f" {word}",):
+            ids = spelled(tokenizer, [written])[0]
+            told = [token for token in ids if str(tokenizer.decode([token])).strip()]
+            found |= set(told[:1])
+    return found

@@ -137,8 +137,8 @@ def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Set
 
     `LAPE` with a top rate (the paper's 2 %); `CRANE` by the settings' rule, and `CRANE_SHARED` by
     their threshold alone; `RELEVANCE`: the same share of all neurons for each language, by the
-    relative contrast of mean |relevance|, and `RELEVANCE_SHARED` by its share of the neuron's
-    relevance in all languages.
+    relative contrast of mean |relevance|, fewer if it is above zero in fewer, and
+    `RELEVANCE_SHARED` by its share of the neuron's relevance in all languages.
     """
     s, size = pipeline.settings, pipeline.shape["intermediate"]
     shape = {"intermediate": size}
@@ -155,7 +155,8 @@ def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Set
         return {x: select(normalised, x, rule, s.threshold, s.budget, shape=shape) for x in kept}
 
     def best(scores: Mapping[str, Tensor]) -> dict[str, NeuronSet]:
-        return {x: NeuronSet.from_flat(criteria.order(v)[:n], size) for x, v in scores.items()}
+        chosen = {x: criteria.order(v)[: min(n, int((v > 0).sum()))] for x, v in scores.items()}
+        return {x: NeuronSet.from_flat(own, size) for x, own in chosen.items()}
 
     return {
         LAPE: baselines.lape(over, tokens, choice.rate, shape=shape),

@@ -1,14 +1,18 @@
 """Do related languages share neurons? Overlaps beside chance, and distances between languages.
 
 The language-arithmetics paper counts what languages share. Sets in the same layers share neurons by
-chance alone, and large sets more than small ones; so a pair's overlap is held against random sets
-with as many neurons in every layer, and what is left against distances between languages. Pairs are
+chance alone, and large sets more than small ones. And a method draws all languages' sets from the
+few neurons that it finds specific at all. So a pair's overlap is held against random sets with as
+many neurons in every layer, drawn from those that the method gives to any language, and what is
+left against distances between languages. Pairs are
 not independent of each other, as every language is in many of them: Mantel's test permutes whole
 languages.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -21,33 +25,33 @@ from scipy.stats import permutation_test, rankdata
 
 from crane_core.neurons import NeuronSet
 from crane_lab.stages.standing import corrected
-from crane_lab.study.sharing import overlap_row
+from crane_lab.study.sharing import overlap_row, within_pool
 from crane_lab.texts.typology import KINDS, language_distances
 
 Array = NDArray[np.float64]
 
-#: Added to both counts, so that a pair that shares nothing has an excess, too.
-_HALF = 0.5
-
 
 def language_overlaps(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
-    """Every pair of languages: `a`, `b`, the columns of `sharing.overlap_row`, `q` and `excess`.
+    """Every pair of languages: `a`, `b`, columns of `overlap_row` and `within_pool`, `q`, `excess`.
 
-    `q` is p of so many shared neurons or more, corrected over the pairs (Benjamini and Hochberg);
-    `excess` the binary logarithm of shared over chance, half a neuron added to both.
+    The pool is all neurons of any of the languages. `q` is `pool_p` corrected over the pairs
+    (Benjamini and Hochberg); `excess` how many standard deviations more are shared than by chance
+    in the pool (0 where chance leaves no choice).
 
     Raises ValueError for fewer than two languages with neurons.
     """
     with_neurons = {x: neurons for x, neurons in sets.items() if len(neurons)}
     if len(with_neurons) < 2:
         raise ValueError(f"neurons of two languages or more are needed; got {list(with_neurons)}")
-    rows = [
-        {"a": a, "b": b, **overlap_row(with_neurons[a], with_neurons[b])}
-        for a, b in combinations(with_neurons, 2)
-    ]
+    pool = functools.reduce(operator.or_, with_neurons.values())
+    rows = []
+    for a, b in combinations(with_neurons, 2):
+        pair = with_neurons[a], with_neurons[b]
+        rows.append({"a": a, "b": b, **overlap_row(*pair), **within_pool(*pair, pool)})
     found = pd.DataFrame(rows)
-    found["q"] = corrected(found["p"])
-    found["excess"] = np.log2((found["shared"] + _HALF) / (found["chance"] + _HALF))
+    found["q"] = corrected(found["pool_p"])
+    apart = found["shared"] - found["pool_chance"]
+    found["excess"] = (apart / found["pool_sd"].replace(0, np.nan)).fillna(0.0)
     return found
 
 
@@ -124,32 +128,45 @@ def distances_together(
     """Which kinds of distance go with sharing when all are in one regression, by kind.
 
     Ranks of `excess` on ranks of every distance, all standardised. One row per kind: `slope`
-    (negative if near languages share more with the other distances equal), `p` that its t-value is
-    so negative when languages are permuted (the quadratic assignment procedure), `q` over the
-    kinds, and `inflation`, by how much the other kinds widen its variance (large: hardly to be told
-    from them). A kind that is the same for all pairs is left out.
+    (negative if near languages share more with the other distances equal); `p` that its t-value is
+    so negative when what the others do not say of the kind is permuted over languages (double
+    semi-partialing, Dekker et al., 2007); `q` over the kinds; and `inflation`, by how much the
+    other kinds widen its variance (large: hardly to be told from them). A kind that is the same for
+    all pairs is left out.
 
-    Raises ValueError as `mantel_tests` does.
+    Raises ValueError as `mantel_tests` does, and if one kind follows from the others.
     """
     shared, upper = _ranked(overlaps, languages)
+    y = stats.zscore(shared[upper])
     ranks = {kind: rankdata(language_distances(languages, kind)[upper]) for kind in kinds}
     told = [kind for kind, values in ranks.items() if values.std()]
     x = np.column_stack([stats.zscore(ranks[kind]) for kind in told])
-    inverse = np.linalg.inv(x.T @ x)
+    if np.linalg.matrix_rank(x) < x.shape[1]:
+        raise ValueError(f"of {told} one distance follows from the others: leave one out")
     freedom = len(x) - x.shape[1] - 1
 
-    def fitted(values: Array) -> tuple[Array, Array]:
-        """Slopes and their t-values."""
-        y = stats.zscore(values)
-        slopes = inverse @ (x.T @ y)
-        error = ((y - x @ slopes) ** 2).sum() / freedom
-        return slopes, slopes / np.sqrt(error * np.diag(inverse))
+    def t_value(own: Array, others: Array) -> float:
+        """Of `own` beside `others`, by what is left of both sides without the others."""
+        left = own - others @ (others_inverse @ own)
+        slope = float(left @ y / (left @ left))
+        rest = y - others @ (others_inverse @ y) - slope * left
+        return slope / float(np.sqrt(rest @ rest / freedom / (left @ left)))
 
-    slopes, t = fitted(shared[upper])
-    rng, below = np.random.default_rng(seed), np.ones(len(told))
-    for _ in range(permutations):
-        order = rng.permutation(len(languages))
-        below += fitted(shared[np.ix_(order, order)][upper])[1] <= t
-    found = pd.DataFrame({"distance": told, "slope": slopes, "p": below / (permutations + 1)})
+    rng, rows = np.random.default_rng(seed), []
+    for number, kind in enumerate(told):
+        others = np.delete(x, number, axis=1)
+        others_inverse = np.linalg.pinv(others)
+        left = x[:, number] - others @ (others_inverse @ x[:, number])
+        square = np.zeros(shared.shape)
+        square[upper] = left
+        square += square.T
+        t, below = t_value(x[:, number], others), 1
+        for _ in range(permutations):
+            order = rng.permutation(len(languages))
+            below += t_value(square[np.ix_(order, order)][upper], others) <= t
+        row = {"distance": kind, "slope": float(left @ y / (left @ left))}
+        row |= {"p": below / (permutations + 1), "inflation": len(x) / float(left @ left)}
+        rows.append(row)
+    found = pd.DataFrame(rows)
     found["q"] = corrected(found["p"])
-    return found.assign(inflation=np.diag(inverse) * len(x))
+    return found

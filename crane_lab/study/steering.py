@@ -2,11 +2,16 @@
 
 A language's neurons are set, added to or scaled at `act_fn`'s output, in all layers and at all
 positions, by a statistic of what they put out in that language. Beside them stand the model as it
-is, and random sets with as many neurons in every layer under the same intervention.
+is, and random neurons, as many in every layer, to which the very same numbers are written.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +33,8 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Key, Part, grow, read_grown
 from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
-from crane_lab.study.taught import FIRST_DRAW, RANDOM
-from crane_lab.texts.fidelity import fidelity, untold
+from crane_lab.study.taught import RANDOM
+from crane_lab.texts.fidelity import identified, untold
 
 #: What is done to the target's neurons. "add", "set" and "contrast" write the statistic, the last
 #: one less the mean over the other languages; "scale" multiplies; "zero + add" sets the neurons of
@@ -42,22 +47,25 @@ QUESTIONS = "data/steering/questions.yaml"
 FILE = "steering.csv"
 #: What identifies a row, beside the question's language and the draw of a random set.
 KEYS = ["method", "kind", "statistic", "strength", "target", "source", "seed"]
-_TEXTS = ("method", "kind", "statistic", "target", "source", "right", "kept", "first")
+_TEXTS = ("method", "kind", "statistic", "target", "source", "answers")
 #: Tokens of an answer at most, and what ends it.
 LONGEST, STOP = 16, "\n"
 #: As in the paper.
 PENALTY = 1.1
-#: Characters of an answer that are kept to be read.
-CUT = 60
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
 class ForcedQuestion:
-    """One question in one language, and strings one of which a right answer has in it."""
+    """One question in one language: `answers`, one of which a right answer has in it (`answered`).
+
+    `words`: how a right answer can begin, in full words.
+    """
 
     id: str
     question: str
     answers: tuple[str, ...]
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,34 +118,55 @@ def read_steering_questions(
                     f"question {name!r} in {file} has no question with answers in {x!r}: expected "
                     f"languages of {', '.join(known)}"
                 )
-            answers = tuple(str(answer) for answer in own["answers"])
-            found[x].append(ForcedQuestion(name, str(own["question"]), answers))
+            answers, words = (
+                tuple(str(one) for one in own.get(kind, ())) for kind in ("answers", "words")
+            )
+            found[x].append(ForcedQuestion(name, str(own["question"]), answers, words))
     return found
 
 
 def intervention_of(
-    steered: Steered, neurons: NeuronSet, target: str, setup: Setup, source: NeuronSet | None
+    steered: Steered,
+    neurons: NeuronSet,
+    target: str,
+    setup: Setup,
+    source: NeuronSet | None = None,
+    as_drawn: tuple[NeuronSet, int] | None = None,
 ) -> Intervention:
     """What a setup does to neurons, for a target; `source`: those of the question's language.
+
+    With `as_drawn`, random neurons and a seed, the same numbers are written to those instead: each
+    layer's, in an order drawn from the seed, so that no set is pushed harder than the other.
 
     Raises ValueError for a set without neurons.
     """
     if not len(neurons):
         raise ValueError(f"no neurons of {target!r}: there is nothing to steer by")
     values = steered.values[setup.statistic]
-    own = {"intermediate": values[target]}
-    at: Any = {"at": "act_fn"}
-    if setup.kind == "scale":
-        return Intervention(Scale(neurons, setup.strength, **at))
-    if setup.kind == "set":
-        return Intervention(SetTo(neurons, _times(own, setup.strength), **at))
+    written = values[target]
     if setup.kind == "contrast":
-        others = torch.stack([v for x, v in values.items() if x != target]).mean(0)
-        own = {"intermediate": values[target] - others}
+        written = written - torch.stack([v for x, v in values.items() if x != target]).mean(0)
+    if as_drawn is not None:
+        drawn, seed = as_drawn
+        written, neurons = moved(written, neurons, drawn, seed), drawn
+    own, at = {"intermediate": written}, "act_fn"
+    if setup.kind == "scale":
+        return Intervention(Scale(neurons, setup.strength, at=at))
+    if setup.kind == "set":
+        return Intervention(SetTo(neurons, _times(own, setup.strength), at=at))
     first: list[Step] = []
     if setup.kind == "zero + add" and source is not None and len(source - neurons):
-        first.append(SetTo(source - neurons, 0.0, **at))
-    return Intervention(*first, Add(neurons, own, setup.strength, **at))
+        first.append(SetTo(source - neurons, 0.0, at=at))
+    return Intervention(*first, Add(neurons, own, setup.strength, at=at))
+
+
+def moved(values: Tensor, neurons: NeuronSet, drawn: NeuronSet, seed: int) -> Tensor:
+    """`values` (layers, neurons) with each layer's numbers of `neurons` at those of `drawn`."""
+    found, generator = values.clone(), torch.Generator().manual_seed(seed)
+    for layer, (a, b) in enumerate(zip(neurons.mask(), drawn.mask(), strict=True)):
+        numbers = values[layer][a]
+        found[layer][b] = numbers[torch.randperm(len(numbers), generator=generator)]
+    return found
 
 
 def _times(values: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
@@ -147,44 +176,106 @@ def _times(values: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
 def forced(
     pipeline: Pipeline,
     questions: Mapping[str, Sequence[ForcedQuestion]],
-    targets: Sequence[str],
     under: Mapping[str, Intervention],
 ) -> pd.DataFrame:
-    """What the model answers to every question, and whether in a target language.
+    """What the model answers to every question, by the question's language.
 
-    `under`: the question's language -> intervention. One row per target and question's language:
-    `right`, a 0 or 1 per question for an answer in the target (`fidelity`, among the questions'
-    languages), `kept`, likewise, for one that has a right answer in the target's words in it;
-    `loss`, nats per token of the answers under the model as it is, without their question;
-    `empty` answers; `first`, the first answer, cut.
+    `under`: the question's language -> intervention. One row per question's language, `source`:
+    `answers`, a JSON list of texts in the questions' order; `loss`, nats per token of those that
+    are not empty under the model as it is, without their question.
     """
     same: dict[str, list[str]] = {}
     for x, one in under.items():
         same.setdefault(one.digest(), []).append(x)
-    answers: dict[str, list[str]] = {}
+    rows = []
     for sources in same.values():
         asked = [(x, question.question) for x in sources for question in questions[x]]
         texts = answers_of(pipeline, [question for _, question in asked], under[sources[0]])
-        for (x, _), text in zip(asked, texts, strict=True):
-            answers.setdefault(x, []).append(text)
-    rows = []
-    for x, texts in answers.items():
-        losses = [loss for loss in answer_losses(pipeline, texts) if loss == loss]
-        about = {
-            "source": x,
-            "loss": sum(losses) / len(losses) if losses else float("nan"),
-            "empty": sum(not text for text in texts),
-            "first": texts[0][:CUT],
-        }
-        for target in targets:
-            told = fidelity(texts, [target] * len(texts), list(questions))["in_language"]
-            kept = [
-                any(answer.casefold() in text.casefold() for answer in question.answers)
-                for text, question in zip(texts, questions[target], strict=True)
-            ]
-            right = {"right": _digits(told), "kept": _digits(kept)}
-            rows.append({"target": target, **about, **right})
+        losses = answer_losses(pipeline, texts)
+        for x in sources:
+            own = [place for place, (source, _) in enumerate(asked) if source == x]
+            known = [losses[place] for place in own if losses[place] == losses[place]]
+            rows.append(
+                {
+                    "source": x,
+                    "answers": json.dumps([texts[place] for place in own], ensure_ascii=False),
+                    "loss": sum(known) / len(known) if known else float("nan"),
+                }
+            )
     return pd.DataFrame(rows)
+
+
+def answer_outcomes(
+    table: pd.DataFrame, questions: Mapping[str, Sequence[ForcedQuestion]]
+) -> pd.DataFrame:
+    """What the answers of `read_steering` are worth, a row per target, source and setup.
+
+    The untouched model's rows, which have no target, are there once for every target. A text of a 0
+    or 1 per question each: `in_target`, `stayed` in the question's language, `elsewhere`, in
+    another of the questions' languages, `untold` (`fidelity.identified`; empty ones, too);
+    `correct`, with a right answer in the target's words, in whatever language. `repeated`: the
+    share of runs of three characters that an answer has had before, mean over answers; `first`: the
+    first answer.
+    """
+    languages, rows = list(questions), []
+    for row in table.to_dict("records"):
+        texts = json.loads(row["answers"])
+        told = identified(texts, languages)
+        about = {name: row[name] for name in (*KEYS, "loss")}
+        for target in [row["target"]] if row["target"] else languages:
+            source = row["source"]
+            kinds = [
+                "in_target"
+                if x == target
+                else "stayed"
+                if x == source
+                else "elsewhere"
+                if x
+                else "untold"
+                for x in told
+            ]
+            rows.append(
+                {
+                    **about,
+                    "target": target,
+                    **{
+                        kind: _digits(one == kind for one in kinds)
+                        for kind in ("in_target", "stayed", "elsewhere", "untold")
+                    },
+                    "correct": _digits(
+                        answered(text, question.answers)
+                        for text, question in zip(texts, questions[target], strict=True)
+                    ),
+                    "repeated": sum(map(repeated_runs, texts)) / len(texts),
+                    "first": texts[0],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def answered(text: str, answers: Sequence[str]) -> bool:
+    """Whether one of the answers is in a text, letter case and width of letters aside.
+
+    Words must stand there whole, one that ends in * may go on, and of digits no more may stand
+    beside them. In Chinese and Japanese, which write no spaces, anything may.
+    """
+    said = unicodedata.normalize("NFKC", text).casefold()
+    return any(re.search(_pattern(answer), said) for answer in answers)
+
+
+def _pattern(answer: str) -> str:
+    stem = unicodedata.normalize("NFKC", answer.rstrip("*")).casefold()
+    if stem.isdigit():
+        return rf"(?<!\d){stem}(?!\d)"
+    if _UNSPACED.search(stem):
+        return re.escape(stem)
+    return rf"(?<!\w){re.escape(stem)}" + ("" if answer.endswith("*") else r"(?!\w)")
+
+
+def repeated_runs(text: str) -> float:
+    """The share of a text's runs of three characters that it has had before; 0 for shorter ones."""
+    runs = [text[place : place + 3] for place in range(len(text) - 2)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 def answers_of(
@@ -266,11 +357,12 @@ def steering_parts(pipeline: Pipeline, steered: Steered, plan: SteeringPlan) -> 
         "strength": 0.0,
         "seed": -1,
     }
-    keys = frozenset(_key(nothing, t, x) for t in languages for x in languages)
+    keys = frozenset(_key(nothing, "", x) for x in languages)
     every = dict.fromkeys(languages, UNTOUCHED)
 
     def untouched() -> pd.DataFrame:
-        return forced(pipeline, questions, languages, every).assign(**nothing).round(6)
+        found = forced(pipeline, questions, every).assign(target="", **nothing)
+        return found.round(6)
 
     yield Part("the model as it is", keys, untouched)
     for setup, method, draw in plan.runs:
@@ -304,9 +396,15 @@ def _steered(
     about: Mapping[str, Any],
 ) -> pd.DataFrame:
     of = steered.sets[method]
-    neurons = of[target] if draw < 0 else random_matched(of[target], FIRST_DRAW + draw)
-    under = {x: intervention_of(steered, neurons, target, setup, of[x]) for x in questions}
-    return forced(pipeline, questions, [target], under).assign(**about).round(6)
+    neurons, as_drawn = of[target], None
+    if draw >= 0:
+        # Sets of other methods, targets and draws are other draws, not the same one again.
+        seed = zlib.crc32(f"{method} {target} {draw}".encode())
+        as_drawn = random_matched(neurons, seed), seed
+    under = {
+        x: intervention_of(steered, neurons, target, setup, of[x], as_drawn) for x in questions
+    }
+    return forced(pipeline, questions, under).assign(target=target, **about).round(6)
 
 
 def ship_steering(
@@ -323,17 +421,30 @@ def ship_steering(
         raise ValueError(
             f"the language of an answer in {unknown[0]!r} cannot be told: leave it out"
         )
+    for method in plan.methods:
+        if missing := [x for x in plan.languages if x not in steered.sets[method]]:
+            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --asked")
     inputs = {
         "model": pipeline.loaded.lasting_key,
         "sets": {m: {x: s.digest() for x, s in steered.sets[m].items()} for m in plan.methods},
-        "questions": digest_of(
-            canonical(yaml.safe_load(Path(plan.questions).read_text(encoding="utf-8")))
-        ),
+        "questions": questions_digest(plan.questions),
         "languages": list(plan.languages),
+        "values": {name: values_digest(of) for name, of in steered.values.items()},
         "decoding": [LONGEST, PENALTY],
     }
     parts = steering_parts(pipeline, steered, plan)
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
+
+
+def questions_digest(file: str | Path) -> str:
+    """Short hex digest of a file of questions."""
+    return digest_of(canonical(yaml.safe_load(Path(file).read_text(encoding="utf-8"))))
+
+
+def values_digest(values: Mapping[str, Tensor]) -> str:
+    """Short hex digest of what is written: float32 values by language."""
+    parts = (x.encode() + own.float().numpy().tobytes() for x, own in values.items())
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def read_steering(folder: str | Path) -> pd.DataFrame:

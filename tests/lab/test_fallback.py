@@ -76,10 +76,12 @@ def test_every_step_says_who_answers_and_what_it_costs(
     assert zh == pytest.approx(
         float(pipeline.losses(UNTOUCHED)["zh"][: PLAN.windows].mean()), abs=1e-5
     )
-    page.fallback_random_table(table).to_html()
+    random = vars(page.fallback_random_table(table))["data"]
+    assert random["answers in en, random"].notna().sum() == 2  # of the paper's order
     order = table["order"].iloc[0]
     assert "+ zh" in str(page._steps(table)["row"].to_list())
-    page.fallback_figure(table, order), page.fallback_loss_figure(table, order)
+    assert "Random as LAPE: at the end" in page.fallback_figure(table, order).data
+    assert "Random as LAPE: +" in page.fallback_loss_figure(table, order).data.replace("-", "+")
     assert "with nothing off" in str(page.fallback_in_words(table).data)
 
 
@@ -102,7 +104,8 @@ def test_the_lens_is_the_models_own_prediction_at_the_last_layer(pipeline: Pipel
     model = pipeline.model
     with torch.no_grad():
         output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
-        assert torch.equal(found[-1], output.logits[0, -1].float())
+        # Norm and head of the last state are what the model itself says.
+        torch.testing.assert_close(found[-1], output.logits[0, -1].float())
         for layer, states in enumerate(output.hidden_states[1:-1]):
             expected = model.lm_head(model.model.norm(states[0, -1]))
             torch.testing.assert_close(found[layer], expected.float())
@@ -111,25 +114,33 @@ def test_the_lens_is_the_models_own_prediction_at_the_last_layer(pipeline: Pipel
 
 
 def test_the_lens_compares_two_languages(pipeline: Pipeline) -> None:
-    written = {"en": "Mo", "zh": "ba"}
+    written = {"en": ("Mo", "ten"), "zh": ("ba", "wu"), "fr": ("ga", "ha")}
     questions = {
-        x: [ForcedQuestion(name, "q", (answer,)) for name in "ab"] for x, answer in written.items()
+        x: [ForcedQuestion(word, "q", (), (word,)) for word in words]
+        for x, words in written.items()
     }
-    found = lens_table(pipeline, questions)
-    assert set(found["language"]) == {"zh"} and found["own"].between(0, 1).all()
+    found = lens_table(pipeline, questions, others=("fr",))
+    found = found[found["language"] == "zh"]
+    assert len(found) and found[["own", "pivot", "other", "mismatched"]].le(0).to_numpy().all()
     layers = pipeline.model.config.num_hidden_layers
     assert (found.groupby("question").size() == layers).all()
-    page.lens_figure(found)
-    assert "zh" in page.lens_table_of(found).to_html()
-    same = {"en": questions["en"], "zh": questions["en"]}
-    assert lens_table(pipeline, same).empty
+    assert "zh: English above" in page.lens_figure(found).data
+    assert list(vars(page.lens_table_of(found, visible=-99))["data"]["questions"]) == [2]
+    same = {**questions, "zh": questions["en"]}
+    assert (lens_table(pipeline, same, others=("fr",))["language"] == "fr").all()
 
 
 def test_a_made_up_fallback_is_told() -> None:
     rows = []
     for step, answers in enumerate(({"en": 10, "fr": 0}, {"en": 0, "fr": 10})):
         for x, n in answers.items():
-            about = {"method": LAPE, "order": "the paper's", "seed": -1, "n_neurons": step}
+            about = {
+                "method": LAPE,
+                "order": "the paper's",
+                "asked": "en",
+                "seed": -1,
+                "n_neurons": step,
+            }
             row = {"step": step, "language": x, "off": "en" if step else "", "loss": 3.0 + step}
             rows.append({**about, **row, "answers": n, "first": "x"})
     text = str(page.fallback_in_words(pd.DataFrame(rows)).data)

@@ -51,4 +51,4 @@ def test_every_claim_has_its_check_and_says_what_is_not_run() -> None:
     assert {claim.check for claim in read_claims(FOLDER, LA_CHECKS, "")} == set(LA_CHECKS)
     found = la_verdicts({"a model": LaEvidence(lacking=NOT_RUN)}, FOLDER).set_index("id")
     assert (found["a model"] == UNKNOWN).all()
-    assert "not run here" in found["a model_evidence"]["fallback"]
+    assert "notebook 17" in found["a model_evidence"]["fallback"]

@@ -13,6 +13,7 @@ from crane_lab.study.relatedness import (
     language_overlaps,
     mantel_tests,
 )
+from crane_lab.study.sharing import within_pool
 from crane_lab.texts.typology import language_distances
 
 SHAPE = {"intermediate": (4, 500)}
@@ -91,3 +92,21 @@ def test_of_distances_that_go_together_the_one_that_counts_is_found() -> None:
     pd.testing.assert_frame_equal(nothing, again)
     with pytest.raises(ValueError, match="too few to permute"):
         distances_together(language_overlaps(sets_of(True)), LANGUAGES[:3])
+
+
+def test_sets_from_one_pool_share_by_chance_what_the_pool_makes_them_share() -> None:
+    rng = np.random.default_rng(1)
+    pool = sorted(drawn(rng, 60))
+    sets = {
+        x: NeuronSet.from_pairs(
+            [divmod(int(i), 500) for i in rng.choice(pool, 30, replace=False)], SHAPE
+        )
+        for x in LANGUAGES
+    }
+    found = language_overlaps(sets)
+    assert found["shared"].mean() > 8 * found["chance"].mean()
+    assert found["shared"].mean() == pytest.approx(found["pool_chance"].mean(), rel=0.1)
+    assert not (found["q"] < 0.05).any() and found["excess"].abs().mean() < 1.5
+    outside = NeuronSet.from_pairs([(0, 1), (0, 2)], SHAPE)
+    with pytest.raises(ValueError, match="outside the pool"):
+        within_pool(outside, outside, NeuronSet.from_pairs([(0, 1)], SHAPE))

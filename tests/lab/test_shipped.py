@@ -140,7 +140,7 @@ def test_what_was_shipped_before_goes(tmp_path: Path) -> None:
     seed=st.integers(0, 10),
 )
 def test_shared_neurons_by_chance(counts: list[tuple[int, int]], seed: int) -> None:
-    found = sharing._shared_by_chance(counts, 6)
+    found = sharing._shared_by_chance(counts, [6] * len(counts))
     assert found.sum() == pytest.approx(1)
     assert found @ np.arange(len(found)) == pytest.approx(sum(a * b for a, b in counts) / 6)
     variance = sum(a * b * (6 - a) * (6 - b) / (36 * 5) for a, b in counts)

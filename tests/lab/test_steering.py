@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import torch
 from test_pipeline import folder, settings_in
 
-from crane_core.interventions import UNTOUCHED, intervened
+from crane_core.baselines import random_matched
+from crane_core.interventions import UNTOUCHED, Intervention, intervened
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.show import steering_pages as page
@@ -20,8 +22,13 @@ from crane_lab.store import ROOT, Store
 from crane_lab.study import steering
 from crane_lab.study.many_languages import LAPE, RELEVANCE
 from crane_lab.study.steering import Setup, Steered, SteeringPlan
-from crane_lab.study.steering_effects import forcing_matrix, setup_contrast, steering_summary
+from crane_lab.study.steering_effects import (
+    forcing_matrix,
+    setup_contrasts,
+    steering_summary,
+)
 from crane_lab.study.taught import RANDOM
+from crane_lab.texts.fidelity import identified
 
 __all__ = ["folder"]  # a fixture
 LANGUAGES = ("en", "zh", "vi")
@@ -92,10 +99,17 @@ def test_a_table_grows_and_is_not_computed_twice(
     pipeline: Pipeline, steered: Steered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steering.ship_steering(pipeline, steered, PLAN, tmp_path)
-    table = steering.read_steering(tmp_path)
-    # untouched, two methods and a random set of each, two setups of one method: 9 rows each
+    answers = steering.read_steering(tmp_path)
+    # untouched, two methods and a random set of each for three targets, two setups of one method
+    assert len(answers) == 3 * (1 + 3 * (4 + 2))
+    questions = steering.read_steering_questions(LANGUAGES, PLAN.questions)
+    table = steering.answer_outcomes(answers, questions)
     assert len(table) == 9 * (1 + 4 + 2)
-    assert table["right"].str.fullmatch("[01]{10}").all()
+    for row in table.to_dict("records"):
+        kinds = ("in_target", "stayed", "elsewhere", "untold")
+        each = [sum(int(row[kind][place]) for kind in kinds) for place in range(10)]
+        assert each == [1] * 10  # an answer is one of them
+        assert row["source"] != row["target"] or row["stayed"] == "0" * 10
     first = (tmp_path / steering.FILE).read_bytes()
 
     def never(*args: object) -> pd.DataFrame:
@@ -105,11 +119,13 @@ def test_a_table_grows_and_is_not_computed_twice(
     steering.ship_steering(pipeline, steered, PLAN, tmp_path)
     assert (tmp_path / steering.FILE).read_bytes() == first
     summary = steering_summary(table)
-    assert len(summary) == 4
-    page.steering_table(summary), page.steering_random_table(summary)
-    page.steering_in_words(summary)
-    page.forcing_figure(table, [LAPE], CENTRAL)
-    page.steered_answers_table(table, "en", CENTRAL, "zh").to_html()
+    assert len(summary) == 1 + 4
+    assert "zero + add mean" in page.steering_table(summary).to_html()
+    assert vars(page.steering_random_table(summary))["data"]["random"].notna().all()
+    assert "Untouched" in str(page.steering_in_words(summary).data)
+    assert "Random as LAPE" in page.forcing_figure(table, [LAPE], CENTRAL).data
+    shown = vars(page.steered_answers_table(table, "en", CENTRAL, "zh"))["data"]
+    assert list(shown["neurons of"])[:2] == ["untouched", LAPE]
 
 
 def test_bad_input_is_refused_before_anything_is_generated(
@@ -140,8 +156,81 @@ def test_questions_are_the_same_in_every_language() -> None:
     assert len(ids) == 1 and len(next(iter(ids))) >= 10
     for own in questions.values():  # an answer is not given away by its question
         for question in own:
-            said = question.question.casefold()
-            assert not any(answer.casefold() in said for answer in question.answers), question
+            assert not steering.answered(question.question, question.answers), question
+            assert question.words
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "right"),
+    [
+        ("ru", "восемь", False),
+        ("ru", "который", False),
+        ("ru", "завод", False),
+        ("ru", "медведь", False),
+        ("fr", "beaucoup", False),
+        ("fr", "dix-septembre", False),
+        ("en", "education", False),
+        ("en", "17 of them", False),
+        ("en", "It has 7.", True),
+        ("ja", "蜜蜂", False),
+        ("zh", "水果", False),
+        ("zh", "7天", True),
+        ("ru", "Холодный.", True),
+        ("de", "Der Pazifische Ozean", True),
+        ("vi", "nước Pháp", False),
+        ("es", "diecisiete", False),
+    ],
+)
+def test_answers_are_whole_words(language: str, text: str, right: bool) -> None:
+    questions = steering.read_steering_questions([language], ROOT / steering.QUESTIONS)
+    found = [
+        question for question in questions[language] if steering.answered(text, question.answers)
+    ]
+    assert bool(found) == right, found
+
+
+def test_random_neurons_get_the_same_numbers_and_are_drawn_anew(steered: Steered) -> None:
+    own = steered.sets[LAPE]["zh"]
+    values = torch.arange(own.mask().numel(), dtype=torch.float32).view(own.mask().shape)
+    drawn = random_matched(own, 3)
+    found = steering.moved(values, own, drawn, 3)
+    for layer in range(len(values)):
+        given = found[layer][drawn.mask()[layer]].sort().values
+        assert torch.equal(given, values[layer][own.mask()[layer]].sort().values)
+    kept = ~drawn.mask()
+    assert torch.equal(found[kept], values[kept])
+    pushed = steering.intervention_of(steered, own, "zh", Setup("add"), None, (drawn, 3))
+    assert pushed.neurons == drawn
+
+
+def test_targets_and_methods_have_random_sets_of_their_own(
+    pipeline: Pipeline, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = dict.fromkeys(LANGUAGES, steered.sets[LAPE]["en"])
+    every = Steered({LAPE: same, RELEVANCE: same}, steered.values)
+    seen = []
+
+    def seeing(
+        pipeline: Pipeline, questions: object, under: dict[str, Intervention]
+    ) -> pd.DataFrame:
+        seen.append(next(iter(under.values())).neurons)
+        return pd.DataFrame({"source": list(under)})
+
+    monkeypatch.setattr(steering, "forced", seeing)
+    plan = dataclasses.replace(PLAN, draws=2, setups=())
+    for part in steering.steering_parts(pipeline, every, plan):
+        part.compute()
+    drawn = [one for one in seen if one is not None and one != same["en"]]
+    assert len(drawn) == 12 and len({one.digest() for one in drawn}) > 6
+
+
+def test_no_language_is_favoured_where_nothing_tells() -> None:
+    among = list(SteeringPlan().languages)
+    texts = ["Paris", "1945", "", "フランス", "Привет, как дела?", "Das ist ein Haus."]
+    assert identified(texts, among) == ["", "", "", "ja", "ru", "de"]
+    assert identified(["Привет"], ["en", "fr"]) == [""]
+    with pytest.raises(ValueError, match="does not know 'qqq'"):
+        identified(["x"], ["en", "qqq"])
 
 
 def made_up(shares: dict[tuple[str, str, float], float], seed: int = 0) -> pd.DataFrame:
@@ -150,11 +239,13 @@ def made_up(shares: dict[tuple[str, str, float], float], seed: int = 0) -> pd.Da
     for (method, kind, strength), share in shares.items():
         for target in ("en", "zh", "vi", "de"):
             for source in ("en", "zh", "vi", "de"):
-                right = "".join(str(int(rng.random() < share)) for _ in range(20))
+                inside = "".join(str(int(rng.random() < share)) for _ in range(20))
+                rest = "".join(str(1 - int(x)) for x in inside)
                 about = {"method": method, "kind": kind, "statistic": "mean" if kind else ""}
-                about |= {"target": target, "source": source, "right": right, "kept": right}
-                rows.append({**about, "strength": strength, "loss": 3.0, "empty": 0, "seed": -1})
-    return pd.DataFrame(rows).assign(first="x")
+                about |= {"target": target, "source": source, "in_target": inside, "stayed": rest}
+                about |= {"elsewhere": "0" * 20, "untold": "0" * 20, "correct": inside}
+                rows.append({**about, "strength": strength, "loss": 3.0, "seed": -1})
+    return pd.DataFrame(rows).assign(first="x", repeated=0.1)
 
 
 def only(frame: pd.DataFrame, conditions: Sequence[tuple[str, object]]) -> dict[Hashable, Any]:
@@ -180,9 +271,12 @@ def test_what_works_is_told_from_what_does_not() -> None:
     assert a["share"] == pytest.approx(0.9, abs=0.05) and a["low"] < a["share"] < a["high"]
     assert a["ahead"] > 0.7 and a["ahead_q"] < 0.01 and a["q"] < 0.01
     assert b["ahead_q"] > 0.05
-    better = setup_contrast(table, CENTRAL, ("set", "mean", 1.0))
+    better = setup_contrasts(table, {"x": (CENTRAL, ("set", "mean", 1.0))})
     assert list(better["method"]) == ["A"] and better["low"].iloc[0] > 0.2
     matrix = forcing_matrix(table, "A", CENTRAL)
     assert matrix.shape == (4, 4) and matrix.to_numpy().mean() == pytest.approx(0.9, abs=0.05)
     text = page.steering_in_words(summary).data
-    assert "certainly more than random sets" in text and "not certainly" in text
+    assert "certainly more than by random neurons" in text and "not certainly" in text
+    assert "Untouched: 98%" in text
+    figure = page.tradeoff_figure(summary).data
+    assert figure.count("<img") == 3 and "A × 1: 9" in figure
