@@ -1,6 +1,7 @@
 """Tables, figures and sentences of notebook 16, Steering.
 
-`table` is that of `steering.answer_outcomes`, `summary` that of `steering_effects.steering_summary`.
+`table` is that of `steering.answer_outcomes`, `summary` that of
+`steering_effects.steering_summary`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What steering does to answers: how often the language follows, what it costs, beside controls.
 
-`table` is that of `steering.answer_outcomes`. A score is a mean over question languages, laid out as
-(targets, questions): its interval is for other target languages and other questions
+`table` is that of `steering.answer_outcomes`. A score is a mean over question languages, laid out
+as (targets, questions): its interval is for other target languages and other questions
 (`taught_effects.crossed_interval`). Languages are few and related, so it is a narrow one. Pairs of
 a language with itself are left out everywhere: there is nothing to force.
 """
@@ -43,11 +43,11 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
     `high`; `gain`, the share less the untouched model's with the same questions, with `gain_low`,
     `gain_high`, `p` and `q` (corrected over the rows); the shares that `stayed` in the question's
     language, are `elsewhere`, in a third language, and `untold`; `both`, the share in the target
-    and right; `repeated` as in `answer_outcomes`; `loss`, nats per token under the model as it is, and
-    `native_loss`, that of its own answers in the targets. Where random neurons had the same numbers
-    written to them: `random`, their share, and `ahead`, the method's less theirs, with `ahead_low`,
-    `ahead_high`, `ahead_p` and `ahead_q`; every target has draws of its own, so that they are among
-    what the interval is over.
+    and right; `repeated` as in `answer_outcomes`; `loss`, nats per token under the model as it is,
+    and `native_loss`, that of its own answers in the targets. Where random neurons had the same
+    numbers written to them: `random`, their share, and `ahead`, the method's less theirs, with
+    `ahead_low`, `ahead_high`, `ahead_p` and `ahead_q`; every target has draws of its own, so that
+    they are among what the interval is over.
     """
     untouched = table[table["method"] == UNSTEERED]
     before = _laid_out(untouched, "in_target")
