@@ -38,6 +38,7 @@ run_dir = "runs/testbed"  # where results are written; the runner sets it
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import display
 
 from crane_lab.audit import lsn
@@ -49,7 +50,7 @@ from crane_lab.show import taught_pages
 from crane_lab.store import write_table
 from crane_lab.study import taught, taught_effects, tuned
 from crane_lab.testbed.unseen import unseen_items
-from crane_lab.texts.languages import language_names
+from crane_lab.texts.languages import full_names, language_names
 
 folder = Path(published) / "lsn"
 results = Path(run_dir) / "results"
@@ -270,12 +271,24 @@ display(
         "python -m crane_lab.cli.tune --profile gemma",
     ),
     taught_pages.levels_table(real_levels, {}),
-    taught_pages.transfer_in_words(real_levels, "en"),
+    *(
+        taught_pages.transfer_in_words(
+            {task: own},
+            made_there[task]["inputs"]["source"],
+        )
+        for task, own in real_levels.items()
+    ),
 )
 
 # %% tags=["shipped"]
-for x in languages[1:]:
-    display(taught_pages.effects_figure(real_effects, names, x))
+asked = pd.concat(real_effects.values())["language"].unique().tolist()
+for x in asked:
+    figure = taught_pages.effects_figure(
+        real_effects,
+        full_names(asked),
+        x,
+    )
+    display(figure)
 
 # %% tags=["shipped"]
 display(

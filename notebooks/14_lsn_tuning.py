@@ -232,7 +232,7 @@ columns = {
     "Gemma 3 270M": lsn_evidence.model_evidence(
         "Gemma 3 270M",
         taught.shipped_tables("activations", real_data)[0],
-        taught.shipped_tables("weights", real_data)[0],
+        taught.shipped_tables("weights", real_data, optional=True)[0],
         shared=pd.read_csv(Path(real_data) / "lsn_shared.csv"),
     ),
 }

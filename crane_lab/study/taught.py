@@ -275,11 +275,12 @@ def taught_tables(
 
 
 def shipped_tables(
-    part: str, folder: str | Path
+    part: str, folder: str | Path, optional: bool = False
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Any]]]:
     """A part's tables by task as a folder has them, whatever model they are of, and their records.
 
-    Both are empty for a folder without any.
+    Raises FileNotFoundError for a folder without any, unless they are `optional`: then both are
+    empty.
     """
     tables: dict[str, pd.DataFrame] = {}
     made: dict[str, dict[str, Any]] = {}
@@ -287,6 +288,11 @@ def shipped_tables(
         file = Path(folder) / f"lsn_{part}_{task}.csv"
         if file.is_file():
             tables[task], made[task] = read_taught(file), made_of(file, {})
+    if not tables and not optional:
+        raise FileNotFoundError(
+            f"no lsn_{part}_<task>.csv in {folder}: expected the results of trainings; see "
+            "python -m crane_lab.cli.tune --help"
+        )
     return tables, made
 
 
