@@ -23,6 +23,7 @@ from crane_lab.show.style import (
     palette,
     panels,
     plain_log,
+    shared_legend,
     styled,
 )
 
@@ -57,6 +58,7 @@ def curves(
     mark_label: str = "",
     xscale: str = "linear",
     yscale: str = "linear",
+    columns: int | None = None,
 ) -> Figure:
     """Curves such as losses over training or damage over mask sizes, with bands if given.
 
@@ -71,6 +73,7 @@ def curves(
     marks, mark_label : title of a panel -> name -> a level for a dotted line, and what it is.
     xscale, yscale : "linear", "log" or "symlog"; on a logarithmic horizontal axis the ticks are the
         values that occur, if they are few.
+    columns : panels in a row, by default all of them.
     """
     several = all(isinstance(line, Mapping) for line in lines.values())
     table = _table(lines if several else {title: lines})  # type: ignore[arg-type, dict-item]
@@ -87,7 +90,8 @@ def curves(
         "markers": dict(zip(shown, MARKS * len(shown), strict=False)) if few else False,
         "markeredgewidth": 0,
     }  # fmt: skip
-    figure, grid = panels(len(table["panel"].unique()), (3.1 if several else 4.8, 3.4), (1.6, 0))
+    size = (3.1 if several else 4.8, 3.4)
+    figure, grid = panels(len(table["panel"].unique()), size, (1.6, 0), columns)
     for axes, (name, own) in zip(grid, table.groupby("panel", sort=False), strict=True):
         drawn = own[own["name"].isin(shown)]
         for _, line in own.drop(drawn.index).groupby("name", sort=False):
@@ -109,6 +113,8 @@ def curves(
     if marks:
         grid[-1].plot([], [], color=INK, linestyle=":", linewidth=1.2, label=mark_label)
     grid[-1].legend(**BESIDE)
+    if columns:
+        shared_legend(figure, grid, "outside upper center")
     if several:
         figure.supxlabel(xlabel)
         figure.suptitle(title)

@@ -128,7 +128,8 @@ def lens_figure(lens: pd.DataFrame) -> HTML:
     }
     lines, told = {}, []
     for x, own in lens.groupby("language", sort=False):
-        middle = own.groupby("layer")[list(names)].median() / np.log(10)
+        every = own.groupby("layer")[list(names)].median() / np.log(10)
+        middle = every.loc[every.index >= len(every) // 2]
         layers = middle.index.to_numpy()
         lines[str(x)] = {name: (layers, middle[kind].to_numpy()) for kind, name in names.items()}
         ahead = middle.index[middle["pivot"] > middle["own"]].to_list()
@@ -138,9 +139,9 @@ def lens_figure(lens: pd.DataFrame) -> HTML:
         )
     label = "probability (decimal logarithm)"
     return figures.show(
-        figures.curves(lines, "layer", label),
-        alt=f"A right answer's first token after each layer, {label}, median over questions. "
-        + "; ".join(told),
+        figures.curves(lines, "layer", label, columns=4),
+        alt=f"A right answer's first token after each layer from the middle on, {label}, median "
+        "over questions. " + "; ".join(told),
     )
 
 
