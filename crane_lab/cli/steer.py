@@ -41,12 +41,19 @@ def main(arguments: list[str] | None = None) -> int:
     add, plan = parser.add_argument, SteeringPlan()
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is run")
     add("--asked", nargs="+", default=list(plan.languages), help="languages asked and wanted")
+    add("--order", nargs="+", default=list(FallbackPlan().order), help="languages taken away")
     add("--draws", type=int, default=plan.draws, help="random sets beside each set")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _steer(the_run(options), options))
 
 
 def _steer(run: Run, options: argparse.Namespace) -> None:
+    for name in ("asked", "order"):
+        if missing := [x for x in getattr(options, name) if x not in options.languages]:
+            raise ValueError(
+                f"--{name} has {missing[0]!r}, which is not among --languages: "
+                f"{' '.join(options.languages)}"
+            )
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
         many = many_of(pipeline, options)
@@ -67,7 +74,7 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
         if "forcing" in options.parts:
             ship_steering(many, steered, plan, out)
         if "fallback" in options.parts:
-            fallback = FallbackPlan(draws=options.draws)
+            fallback = FallbackPlan(order=tuple(options.order), draws=options.draws)
             ship_fallback(many, steered.sets, fallback, out, plan.questions)
         print(f"written: {os.path.relpath(out)}")
 

@@ -166,14 +166,16 @@ def ship_fallback(
     if unknown := untold(plan.order):
         raise ValueError(f"whether an answer is in {unknown[0]!r} cannot be told: leave it out")
     read_steering_questions([plan.asked], questions)
-    for method in plan.methods:
-        if missing := [x for x in plan.order if x not in sets[method]]:
+    for method, of in sets.items():
+        if missing := [x for x in plan.order if x not in of]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of the order")
+    for method in plan.methods:
         if empty := [x for x in plan.order if not len(sets[method][x])]:
             raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out")
     inputs = {
         "model": pipeline.loaded.lasting_key,
-        "sets": {m: {x: sets[m][x].digest() for x in plan.order} for m in plan.methods},
+        # Of all methods, so that a table can grow by one.
+        "sets": {m: {x: of[x].digest() for x in plan.order} for m, of in sets.items()},
         "order": list(plan.order),
         "windows": plan.windows,
         "asked": plan.asked,

@@ -65,7 +65,11 @@ def lens_table(
     `pivot`, and in the first of `others` (or of all) that is neither, `other`; `mismatched` is
     `pivot`'s answer to the next question, what English alone would bring. A question is left out if
     two of its answers begin with the same token, which says nothing about language.
+
+    Raises ValueError for fewer than three languages, or without `pivot`.
     """
+    if pivot not in questions or len(questions) < 3:
+        raise ValueError(f"{list(questions)}: expected {pivot!r} and two languages or more")
     tokenizer, rows = pipeline.tokenizer, []
     for x, asked in questions.items():
         if x == pivot:

@@ -11,6 +11,7 @@ from test_pipeline import folder, settings_in
 
 from crane_core.interventions import UNTOUCHED
 from crane_core.neurons import NeuronSet
+from crane_lab.cli import steer
 from crane_lab.pipeline import Pipeline
 from crane_lab.show import fallback_pages as page
 from crane_lab.store import ROOT, Store
@@ -86,13 +87,23 @@ def test_every_step_says_who_answers_and_what_it_costs(
 
 
 def test_bad_input_is_refused_before_anything_is_generated(
-    pipeline: Pipeline, sets: dict[str, dict[str, NeuronSet]], tmp_path: Path
+    pipeline: Pipeline,
+    sets: dict[str, dict[str, NeuronSet]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(ValueError, match="'qqq' cannot be told"):
         fallback.ship_fallback(pipeline, sets, FallbackPlan(order=("qqq",)), tmp_path, QUESTIONS)
     none = {LAPE: {**sets[LAPE], "vi": NeuronSet.empty(sets[LAPE]["vi"].shape)}}
     with pytest.raises(ValueError, match="gives 'vi' no neurons"):
         fallback.ship_fallback(pipeline, none, PLAN, tmp_path, QUESTIONS)
+    with pytest.raises(ValueError, match="no set of 'ru'"):
+        fallback.ship_fallback(
+            pipeline, sets, FallbackPlan(order=("en", "ru"), methods=(LAPE,)), tmp_path, QUESTIONS
+        )
+    arguments = ["--languages", "en", "fr", "--asked", "en", "de", "--out", str(tmp_path)]
+    assert steer.main(["--profile", "testbed", *arguments]) == 1
+    assert "--asked has 'de', which is not among --languages" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match=r"crane_lab\.cli\.steer"):
         fallback.read_fallback(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -126,6 +137,8 @@ def test_the_lens_compares_two_languages(pipeline: Pipeline) -> None:
     assert (found.groupby("question").size() == layers).all()
     assert "zh: English above" in page.lens_figure(found).data
     assert list(vars(page.lens_table_of(found, visible=-99))["data"]["questions"]) == [2]
+    with pytest.raises(ValueError, match="expected 'en' and two"):
+        lens_table(pipeline, {"zh": questions["zh"]})
     same = {**questions, "zh": questions["en"]}
     assert (lens_table(pipeline, same, others=("fr",))["language"] == "fr").all()
 
