@@ -136,6 +136,30 @@ def effects_counts_table(effects: Mapping[str, pd.DataFrame], level: float = FDR
     )
 
 
+def gains_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
+    """Which changes are certain gains, beyond trainings and items, and what random sets do there.
+
+    Corrected over a task's rows; on random sets nothing but zero was tried.
+    """
+    lines = []
+    for task, found in effects.items():
+        own = found[(found["q_change"] <= level) & (found["change"] > 0)]
+        for row in own.to_dict("records"):
+            line = (
+                f"- {task}, {as_markdown(row['method'])} {row['language']}, {row['set_to']}: "
+                f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+            )
+            if row["null_masks"]:
+                line += (
+                    f"; {int(row['null_masks'])} random sets at zero {row['null_mean']:+.3f} on "
+                    f"average, and it lies above {row['percentile']:.0f} % of them"
+                )
+            lines.append(f"{line}.")
+        if own.empty:
+            lines.append(f"- {task}: none.")
+    return prose("Certain gains:\n\n" + "\n".join(lines))
+
+
 def taught_table(effects: Mapping[str, pd.DataFrame], caption: str) -> Styler:
     """The rows that have random sets beside them, in numbers, by task."""
     every = pd.concat(effects, names=["task", None]).reset_index("task")

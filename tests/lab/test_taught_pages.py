@@ -105,3 +105,11 @@ def test_where_a_task_arrives_is_said() -> None:
     assert "a is learned in en, and arrives in zh, not certainly in vi." in text
     assert "b is learned in en, and certainly arrives nowhere." in text
     assert "c is not certainly learned in en" in text
+
+
+def test_certain_gains_are_named_with_what_random_sets_do() -> None:
+    text = str(taught_pages.gains_in_words({"nli": taught_effects(made_up(0.1))}).data)
+    assert "CRANE zh, zero: +0.105" in text and "25 random sets at zero" in text
+    for effect in (0.0, -0.1):
+        text = str(taught_pages.gains_in_words({"nli": taught_effects(made_up(effect))}).data)
+        assert text.endswith("- nli: none.")
