@@ -121,7 +121,7 @@ display(
 # read upwards (loss, repetition) and downwards (right answers).
 
 # %% tags=["shipped"]
-page.tradeoff_figure(summary)
+display(*page.tradeoff_figures(summary))
 
 # %% [markdown]
 # ## Is arithmetic better than replacement?

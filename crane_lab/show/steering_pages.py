@@ -147,8 +147,8 @@ def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
     return prose("\n".join(lines))
 
 
-def tradeoff_figure(summary: pd.DataFrame) -> HTML:
-    """Success against side effects, a curve per method, from untouched on: how much is added."""
+def tradeoff_figures(summary: pd.DataFrame) -> list[HTML]:
+    """Success against each side effect, a curve per method from untouched on: how much is added."""
     own = summary[
         ((summary["kind"] == "add") & (summary["statistic"] == "mean"))
         | (summary["method"] == UNSTEERED)
@@ -159,7 +159,7 @@ def tradeoff_figure(summary: pd.DataFrame) -> HTML:
         "both": "share in the target and right",
         "repeated": "share repeated",
     }
-    pages, told = [], []
+    pages = []
     for name, label in columns.items():
         lines = {}
         for method, steered in own[own["method"] != UNSTEERED].groupby("method", sort=False):
@@ -171,10 +171,8 @@ def tradeoff_figure(summary: pd.DataFrame) -> HTML:
             for row in own.to_dict("records")
         ]
         figure = figures.curves(lines, "share of answers in the target language", label)
-        pages.append(
-            str(figures.show(figure, alt=f"{label} against success. " + "; ".join(told)).data)
-        )
-    return HTML("".join(pages))
+        pages.append(figures.show(figure, alt=f"{label} against success. " + "; ".join(told)))
+    return pages
 
 
 def setup_contrast_table(found: pd.DataFrame) -> Styler:
