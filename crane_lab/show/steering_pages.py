@@ -43,12 +43,14 @@ def steering_questions_table(questions: Mapping[str, Sequence[ForcedQuestion]]) 
 
 def forcing_figure(table: pd.DataFrame, methods: Sequence[str], setup: Setting) -> HTML:
     """Which language answers: the model as it is, and under methods' sets and random ones."""
-    panels = {"untouched": forcing_matrix(table, UNSTEERED, ("", "", 0.0))}
+    untouched = forcing_matrix(table, UNSTEERED, ("", "", 0.0))
+    panels = {}
     for method in methods:
         for name in (method, f"{RANDOM} as {method}"):
             matrix = forcing_matrix(table, name, setup)
             if not matrix.empty:
-                panels[name] = matrix.reindex(panels["untouched"].index)
+                panels[name] = matrix.reindex(untouched.index, columns=untouched.columns)
+    panels["untouched"] = untouched
     told = []
     for name, matrix in panels.items():
         apart = [matrix.loc[x, y] for x in matrix.index for y in matrix.columns if x != y]
