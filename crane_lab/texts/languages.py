@@ -6,8 +6,6 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from babel import Locale
-
 
 class Language(NamedTuple):
     """`script` is the first word of its letters' Unicode names, such as "LATIN" or "CJK"."""
@@ -35,6 +33,8 @@ def full_names(languages: Sequence[str]) -> dict[str, str]:
 
     `language_names` knows those that the book is about alone.
     """
+    from babel import Locale  # what generates needs no names
+
     known = Locale("en").languages
     return {x: known.get(x, x) for x in languages}
 
