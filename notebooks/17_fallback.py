@@ -88,8 +88,9 @@ display(page.lens_figure(lens), page.lens_table_of(lens))
 # ```{exercise}
 # :label: exercise-fallback-control
 #
-# After some steps most answers are called French. Name two explanations that have nothing to do
-# with a mechanism for falling back, and what in this notebook speaks for or against each.
+# Suppose that after some steps most answers were called French. Name two explanations that have
+# nothing to do with a mechanism for falling back, and what in this notebook would speak for or
+# against each.
 # ```
 #
 # ```{solution} exercise-fallback-control
