@@ -23,9 +23,11 @@ def romanised(text: str) -> str:
 def shuffled(text: str, seed: int = 0) -> str:
     """`text` with its words in an order drawn from `seed`, and from the text itself.
 
-    Where words are not written apart, characters are shuffled (Tibetan: syllables).
+    In a text that is mostly in a script without spaces between words, characters are shuffled
+    (Tibetan: syllables), and what is in Latin letters or digits as a whole.
     """
-    if _UNSPACED.search(text):
+    letters = sum(character.isalpha() for character in text)
+    if 2 * len(_UNSPACED.findall(text)) > letters - len(re.findall(r"[A-Za-z]", text)):
         parts = re.findall(r"[^\s་།]+[་།]?" if "་" in text else r"[A-Za-z0-9]+|\S", text)
         between = ""
     else:

@@ -71,6 +71,8 @@ def test_words_and_unspaced_writing_change_their_order() -> None:
 def test_shuffled_text_is_another_text() -> None:
     text = "The quick brown fox jumps over the lazy dog while nobody is looking."
     assert len({shuffled(text, seed) for seed in range(5)} - {text}) == 5
+    korean = "한국어 문장에 한자 世 하나가 있어도 낱말은 낱말이다"
+    assert sorted(shuffled(korean).split()) == sorted(korean.split())
 
 
 def test_parts_together_are_the_whole(pipeline: Pipeline) -> None:
