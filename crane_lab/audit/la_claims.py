@@ -6,9 +6,11 @@ method; what CRANE's neurons and those of mean relevance do stands in the tables
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -62,19 +64,18 @@ def _decided(more: bool, q: float, said: str) -> ClaimVerdict:
     return ClaimVerdict((HOLDS if more else FAILS) if q <= FDR else UNKNOWN, said)
 
 
-def _of_lape(table: pd.DataFrame) -> dict[str, float] | None:
-    own = table[table["method"] == LAPE].to_dict("records")
-    return {str(name): value for name, value in own[0].items()} if own else None
+#: A row of a table by column.
+_Row = Mapping[str, Any]
 
 
-def _lacking() -> ClaimVerdict:
+def _of_lape(check: Callable[[_Row], ClaimVerdict], table: pd.DataFrame) -> ClaimVerdict:
+    """What a check says of LAPE's row, if there is one."""
+    for row in table[table["method"] == LAPE].to_dict("records"):
+        return check({str(name): value for name, value in row.items()})
     return ClaimVerdict(UNKNOWN, f"Lacking: rows of {LAPE}.")
 
 
-def _late_layers(late: pd.DataFrame) -> ClaimVerdict:
-    row = _of_lape(late)
-    if row is None:
-        return _lacking()
+def _late_layers(row: _Row) -> ClaimVerdict:
     said = (
         f"{row['share']:.0%} of the neurons lie in the last third of the layers, mean over "
         f"{row['languages']} languages ({row['low']:.0%} to {row['high']:.0%}); above the layers' "
@@ -83,10 +84,7 @@ def _late_layers(late: pd.DataFrame) -> ClaimVerdict:
     return _decided(row["share"] > row["chance"], row["q"], said)
 
 
-def _script_specialised(script: pd.DataFrame) -> ClaimVerdict:
-    row = _of_lape(script)
-    if row is None:
-        return _lacking()
+def _script_specialised(row: _Row) -> ClaimVerdict:
     said = (
         f"Median {row['other_median']:.0f} neurons for {row['other']} languages in other scripts, "
         f"{row['latin_median']:.0f} for {row['latin']} in Latin script (q {row['q']:.2g})."
@@ -94,10 +92,7 @@ def _script_specialised(script: pd.DataFrame) -> ClaimVerdict:
     return _decided(row["other_median"] > row["latin_median"], row["q"], said)
 
 
-def _related_overlap(related: pd.DataFrame) -> ClaimVerdict:
-    row = _of_lape(related)
-    if row is None:
-        return _lacking()
+def _related_overlap(row: _Row) -> ClaimVerdict:
     said = (
         f"Rank correlation of sharing with distance in the family tree {row['rho']:+.2f} "
         f"(q {row['q']:.2g})."
@@ -106,10 +101,7 @@ def _related_overlap(related: pd.DataFrame) -> ClaimVerdict:
     return ClaimVerdict(HOLDS if row["q"] <= FDR else UNKNOWN, said)
 
 
-def _add_beats_set(added: pd.DataFrame) -> ClaimVerdict:
-    row = _of_lape(added)
-    if row is None:
-        return _lacking()
+def _add_beats_set(row: _Row) -> ClaimVerdict:
     said = (
         f"{100 * row['difference']:+.0f} points [{100 * row['low']:+.0f}, {100 * row['high']:+.0f}]"
         f" of answers in the language wanted (q {row['q']:.1g})."
@@ -117,9 +109,8 @@ def _add_beats_set(added: pd.DataFrame) -> ClaimVerdict:
     return _decided(row["difference"] > 0, row["q"], said)
 
 
-def _forcing_works(forced: pd.DataFrame) -> ClaimVerdict:
-    row = _of_lape(forced)
-    if row is None or row["random"] != row["random"]:
+def _forcing_works(row: _Row) -> ClaimVerdict:
+    if row["random"] != row["random"]:
         return ClaimVerdict(UNKNOWN, f"Lacking: {LAPE} beside random sets.")
     said = (
         f"{row['share']:.0%} of answers are in the language wanted, {100 * row['gain']:+.0f} "
@@ -138,11 +129,11 @@ def _unknown(table: pd.DataFrame) -> ClaimVerdict:
 
 #: How each claim is checked, by the name in `claims.yaml`: on which table, and by which function.
 LA_CHECKS: dict[str, Check] = {
-    "late_layers": ("late", _late_layers),
-    "script_specialised": ("script", _script_specialised),
-    "related_overlap": ("related", _related_overlap),
-    "add_beats_set": ("added", _add_beats_set),
-    "forcing_works": ("forced", _forcing_works),
+    "late_layers": ("late", partial(_of_lape, _late_layers)),
+    "script_specialised": ("script", partial(_of_lape, _script_specialised)),
+    "related_overlap": ("related", partial(_of_lape, _related_overlap)),
+    "add_beats_set": ("added", partial(_of_lape, _add_beats_set)),
+    "forcing_works": ("forced", partial(_of_lape, _forcing_works)),
     "high_resource": ("resources", _unknown),
     "tasks": ("tasks", _unknown),
     "fallback": ("fallback", _unknown),
