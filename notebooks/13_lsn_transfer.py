@@ -303,6 +303,14 @@ display(
 )
 
 # %% [markdown]
+# And training by training, since a mean over few of them hides how different they are:
+
+# %% tags=["shipped"]
+for x in asked:
+    for table in there.values():
+        display(taught_pages.trainings_table(table, x))
+
+# %% [markdown]
 # [Notebook 14](14_lsn_tuning) trains the neurons instead of setting them, and ends with what the
 # paper claims, claim by claim.
 #

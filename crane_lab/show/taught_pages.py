@@ -67,6 +67,25 @@ def levels_table(
     )
 
 
+def trainings_table(table: pd.DataFrame, language: str) -> Styler:
+    """Share right in one language after each training: untouched, and each method's set at zero.
+
+    `table` as `taught.read_taught` gives it, of interventions.
+    """
+    own = table[(table["language"] == language) & (table["draw"] == -1)]
+    own = own[own["set_to"].isin(("", "zero"))]
+    wide = own.assign(sets=own["method"].replace("none", "untouched")).pivot_table(
+        index="seed", columns="sets", values="score", sort=False
+    )
+    shown = wide.reset_index().rename(columns={"seed": "training"})
+    return figures.table(
+        shown,
+        f"Share of items right in {language} after each training: untouched, and with the "
+        "language's neurons of each method set to zero",
+        dict.fromkeys(wide.columns, "{:.2f}"),
+    )
+
+
 def transfer_in_words(levels: Mapping[str, pd.DataFrame], source: str) -> Markdown:
     """Where what was learned in the source certainly arrives: languages above their floor."""
     lines = []

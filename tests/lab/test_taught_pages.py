@@ -113,3 +113,12 @@ def test_certain_gains_are_named_with_what_random_sets_do() -> None:
     for effect in (0.0, -0.1):
         text = str(taught_pages.gains_in_words({"nli": taught_effects(made_up(effect))}).data)
         assert text.endswith("- nli: none.")
+
+
+def test_trainings_stand_one_by_one() -> None:
+    table = made_up(0.1)
+    shown = vars(taught_pages.trainings_table(table, "zh"))["data"]
+    assert list(shown["training"]) == sorted(set(table["seed"]))
+    assert {"untouched", "CRANE"} <= set(shown) and not any("Random" in x for x in shown)
+    zero = table[(table["method"] == "CRANE") & (table["set_to"] == "zero")]
+    assert shown["CRANE"].iloc[0] == zero[zero["seed"] == 0]["score"].mean()
