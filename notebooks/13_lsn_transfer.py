@@ -50,7 +50,8 @@ from crane_lab.show import taught_pages
 from crane_lab.store import write_table
 from crane_lab.study import taught, taught_effects, tuned
 from crane_lab.testbed.unseen import unseen_items
-from crane_lab.texts.languages import full_names, language_names
+from crane_lab.texts.languages import language_names
+from crane_lab.texts.names import full_names
 
 folder = Path(published) / "lsn"
 results = Path(run_dir) / "results"

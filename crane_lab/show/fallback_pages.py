@@ -14,7 +14,7 @@ from crane_lab.show import figures
 from crane_lab.show.foreign import prose
 from crane_lab.study.fallback import UNTOLD
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.languages import full_names
+from crane_lab.texts.names import full_names
 
 _NOTHING = "nothing"
 

@@ -20,7 +20,7 @@ from crane_lab.stages.standing import FDR
 from crane_lab.study.language_profiles import depth_shares, language_tree
 from crane_lab.study.many_languages import CONTRASTS, METHODS
 from crane_lab.study.relatedness import excess_matrix
-from crane_lab.texts.languages import full_names
+from crane_lab.texts.names import full_names
 from crane_lab.texts.typology import by_family, family_of, script_of
 
 Sets = Mapping[str, Mapping[str, NeuronSet]]

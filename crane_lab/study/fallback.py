@@ -36,7 +36,8 @@ from crane_lab.study.steering import (
     read_steering_questions,
 )
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.fidelity import identified, untold
+from crane_lab.texts.fidelity import untold
+from crane_lab.texts.told import identified
 
 FILE = "fallback.csv"
 KEYS = ["method", "order", "step", "language", "seed"]

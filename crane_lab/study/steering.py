@@ -34,7 +34,8 @@ from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Key, Part, grow, read_grown
 from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.fidelity import identified, untold
+from crane_lab.texts.fidelity import untold
+from crane_lab.texts.told import identified
 
 #: What is done to the target's neurons. "add", "set" and "contrast" write the statistic, the last
 #: one less the mean over the other languages; "scale" multiplies; "zero + add" sets the neurons of
@@ -212,7 +213,7 @@ def answer_outcomes(
 
     The untouched model's rows, which have no target, are there once for every target. A text of a 0
     or 1 per question each: `in_target`, `stayed` in the question's language, `elsewhere`, in
-    another of the questions' languages, `untold` (`fidelity.identified`; empty ones, too);
+    another of the questions' languages, `untold` (`told.identified`; empty ones, too);
     `correct`, with a right answer in the target's words, in whatever language. `repeated`: the
     share of runs of three characters that an answer has had before, mean over answers; `first`: the
     first answer.

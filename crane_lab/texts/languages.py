@@ -28,17 +28,6 @@ def language_names(languages: Sequence[str]) -> dict[str, str]:
     return {x: NAMES.get(x, x) for x in languages}
 
 
-def full_names(languages: Sequence[str]) -> dict[str, str]:
-    """Code -> English name of each language by CLDR; a code unknown there stands for itself.
-
-    `language_names` knows those that the book is about alone.
-    """
-    from babel import Locale  # what generates needs no names
-
-    known = Locale("en").languages
-    return {x: known.get(x, x) for x in languages}
-
-
 _CODES = """
     af=afr_Latn am=amh_Ethi ar=arb_Arab as=asm_Beng az=azj_Latn bg=bul_Cyrl bm=bam_Latn
     bn=ben_Beng bo=bod_Tibt ca=cat_Latn ceb=ceb_Latn ckb=ckb_Arab cs=ces_Latn da=dan_Latn

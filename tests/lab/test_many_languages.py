@@ -27,7 +27,7 @@ from crane_lab.study.language_profiles import (
 )
 from crane_lab.study.relatedness import language_overlaps
 from crane_lab.texts.controls import romanised, shuffled
-from crane_lab.texts.languages import full_names
+from crane_lab.texts.names import full_names
 from crane_lab.texts.typology import by_family, family_of
 
 __all__ = ["folder"]  # a fixture

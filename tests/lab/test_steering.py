@@ -28,7 +28,7 @@ from crane_lab.study.steering_effects import (
     steering_summary,
 )
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.fidelity import identified
+from crane_lab.texts.told import identified
 
 __all__ = ["folder"]  # a fixture
 LANGUAGES = ("en", "zh", "vi")

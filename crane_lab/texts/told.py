@@ -1,0 +1,60 @@
+"""Which of some languages a text is in, where none of them is expected.
+
+By itself, so that the grades of answers, which depend on the code of `fidelity`, stay as they are.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from crane_lab.texts.fidelity import _identifier, untold
+from crane_lab.texts.languages import FLORES, known_code
+
+#: ISO 15924 code -> the first words of its letters' Unicode names, where it is not the only one.
+_WORDS = {
+    "Latn": ("LATIN",),
+    "Cyrl": ("CYRILLIC",),
+    "Grek": ("GREEK",),
+    "Arab": ("ARABIC",),
+    "Hang": ("HANGUL",),
+    "Deva": ("DEVANAGARI",),
+    "Tibt": ("TIBETAN",),
+    "Hans": ("CJK",),
+    "Jpan": ("CJK", "HIRAGANA", "KATAKANA"),
+}
+_KANA = ("HIRAGANA", "KATAKANA")
+
+
+def identified(texts: Sequence[str], among: Sequence[str]) -> list[str]:
+    """Which of the languages `among` each text is in; "" where that cannot be told.
+
+    Unlike `fidelity`, no language is expected, so none is favoured: a text without letters, in
+    letters that are mostly of no language's script, or without evidence for one language more than
+    for another ("Paris") is in none. With kana it is Japanese, if that is among them.
+
+    Raises ValueError for a language that py3langid does not know, or whose script is not listed.
+    """
+    if unknown := untold(among):
+        raise ValueError(f"py3langid does not know {unknown[0]!r}: leave it out")
+    scripts = {x: FLORES.get(x, "").partition("_")[2] for x in among}
+    if missing := [x for x in among if scripts[x] not in _WORDS]:
+        raise ValueError(f"the letters of {missing[0]!r} are not known: expected {list(_WORDS)}")
+    identifier = _identifier()
+    labels = {x: known_code(x, identifier.labels) for x in among}
+    found = []
+    for text in texts:
+        letters = [
+            unicodedata.name(c, "").split(" ")[0].split("-")[0]
+            for c in unicodedata.normalize("NFKC", text)
+            if c.isalpha()
+        ]
+        own = {x: sum(letter in _WORDS[scripts[x]] for letter in letters) for x in among}
+        likely = [x for x in among if letters and 2 * own[x] >= len(letters)]
+        if "ja" in likely and any(letter in _KANA for letter in letters):
+            likely = ["ja"]
+        evidence = dict(identifier.rank(text)) if len(likely) > 1 else {}
+        best = sorted(likely, key=lambda x: -evidence.get(labels[x], 0.0))
+        tied = len(best) > 1 and evidence[labels[best[0]]] == evidence[labels[best[1]]]
+        found.append("" if tied or not best else best[0])
+    return found
