@@ -121,7 +121,7 @@ display(
 # held against random sets with as many neurons in every layer, drawn from the method's own.
 
 # %% tags=["shipped"]
-overlaps = {}
+overlaps, known = {}, {}
 for method in many_languages.SHARING:
     overlaps[method] = language_overlaps(sets[method])
     name = method.replace(" ", "_").replace("|", "").replace(",", "")
@@ -129,8 +129,13 @@ for method in many_languages.SHARING:
         overlaps[method],
         results / f"languages_overlaps_{name}.csv",
     )
-    languages = [x for x, own in sets[method].items() if len(own)]
-    display(page.overlap_figure(overlaps[method], languages, method))
+    known[method] = [x for x, own in sets[method].items() if len(own)]
+    figure = page.overlap_figure(
+        overlaps[method],
+        known[method],
+        method,
+    )
+    display(figure)
 page.overlaps_in_words(overlaps)
 
 # %% [markdown]
@@ -143,10 +148,9 @@ page.overlaps_in_words(overlaps)
 # %% tags=["shipped"]
 mantel = {}
 for method in many_languages.SHARING:
-    languages = [x for x, own in sets[method].items() if len(own)]
     mantel[method] = mantel_tests(
         overlaps[method],
-        languages,
+        known[method],
         permutations=permutations,
         seed=seed,
     )
@@ -161,10 +165,9 @@ display(page.mantel_in_words(mantel), page.mantel_table(mantel))
 # %% tags=["shipped"]
 together = {}
 for method in many_languages.SHARING:
-    languages = [x for x, own in sets[method].items() if len(own)]
     together[method] = distances_together(
         overlaps[method],
-        languages,
+        known[method],
         permutations=permutations,
         seed=seed,
     )
@@ -178,8 +181,7 @@ page.together_table(together)
 
 # %% tags=["shipped"]
 method = many_languages.LAPE
-languages = [x for x, own in sets[method].items() if len(own)]
-page.language_tree_figure(overlaps[method], languages, method)
+page.language_tree_figure(overlaps[method], known[method], method)
 
 # %% [markdown]
 # ## How much text does a set need?

@@ -75,7 +75,8 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 # - **scale** (*multiplicative*): $h_A \leftarrow \alpha h_A$.
 #
 # The first version of the paper's code wrote, in place of the mean, how *often* the neuron is above
-# zero; which of the two its tables used is not said. Both are here.
+# zero; which of the two its tables used is not said. `crane_lab.cli.steer` runs all of these; what
+# of them is shipped stands in the tables below.
 #
 # An answer counts as in a language if py3langid finds more evidence for it than for any other of
 # the eight in its script; "Paris" alone is in none. It counts as right if a right answer in the
@@ -118,8 +119,8 @@ display(
 # %% [markdown]
 # ## Success against side effects
 #
-# Each point is a strength, from nothing on. What is gained lies to the right; what it costs can be
-# read upwards (loss, repetition) and downwards (right answers).
+# Each point is a strength that was run, from nothing on. What is gained lies to the right; what it
+# costs can be read upwards (loss, repetition) and downwards (right answers).
 
 # %% tags=["shipped"]
 display(*page.tradeoff_figures(summary))

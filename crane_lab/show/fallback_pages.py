@@ -11,21 +11,19 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
-from crane_lab.show.foreign import prose
+from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.fallback import UNTOLD
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.names import full_names
 
-_NOTHING = "nothing"
-
 
 def _steps(own: pd.DataFrame) -> pd.DataFrame:
-    """Rows with what is off, in words, mean over draws, in the order of the steps."""
-    off = own["off"].where(own["off"] != "", _NOTHING)
-    return own.assign(row=[f"+ {x}" if x != _NOTHING else x for x in off])
+    """Rows with what a step takes away, in words."""
+    return own.assign(row=[f"+ {x}" if x else "nothing" for x in own["off"]])
 
 
 def _wide(own: pd.DataFrame, value: str) -> pd.DataFrame:
+    """A value by step (rows, in words) and language, mean over draws."""
     rows = _steps(own)
     wide = rows.pivot_table(index="step", columns="language", values=value, sort=False)
     names = rows.drop_duplicates("step").set_index("step")["row"]
@@ -83,10 +81,10 @@ def fallback_in_words(table: pd.DataFrame) -> Markdown:
             for row in (wide.iloc[0], wide.iloc[1], wide.iloc[-1])
         ]
         lines.append(
-            f"- {method}, order {order}: most answers are in {said[0]} with nothing off, in "
-            f"{said[1]} after the first step, in {said[2]} at the end."
+            f"- {as_markdown(str(method))}, order {order}: most answers are in {said[0]} with "
+            f"nothing off, in {said[1]} after the first step, in {said[2]} at the end."
         )
-    return prose("\n".join(lines).replace("|", "\\|"))
+    return prose("\n".join(lines))
 
 
 def fallback_random_table(table: pd.DataFrame) -> Styler:

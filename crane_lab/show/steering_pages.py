@@ -177,8 +177,10 @@ def tradeoff_figures(summary: pd.DataFrame) -> list[HTML]:
     return pages
 
 
-def setup_contrast_table(found: pd.DataFrame) -> Styler:
-    """One setup against another, paired: `steering_effects.setup_contrasts`."""
+def setup_contrast_table(found: pd.DataFrame) -> Styler | Markdown:
+    """One setup against another, paired: `steering_effects.setup_contrasts`, if two were run."""
+    if found.empty:
+        return prose("No two of these setups have been run, so this cannot be said yet.")
     shown = found[["compared", "method", "targets"]].copy()
     shown["difference"] = written_intervals(found, "difference", form="{:+.2f}")
     shown["q"] = found["q"]

@@ -6,7 +6,6 @@ after it. After the last layer that is the model's own prediction.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -19,6 +18,7 @@ from crane_core.families import decoder
 from crane_lab.engines.prompting import opened, spelled
 from crane_lab.pipeline import Pipeline
 from crane_lab.study.steering import ForcedQuestion
+from crane_lab.tuning.items import UNSPACED
 
 FILE = "logit_lens.csv"
 
@@ -99,9 +99,8 @@ def _first_tokens(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> s
     """The first tokens of words as they follow on `A:`; of a bare space, the one after it."""
     found = set()
     for word in words:
-        unspaced = bool(re.search(r"[\u3040-\u30ff\u3400-\u9fff]", word))
-        for written in (word,) if unspaced else (f" {word}",):
-            ids = spelled(tokenizer, [written])[0]
-            told = [token for token in ids if str(tokenizer.decode([token])).strip()]
-            found |= set(told[:1])
+        written = word if UNSPACED.search(word) else f" {word}"
+        ids = spelled(tokenizer, [written])[0]
+        told = [token for token in ids if str(tokenizer.decode([token])).strip()]
+        found |= set(told[:1])
     return found

@@ -11,6 +11,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,7 @@ def read_parts(pipeline: Pipeline, language: str, parts: int, control: str = "")
         "active": Reader("act_fn", lambda: ActiveCounts(size)),
         "means": Reader("act_fn", lambda: ActivationMeans(size)),
     }
-    made: list[Tensor] = []
-
-    def windows() -> Tensor:
-        if not made:
-            made.append(_windows(pipeline, language, control))
-        return made[0]
-
+    windows = cache(partial(_windows, pipeline, language, control))  # only if they are needed
     found = []
     for part in range(parts):
         key = {

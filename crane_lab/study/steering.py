@@ -36,6 +36,7 @@ from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.fidelity import untold
 from crane_lab.texts.told import identified
+from crane_lab.tuning.items import UNSPACED
 
 #: What is done to the target's neurons. "add", "set" and "contrast" write the statistic, the last
 #: one less the mean over the other languages; "scale" multiplies; "zero + add" sets the neurons of
@@ -53,7 +54,6 @@ _TEXTS = ("method", "kind", "statistic", "target", "source", "answers")
 LONGEST, STOP = 16, "\n"
 #: As in the paper.
 PENALTY = 1.1
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _pattern(answer: str) -> str:
     stem = unicodedata.normalize("NFKC", answer.rstrip("*")).casefold()
     if stem.isdigit():
         return rf"(?<!\d){stem}(?!\d)"
-    if _UNSPACED.search(stem):
+    if UNSPACED.search(stem):
         return re.escape(stem)
     return rf"(?<!\w){re.escape(stem)}" + ("" if answer.endswith("*") else r"(?!\w)")
 

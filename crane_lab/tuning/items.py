@@ -21,7 +21,7 @@ Item = Mapping[str, Any]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 #: Writing without spaces between words, where characters are counted instead.
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 #: What items must have.
 _FIELDS = {"nli": ("premise", "hypothesis", "label"), "qa": ("passage", "question", "answer")}
 #: What ends an answer.
@@ -73,7 +73,7 @@ def words(text: str, language: str) -> list[str]:
     text = "".join(" " if unicodedata.category(c)[0] in "PSZC" else c for c in text)
     if language == "en":
         text = _ARTICLES.sub(" ", text)
-    return _UNSPACED.sub(lambda match: f" {match[0]} ", text).split()
+    return UNSPACED.sub(lambda match: f" {match[0]} ", text).split()
 
 
 def span_scores(said: str, answer: str, language: str) -> tuple[float, float]:

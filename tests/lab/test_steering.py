@@ -272,6 +272,7 @@ def test_what_works_is_told_from_what_does_not() -> None:
     assert a["ahead"] > 0.7 and a["ahead_q"] < 0.01 and a["q"] < 0.01
     assert b["ahead_q"] > 0.05
     better = setup_contrasts(table, {"x": (CENTRAL, ("set", "mean", 1.0))})
+    assert "cannot be said yet" in page.setup_contrast_table(better.iloc[:0]).data  # type: ignore[union-attr]
     assert list(better["method"]) == ["A"] and better["low"].iloc[0] > 0.2
     matrix = forcing_matrix(table, "A", CENTRAL)
     assert matrix.shape == (4, 4) and matrix.to_numpy().mean() == pytest.approx(0.9, abs=0.05)
