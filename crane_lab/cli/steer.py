@@ -1,7 +1,8 @@
 """``python -m crane_lab.cli.steer``: answers of a steered model, for notebooks 16 and 17.
 
-`forcing` steers into other languages than asked in, `fallback` takes languages away one after
-another, `lens` reads what the model would say after each layer.
+`forcing` steers into other languages than asked in, `tasks` asks what that does to tasks,
+`fallback` takes languages away one after another, `lens` reads what the model would say after each
+layer, `known` how well it knows each language.
 
 Needs the passes of `crane_lab.cli.languages`, and makes them if they are not in the store. The
 table is written after every set of neurons; the same command goes on from what a folder has.
@@ -20,9 +21,12 @@ from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
 from crane_lab.store import write_table
 from crane_lab.study.fallback import FallbackPlan, ship_fallback
+from crane_lab.study.known import FILE as KNOWN
+from crane_lab.study.known import known_languages
 from crane_lab.study.logit_lens import FILE as LENS
 from crane_lab.study.logit_lens import lens_table
 from crane_lab.study.many_languages import Choice, merged, read_parts, sets_of
+from crane_lab.study.steered_tasks import TaskPlan, ship_steered_tasks
 from crane_lab.study.steering import (
     Steered,
     SteeringPlan,
@@ -30,7 +34,7 @@ from crane_lab.study.steering import (
     ship_steering,
 )
 
-PARTS = ("lens", "forcing", "fallback")
+PARTS = ("lens", "known", "forcing", "tasks", "fallback")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     add, plan = parser.add_argument, SteeringPlan()
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is run")
     add("--asked", nargs="+", default=list(plan.languages), help="languages asked and wanted")
+    tasks = TaskPlan()
+    add("--tested", nargs="+", default=list(tasks.languages), help="languages with tasks")
+    add("--tasks", nargs="+", choices=tasks.tasks, default=list(tasks.tasks), help="tasks")
     add("--order", nargs="+", default=list(FallbackPlan().order), help="languages taken away")
     add("--draws", type=int, default=plan.draws, help="random sets beside each set")
     options = parser.parse_args(arguments)
@@ -48,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _steer(run: Run, options: argparse.Namespace) -> None:
-    for name in ("asked", "order"):
+    for name in ("asked", "tested", "order"):
         if missing := [x for x in getattr(options, name) if x not in options.languages]:
             raise ValueError(
                 f"--{name} has {missing[0]!r}, which is not among --languages: "
@@ -73,6 +80,11 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
             write_table(lens_table(many, questions).round(4), out / LENS)
         if "forcing" in options.parts:
             ship_steering(many, steered, plan, out)
+        if "known" in options.parts:
+            write_table(known_languages(many, plan.languages), out / KNOWN)
+        if "tasks" in options.parts:
+            tested = TaskPlan(tuple(options.tested), tasks=tuple(options.tasks))
+            ship_steered_tasks(many, steered, tested, out)
         if "fallback" in options.parts:
             fallback = FallbackPlan(order=tuple(options.order), draws=options.draws)
             ship_fallback(many, steered.sets, fallback, out, plan.questions)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from crane_lab.store import ROOT
 from crane_lab.store.files import write_text
 from crane_lab.texts.continuations import continuation_items
 from crane_lab.texts.facts import FRAMES, fact_items
-from crane_lab.texts.local import read_texts
-from crane_lab.texts.parallel import paragraphs_of
+from crane_lab.texts.held_out import held_out_paragraphs
 
 #: Items of `continuation` per language.
 MOST = 160
@@ -56,21 +55,6 @@ metadata:
   version: 1.0
   language: "{language}"
 """
-
-
-def held_out_paragraphs(folder: Path, languages: Iterable[str]) -> dict[str, dict[int, str]]:
-    """The held-out paragraphs of a parallel corpus by number, the same for translations.
-
-    Raises ValueError for a corpus without `paragraphs.json`, and as `read_texts` does.
-    """
-    found = {}
-    for language in languages:
-        known = paragraphs_of(folder, language)
-        if known is None:
-            raise ValueError(f"{folder} has no paragraphs.json, which says what is held out")
-        lines = zip(known.ids, read_texts(folder, language, deduplicate=False), strict=True)
-        found[language] = {number: text for number, text in lines if number in known.held_out}
-    return found
 
 
 def made_files(texts: Path) -> dict[str, str]:

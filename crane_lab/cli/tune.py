@@ -20,7 +20,7 @@ from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
 from crane_lab.store import write_table
 from crane_lab.study.contenders import contenders, shared_by_methods
-from crane_lab.study.taught import PARTS, RECIPES, Teaching, ship_taught
+from crane_lab.study.taught import PARTS, RECIPES, WHOSE, Teaching, ship_taught
 from crane_lab.study.text_taught import TextTeaching, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
 
@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seeds", type=int, default=plan.seeds, help="trainings of each set")
     add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
+    add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
     add("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
     for name, (field, kind) in _OF_RECIPES.items():
@@ -64,7 +65,14 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             save_tuned(pipeline, recipes["qa"], options.save)
             print(f"saved: {os.path.relpath(options.save)}")
             return
-        plan = Teaching(options.seeds, options.draws, options.tuned, options.test, recipes=recipes)
+        plan = Teaching(
+            options.seeds,
+            options.draws,
+            options.tuned,
+            options.test,
+            recipes=recipes,
+            whose=tuple(options.whose),
+        )
         if _TEXT in options.parts:
             text = TextTeaching(options.seeds, options.tuned, n_questions=options.test)
             ship_text_taught(pipeline, replace(text, recipe=replace(text.recipe, **given)), out)

@@ -161,6 +161,15 @@ def intervention_of(
     return Intervention(*first, Add(neurons, own, setup.strength, at=at))
 
 
+def drawn_as(neurons: NeuronSet, method: str, target: str, draw: int) -> tuple[NeuronSet, int]:
+    """Random neurons, as many in every layer, and the seed that they were drawn with.
+
+    Sets of other methods, targets and draws are other draws, not the same one again.
+    """
+    seed = zlib.crc32(f"{method} {target} {draw}".encode())
+    return random_matched(neurons, seed), seed
+
+
 def moved(values: Tensor, neurons: NeuronSet, drawn: NeuronSet, seed: int) -> Tensor:
     """`values` (layers, neurons) with each layer's numbers of `neurons` at those of `drawn`."""
     found, generator = values.clone(), torch.Generator().manual_seed(seed)
@@ -283,14 +292,22 @@ def answers_of(
     pipeline: Pipeline, questions: Sequence[str], intervention: Intervention
 ) -> list[str]:
     """What the model answers to plain questions under an intervention, a line of text for each."""
+    prompts = [f"Q: {question}\nA:" for question in questions]
+    return continued(pipeline, prompts, intervention, LONGEST)
+
+
+def continued(
+    pipeline: Pipeline, prompts: Sequence[str], intervention: Intervention, longest: int
+) -> list[str]:
+    """How the model goes on with prompts, to the end of the line or for `longest` tokens."""
     model, tokenizer = pipeline.model, pipeline.tokenizer
     decoder = Greedy(
         model, tokenizer, end_tokens(model.generation_config, tokenizer), (STOP,), PENALTY
     )
-    prompts = opened(tokenizer, [f"Q: {question}\nA:" for question in questions])
+    ids = opened(tokenizer, list(prompts))
     with intervened(model, intervention):
-        found = decoder.tokens(prompts, [LONGEST] * len(prompts))
-    texts = (str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in found)
+        found = decoder.tokens(ids, [longest] * len(ids))
+    texts = (str(tokenizer.decode(own, skip_special_tokens=True)) for own in found)
     return [text.partition(STOP)[0].strip() for text in texts]
 
 
@@ -399,9 +416,7 @@ def _steered(
     of = steered.sets[method]
     neurons, as_drawn = of[target], None
     if draw >= 0:
-        # Sets of other methods, targets and draws are other draws, not the same one again.
-        seed = zlib.crc32(f"{method} {target} {draw}".encode())
-        as_drawn = random_matched(neurons, seed), seed
+        as_drawn = drawn_as(neurons, method, target, draw)
     under = {
         x: intervention_of(steered, neurons, target, setup, of[x], as_drawn) for x in questions
     }

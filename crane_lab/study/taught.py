@@ -49,6 +49,8 @@ RECIPES = {
 #: What a target's neurons are set to after they were tuned.
 AFTER_TUNING: tuple[Written, ...] = (None, ("mean", "after"), ("P90", "after"))
 PARTS = ("activations", "weights")
+#: Whose neurons are tuned: the training language's, a target's, or both.
+WHOSE = ("source", "target", "both")
 RANDOM = "Random"
 #: Seeds of random sets start here, so that none of them is a table's own random row or a null mask.
 FIRST_DRAW = 10_000
@@ -63,9 +65,10 @@ class Teaching:
 
     `seeds`: of training; `draws`, `tuned_draws`: random sets beside a set, the same under every
     seed, of activations and of weights (which take a training each); `n_test`: items per language;
-    `source`: the language of the training; `recipes`: task -> how.
+    `source`: the language of the training; `recipes`: task -> how; `whose`: which of `WHOSE` are
+    tuned of every method's sets.
 
-    Raises ValueError for less than one training.
+    Raises ValueError for less than one training, or an unknown `whose`.
     """
 
     seeds: int = 5
@@ -74,8 +77,11 @@ class Teaching:
     n_test: int = 200
     source: str = "en"
     recipes: Mapping[str, TuningRecipe] = field(default_factory=lambda: dict(RECIPES))
+    whose: tuple[str, ...] = WHOSE
 
     def __post_init__(self) -> None:
+        if unknown := set(self.whose) - set(WHOSE):
+            raise ValueError(f"whose neurons are tuned: expected some of {WHOSE}, got {unknown}")
         if self.seeds < 1 or self.draws < 0 or self.tuned_draws < 0:
             raise ValueError(
                 f"{self.seeds} trainings with {self.draws} and {self.tuned_draws} random sets: "
@@ -175,8 +181,9 @@ def _trained_sets(
     yield _about("all", "", -1, None), None
     for method, of in sets.items():
         for x, neurons in of.items():
-            yield _about(method, x, -1, neurons), neurons
-            if x != plan.source:
+            if ("source" if x == plan.source else "target") in plan.whose:
+                yield _about(method, x, -1, neurons), neurons
+            if x != plan.source and "both" in plan.whose:
                 both = neurons | of[plan.source]
                 yield _about(method, f"{plan.source}+{x}", -1, both), both
         for draw in range(plan.tuned_draws):

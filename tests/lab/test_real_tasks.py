@@ -10,13 +10,14 @@ from babel import Locale
 from babel.core import get_global
 from babel.languages import get_official_languages, get_territory_language_info
 
-from crane_lab.cli.tasks import held_out_paragraphs, made_files
+from crane_lab.cli.tasks import made_files
 from crane_lab.engines.multiple_choice import metric_of
 from crane_lab.engines.tasks import MULTILINGUAL, load_tasks
 from crane_lab.pipeline import TABLES_OF, main_table
 from crane_lab.store import ROOT
 from crane_lab.texts.continuations import FAR, continuation_items, continuations, split_sentences
 from crane_lab.texts.facts import FRAMES, Frame, alike
+from crane_lab.texts.held_out import held_out_paragraphs
 
 FOLDER, TEXTS = ROOT / "data" / "tasks", ROOT / "data" / "texts"
 NAMES = [f"{kind}_{x}" for kind in ("continuation", "facts") for x in MULTILINGUAL]
