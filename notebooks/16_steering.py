@@ -12,7 +12,8 @@
 #
 # **It takes** twenty minutes to read; the computer needs some seconds.
 #
-# **It covers** *language forcing* in *Language Arithmetics* {cite:p}`gurgurov2025arithmetics`.
+# **It covers** *language forcing* and the other tasks of *Language Arithmetics*
+# {cite:p}`gurgurov2025arithmetics`.
 # :::
 #
 # Notebooks 12 to 14 asked whether setting a language's neurons helps a task, and saw little. The
@@ -23,7 +24,6 @@
 # %% tags=["parameters", "hide-input"]
 languages_data = "data/languages"  # folder with the shipped results on many languages
 steering_questions = "data/steering/questions.yaml"  # short questions with answers
-published = "data/published"  # folder with the paper's tables and claims
 permutations = 4999  # permutations of languages in Mantel's test
 seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
@@ -31,20 +31,20 @@ run_dir = "runs/testbed"  # where results are written; the runner sets it
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import display
 
-from crane_lab.audit import la_claims
+from crane_lab.show import steered_tasks_pages as tasks_page
 from crane_lab.show import steering_pages as page
-from crane_lab.show import verdict_pages
 from crane_lab.store import write_table
 from crane_lab.study import (
-    language_profiles,
-    many_languages,
+    known,
+    steered_tasks,
     steering,
     steering_effects,
+    task_effects,
 )
 from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
-from crane_lab.study.relatedness import language_overlaps, mantel_tests
 
 results = Path(run_dir) / "results"
 results.mkdir(parents=True, exist_ok=True)
@@ -140,44 +140,67 @@ compared = steering_effects.setup_contrasts(
         "mean less probability": (central, ("add", "probability", 1.0)),
     },
 )
+write_table(compared, results / "steering_setups.csv")
 page.setup_contrast_table(compared)
 
 # %% [markdown]
-# ## What the third paper claims
+# ## Into which languages?
 #
-# Its abstract's claims, in our words, with the criterion by which we count each as fulfilled, for
-# LAPE's neurons, which are the paper's. Its tables are not at hand here, so there is no column for
-# them.
+# The paper finds that languages with much text are reached more easily, and related ones. How much
+# text Gemma was trained on in each language is not published. What can be measured is how well it
+# knows a language: what it needs for the same paragraphs, in nats.
 
-# %% tags=["published", "shipped"]
-sets, about = many_languages.read_sets(languages_data)
-shared = sets[LAPE]
-known = [x for x, own in shared.items() if len(own)]
-related = mantel_tests(
-    language_overlaps(shared),
-    known,
-    permutations=permutations,
-    seed=seed,
+# %% tags=["shipped"]
+understood = pd.read_csv(Path(languages_data) / known.FILE)
+success = steering_effects.success_by_language(
+    table,
+    central,
+    understood,
+    permutations,
+    seed,
 )
-forced = summary[summary["kind"] == "add"]
-forced = forced[(forced["strength"] == 1) & (forced["statistic"] == "mean")]
-evidence = la_claims.LaEvidence(
-    late=language_profiles.late_shares(sets),
-    script=language_profiles.sizes_by_script(sets),
-    related=related[related["distance"] == "genetic"].assign(method=LAPE),
-    added=compared[compared["compared"] == "add less set"],
-    forced=forced,
-    lacking=la_claims.NOT_RUN,
+write_table(success, results / "steering_success.csv")
+display(
+    tasks_page.known_table(understood),
+    tasks_page.success_table(success),
 )
-verdicts = la_claims.la_verdicts(
-    {"Gemma 3 270M": evidence},
-    Path(published) / "la",
-)
-write_table(verdicts, results / "la_verdicts.csv")
-display(verdict_pages.at_a_glance(verdicts))
 
-# %% tags=["published", "shipped"]
-display(*verdict_pages.claim_by_claim(verdicts))
+# %% [markdown]
+# ## Does it help a task?
+#
+# The paper's other four tasks are done while the mean is added to the neurons of the task's
+# language, or of another:
+#
+# - *facts* (capitals, currencies, and the like) and *continuation* (which sentence comes next): the
+#   likeliest of four options is taken;
+# - *translation* from English, after two translations that are shown, by chrF;
+# - *nli*: premise and hypothesis of [notebook 13](13_lsn_transfer), learned in English by the whole
+#   model, three trainings.
+#
+# Random neurons of the same layers get the same numbers, as above.
+
+# %% tags=["shipped"]
+scores, corpora = steered_tasks.shipped_scores(languages_data)
+tasks = task_effects.task_summary(scores)
+write_table(tasks, results / "steered_tasks.csv")
+display(
+    tasks_page.tasks_figure(tasks),
+    tasks_page.tasks_in_words(tasks),
+    tasks_page.tasks_table(tasks),
+)
+
+# %% [markdown]
+# Language by language:
+
+# %% tags=["shipped"]
+cells = task_effects.task_cells(scores)
+write_table(cells, results / "steered_tasks_cells.csv")
+translated = task_effects.translation_summary(corpora)
+write_table(translated, results / "steered_translations.csv")
+display(
+    tasks_page.task_cells_table(cells),
+    tasks_page.translation_table(translated),
+)
 
 # %% [markdown]
 # ```{exercise}

@@ -22,6 +22,10 @@
 
 # %% tags=["parameters", "hide-input"]
 languages_data = "data/languages"  # folder with the shipped results on many languages
+steering_questions = "data/steering/questions.yaml"  # short questions with answers
+published = "data/published"  # folder with the paper's tables and claims
+permutations = 4999  # permutations of languages in Mantel's test
+seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -30,9 +34,11 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
+from crane_lab.audit import la_claims
 from crane_lab.show import fallback_pages as page
+from crane_lab.show import verdict_pages
 from crane_lab.store import write_table
-from crane_lab.study import fallback, logit_lens
+from crane_lab.study import fallback, fallback_effects, logit_lens
 
 results = Path(run_dir) / "results"
 results.mkdir(parents=True, exist_ok=True)
@@ -53,6 +59,14 @@ display(
     page.fallback_figure(table, order),
     page.fallback_in_words(table),
 )
+
+# %% [markdown]
+# Is there one step at which fewer answers stay in English than with random neurons?
+
+# %% tags=["shipped"]
+kept = fallback_effects.kept_language(table)
+write_table(kept, results / "fallback_kept.csv")
+page.kept_language_table(kept)
 
 # %% [markdown]
 # And is it still a model? Its loss on text in every language, added to what it was:
@@ -84,7 +98,32 @@ display(page.lens_figure(lens), page.lens_table_of(lens))
 # %% [markdown]
 # The lens is a rough glass: a layer need not write in the last one's terms, so a small probability
 # says little. Questions whose answers begin with the same token in two of the columns are left out.
+
+# %% [markdown]
+# ## What the third paper claims
 #
+# Its abstract's claims, in our words, with the criterion by which we count each as fulfilled, for
+# LAPE's neurons, which are the paper's. Its tables are not at hand here, so there is no column for
+# them.
+
+# %% tags=["published", "shipped"]
+evidence = la_claims.shipped_evidence(
+    languages_data,
+    steering_questions,
+    permutations=permutations,
+    seed=seed,
+)
+verdicts = la_claims.la_verdicts(
+    {"Gemma 3 270M": evidence},
+    Path(published) / "la",
+)
+write_table(verdicts, results / "la_verdicts.csv")
+display(verdict_pages.at_a_glance(verdicts))
+
+# %% tags=["published", "shipped"]
+display(*verdict_pages.claim_by_claim(verdicts))
+
+# %% [markdown]
 # ```{exercise}
 # :label: exercise-fallback-control
 #

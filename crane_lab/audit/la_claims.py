@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from crane_lab.audit.claims import (
@@ -23,14 +24,28 @@ from crane_lab.audit.claims import (
 )
 from crane_lab.audit.evidence import Check, Evidence, evidence_verdicts
 from crane_lab.stages.standing import FDR
-from crane_lab.study.many_languages import LAPE
-
-#: What is lacking here, by the table that would say it.
-NOT_RUN = {
-    "resources": "steering for languages with more and with less text; it is not run here",
-    "tasks": "tasks under steering; they are not run here",
-    "fallback": "enough questions; ten of them are asked at each step of notebook 17",
-}
+from crane_lab.study.fallback import FILE as FALLBACK
+from crane_lab.study.fallback import read_fallback
+from crane_lab.study.fallback_effects import kept_language
+from crane_lab.study.known import FILE as KNOWN
+from crane_lab.study.language_profiles import late_shares, sizes_by_script
+from crane_lab.study.many_languages import LAPE, read_sets
+from crane_lab.study.relatedness import language_overlaps, mantel_tests
+from crane_lab.study.steered_tasks import FILE as TASKS
+from crane_lab.study.steered_tasks import shipped_scores
+from crane_lab.study.steering import (
+    SteeringPlan,
+    answer_outcomes,
+    read_steering,
+    read_steering_questions,
+)
+from crane_lab.study.steering_effects import (
+    SETUP,
+    setup_contrasts,
+    steering_summary,
+    success_by_language,
+)
+from crane_lab.study.task_effects import OTHER, task_summary
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,9 @@ class LaEvidence(Evidence):
 
     late : `language_profiles.late_shares`. script : `language_profiles.sizes_by_script`. related :
     the genetic distance's rows of `relatedness.mantel_tests`. added : `setup_contrasts`' rows of
-    adding and setting. forced : `steering_summary`'s rows of adding once.
+    adding and setting. forced : `steering_summary`'s rows of adding once. resources :
+    `success_by_language`. tasks : `task_effects.task_summary`. fallback :
+    `fallback_effects.kept_language`.
     """
 
     late: pd.DataFrame | None = None
@@ -50,6 +67,50 @@ class LaEvidence(Evidence):
     resources: pd.DataFrame | None = None
     tasks: pd.DataFrame | None = None
     fallback: pd.DataFrame | None = None
+
+
+def shipped_evidence(
+    folder: str | Path, questions: str | Path, permutations: int = 4999, seed: int = 0
+) -> LaEvidence:
+    """What the tables of notebooks 15 to 17 in a folder have to say; what it lacks is named.
+
+    `questions` is the file of `steering.read_steering_questions`. Raises FileNotFoundError without
+    the sets and answers.
+    """
+    sets, _ = read_sets(folder)
+    with_neurons = [x for x, own in sets[LAPE].items() if len(own)]
+    overlaps = language_overlaps(sets[LAPE])
+    related = mantel_tests(overlaps, with_neurons, ["genetic"], permutations, seed)
+    asked = read_steering_questions(SteeringPlan().languages, questions)
+    answers = answer_outcomes(read_steering(folder), asked)
+    summary, once = steering_summary(answers), SteeringPlan().central
+    setup = (once.kind, once.statistic, once.strength)
+    chosen = [(summary[name] == value) for name, value in zip(SETUP, setup, strict=True)]
+    lacking: dict[str, str] = {}
+
+    def known(name: str, file: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame | None:
+        if (Path(folder) / file).is_file():
+            return read()
+        lacking[name] = f"{file} in {folder}, which python -m crane_lab.cli.steer makes"
+        return None
+
+    return LaEvidence(
+        late=late_shares(sets),
+        script=sizes_by_script(sets),
+        related=related.assign(method=LAPE),
+        added=setup_contrasts(answers, {"add less set": (setup, ("set", "mean", 1.0))}),
+        forced=summary[np.logical_and.reduce(chosen)],
+        resources=known(
+            "resources",
+            KNOWN,
+            lambda: success_by_language(
+                answers, setup, pd.read_csv(Path(folder) / KNOWN), permutations, seed
+            ),
+        ),
+        tasks=known("tasks", TASKS, lambda: task_summary(shipped_scores(folder)[0])),
+        fallback=known("fallback", FALLBACK, lambda: kept_language(read_fallback(folder))),
+        lacking=lacking,
+    )
 
 
 def la_verdicts(
@@ -123,8 +184,52 @@ def _forcing_works(row: _Row) -> ClaimVerdict:
     return ClaimVerdict(FAILS if fails else UNKNOWN, said)
 
 
-def _unknown(table: pd.DataFrame) -> ClaimVerdict:
-    return ClaimVerdict(UNKNOWN, "Lacking: a check of this.")
+def _high_resource(row: _Row) -> ClaimVerdict:
+    said = (
+        f"Rank correlation of success with the nats that a paragraph takes {row['known_rho']:+.2f} "
+        f"over {row['targets']} targets (q {row['known_q']:.2g}), with distance in the family tree "
+        f"{row['kin_rho']:+.2f} over their pairs (q {row['kin_q']:.2g})."
+    )
+    sure = max(row["known_q"], row["kin_q"]) <= FDR
+    if sure and max(row["known_rho"], row["kin_rho"]) < 0:
+        return ClaimVerdict(HOLDS, said)
+    fails = row["known_rho"] > 0 and row["known_q"] <= FDR
+    return ClaimVerdict(FAILS if fails else UNKNOWN, said)
+
+
+def _tasks(table: pd.DataFrame) -> ClaimVerdict:
+    own = table[(table["method"] == LAPE) & (table["whose"] == OTHER)]
+    if own["ahead"].isna().any() or own.empty:
+        return ClaimVerdict(UNKNOWN, f"Lacking: {LAPE} on tasks, beside random sets.")
+    up = (own["change"] > 0) & (own["q"] <= FDR) & (own["ahead"] > 0) & (own["ahead_q"] <= FDR)
+    down = (own["change"] < 0) & (own["q"] <= FDR)
+    each = ", ".join(
+        f"{row['task']} {100 * row['change']:+.1f} (q {row['q']:.1g})"
+        for row in own.to_dict("records")
+    )
+    said = (
+        f"Certain gains in {up.sum()}, certain losses in {down.sum()} of {len(own)} tasks with "
+        f"another language's neurons; in points: {each}."
+    )
+    if 2 * up.sum() > len(own):
+        return ClaimVerdict(HOLDS, said)
+    return ClaimVerdict(FAILS if 2 * down.sum() >= len(own) else UNKNOWN, said)
+
+
+def _fallback(table: pd.DataFrame) -> ClaimVerdict:
+    own = table[table["method"] == LAPE]
+    if own.empty:
+        return ClaimVerdict(UNKNOWN, f"Lacking: {LAPE} beside random sets.")
+    last = own.iloc[-1]
+    said = (
+        f"With {last['step']} languages off {last['kept']} of {last['asked']} answers are in the "
+        f"questions' language [{last['low']:.0%}, {last['high']:.0%}], with random sets "
+        f"{last['random_kept']} of {last['random_asked']}; a step differs from random sets with q "
+        f"{own['q'].min():.2g} at the least."
+    )
+    if own["q"].min() <= FDR:
+        return ClaimVerdict(HOLDS, said)
+    return ClaimVerdict(FAILS if last["low"] > 0.5 else UNKNOWN, said)
 
 
 #: How each claim is checked, by the name in `claims.yaml`: on which table, and by which function.
@@ -134,7 +239,7 @@ LA_CHECKS: dict[str, Check] = {
     "related_overlap": ("related", partial(_of_lape, _related_overlap)),
     "add_beats_set": ("added", partial(_of_lape, _add_beats_set)),
     "forcing_works": ("forced", partial(_of_lape, _forcing_works)),
-    "high_resource": ("resources", _unknown),
-    "tasks": ("tasks", _unknown),
-    "fallback": ("fallback", _unknown),
+    "high_resource": ("resources", partial(_of_lape, _high_resource)),
+    "tasks": ("tasks", _tasks),
+    "fallback": ("fallback", _fallback),
 }

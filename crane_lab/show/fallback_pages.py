@@ -172,3 +172,18 @@ def lens_table_of(lens: pd.DataFrame, visible: float = -4.0) -> Styler:
         "thousandth or more",
         dict.fromkeys(frame.columns[2:], "{:.2f}"),
     )
+
+
+def kept_language_table(kept: pd.DataFrame) -> Styler:
+    """Answers that stay in the language of the questions: `fallback_effects.kept_language`."""
+    shown = kept[["method", "step"]].rename(columns={"step": "languages off"})
+    shown["kept"] = [f"{a} of {b}" for a, b in zip(kept["kept"], kept["asked"], strict=True)]
+    beside = zip(kept["random_kept"], kept["random_asked"], strict=True)
+    shown["random sets"] = [f"{a} of {b}" for a, b in beside]
+    shown["q"] = kept["q"]
+    return figures.table(
+        shown,
+        "Answers in the questions' language, and whether they are fewer than under random sets of "
+        "the same sizes (Fisher's exact test, corrected over the rows)",
+        {"q": "{:.2g}"},
+    )

@@ -32,9 +32,9 @@ from crane_lab.study.steering import (
     PENALTY,
     Setup,
     Steered,
-    continued,
     drawn_as,
     intervention_of,
+    lines_after,
     values_digest,
 )
 from crane_lab.study.taught import RANDOM
@@ -228,7 +228,7 @@ def _translated(
         ]
         shown = "\n\n".join(pairs[: plan.shots])
         prompts = [f"{shown}\n\n{asked}" for asked in pairs[plan.shots :]]
-        said = continued(pipeline, prompts, one, plan.longest)
+        said = lines_after(pipeline, prompts, one, plan.longest)
         row = {"task": TRANSLATION, **about, "language": x, "seed": 0, "right": ""}
         rows.append({**row, "texts": json.dumps(said, ensure_ascii=False)})
     return pd.DataFrame(rows)
@@ -246,6 +246,24 @@ def read_steered_tasks(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]
             "crane_lab.cli.steer --parts tasks"
         )
     return read_grown(file, _TEXTS), made_of(file, {})
+
+
+def shipped_scores(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`task_scores` of a folder's table.
+
+    Raises FileNotFoundError without it, and ValueError if its translations were of other texts than
+    are at hand.
+    """
+    table, made = read_steered_tasks(folder)
+    inputs = made["inputs"]
+    plan = TaskPlan(tuple(inputs["languages"]), items=inputs["items"], shots=inputs["decoding"][0])
+    texts = shown_and_asked(plan)
+    if digest_of(canonical(texts)) != inputs["translations"]:
+        raise ValueError(
+            f"{FILE} in {folder} was made with other texts than those in {plan.texts}: run python "
+            "-m crane_lab.cli.steer --parts tasks anew"
+        )
+    return task_scores(table, {x: own[plan.shots :] for x, own in texts.items()})
 
 
 def task_scores(

@@ -293,10 +293,10 @@ def answers_of(
 ) -> list[str]:
     """What the model answers to plain questions under an intervention, a line of text for each."""
     prompts = [f"Q: {question}\nA:" for question in questions]
-    return continued(pipeline, prompts, intervention, LONGEST)
+    return lines_after(pipeline, prompts, intervention, LONGEST)
 
 
-def continued(
+def lines_after(
     pipeline: Pipeline, prompts: Sequence[str], intervention: Intervention, longest: int
 ) -> list[str]:
     """How the model goes on with prompts, to the end of the line or for `longest` tokens."""

@@ -9,12 +9,15 @@ a language with itself are left out everywhere: there is nothing to force.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import permutation_test, rankdata
 
 from crane_lab.stages.standing import corrected
+from crane_lab.study.relatedness import mantel_tests
 from crane_lab.study.taught import RANDOM
 from crane_lab.study.taught_effects import crossed_interval
 
@@ -126,13 +129,8 @@ def setup_contrasts(
     have.
     """
     rows = []
-    methods = [
-        str(method)
-        for method in dict.fromkeys(table["method"])
-        if method != UNSTEERED and not str(method).startswith(RANDOM)
-    ]
     for name, pair in compared.items():
-        for method in methods:
+        for method in _methods(table):
             a, b = (_laid_out(_of(table, method, setup), "in_target") for setup in pair)
             targets = [x for x in a if x in b]
             if targets:
@@ -143,6 +141,65 @@ def setup_contrasts(
     columns = ["compared", "method", "targets", "difference", "low", "high", "p"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(q=corrected(frame["p"].astype(float)))
+
+
+def success_by_language(
+    table: pd.DataFrame,
+    setup: Setting,
+    known: pd.DataFrame,
+    permutations: int = 4999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Whether steering works better for languages that are known better, and between related ones.
+
+    One row per method: `known_rho`, Spearman's correlation over targets of the share of answers in
+    the target with nats per paragraph (`known.known_languages`; negative if languages that are
+    known better are reached more often), with `known_p`; `kin_rho`, over pairs of languages, of the
+    share, mean of both directions, with distance in the family tree (Mantel's, negative if related
+    ones reach each other more often), with `kin_p`, which is of a correlation so negative; `q` of
+    each over the methods; `targets`.
+    """
+    nats, rows = dict(zip(known["language"], known["nats"], strict=True)), []
+    for method in _methods(table):
+        matrix = forcing_matrix(table, method, setup)
+        targets = [x for x in matrix.columns if x in nats and x in matrix.index]
+        if len(targets) < 4:
+            continue
+        shares = matrix.loc[targets, targets].to_numpy(float).copy()
+        np.fill_diagonal(shares, np.nan)
+        reached = rankdata(np.nanmean(shares, axis=0))
+        needed = rankdata([nats[x] for x in targets])
+        row: dict[str, object] = {"method": method, "targets": len(targets)}
+        row |= {"known_rho": np.nan, "known_p": np.nan}
+        if reached.std():
+            result = permutation_test(
+                (reached,),
+                lambda order, needed=needed: float(np.corrcoef(order, needed)[0, 1]),
+                permutation_type="pairings",
+                n_resamples=permutations,
+                rng=seed,
+            )
+            row |= {"known_rho": float(result.statistic), "known_p": float(result.pvalue)}
+        pairs = [
+            {"a": a, "b": b, "excess": (shares[i, j] + shares[j, i]) / 2}
+            for (i, a), (j, b) in combinations(enumerate(targets), 2)
+        ]
+        kin = mantel_tests(pd.DataFrame(pairs), targets, ["genetic"], permutations, seed).iloc[0]
+        rows.append({**row, "kin_rho": kin["rho"], "kin_p": kin["p"]})
+    columns = ["method", "targets", "known_rho", "known_p", "kin_rho", "kin_p"]
+    found = pd.DataFrame(rows, columns=columns)
+    for name in ("known", "kin"):
+        found[f"{name}_q"] = corrected(found[f"{name}_p"].astype(float))
+    return found
+
+
+def _methods(table: pd.DataFrame) -> list[str]:
+    """The methods whose own sets a table has."""
+    return [
+        str(method)
+        for method in dict.fromkeys(table["method"])
+        if method != UNSTEERED and not str(method).startswith(RANDOM)
+    ]
 
 
 def _of(table: pd.DataFrame, method: str, setup: Setting) -> pd.DataFrame:

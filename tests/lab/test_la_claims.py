@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN, read_claims
-from crane_lab.audit.la_claims import LA_CHECKS, NOT_RUN, LaEvidence, la_verdicts
+from crane_lab.audit.la_claims import LA_CHECKS, LaEvidence, la_verdicts, shipped_evidence
 from crane_lab.store import ROOT
+from crane_lab.study.steering import QUESTIONS
+from crane_lab.study.task_effects import OTHER
 
 FOLDER = ROOT / "data" / "published" / "la"
 ROWS: dict[str, dict[str, object]] = {
@@ -16,15 +20,25 @@ ROWS: dict[str, dict[str, object]] = {
     "related": {"rho": -0.4},
     "added": {"difference": 0.2, "low": 0.1, "high": 0.3},
     "forced": {"share": 0.9, "gain": 0.8, "random": 0.1, "ahead": 0.8, "ahead_q": 0.01},
+    "resources": {"targets": 8, "known_rho": -0.8, "known_q": 0.01, "kin_rho": -0.5, "kin_q": 0.01},
+    "tasks": {"task": "nli", "whose": OTHER, "change": 0.1, "ahead": 0.1, "ahead_q": 0.01},
+    "fallback": {"step": 3, "kept": 1, "asked": 10, "low": 0.0, "high": 0.4}
+    | {"random_kept": 9, "random_asked": 10},
 }
+#: What makes a row uncertain.
+UNSURE: dict[str, dict[str, object]] = {"resources": {"kin_q": 0.5}}
 OPPOSITE: dict[str, dict[str, object]] = {
     "late": {"share": 0.2},
     "script": {"other_median": 30},
     "added": {"difference": -0.2},
     "forced": {"ahead": -0.1},
+    "resources": {"known_rho": 0.8},
+    "tasks": {"change": -0.1},
+    "fallback": {"q": 0.5, "low": 0.7},
 }
 OF = {"late": "late_layers", "script": "script_specialised", "related": "related_overlap"}
-OF |= {"added": "add_beats_set", "forced": "forcing_works"}
+OF |= {"added": "add_beats_set", "forced": "forcing_works", "resources": "high_resource"}
+OF |= {"tasks": "tasks", "fallback": "fallback"}
 
 
 def judged(table: str, **row: object) -> str:
@@ -35,7 +49,7 @@ def judged(table: str, **row: object) -> str:
 @pytest.mark.parametrize("table", ROWS)
 def test_a_verdict_turns_with_its_evidence(table: str) -> None:
     assert judged(table) == HOLDS
-    assert judged(table, q=0.5) == UNKNOWN
+    assert judged(table, **UNSURE.get(table, {"q": 0.5})) == UNKNOWN
     assert judged(table, method="CRANE") == UNKNOWN
     if table in OPPOSITE:
         assert judged(table, **OPPOSITE[table]) == FAILS
@@ -47,8 +61,14 @@ def test_forcing_needs_random_sets_beside_it() -> None:
     assert judged("forced", ahead_q=0.2) == UNKNOWN
 
 
-def test_every_claim_has_its_check_and_says_what_is_not_run() -> None:
+def test_every_claim_has_its_check_and_says_what_is_lacking(tmp_path: Path) -> None:
     assert {claim.check for claim in read_claims(FOLDER, LA_CHECKS, "")} == set(LA_CHECKS)
-    found = la_verdicts({"a model": LaEvidence(lacking=NOT_RUN)}, FOLDER).set_index("id")
-    assert (found["a model"] == UNKNOWN).all()
-    assert "notebook 17" in found["a model_evidence"]["fallback"]
+    for file in (ROOT / "data" / "languages").iterdir():
+        if not file.name.startswith(("fallback", "steered_tasks", "known")):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    evidence = shipped_evidence(tmp_path, ROOT / QUESTIONS, permutations=99)
+    found = la_verdicts({"a model": evidence}, FOLDER).set_index("id")
+    for claim in ("fallback", "steering-helps-tasks", "high-resource-steer-better"):
+        assert found["a model"][claim] == UNKNOWN
+        assert "crane_lab.cli.steer" in found["a model_evidence"][claim]
+    assert found["a model"]["late-layers"] == HOLDS

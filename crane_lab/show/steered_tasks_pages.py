@@ -1,0 +1,139 @@
+"""Tables, figures and sentences of tasks under steering (notebook 16).
+
+`summary` and `cells` are those of `task_effects`, `success` that of
+`steering_effects.success_by_language`.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import written_intervals
+from crane_lab.stages.standing import FDR
+from crane_lab.texts.names import full_names
+
+
+def tasks_figure(summary: pd.DataFrame) -> HTML:
+    """How far each task's score moves, by whose neurons are added to and by method."""
+    rows = summary.assign(
+        **{name: 100 * summary[name] for name in ("change", "low", "high", "random")},
+        row=[
+            f"{task}, {whose}"
+            for task, whose in zip(summary["task"], summary["whose"], strict=True)
+        ],
+    ).rename(columns={"method": "series", "change": "value", "random": "reference"})
+    told = [
+        f"{row['row']}, {row['series']}: {row['value']:+.1f}, random {row['reference']:+.1f}"
+        for row in rows.to_dict("records")
+    ]
+    label = "change of the score (points)"
+    figure = figures.dot_ranges(
+        {label: rows[["row", "series", "value", "low", "high", "reference"]]},
+        zero=[label],
+        reference_label="random neurons",
+    )
+    return figures.show(figure, alt="Change of scores under steering. " + "; ".join(told))
+
+
+def tasks_table(summary: pd.DataFrame) -> Styler:
+    """Every task's score untouched and steered, beside random neurons."""
+    shown = summary[["task", "method", "whose", "pairs", "untouched", "score"]].copy()
+    shown["change"] = written_intervals(summary, "change", form="{:+.3f}")
+    shown["q"], shown["random"] = summary["q"], summary["random"]
+    shown["less random"], shown["q less random"] = summary["ahead"], summary["ahead_q"]
+    return figures.table(
+        shown.rename(columns={"whose": "neurons of"}),
+        "Scores from 0 to 1 (share of right answers; chrF of translations), means over pairs of "
+        "tested and activated languages, with 95 % intervals for other items and, of nli, other "
+        "trainings; random is the change under random neurons",
+        {
+            **dict.fromkeys(("untouched", "score"), "{:.3f}"),
+            **dict.fromkeys(("random", "less random"), "{:+.3f}"),
+            **dict.fromkeys(("q", "q less random"), "{:.1g}"),
+        },
+    )
+
+
+def task_cells_table(cells: pd.DataFrame) -> Styler:
+    """Change by task, method and tested language, a column for each activated one."""
+    rows = cells.assign(
+        told=[
+            f"{row['change']:+.2f}{'*' if row['q'] <= FDR else ''} ({row['random']:+.2f})"
+            for row in cells.to_dict("records")
+        ]
+    )
+    wide = rows.pivot(
+        index=["task", "method", "language", "untouched"], columns="activated", values="told"
+    )
+    order = list(dict.fromkeys(cells["activated"]))
+    names = full_names(order)
+    shown = wide[order].rename(columns=names).reset_index()
+    return figures.table(
+        shown.rename(columns={"language": "tested"}),
+        "Change of the score by whose neurons are added to, in brackets under random neurons; "
+        f"* certain at a false-discovery rate of {FDR:.0%} over all cells",
+        {"untouched": "{:.2f}"},
+    )
+
+
+def translation_table(corpora: pd.DataFrame) -> Styler:
+    """What translations are worth as a whole: chrF and BLEU, 0 to 100."""
+    shown = corpora.assign(activated=corpora["activated"].replace("", "nothing"))
+    return figures.table(
+        shown.rename(columns={"language": "into", "activated": "neurons of"}),
+        "Translations from English, by sacrebleu (BLEU cuts Chinese into characters): scores from "
+        "0 to 100 and the share of empty ones",
+        {"chrf": "{:.1f}", "bleu": "{:.1f}", "empty": "{:.2f}"},
+    )
+
+
+def tasks_in_words(summary: pd.DataFrame) -> Markdown:
+    """Which changes are certain, and which of them random neurons do not bring about."""
+    lines = []
+    for (method, whose), own in summary.groupby(["method", "whose"], sort=False):
+        sure = own[own["q"] <= FDR]
+        told = [
+            f"{row['task']} {100 * row['change']:+.1f} points ({100 * row['random']:+.1f} under "
+            "random neurons" + (", which is certainly different)" if row["ahead_q"] <= FDR else ")")
+            for row in sure.to_dict("records")
+        ]
+        said = "; ".join(told) if told else "no certain change"
+        lines.append(f"- {as_markdown(str(method))}, neurons of {whose} language: {said}.")
+    return prose("\n".join(lines))
+
+
+def success_table(success: pd.DataFrame) -> Styler:
+    """Whether languages that are known better, or are related, are reached more often."""
+    return figures.table(
+        success[["method", "targets", "known_rho", "known_q", "kin_rho", "kin_q"]].rename(
+            columns={
+                "known_rho": "with nats per paragraph",
+                "known_q": "q",
+                "kin_rho": "with distance in the family tree",
+                "kin_q": "q of that",
+            }
+        ),
+        "Rank correlations of the share of answers in the target: over targets, with what the "
+        "model needs for the same paragraphs in them; over pairs of languages, with kinship "
+        "(negative: well-known, or related, languages are reached more often)",
+        {
+            **dict.fromkeys(
+                ("with nats per paragraph", "with distance in the family tree"), "{:+.2f}"
+            ),
+            **dict.fromkeys(("q", "q of that"), "{:.2g}"),
+        },
+    )
+
+
+def known_table(known: pd.DataFrame) -> Styler:
+    """How well the model knows each language."""
+    names = full_names(list(known["language"]))
+    return figures.table(
+        known.assign(language=[names[x] for x in known["language"]]).sort_values("nats"),
+        "What the same paragraphs take in each language: nats and tokens, mean per paragraph",
+        {"nats": "{:.0f}", "tokens": "{:.1f}"},
+    )
