@@ -1,0 +1,247 @@
+"""Tasks under steering: what is run, how it is scored, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_pipeline import folder, settings_in
+
+from crane_core.interventions import UNTOUCHED
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.show import steered_tasks_pages as page
+from crane_lab.store import ROOT, Store
+from crane_lab.study import steered_tasks
+from crane_lab.study.known import known_languages
+from crane_lab.study.many_languages import LAPE
+from crane_lab.study.steered_tasks import NLI, TRANSLATION, TaskPlan, task_scores
+from crane_lab.study.steering import Steered
+from crane_lab.study.steering_effects import UNSTEERED, success_by_language
+from crane_lab.study.task_effects import (
+    OTHER,
+    OWN,
+    task_cells,
+    task_summary,
+    translation_summary,
+)
+from crane_lab.study.taught import RANDOM
+from crane_lab.texts.held_out import held_out_paragraphs, translations
+from crane_lab.tuning.training import TuningRecipe
+
+__all__ = ["folder"]  # a fixture
+LANGUAGES = ("en", "zh", "vi")
+PLAN = TaskPlan(
+    LANGUAGES,
+    methods=(LAPE,),
+    items={"facts": 4, TRANSLATION: 2, NLI: 3, "continuation": 3},
+    shots=1,
+    longest=4,
+    seeds=2,
+    tasks_folder=str(ROOT / "data" / "tasks"),
+    texts=str(ROOT / "data" / "texts"),
+    recipe=TuningRecipe(items=8, epochs=1),
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(settings_in(folder), Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def steered(pipeline: Pipeline) -> Steered:
+    size = pipeline.shape["intermediate"]
+    sets = {
+        x: NeuronSet.from_pairs([(0, i), (1, i + 1)], {"intermediate": size})
+        for i, x in enumerate(LANGUAGES)
+    }
+    return Steered({LAPE: sets}, {"mean": {x: torch.full(size, 30.0) for x in LANGUAGES}})
+
+
+@pytest.fixture(scope="module")
+def shipped(pipeline: Pipeline, steered: Steered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out")
+    steered_tasks.ship_steered_tasks(pipeline, steered, PLAN, out)
+    return out
+
+
+def test_everything_is_run_beside_nothing_and_random_neurons(
+    pipeline: Pipeline, steered: Steered, shipped: Path
+) -> None:
+    table, made = steered_tasks.read_steered_tasks(shipped)
+    assert not table.duplicated(steered_tasks.KEYS).any()
+    assert set(table["method"]) == {UNSTEERED, LAPE, f"{RANDOM} as {LAPE}"}
+    tested = table[table["method"] == LAPE].groupby("task")["language"].agg(set)
+    assert tested[TRANSLATION] == {"zh", "vi"}
+    assert all(tested[task] == set(LANGUAGES) for task in ("facts", NLI, "continuation"))
+    assert set(table[table["task"] == NLI]["seed"]) == {0, 1}
+    for row in table.to_dict("records"):
+        n = PLAN.items[row["task"]]
+        assert len(json.loads(row["texts"]) if row["task"] == TRANSLATION else row["right"]) == n
+    # Steering as hard as this does something.
+    texts = table[table["task"] == TRANSLATION].set_index(["method", "language", "activated"])
+    assert texts.loc[(UNSTEERED, "zh", ""), "texts"] != texts.loc[(LAPE, "zh", "vi"), "texts"]
+    before = (shipped / steered_tasks.FILE).read_bytes()
+    steered_tasks.ship_steered_tasks(pipeline, steered, PLAN, shipped)
+    assert (shipped / steered_tasks.FILE).read_bytes() == before
+    assert made["inputs"]["items"] == PLAN.items
+
+
+def test_random_neurons_get_the_same_numbers(steered: Steered) -> None:
+    values = {x: torch.rand(value.shape) for x, value in steered.values["mean"].items()}
+    under = list(steered_tasks.interventions_of(Steered(steered.sets, {"mean": values}), PLAN))
+    assert under[0][1] is UNTOUCHED
+    (_, own), (_, random) = under[1], under[4]
+    for layer in (0, 1):
+        added = [
+            step.value["intermediate"][layer][step.neurons.mask()[layer]]  # type: ignore[index]
+            for one in (own, random)
+            for step in one.steps
+        ]
+        assert torch.equal(added[0].sort().values, added[1].sort().values)
+    assert own.steps[0].neurons != random.steps[0].neurons
+
+
+def test_a_language_without_a_set_is_named_before_anything_is_run(
+    pipeline: Pipeline, steered: Steered, tmp_path: Path
+) -> None:
+    sets = {LAPE: {x: steered.sets[LAPE][x] for x in ("en", "zh")}}
+    with pytest.raises(ValueError, match="no set of 'vi'"):
+        steered_tasks.ship_steered_tasks(pipeline, Steered(sets, steered.values), PLAN, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_other_texts_are_refused(shipped: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--parts tasks"):
+        steered_tasks.shipped_scores(tmp_path)
+    scores, corpora = steered_tasks.shipped_scores(shipped)
+    assert len(corpora) == 2 * 7  # two languages: nothing, three sets, three random ones
+    assert (scores["scores"].map(len) == scores["task"].map(PLAN.items)).all()
+    for file in shipped.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    record = tmp_path / steered_tasks.FILE.replace(".csv", ".json")
+    made = json.loads(record.read_text())
+    made["inputs"]["translations"] = "others"
+    record.write_text(json.dumps(made))
+    with pytest.raises(ValueError, match="other texts"):
+        steered_tasks.shipped_scores(tmp_path)
+
+
+def test_a_right_translation_scores_full_marks_and_none_at_all_nothing() -> None:
+    wanted = {"zh": ["今天天气很好。", "他去了学校。"]}
+    row = {"task": TRANSLATION, "method": UNSTEERED, "activated": "", "language": "zh"}
+    row |= {"draw": -1, "seed": 0, "right": ""}
+    for said, full in ((wanted["zh"], True), (["", ""], False)):
+        texts = json.dumps(said, ensure_ascii=False)
+        scores, corpora = task_scores(pd.DataFrame([{**row, "texts": texts}]), wanted)
+        assert np.allclose(scores["scores"][0], float(full))
+        assert np.allclose(corpora[["chrf", "bleu"]].iloc[0], 100.0 * full)
+        assert corpora["empty"][0] == float(not full)
+
+
+def made_scores(own: float, other: float, random: float, seeds: int = 1) -> pd.DataFrame:
+    """Scores that move by known amounts."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for x in LANGUAGES:
+        base = rng.random((seeds, 40))
+        for method, draw, shift in ((LAPE, -1, None), (f"{RANDOM} as {LAPE}", 0, random)):
+            for activated in LANGUAGES:
+                moved = (own if activated == x else other) if shift is None else shift
+                for seed in range(seeds):
+                    noise = rng.normal(0, 0.01, 40)
+                    row = {"method": method, "activated": activated, "draw": draw}
+                    rows.append({**row, "language": x, "seed": seed})
+                    rows[-1]["scores"] = list(base[seed] + moved + noise)
+        for seed in range(seeds):
+            row = {"method": UNSTEERED, "activated": "", "draw": -1, "language": x, "seed": seed}
+            rows.append({**row, "scores": list(base[seed])})
+    return pd.DataFrame(rows).assign(task=NLI)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_changes_are_found_as_they_were_made(seeds: int) -> None:
+    scores = made_scores(0.1, -0.05, 0.02, seeds)
+    summary = task_summary(scores).set_index("whose")
+    for whose, change, pairs in ((OWN, 0.1, 3), (OTHER, -0.05, 6)):
+        row = summary.loc[whose]
+        assert row["change"] == pytest.approx(change, abs=0.005)
+        assert row["low"] < change < row["high"]
+        assert row["random"] == pytest.approx(0.02, abs=0.005)
+        assert row["ahead"] == pytest.approx(change - 0.02, abs=0.005)
+        assert (row["q"] < 0.01, row["pairs"]) == (True, pairs)
+    cells = task_cells(scores)
+    assert len(cells) == 9
+    assert (
+        np.sign(cells["change"]) == np.where(cells["language"] == cells["activated"], 1, -1)
+    ).all()
+    nothing = task_summary(made_scores(0.0, 0.0, 0.0, seeds))
+    assert (nothing["q"] > 0.05).all()
+
+
+def test_scores_without_random_neurons_are_not_said_to_be_ahead() -> None:
+    scores = made_scores(0.1, 0.1, 0.0)
+    found = task_summary(scores[~scores["method"].str.startswith(RANDOM)])
+    assert found["ahead"].isna().all() and found["change"].notna().all()
+    with pytest.raises(ValueError, match="no row of nli, none, en"):
+        task_summary(scores[scores["method"] != UNSTEERED])
+
+
+def test_the_page_says_what_is_certain() -> None:
+    scores = made_scores(0.1, 0.0, 0.0)
+    summary = task_summary(scores)
+    said = page.tasks_in_words(summary).data
+    assert "nli +10.1 points" in said and "no certain change" in said
+    assert "certainly different" in said
+    page.tasks_figure(summary)
+    page.tasks_table(summary)
+    assert "+0.10*" in page.task_cells_table(task_cells(scores)).to_html()
+    wide = pd.DataFrame(
+        {"method": ["none"], "activated": [""], "language": ["zh"]}
+        | {"chrf": [20.0], "bleu": [10.0], "empty": [0.0]}
+    )
+    assert "20.0" in page.translation_table(translation_summary(wide)).to_html()
+
+
+def test_languages_that_are_known_better_need_less(pipeline: Pipeline) -> None:
+    found = known_languages(pipeline, LANGUAGES, str(ROOT / "data" / "texts"), 3)
+    assert list(found["language"]) == list(LANGUAGES)
+    assert (found["nats"] > 0).all() and (found["tokens"] > 1).all()
+
+
+def test_translations_are_of_each_other_and_as_many_as_there_are() -> None:
+    paragraphs = {"en": {1: "one", 2: "x" * 99, 3: "three", 4: "four"}, "vi": {1: "a", 3: "c"}}
+    assert translations(paragraphs, 2) == {"en": ["one", "three"], "vi": ["a", "c"]}
+    with pytest.raises(ValueError, match="expected 3"):
+        translations(paragraphs, 3)
+    real = held_out_paragraphs(ROOT / "data" / "texts", ["en", "de"])
+    assert len(set(real["en"]) & set(real["de"])) > 100
+
+
+def forced(share: dict[str, float]) -> pd.DataFrame:
+    """Answers whose language follows as often as `share` says of a target."""
+    rows = []
+    for target, often in share.items():
+        for source in share:
+            if source != target:
+                digits = "1" * round(10 * often) + "0" * (10 - round(10 * often))
+                rows.append({"method": LAPE, "kind": "add", "statistic": "mean", "strength": 1.0})
+                rows[-1] |= {"target": target, "source": source, "in_target": digits}
+    return pd.DataFrame(rows)
+
+
+def test_success_is_held_against_what_is_known_and_who_is_related() -> None:
+    order = ["en", "de", "fr", "es", "ru", "vi", "zh", "ja"]
+    shares = {x: 1 - i / 10 for i, x in enumerate(order)}
+    nats = pd.DataFrame({"language": order, "nats": [100.0 + i for i in range(len(order))]})
+    found = success_by_language(forced(shares), ("add", "mean", 1.0), nats, 199)
+    row = found.iloc[0]
+    assert row["known_rho"] == pytest.approx(-1) and row["known_q"] <= 0.02
+    assert row["kin_rho"] < 0
+    same = success_by_language(forced(dict.fromkeys(order, 0.5)), ("add", "mean", 1.0), nats, 99)
+    assert np.isnan(same["known_rho"][0]) and np.isnan(same["kin_rho"][0])
