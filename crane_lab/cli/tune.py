@@ -4,7 +4,8 @@ The LSN paper's experiments for a profile's model: interventions on the tuned
 model's activations, and tuning of some neurons' weights alone, on the task or on text in their
 language. Tables are written after every training; the same command goes on from what a folder has.
 With ``--save FOLDER`` the model is tuned on the English questions once and kept as a checkpoint,
-which notebook 06 takes for its chat model: sets found before tuning are masked after it there.
+which notebook 06 takes for its chat model: sets found before tuning are masked after it there. With
+``--transfer FOLDER`` the loss under such sets is taken in both models, beside random ones.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from crane_lab.study.contenders import contenders, shared_by_methods
 from crane_lab.study.taught import PARTS, RECIPES, WHOSE, Teaching, ship_taught
 from crane_lab.study.text_taught import TextTeaching, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
+from crane_lab.study.tuned_transfer import TransferPlan, ship_transfer
 
 _TEXT, _SETS = "text", "sets"
 #: What methods share, from `--parts sets`.
@@ -49,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
     add("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
+    add("--transfer", metavar="FOLDER", help="hold neurons against that tuned checkpoint instead")
     for name, (field, kind) in _OF_RECIPES.items():
         add(f"--{name}", type=kind, help=f"{field.replace('_', ' ')} of all recipes")
     options = parser.parse_args(arguments)
@@ -64,6 +67,9 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
         if options.save:
             save_tuned(pipeline, recipes["qa"], options.save)
             print(f"saved: {os.path.relpath(options.save)}")
+            return
+        if options.transfer:
+            ship_transfer(pipeline, options.transfer, TransferPlan(draws=options.draws), out)
             return
         plan = Teaching(
             options.seeds,

@@ -387,3 +387,59 @@ def text_table(effects: pd.DataFrame) -> Styler:
         "share of questions that are still answered",
         {"random sets": "{:+.3f}", "questions right": "{:.3f}", "with random sets": "{:.3f}"},
     )
+
+
+def transfer_losses_table(summary: pd.DataFrame, shared: pd.DataFrame) -> Styler:
+    """Nats that a set costs its language in the base and in the tuned model, with what is shared.
+
+    `summary` is that of `tuned_transfer.transfer_summary`, `shared` its `SHARED`.
+    """
+    wide = summary.pivot(index=["method", "of"], columns=["model", "found"])
+    rows = []
+    for row in shared.to_dict("records"):
+        at = wide.loc[(row["method"], row["language"])]
+        rows.append(
+            {
+                "method": row["method"],
+                "neurons of": row["language"],
+                "base": at["own", "base", "base"],
+                "random in it": at["most", "base", "base"],
+                "tuned": at["own", "tuned", "base"],
+                "random in that": at["most", "tuned", "base"],
+                "tuned, found anew": at["own", "tuned", "tuned"],
+                "shared": row["shared"],
+                "by chance": row["chance"],
+            }
+        )
+    shown = pd.DataFrame(rows)
+    return figures.table(
+        shown,
+        "Nats per token that masking adds to the neurons' own language: in the base model, in the "
+        "tuned one with the base's neurons, and there with neurons found anew; random is the most "
+        f"of {summary['draws'].max()} random sets, the same in both models; shared are neurons "
+        "that are found in both",
+        {**dict.fromkeys(shown.columns[2:7], "{:+.3f}"), "by chance": "{:.0f}"},
+    )
+
+
+def tuning_leaves_in_words(summary: pd.DataFrame, shared: pd.DataFrame) -> Markdown:
+    """What tuning leaves of a method's neurons: their cost, and how many are found again."""
+    lines = []
+    for method, own in summary.groupby("method", sort=False):
+        cost = {
+            (model, found): part["own"].mean()
+            for (model, found), part in own.groupby(["model", "found"])
+        }
+        beyond = {
+            model: int((part["own"] > part["most"]).sum())
+            for model, part in own[own["found"] == "base"].groupby("model")
+        }
+        again = shared[shared["method"] == method]["jaccard"].mean()
+        lines.append(
+            f"- {as_markdown(str(method))}: {cost['base', 'base']:+.3f} nats in the base model "
+            f"(more than every random set in {beyond['base']} of {own['of'].nunique()} languages), "
+            f"{cost['tuned', 'base']:+.3f} in the tuned one ({beyond['tuned']}), and "
+            f"{cost['tuned', 'tuned']:+.3f} by neurons found anew there, with which the "
+            f"base's have {again:.0%} in common (Jaccard)."
+        )
+    return prose("\n".join(lines))

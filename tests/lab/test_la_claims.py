@@ -22,9 +22,9 @@ ROWS: dict[str, dict[str, object]] = {
     "forced": {"share": 0.9, "gain": 0.8, "random": 0.1, "ahead": 0.8, "ahead_q": 0.01},
     "resources": {"targets": 8, "known_rho": -0.8, "known_q": 0.01, "kin_rho": -0.5, "kin_q": 0.01},
     "tasks": {"task": "nli", "whose": OTHER, "change": 0.1, "ahead": 0.1, "ahead_q": 0.01},
-    "fallback": {"step": 3, "kept": 1, "asked": 10, "low": 0.0, "high": 0.4}
-    | {"random_kept": 9, "random_asked": 10},
+    "fallback": {"step": 3, "kept": 1, "asked": 10, "low": 0.0, "high": 0.4, "random_kept": 9},
 }
+ROWS["fallback"]["random_asked"] = 10
 #: What makes a row uncertain.
 UNSURE: dict[str, dict[str, object]] = {"resources": {"kin_q": 0.5}}
 OPPOSITE: dict[str, dict[str, object]] = {

@@ -84,8 +84,9 @@ def test_everything_is_run_beside_nothing_and_random_neurons(
         n = PLAN.items[row["task"]]
         assert len(json.loads(row["texts"]) if row["task"] == TRANSLATION else row["right"]) == n
     # Steering as hard as this does something.
-    texts = table[table["task"] == TRANSLATION].set_index(["method", "language", "activated"])
-    assert texts.loc[(UNSTEERED, "zh", ""), "texts"] != texts.loc[(LAPE, "zh", "vi"), "texts"]
+    texts = table[(table["task"] == TRANSLATION) & (table["language"] == "zh")]
+    written = {(row["method"], row["activated"]): row["texts"] for row in texts.to_dict("records")}
+    assert written[UNSTEERED, ""] != written[LAPE, "vi"]
     before = (shipped / steered_tasks.FILE).read_bytes()
     steered_tasks.ship_steered_tasks(pipeline, steered, PLAN, shipped)
     assert (shipped / steered_tasks.FILE).read_bytes() == before
@@ -134,8 +135,8 @@ def test_scores_of_other_texts_are_refused(shipped: Path, tmp_path: Path) -> Non
 
 def test_a_right_translation_scores_full_marks_and_none_at_all_nothing() -> None:
     wanted = {"zh": ["今天天气很好。", "他去了学校。"]}
-    row = {"task": TRANSLATION, "method": UNSTEERED, "activated": "", "language": "zh"}
-    row |= {"draw": -1, "seed": 0, "right": ""}
+    row: dict[str, object] = {"task": TRANSLATION, "method": UNSTEERED, "activated": ""}
+    row |= {"language": "zh", "draw": -1, "seed": 0, "right": ""}
     for said, full in ((wanted["zh"], True), (["", ""], False)):
         texts = json.dumps(said, ensure_ascii=False)
         scores, corpora = task_scores(pd.DataFrame([{**row, "texts": texts}]), wanted)
@@ -147,7 +148,7 @@ def test_a_right_translation_scores_full_marks_and_none_at_all_nothing() -> None
 def made_scores(own: float, other: float, random: float, seeds: int = 1) -> pd.DataFrame:
     """Scores that move by known amounts."""
     rng = np.random.default_rng(0)
-    rows = []
+    rows: list[dict[str, object]] = []
     for x in LANGUAGES:
         base = rng.random((seeds, 40))
         for method, draw, shift in ((LAPE, -1, None), (f"{RANDOM} as {LAPE}", 0, random)):
@@ -155,12 +156,12 @@ def made_scores(own: float, other: float, random: float, seeds: int = 1) -> pd.D
                 moved = (own if activated == x else other) if shift is None else shift
                 for seed in range(seeds):
                     noise = rng.normal(0, 0.01, 40)
-                    row = {"method": method, "activated": activated, "draw": draw}
-                    rows.append({**row, "language": x, "seed": seed})
-                    rows[-1]["scores"] = list(base[seed] + moved + noise)
+                    row: dict[str, object] = {"method": method, "activated": activated}
+                    row |= {"draw": draw, "language": x, "seed": seed}
+                    rows.append({**row, "scores": list(base[seed] + moved + noise)})
         for seed in range(seeds):
-            row = {"method": UNSTEERED, "activated": "", "draw": -1, "language": x, "seed": seed}
-            rows.append({**row, "scores": list(base[seed])})
+            row = {"method": UNSTEERED, "activated": "", "draw": -1, "language": x}
+            rows.append({**row, "seed": seed, "scores": list(base[seed])})
     return pd.DataFrame(rows).assign(task=NLI)
 
 
