@@ -97,12 +97,17 @@ page.forcing_figure(table, [LAPE, RELEVANCE, CRANE], central)
 
 # %% [markdown]
 # A row is the language of the question, a column the one that is wanted. On the diagonal they are
-# the same; what is off it is what steering is about. And what does it look like? The first
-# question, asked in English:
+# the same; what is off it is what steering is about.
+#
+# ## See for yourself
+#
+# Shares hide what the answers look like. Here are all of them. Choose a question, the language that
+# it is asked in, and the one that is wanted. The first row is the model as it is. Random neurons
+# stand below the set that they were drawn for. The last column says which language an answer counts
+# as, and whether it counts as right; *untold* means that the language cannot be told.
 
 # %% tags=["shipped"]
-for target in ("zh", "fr"):
-    display(page.steered_answers_table(table, "en", central, target))
+page.answers_explorer(answers, asked)
 
 # %% [markdown]
 # ## How often, and at what price

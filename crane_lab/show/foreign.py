@@ -2,12 +2,13 @@
 
 Questions, answers, corpora, tokens, names of models and tasks, parameters and error messages may
 hold anything. What they become is one function for each place they can stand in: `as_markdown`,
-`as_html`, `as_attribute`, `as_label` (figures). What reaches a page goes through `prose`,
-`verbatim` or `marked_up`, and nothing else in this project makes Markdown or HTML.
+`as_html`, `as_attribute`, `as_data` (for scripts), `as_label` (figures). What reaches a page goes
+through `prose`, `verbatim` or `marked_up`, and nothing else in this project makes Markdown or HTML.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
 from typing import Any
@@ -42,6 +43,8 @@ _MARKS = re.compile(
 )
 # Not scripts that break anywhere, nor before an accent of its own.
 _LONG = re.compile(rf"[^\s\u2e80-\U0010ffff]{{{WORD}}}(?=[^\s\u2e80-\U0010ffff\u0300-\u036f])")
+# What may begin or end something in HTML, or a line in a script; in JSON they stand in texts alone.
+_SIGNS = re.compile("[<>&\u2028\u2029]")
 
 
 # --- what a text becomes --------------------------------------------------------------------------
@@ -74,6 +77,16 @@ def as_html(text: object, longest: int | None = SHOWN) -> Markup:
 def as_attribute(text: object) -> Markup:
     """A text as the value of an attribute of HTML, to stand in quotes."""
     return Markup(escape(visible(text, None)))
+
+
+def as_data(value: object) -> Markup:
+    """Lists, dictionaries, texts and numbers as JSON in a `<script type="application/json">`.
+
+    With none of the signs that could end the element or begin one. Texts in it are taken as they
+    are: they go through `visible` first, and what reads them sets them as text.
+    """
+    data = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(_SIGNS.sub(lambda found: f"\\u{ord(found[0]):04x}", data))
 
 
 def as_label(text: object) -> str:

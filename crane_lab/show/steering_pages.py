@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,12 +15,15 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
-from crane_lab.study.steering import ForcedQuestion
+from crane_lab.study.steering import ForcedQuestion, answered
 from crane_lab.study.steering_effects import SETUP, UNSTEERED, Setting, forcing_matrix
 from crane_lab.study.taught import RANDOM
+from crane_lab.texts.names import full_names
+from crane_lab.texts.told import identified
 
 
 def _setup_name(kind: str, statistic: str, strength: float) -> str:
@@ -192,15 +196,62 @@ def setup_contrast_table(found: pd.DataFrame) -> Styler | Markdown:
     )
 
 
-def steered_answers_table(table: pd.DataFrame, source: str, setup: Setting, target: str) -> Styler:
-    """The first question's answers in one language pair, method by method."""
+def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQuestion]]) -> HTML:
+    """Every answer under every setup, for a reader who chooses the question and two languages.
+
+    `answers`: the table of `steering.read_steering`, whose texts are in the order of the questions
+    `asked`, by language. At first it shows the first question, asked in the first language and
+    wanted in the second.
+
+    Raises ValueError if a row has more or fewer answers than there are questions.
+    """
+    languages = list(asked)
+    names = full_names(languages)
+    every = [json.loads(texts) for texts in answers["answers"]]
+    distinct = list(dict.fromkeys(text for texts in every for text in texts))
+    told = dict(zip(distinct, identified(distinct, languages), strict=True))
+    several = answers["seed"].max() > 0
     rows = []
-    own = table[(table["source"] == source) & (table["target"] == target)]
-    for row in own.to_dict("records"):
-        same = tuple(row[name] for name in SETUP) == setup
-        if row["method"] == UNSTEERED or (same and row["seed"] <= 0):
-            name = "untouched" if row["method"] == UNSTEERED else row["method"]
-            rows.append({"neurons of": name, "answer": row["first"]})
-    return figures.table(
-        pd.DataFrame(rows), f"Answers to the first question, asked in {source}, wanted in {target}"
+    for row, texts in zip(answers.to_dict("records"), every, strict=True):
+        method, seed, source = str(row["method"]), int(row["seed"]), str(row["source"])
+        for target in [row["target"]] if row["target"] else languages:
+            items = zip(asked[languages[0]], asked[source], asked[target], texts, strict=True)
+            for named, question, wanted, text in items:
+                language, right = told[text], answered(text, wanted.answers)
+                rows.append(
+                    {
+                        "question": named.question,
+                        "asked in": names[source],
+                        "wanted in": names[target],
+                        "as asked": question.question,
+                        "right if it has": " / ".join(wanted.answers).replace("*", "…"),
+                        "neurons of": f"{method}, draw {seed + 1}"
+                        if several and seed >= 0
+                        else method,
+                        "neurons are": _setup_name(*(row[name] for name in SETUP)),
+                        "answer": text,
+                        "counted as": names.get(language, "untold") + (", right" if right else ""),
+                        "source": source,
+                        "target": target,
+                        "language": language,
+                        "beside": method.removeprefix(f"{RANDOM} as "),
+                    }
+                )
+    table = pd.DataFrame(rows)
+    # Setup by setup as they were run; within one, random neurons after those they stand beside.
+    order = {x: pd.factorize(table[x])[0] for x in ("neurons are", "beside", "neurons of")}
+    table = table.iloc[np.lexsort(list(order.values())[::-1])]
+    return choice_view(
+        table,
+        choices=["question", "asked in", "wanted in"],
+        shown=["neurons of", "neurons are", "answer", "counted as"],
+        caption="Answers to one question, by whose neurons are changed and how; “counted as” is "
+        "what the shares on this page count",
+        first={
+            "question": asked[languages[0]][0].question,
+            "asked in": names[languages[0]],
+            "wanted in": names[languages[1]],
+        },
+        above=["as asked", "right if it has"],
+        languages={"as asked": "source", "right if it has": "target", "answer": "language"},
     )

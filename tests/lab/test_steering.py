@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from test_pipeline import folder, settings_in
 
 from crane_core.baselines import random_matched
@@ -29,6 +31,7 @@ from crane_lab.study.steering_effects import (
 )
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.told import identified
+from crane_lab.texts.visible import visible
 
 __all__ = ["folder"]  # a fixture
 LANGUAGES = ("en", "zh", "vi")
@@ -124,8 +127,20 @@ def test_a_table_grows_and_is_not_computed_twice(
     assert vars(page.steering_random_table(summary))["data"]["random"].notna().all()
     assert "Untouched" in str(page.steering_in_words(summary).data)
     assert "Random as LAPE" in page.forcing_figure(table, [LAPE], CENTRAL).data
-    shown = vars(page.steered_answers_table(table, "en", CENTRAL, "zh"))["data"]
-    assert list(shown["neurons of"])[:2] == ["untouched", LAPE]
+    view = BeautifulSoup(page.answers_explorer(answers, questions).data, "lxml")
+    shown = [[cell.text for cell in row.find_all(["th", "td"])] for row in view.select("tbody tr")]
+    assert [row[:2] for row in shown] == [
+        ["none", "untouched"],
+        *([of, "add mean"] for name in (LAPE, RELEVANCE) for of in (name, f"{RANDOM} as {name}")),
+        [LAPE, "set mean"],
+        [LAPE, "zero + add mean"],
+    ]
+    # At first the first question, asked in en and wanted in zh.
+    own = answers[(answers["source"] == "en") & answers["target"].isin(["", "zh"])]
+    said = [visible(json.loads(texts)[0]).replace("\n", "") for texts in own["answers"]]
+    assert {row[2] for row in shown} == set(said) and shown[0][2] == said[0]
+    with pytest.raises(ValueError, match="zip"):
+        page.answers_explorer(answers, {x: own[:-1] for x, own in questions.items()})
 
 
 def test_bad_input_is_refused_before_anything_is_generated(
