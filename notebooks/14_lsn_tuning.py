@@ -59,6 +59,7 @@ from crane_lab.study import (
     taught_effects,
     text_taught,
     tuned,
+    tuned_transfer,
 )
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
@@ -191,6 +192,57 @@ display(
 )
 
 # %% [markdown]
+# ## The same on a real model
+#
+# Gemma 3 270M, tuned on questions on a passage (qa) in English: attention and nothing else, all
+# neurons, English's and a target's together, or random ones. A training takes it minutes, so there
+# are fewer trainings, items and random sets.
+
+# %% tags=["shipped"]
+real, made_real = taught.shipped_tables("weights", real_data)
+real_effects, real_beside = {}, {}
+for task, table in real.items():
+    real_effects[task] = taught_effects.taught_effects(table)
+    real_beside[task] = taught_effects.taught_beside_random(table)
+    file = f"lsn_effects_real_weights_{task}.csv"
+    write_table(real_effects[task], results / file)
+untouched = {task: found[found["set_to"] == ""] for task, found in real_effects.items()}
+levels = {
+    task: taught_effects.taught_levels(table[table["method"] == "all"])
+    for task, table in real.items()
+}
+display(
+    taught_pages.made_in_words(
+        made_real,
+        "python -m crane_lab.cli.tune --profile gemma --parts weights",
+    ),
+    taught_pages.levels_table(levels, {}),
+)
+for x in languages[1:]:
+    display(taught_pages.effects_figure(untouched, names, x))
+display(
+    taught_pages.effects_counts_table(untouched),
+    taught_pages.beside_random_table(real_beside),
+)
+
+# %% [markdown]
+# ### Do the base's neurons keep their role?
+#
+# CRANE finds neurons in a base model and masks them in its chat model
+# ([notebook 06](06_transfer)). Of Gemma 3 270M there is no chat model to be had here. So the
+# model tuned on the English questions takes its place: the base's neurons are masked in both, and
+# beside them neurons that are found anew in the tuned one.
+
+# %% tags=["shipped"]
+kept, shared, about = tuned_transfer.read_transfer(real_data)
+role = tuned_transfer.transfer_summary(kept)
+write_table(role, results / "lsn_tuned_transfer.csv")
+display(
+    taught_pages.transfer_losses_table(role, shared),
+    taught_pages.tuning_leaves_in_words(role, shared),
+)
+
+# %% [markdown]
 # ## Verdicts
 #
 # What the paper claims, in our words, with the criterion by which we count it as fulfilled. One
@@ -199,7 +251,7 @@ display(
 # p-values corrected over the rows of a table. Verdicts rest on LAPE, as it is released and with as
 # many neurons as CRANE's sets, and Act Prob 90p; what CRANE's neurons and those of mean relevance
 # do is said beside them. Results of another model or other sets than this run's are left out. The
-# last column is of the real model of notebook 13, with what was run on it.
+# last column is of the real model, with what was run on it.
 
 # %% tags=["nulls", "published", "shipped"]
 interventions, made_before = taught.taught_tables(
@@ -232,7 +284,7 @@ columns = {
     "Gemma 3 270M": lsn_evidence.model_evidence(
         "Gemma 3 270M",
         taught.shipped_tables("activations", real_data)[0],
-        taught.shipped_tables("weights", real_data, optional=True)[0],
+        real,
         shared=pd.read_csv(Path(real_data) / "lsn_shared.csv"),
     ),
 }

@@ -122,13 +122,17 @@ def _losses(pipeline: Pipeline, one: Intervention, windows: int) -> dict[str, Te
         }
 
 
-def read_transfer(
-    folder: str | Path,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None:
-    """`FILE` and `SHARED` of a folder and the record; None if they are not there."""
+def read_transfer(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """`FILE` and `SHARED` of a folder, and the record.
+
+    Raises FileNotFoundError, saying what makes them, without the files.
+    """
     file = Path(folder) / FILE
     if not file.is_file():
-        return None
+        raise FileNotFoundError(
+            f"no {FILE} in {folder}: expected losses in a base and a tuned model; run python -m "
+            "crane_lab.cli.tune --save, then --transfer"
+        )
     shared = pd.read_csv(Path(folder) / SHARED)
     return read_grown(file, _TEXTS), shared, made_of(file, {})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from test_pipeline import folder, settings_in
 
@@ -48,16 +47,10 @@ def shipped(pipeline: Pipeline, checkpoint: Path, tmp_path_factory: pytest.TempP
     return out
 
 
-def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    found = read_transfer(folder)
-    assert found is not None
-    return found[0], found[1]
-
-
 def test_the_same_neurons_are_masked_in_both_models(
     pipeline: Pipeline, checkpoint: Path, shipped: Path
 ) -> None:
-    table, shared = read(shipped)
+    table, shared, _ = read_transfer(shipped)
     sets = contenders(pipeline)
     row = table[(table["method"] == "CRANE") & (table["of"] == "zh") & (table["found"] == "base")]
     assert set(row["model"]) == {"base", "tuned"}
@@ -81,7 +74,7 @@ def test_it_goes_on_from_what_is_there(pipeline: Pipeline, checkpoint: Path, shi
 
 
 def test_the_summary_stands_beside_random_sets_of_the_same_model(shipped: Path) -> None:
-    table, shared = read(shipped)
+    table, shared, _ = read_transfer(shipped)
     summary = transfer_summary(table)
     assert len(summary) == 2 * 3 * 3
     at_home = summary[summary["found"] == "base"]
@@ -99,5 +92,6 @@ def test_the_summary_stands_beside_random_sets_of_the_same_model(shipped: Path) 
     assert "CRANE" in page.tuning_leaves_in_words(summary, shared).data
 
 
-def test_a_folder_without_it_has_none(tmp_path: Path) -> None:
-    assert read_transfer(tmp_path) is None
+def test_a_folder_without_it_is_told_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="--transfer"):
+        read_transfer(tmp_path)
