@@ -282,12 +282,11 @@ def taught_tables(
 
 
 def shipped_tables(
-    part: str, folder: str | Path, optional: bool = False
+    part: str, folder: str | Path
 ) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Any]]]:
     """A part's tables by task as a folder has them, whatever model they are of, and their records.
 
-    Raises FileNotFoundError for a folder without any, unless they are `optional`: then both are
-    empty.
+    Raises FileNotFoundError for a folder without any.
     """
     tables: dict[str, pd.DataFrame] = {}
     made: dict[str, dict[str, Any]] = {}
@@ -295,7 +294,7 @@ def shipped_tables(
         file = Path(folder) / f"lsn_{part}_{task}.csv"
         if file.is_file():
             tables[task], made[task] = read_taught(file), made_of(file, {})
-    if not tables and not optional:
+    if not tables:
         raise FileNotFoundError(
             f"no lsn_{part}_<task>.csv in {folder}: expected the results of trainings; see "
             "python -m crane_lab.cli.tune --help"
