@@ -65,6 +65,16 @@ display(
 )
 
 # %% [markdown]
+# LAPE's sets depend on two choices: how many neurons are taken (the paper tries one to five per
+# cent of all, and keeps two), and among which languages. The second paper compares seven of these
+# languages ([notebook 12](12_lsn_neurons)).
+
+# %% tags=["shipped"]
+choices = pd.read_csv(folder / many_languages.LAPE_CHOICES)
+write_table(choices, results / "languages_lape.csv")
+page.lape_choices_table(choices)
+
+# %% [markdown]
 # A contrast gives a neuron to one language at most: CRANE's rule asks for kurtosis that is high in
 # one language and in no other, the relative contrast of mean |relevance| takes the largest other
 # language off and keeps what is above zero. Sets made like that share nothing. So each has a second

@@ -61,6 +61,29 @@ def languages_table(sets: Sets) -> Styler:
     )
 
 
+def lape_choices_table(choices: pd.DataFrame) -> Styler:
+    """LAPE's sets by rate and languages compared: `many_languages.lape_choices`."""
+    rows = []
+    for (among, rate), own in choices.groupby(["among", "rate"], sort=False):
+        sizes = own["neurons"]
+        rows.append(
+            {
+                "languages": among,
+                "taken": f"{rate:.0%}",
+                "neurons of a language": f"{sizes.median():.0f} ({sizes.min()} to {sizes.max()})",
+                "in the last third": own["late"].mean(),
+                "Jaccard": own["jaccard"].mean(),
+            }
+        )
+    return figures.table(
+        pd.DataFrame(rows),
+        "LAPE's sets by the languages compared and the share of all neurons that is taken: median "
+        "size (least to most), mean share in the last third of the layers, and mean Jaccard index "
+        "with the sets that are used on this page",
+        {"in the last third": "{:.0%}", "Jaccard": "{:.2f}"},
+    )
+
+
 def languages_depth_figure(sets: Sets) -> HTML:
     """Where the neurons are that LAPE and the contrasts give to a language."""
     languages = list(next(iter(sets.values())))

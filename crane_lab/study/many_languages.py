@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from crane_core import baselines, concentration
 from crane_core.accumulators import ActivationMeans, ActiveCounts, Reader
 from crane_core.concentration import Collected
 from crane_core.neurons import NeuronSet
-from crane_core.selection import normalise, select
+from crane_core.selection import SelectionWarning, normalise, select
 from crane_core.windows import token_windows
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages import relevance, streams
@@ -46,6 +48,11 @@ SHARING = (LAPE, CRANE_SHARED, RELEVANCE_SHARED)
 #: Files of sets, of what halves share, and of what controls share.
 SETS = "languages_sets.json"
 STABILITY, CONTROLS = "languages_stability.csv", "languages_controls.csv"
+#: LAPE's sets by how many neurons it takes, and among which languages.
+LAPE_CHOICES = "languages_lape.csv"
+#: The third paper's rates, and the second paper's first choice of languages, at LAPE's own rate.
+RATES = (0.01, 0.02, 0.03, 0.04, 0.05)
+SET1 = ("en", "fr", "es", "vi", "id", "ja", "zh")
 #: Languages that are also read in Latin letters, and with their words shuffled.
 ROMANISED = ("ru", "uk", "el", "ar", "ko", "ja", "zh")
 SHUFFLED = ("en", "de", "fr", "vi", *ROMANISED)
@@ -219,6 +226,38 @@ def controlled(
     return pd.DataFrame(rows)
 
 
+def lape_choices(
+    kept: Mapping[str, Kept], rate: float, rates: Sequence[float] = RATES
+) -> pd.DataFrame:
+    """LAPE's sets by the share of neurons it takes and by the languages it compares.
+
+    One row per choice and language: `among`, how many languages are compared (all, or `SET1` if all
+    of it is there), `rate`, `language`, `neurons`, `late`, the share of them in the last third of
+    the layers, and `jaccard` with the set among all languages at `rate`.
+    """
+    over = {x: own["active"].over for x, own in kept.items()}
+    tokens = {x: own["active"].tokens for x, own in kept.items()}
+    choices = [(tuple(kept), one) for one in rates]
+    choices += [(SET1, min(rates))] if set(SET1) <= set(kept) else []
+
+    def lape(among: Sequence[str], one: float) -> dict[str, NeuronSet]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SelectionWarning)  # no neuron is a result here
+            return baselines.lape({x: over[x] for x in among}, {x: tokens[x] for x in among}, one)
+
+    chosen, rows = lape(tuple(kept), rate), []
+    for among, one in choices:
+        of = lape(among, one)
+        for x, own in of.items():
+            counts = own.counts("intermediate")
+            late = int(counts[-(len(counts) // 3) :].sum()) / len(own) if len(own) else np.nan
+            either = len(own | chosen[x])
+            row = {"among": len(among), "rate": one, "language": x, "neurons": len(own)}
+            jaccard = len(own & chosen[x]) / either if either else np.nan
+            rows.append({**row, "late": late, "jaccard": jaccard})
+    return pd.DataFrame(rows)
+
+
 def ship_languages(
     pipeline: Pipeline,
     choice: Choice,
@@ -226,7 +265,7 @@ def ship_languages(
     romanised: Sequence[str] = ROMANISED,
     shuffled: Sequence[str] = SHUFFLED,
 ) -> None:
-    """Write `SETS`, `STABILITY` and `CONTROLS` of a pipeline's languages to a folder.
+    """Write `SETS` of a pipeline's languages to a folder, and the tables that belong to them.
 
     Raises ValueError as `read_parts` does.
     """
@@ -238,7 +277,8 @@ def ship_languages(
         for x in of
         if x in languages
     }
-    sets = sets_of(pipeline, {x: merged(own) for x, own in parts.items()}, choice)
+    kept = {x: merged(own) for x, own in parts.items()}
+    sets = sets_of(pipeline, kept, choice)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     s = pipeline.settings
@@ -257,6 +297,10 @@ def ship_languages(
         },
     }
     write_table(stability(pipeline, parts, choice).round(6), folder / STABILITY)
+    write_table(
+        lape_choices(kept, choice.rate, sorted({*RATES, choice.rate})).round(6),
+        folder / LAPE_CHOICES,
+    )
     write_table(controlled(pipeline, parts, others, choice).round(6), folder / CONTROLS)
     write_text(folder / SETS, json.dumps(about, sort_keys=True) + "\n")
 

@@ -91,6 +91,23 @@ def test_parts_together_are_the_whole(pipeline: Pipeline) -> None:
     )
 
 
+def test_lape_takes_more_at_a_higher_rate_and_is_itself_at_the_same(
+    pipeline: Pipeline, shipped: Path
+) -> None:
+    choices = pd.read_csv(shipped / many.LAPE_CHOICES)
+    assert set(choices["rate"]) == {*many.RATES, CHOICE.rate} and set(choices["among"]) == {3}
+    taken = choices.groupby("rate")["neurons"].sum()
+    assert taken.is_monotonic_increasing and taken.iloc[-1] > taken.iloc[0]
+    sets, _ = many.read_sets(shipped)
+    same = choices[choices["rate"] == CHOICE.rate]
+    assert dict(zip(same["language"], same["neurons"], strict=True)) == {
+        x: len(own) for x, own in sets[many.LAPE].items()
+    }
+    assert (same["jaccard"].dropna() == 1).all() and same["jaccard"].notna().any()
+    assert choices["late"].dropna().between(0, 1).all()
+    assert "Jaccard" in page.lape_choices_table(choices).to_html()
+
+
 def test_what_is_shipped_is_read_and_shown(pipeline: Pipeline, shipped: Path) -> None:
     sets, about = many.read_sets(shipped)
     kept = {x: many.merged(many.read_parts(pipeline, x, 2)) for x in pipeline.settings.languages}
