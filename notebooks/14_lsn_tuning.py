@@ -207,10 +207,7 @@ for task, table in real.items():
     file = f"lsn_effects_real_weights_{task}.csv"
     write_table(real_effects[task], results / file)
 untouched = {task: found[found["set_to"] == ""] for task, found in real_effects.items()}
-levels = {
-    task: taught_effects.taught_levels(table[table["method"] == "all"])
-    for task, table in real.items()
-}
+levels = {task: taught_effects.taught_levels(table) for task, table in real.items()}
 display(
     taught_pages.made_in_words(
         made_real,
@@ -234,12 +231,13 @@ display(
 # beside them neurons that are found anew in the tuned one.
 
 # %% tags=["shipped"]
-kept, shared, about = tuned_transfer.read_transfer(real_data)
-role = tuned_transfer.transfer_summary(kept)
+kept = tuned_transfer.read_transfer(real_data)
+role = tuned_transfer.transfer_summary(kept.table)
 write_table(role, results / "lsn_tuned_transfer.csv")
 display(
-    taught_pages.transfer_losses_table(role, shared),
-    taught_pages.tuning_leaves_in_words(role, shared),
+    taught_pages.tuned_levels_table(kept.levels),
+    taught_pages.tuning_leaves_in_words(role, kept.shared),
+    taught_pages.transfer_losses_table(role, kept.shared),
 )
 
 # %% [markdown]

@@ -5,7 +5,8 @@ model's activations, and tuning of some neurons' weights alone, on the task or o
 language. Tables are written after every training; the same command goes on from what a folder has.
 With ``--save FOLDER`` the model is tuned on the English questions once and kept as a checkpoint,
 which notebook 06 takes for its chat model: sets found before tuning are masked after it there. With
-``--transfer FOLDER`` the loss under such sets is taken in both models, beside random ones.
+``--transfer FOLDER`` the checkpoint is made if it is not there, and the loss under sets found in
+both models is taken in both, beside random ones.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
-    add("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
-    add("--transfer", metavar="FOLDER", help="hold neurons against that tuned checkpoint instead")
+    instead = parser.add_mutually_exclusive_group().add_argument
+    instead("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
+    instead("--transfer", metavar="FOLDER", help="mask neurons in that checkpoint, too, instead")
     for name, (field, kind) in _OF_RECIPES.items():
         add(f"--{name}", type=kind, help=f"{field.replace('_', ' ')} of all recipes")
     options = parser.parse_args(arguments)
@@ -69,7 +71,10 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             print(f"saved: {os.path.relpath(options.save)}")
             return
         if options.transfer:
-            ship_transfer(pipeline, options.transfer, TransferPlan(draws=options.draws), out)
+            transfer = TransferPlan(
+                draws=options.draws, questions=options.test, recipe=recipes["qa"]
+            )
+            ship_transfer(pipeline, options.transfer, transfer, out)
             return
         plan = Teaching(
             options.seeds,

@@ -389,57 +389,68 @@ def text_table(effects: pd.DataFrame) -> Styler:
     )
 
 
+def tuned_levels_table(levels: pd.DataFrame) -> Styler:
+    """What both models can do without a mask: `tuned_transfer.LEVELS`."""
+    return figures.table(
+        levels.rename(columns={"exact": "questions answered"}),
+        "The base and the tuned model without a mask: nats per token on held-out text, and the "
+        "share of questions on a passage that are answered to the word",
+        {"loss": "{:.2f}", "questions answered": "{:.0%}"},
+    )
+
+
 def transfer_losses_table(summary: pd.DataFrame, shared: pd.DataFrame) -> Styler:
     """Nats that a set costs its language in the base and in the tuned model, with what is shared.
 
     `summary` is that of `tuned_transfer.transfer_summary`, `shared` its `SHARED`.
     """
-    wide = summary.pivot(index=["method", "of"], columns=["model", "found"])
+    of = {(row["method"], row["language"]): row for row in shared.to_dict("records")}
     rows = []
-    for row in shared.to_dict("records"):
-        at = wide.loc[(row["method"], row["language"])]
+    for row in summary.to_dict("records"):
+        overlap = of[row["method"], row["of"]]
+        again = row["found"] == "tuned"
         rows.append(
             {
-                "method": row["method"],
-                "neurons of": row["language"],
-                "base": at["own", "base", "base"],
-                "random in it": at["most", "base", "base"],
-                "tuned": at["own", "tuned", "base"],
-                "random in that": at["most", "tuned", "base"],
-                "tuned, found anew": at["own", "tuned", "tuned"],
-                "shared": row["shared"],
-                "by chance": row["chance"],
+                **{"method": row["method"], "neurons of": row["of"], "found in": row["found"]},
+                **{"masked in": row["model"], "neurons": row["n_neurons"]},
+                "own language": f"{row['own']:+.3f} ± {row['error']:.3f}",
+                "another at most": row["others"],
+                "random at most": row["most"],
+                "shared with the base's": overlap["shared"] if again else np.nan,
+                "by chance": overlap["chance"] if again else np.nan,
             }
         )
-    shown = pd.DataFrame(rows)
     return figures.table(
-        shown,
-        "Nats per token that masking adds to the neurons' own language: in the base model, in the "
-        "tuned one with the base's neurons, and there with neurons found anew; random is the most "
-        f"of {summary['draws'].max()} random sets, the same in both models; shared are neurons "
-        "that are found in both",
-        {**dict.fromkeys(shown.columns[2:7], "{:+.3f}"), "by chance": "{:.0f}"},
+        pd.DataFrame(rows).sort_values(["method", "neurons of"], kind="stable"),
+        "Nats per token that masking adds, with the standard error over windows: to the neurons' "
+        f"own language, the most to another, and the most of {summary['draws'].max()} random sets "
+        "to the own one; of neurons found in the tuned model, how many are the base's",
+        {
+            **dict.fromkeys(("another at most", "random at most"), "{:+.3f}"),
+            **dict.fromkeys(("shared with the base's", "by chance"), "{:.0f}"),
+        },
     )
 
 
 def tuning_leaves_in_words(summary: pd.DataFrame, shared: pd.DataFrame) -> Markdown:
     """What tuning leaves of a method's neurons: their cost, and how many are found again."""
-    lines = []
+    draws = int(summary["draws"].min())
+    lines = [
+        f"One training; beside {draws} random sets a set costs more than all of them by chance in "
+        f"one case of {draws + 1}."
+    ]
     for method, own in summary.groupby("method", sort=False):
-        cost = {
-            (model, found): part["own"].mean()
-            for (model, found), part in own.groupby(["model", "found"])
-        }
-        beyond = {
-            model: int((part["own"] > part["most"]).sum())
-            for model, part in own[own["found"] == "base"].groupby("model")
-        }
-        again = shared[shared["method"] == method]["jaccard"].mean()
+        said = []
+        for (model, found), part in own.groupby(["model", "found"], sort=False):
+            beyond = int((part["own"] > part["most"]).sum())
+            said.append(
+                f"{found}'s neurons in the {model} model {part['own'].mean():+.3f} nats (more than "
+                f"random ones in {beyond} of {len(part)} languages, than in any other language in "
+                f"{int((part['own'] > part['others']).sum())})"
+            )
+        both = shared[shared["method"] == method]
         lines.append(
-            f"- {as_markdown(str(method))}: {cost['base', 'base']:+.3f} nats in the base model "
-            f"(more than every random set in {beyond['base']} of {own['of'].nunique()} languages), "
-            f"{cost['tuned', 'base']:+.3f} in the tuned one ({beyond['tuned']}), and "
-            f"{cost['tuned', 'tuned']:+.3f} by neurons found anew there, with which the "
-            f"base's have {again:.0%} in common (Jaccard)."
+            f"- {as_markdown(str(method))}: {'; '.join(said)}. Found in both: "
+            f"{both['shared'].sum()} neurons, by chance {both['chance'].sum():.0f}."
         )
-    return prose("\n".join(lines))
+    return prose("\n".join([lines[0], "", *lines[1:]]))
