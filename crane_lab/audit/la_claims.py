@@ -32,7 +32,7 @@ from crane_lab.study.language_profiles import late_shares, sizes_by_script
 from crane_lab.study.many_languages import LAPE, read_sets
 from crane_lab.study.relatedness import language_overlaps, mantel_tests
 from crane_lab.study.steered_tasks import FILE as TASKS
-from crane_lab.study.steered_tasks import shipped_scores
+from crane_lab.study.steered_tasks import TRANSLATION, TaskPlan, shipped_scores
 from crane_lab.study.steering import (
     SteeringPlan,
     answer_outcomes,
@@ -45,7 +45,7 @@ from crane_lab.study.steering_effects import (
     steering_summary,
     success_by_language,
 )
-from crane_lab.study.task_effects import OTHER, task_summary
+from crane_lab.study.task_effects import OTHER, OWN, task_summary
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,11 @@ def _forcing_works(row: _Row) -> ClaimVerdict:
 
 
 def _high_resource(row: _Row) -> ClaimVerdict:
+    if row["known_q"] != row["known_q"] or row["kin_q"] != row["kin_q"]:
+        return ClaimVerdict(UNKNOWN, "Every language is reached alike.")
     said = (
-        f"Rank correlation of success with the nats that a paragraph takes {row['known_rho']:+.2f} "
-        f"over {row['targets']} targets (q {row['known_q']:.2g}), with distance in the family tree "
+        f"Rank correlation of the gain with a paragraph's nats {row['known_rho']:+.2f} over "
+        f" {row['targets']} targets (q {row['known_q']:.2g}), with distance in the family tree "
         f"{row['kin_rho']:+.2f} over their pairs (q {row['kin_q']:.2g})."
     )
     sure = max(row["known_q"], row["kin_q"]) <= FDR
@@ -198,38 +200,47 @@ def _high_resource(row: _Row) -> ClaimVerdict:
 
 
 def _tasks(table: pd.DataFrame) -> ClaimVerdict:
-    own = table[(table["method"] == LAPE) & (table["whose"] == OTHER)]
-    if own["ahead"].isna().any() or own.empty:
-        return ClaimVerdict(UNKNOWN, f"Lacking: {LAPE} on tasks, beside random sets.")
-    up = (own["change"] > 0) & (own["q"] <= FDR) & (own["ahead"] > 0) & (own["ahead_q"] <= FDR)
-    down = (own["change"] < 0) & (own["q"] <= FDR)
+    # Another language's neurons make a translation one into that language.
+    whose = [OWN if task == TRANSLATION else OTHER for task in table["task"]]
+    own = table[(table["method"] == LAPE) & (table["whose"] == whose)]
+    if missing := [task for task in TaskPlan().tasks if task not in set(own["task"])]:
+        return ClaimVerdict(UNKNOWN, f"Lacking: {', '.join(missing)} under {LAPE}'s neurons.")
+    if own["ahead_q"].isna().any():
+        return ClaimVerdict(UNKNOWN, f"Lacking: random sets beside {LAPE}'s.")
+    sure = (own["q"] <= FDR) & (own["ahead_q"] <= FDR)
+    up, down = (
+        int((sure & (sign * own["change"] > 0) & (sign * own["ahead"] > 0)).sum())
+        for sign in (1, -1)
+    )
     each = ", ".join(
-        f"{row['task']} {100 * row['change']:+.1f} (q {row['q']:.1g})"
+        f"{row['task']} {100 * row['change']:+.1f} (random {100 * row['random']:+.1f})"
         for row in own.to_dict("records")
     )
     said = (
-        f"Certain gains in {up.sum()}, certain losses in {down.sum()} of {len(own)} tasks with "
-        f"another language's neurons; in points: {each}."
+        f"Beyond random neurons {up} certain gains and {down} certain losses in {len(own)} tasks; "
+        f"in points: {each}."
     )
-    if 2 * up.sum() > len(own):
+    if 2 * up > len(own):
         return ClaimVerdict(HOLDS, said)
-    return ClaimVerdict(FAILS if 2 * down.sum() >= len(own) else UNKNOWN, said)
+    return ClaimVerdict(FAILS if 2 * down > len(own) else UNKNOWN, said)
 
 
 def _fallback(table: pd.DataFrame) -> ClaimVerdict:
-    own = table[table["method"] == LAPE]
+    own = table[(table["method"] == LAPE) & (table["step"] > 0)]
     if own.empty:
         return ClaimVerdict(UNKNOWN, f"Lacking: {LAPE} beside random sets.")
-    last = own.iloc[-1]
+    rows = own.sort_values("step").to_dict("records")
+    best, last = min(rows, key=lambda row: float(row["q"])), rows[-1]
     said = (
         f"With {last['step']} languages off {last['kept']} of {last['asked']} answers are in the "
         f"questions' language [{last['low']:.0%}, {last['high']:.0%}], with random sets "
-        f"{last['random_kept']} of {last['random_asked']}; a step differs from random sets with q "
-        f"{own['q'].min():.2g} at the least."
+        f"{last['random_kept']:.0f}."
     )
-    if own["q"].min() <= FDR:
-        return ClaimVerdict(HOLDS, said)
-    return ClaimVerdict(FAILS if last["low"] > 0.5 else UNKNOWN, said)
+    if best["q"] <= FDR:
+        return ClaimVerdict(
+            HOLDS, f"{said} With {best['step']} off {best['to']} of them are in {best['other']!r}."
+        )
+    return ClaimVerdict(UNKNOWN, said)
 
 
 #: How each claim is checked, by the name in `claims.yaml`: on which table, and by which function.

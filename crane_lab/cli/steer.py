@@ -61,6 +61,9 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
                 f"--{name} has {missing[0]!r}, which is not among --languages: "
                 f"{' '.join(options.languages)}"
             )
+    tested = TaskPlan(tuple(options.tested), tasks=tuple(options.tasks), draws=options.draws)
+    if "tasks" in options.parts:
+        tested.require_runnable()
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
         many = many_of(pipeline, options)
@@ -83,7 +86,6 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
         if "known" in options.parts:
             write_table(known_languages(many, plan.languages), out / KNOWN)
         if "tasks" in options.parts:
-            tested = TaskPlan(tuple(options.tested), tasks=tuple(options.tasks))
             ship_steered_tasks(many, steered, tested, out)
         if "fallback" in options.parts:
             fallback = FallbackPlan(order=tuple(options.order), draws=options.draws)

@@ -176,14 +176,20 @@ def lens_table_of(lens: pd.DataFrame, visible: float = -4.0) -> Styler:
 
 def kept_language_table(kept: pd.DataFrame) -> Styler:
     """Answers that stay in the language of the questions: `fallback_effects.kept_language`."""
-    shown = kept[["method", "step"]].rename(columns={"step": "languages off"})
-    shown["kept"] = [f"{a} of {b}" for a, b in zip(kept["kept"], kept["asked"], strict=True)]
-    beside = zip(kept["random_kept"], kept["random_asked"], strict=True)
-    shown["random sets"] = [f"{a} of {b}" for a, b in beside]
-    shown["q"] = kept["q"]
+    shown = kept[["method", "step", "kept", "random_kept", "other", "to", "random_to", "q"]]
+    asked = kept["asked"].max()
     return figures.table(
-        shown,
-        "Answers in the questions' language, and whether they are fewer than under random sets of "
-        "the same sizes (Fisher's exact test, corrected over the rows)",
-        {"q": "{:.2g}"},
+        shown.rename(
+            columns={
+                "step": "languages off",
+                "random_kept": "kept, random",
+                "other": "most in",
+                "to": "so many",
+                "random_to": "so many, random",
+            }
+        ),
+        f"Of {asked} answers, how many are kept in the questions' language, and in which other "
+        "most are, beside random sets of the same sizes; q that fewer are kept and more are in the "
+        "other one (Fisher's exact test)",
+        {**dict.fromkeys(("kept, random", "so many, random"), "{:.1f}"), "q": "{:.2g}"},
     )

@@ -14,6 +14,7 @@ from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
+from crane_lab.study.steered_tasks import FLOORS
 from crane_lab.texts.names import full_names
 
 
@@ -41,17 +42,20 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
 
 def tasks_table(summary: pd.DataFrame) -> Styler:
     """Every task's score untouched and steered, beside random neurons."""
-    shown = summary[["task", "method", "whose", "pairs", "untouched", "score"]].copy()
+    shown = summary[["task", "method", "whose", "pairs"]].copy()
+    shown["by chance"] = summary["task"].map(FLOORS)
+    shown["untouched"], shown["score"] = summary["untouched"], summary["score"]
     shown["change"] = written_intervals(summary, "change", form="{:+.3f}")
     shown["q"], shown["random"] = summary["q"], summary["random"]
     shown["less random"], shown["q less random"] = summary["ahead"], summary["ahead_q"]
     return figures.table(
         shown.rename(columns={"whose": "neurons of"}),
-        "Scores from 0 to 1 (share of right answers; chrF of translations), means over pairs of "
-        "tested and activated languages, with 95 % intervals for other items and, of nli, other "
-        "trainings; random is the change under random neurons",
+        "Scores from 0 to 1 (share of right answers; of translations, the mean of the sentences' "
+        "chrF), means over pairs of tested and activated languages, with 95 % intervals for other "
+        "items and, of nli, other trainings; random is the change under random neurons, of which "
+        f"there are {summary['sets'].min()} to {summary['sets'].max()} sets in a row",
         {
-            **dict.fromkeys(("untouched", "score"), "{:.3f}"),
+            **dict.fromkeys(("by chance", "untouched", "score"), "{:.3f}"),
             **dict.fromkeys(("random", "less random"), "{:+.3f}"),
             **dict.fromkeys(("q", "q less random"), "{:.1g}"),
         },
@@ -74,8 +78,9 @@ def task_cells_table(cells: pd.DataFrame) -> Styler:
     shown = wide[order].rename(columns=names).reset_index()
     return figures.table(
         shown.rename(columns={"language": "tested"}),
-        "Change of the score by whose neurons are added to, in brackets under random neurons; "
-        f"* certain at a false-discovery rate of {FDR:.0%} over all cells",
+        "Change of the score by whose neurons are added to, and in brackets under random neurons; "
+        f"* certainly a change, at a false-discovery rate of {FDR:.0%} over all cells, whatever "
+        "random neurons do",
         {"untouched": "{:.2f}"},
     )
 
@@ -84,10 +89,12 @@ def translation_table(corpora: pd.DataFrame) -> Styler:
     """What translations are worth as a whole: chrF and BLEU, 0 to 100."""
     shown = corpora.assign(activated=corpora["activated"].replace("", "nothing"))
     return figures.table(
-        shown.rename(columns={"language": "into", "activated": "neurons of"}),
-        "Translations from English, by sacrebleu (BLEU cuts Chinese into characters): scores from "
-        "0 to 100 and the share of empty ones",
-        {"chrf": "{:.1f}", "bleu": "{:.1f}", "empty": "{:.2f}"},
+        shown.rename(
+            columns={"language": "into", "activated": "neurons of", "told": "in that language"}
+        ),
+        "Translations from English as a whole, by sacrebleu (BLEU cuts Chinese into characters): "
+        "chrF and BLEU from 0 to 100, and the share that is in the language asked for at all",
+        {"chrf": "{:.1f}", "bleu": "{:.1f}", "in that language": "{:.2f}"},
     )
 
 
@@ -117,9 +124,10 @@ def success_table(success: pd.DataFrame) -> Styler:
                 "kin_q": "q of that",
             }
         ),
-        "Rank correlations of the share of answers in the target: over targets, with what the "
-        "model needs for the same paragraphs in them; over pairs of languages, with kinship "
-        "(negative: well-known, or related, languages are reached more often)",
+        "Rank correlations of what adding gains over the untouched model, in the share of answers "
+        "in the target: over targets, with what the model needs for the same paragraphs in them; "
+        "over pairs of languages, with kinship (negative: more is gained for languages that are "
+        "known well, or between related ones)",
         {
             **dict.fromkeys(
                 ("with nats per paragraph", "with distance in the family tree"), "{:+.2f}"

@@ -23,7 +23,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from crane_core.interventions import UNTOUCHED, Intervention, intervened
 from crane_lab.engines.multiple_choice import Prepared, evaluate, prepare
-from crane_lab.engines.tasks import load_tasks, tasks_digests
+from crane_lab.engines.tasks import Tasks, load_tasks, tasks_digests
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown
@@ -39,9 +39,11 @@ from crane_lab.study.steering import (
 )
 from crane_lab.study.taught import RANDOM
 from crane_lab.study.tuned import tuned_outcomes
+from crane_lab.testbed.unseen import unseen_items
 from crane_lab.testbed.world import LANGUAGES as NLI_LANGUAGES
 from crane_lab.texts.held_out import held_out_paragraphs, translations
 from crane_lab.texts.names import full_names
+from crane_lab.texts.told import identified
 from crane_lab.tuning.training import TuningRecipe
 
 FILE = "steered_tasks.csv"
@@ -49,6 +51,8 @@ KEYS = ["task", "method", "activated", "language", "draw", "seed"]
 _TEXTS = ("task", "method", "activated", "language", "right", "texts")
 CHOICE = ("facts", "continuation")
 TRANSLATION, NLI = "translation", "nli"
+#: What is right by chance, where an answer is chosen.
+FLOORS = {"facts": 1 / 4, "continuation": 1 / 4, NLI: 1 / 3}
 #: How BLEU cuts a language that writes no spaces; sacrebleu's own default cuts the others.
 _CUT = {"zh": "zh", "ja": "char"}
 
@@ -78,6 +82,21 @@ class TaskPlan:
     recipe: TuningRecipe = field(
         default_factory=lambda: TuningRecipe(items=600, epochs=1, learning_rate=1e-3)
     )
+
+    def require_runnable(self) -> None:
+        """Raise ValueError, before anything is run, for what cannot be."""
+        if self.source not in self.languages or len(self.languages) < 2:
+            raise ValueError(
+                f"languages with tasks are {' '.join(self.languages)}: expected {self.source!r}, "
+                "which is translated from, and one more"
+            )
+        if NLI in self.tasks and len(self.taught) < 2:
+            raise ValueError(
+                f"{NLI} has items in {', '.join(NLI_LANGUAGES)}: expected two of them, got "
+                f"{' '.join(self.languages)}"
+            )
+        shown_and_asked(self)
+        tasks_digests([f"{task}_{x}" for task in CHOICE for x in self.languages], self.tasks_folder)
 
     @property
     def taught(self) -> tuple[str, ...]:
@@ -115,6 +134,7 @@ def ship_steered_tasks(
 
     Raises ValueError for a language without a set, task or text, before anything is run.
     """
+    plan.require_runnable()
     for method in plan.methods:
         if missing := [x for x in plan.languages if x not in steered.sets[method]]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --tested")
@@ -126,11 +146,20 @@ def ship_steered_tasks(
             {x: value for x, value in steered.values["mean"].items() if x in plan.languages}
         ),
         "languages": list(plan.languages),
+        "source": plan.source,
         "items": dict(plan.items),
         "tasks": tasks_digests(names, plan.tasks_folder),
         "translations": digest_of(canonical(shown_and_asked(plan))),
         "decoding": [plan.shots, plan.longest, PENALTY],
         "recipe": asdict(plan.recipe),
+        NLI: digest_of(
+            canonical(
+                [
+                    unseen_items(NLI, "train")[plan.source][: plan.recipe.items],
+                    *(unseen_items(NLI, "test")[x][: plan.items[NLI]] for x in plan.taught),
+                ]
+            )
+        ),
     }
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, _parts(pipeline, steered, plan))
 
@@ -148,9 +177,7 @@ def _parts(pipeline: Pipeline, steered: Steered, plan: TaskPlan) -> Iterator[Par
             continue
         prepared = None
         if task in CHOICE:
-            names = [f"{task}_{x}" for x in plan.languages]
-            loaded = load_tasks(names, plan.tasks_folder, plan.items[task])
-            prepared = prepare(pipeline.model, pipeline.tokenizer, loaded)
+            prepared = prepare(pipeline.model, pipeline.tokenizer, _same_items(task, plan))
         tested = [x for x in plan.languages if task != TRANSLATION or x != plan.source]
         for about, one in under:
             keys = frozenset(_key(task, about, x, 0) for x in tested)
@@ -159,6 +186,31 @@ def _parts(pipeline: Pipeline, steered: Steered, plan: TaskPlan) -> Iterator[Par
             else:
                 compute = partial(_chosen, pipeline, prepared, task, about, one)
             yield Part(f"{task} {' '.join(map(str, about.values()))}", keys, compute)
+
+
+def _same_items(task: str, plan: TaskPlan) -> Tasks:
+    """A task in every language, with as many items as are asked for, the same ones in each.
+
+    What is the same carries one `cluster`: a paragraph, or a fact. Of several items of a cluster
+    the first is taken.
+
+    Raises ValueError if the languages have fewer in common.
+    """
+    tasks = load_tasks([f"{task}_{x}" for x in plan.languages], plan.tasks_folder)
+    places: list[dict[str, int]] = []
+    for one in tasks.values():
+        clusters = list(one.dataset["test"]["cluster"])
+        places.append({name: clusters.index(name) for name in dict.fromkeys(clusters)})
+    common = [name for name in places[0] if all(name in own for own in places)]
+    n = plan.items[task]
+    if len(common) < n:
+        raise ValueError(
+            f"{task} has {len(common)} items in all of {' '.join(plan.languages)}: expected {n}"
+        )
+    chosen = [common[place * len(common) // n] for place in range(n)]
+    for one, own in zip(tasks.values(), places, strict=True):
+        one.dataset["test"] = one.dataset["test"].select([own[name] for name in chosen])
+    return tasks
 
 
 def _key(task: str, about: Mapping[str, Any], language: str, seed: int) -> tuple[Any, ...]:
@@ -273,8 +325,8 @@ def task_scores(
 
     Returns the table with `scores`, a list of one number per item from 0 to 1 (right or not; chrF
     of the sentence), in place of `right` and `texts`; and of the translations, one row per
-    `KEYS` without task and seed: `chrf` and `bleu`, 0 to 100, and the share `empty`. `references`:
-    language -> what each translation is held against.
+    `KEYS` without task and seed: `chrf` and `bleu`, 0 to 100, and the share that is `told` to be in
+    the language translated into. `references`: language -> what each translation is held against.
     """
     chrf, corpora = CHRF(), []
     scores: list[Any] = []
@@ -295,7 +347,8 @@ def task_scores(
                 **{name: row[name] for name in ("method", "activated", "language", "draw")},
                 "chrf": chrf.corpus_score(said, [wanted]).score,
                 "bleu": bleu.corpus_score(said, [wanted]).score,
-                "empty": sum(not text for text in said) / len(said),
+                "told": identified(said, sorted({*table["language"]})).count(row["language"])
+                / len(said),
             }
         )
     kept = table[KEYS].assign(scores=scores)

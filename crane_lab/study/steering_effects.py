@@ -152,20 +152,22 @@ def success_by_language(
 ) -> pd.DataFrame:
     """Whether steering works better for languages that are known better, and between related ones.
 
-    One row per method: `known_rho`, Spearman's correlation over targets of the share of answers in
-    the target with nats per paragraph (`known.known_languages`; negative if languages that are
-    known better are reached more often), with `known_p`; `kin_rho`, over pairs of languages, of the
-    share, mean of both directions, with distance in the family tree (Mantel's, negative if related
-    ones reach each other more often), with `kin_p`, which is of a correlation so negative; `q` of
-    each over the methods; `targets`.
+    Success is the share of answers in the target less the untouched model's, which reaches some
+    languages by itself. One row per method: `known_rho`, Spearman's correlation over targets of the
+    success with nats per paragraph (`known.known_languages`; negative if it is larger for languages
+    that are known better), with `known_p`; `kin_rho`, over pairs of languages, of the success, mean
+    of both directions, with distance in the family tree (Mantel's, negative if it is larger between
+    related ones), with `kin_p`, which is of a correlation so negative; `q` of each over the
+    methods; `targets`.
     """
+    untouched = forcing_matrix(table, UNSTEERED, ("", "", 0.0))
     nats, rows = dict(zip(known["language"], known["nats"], strict=True)), []
     for method in _methods(table):
         matrix = forcing_matrix(table, method, setup)
         targets = [x for x in matrix.columns if x in nats and x in matrix.index]
         if len(targets) < 4:
             continue
-        shares = matrix.loc[targets, targets].to_numpy(float).copy()
+        shares = (matrix - untouched).loc[targets, targets].to_numpy(float).copy()
         np.fill_diagonal(shares, np.nan)
         reached = rankdata(np.nanmean(shares, axis=0))
         needed = rankdata([nats[x] for x in targets])

@@ -10,8 +10,9 @@ import pytest
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN, read_claims
 from crane_lab.audit.la_claims import LA_CHECKS, LaEvidence, la_verdicts, shipped_evidence
 from crane_lab.store import ROOT
+from crane_lab.study.steered_tasks import TRANSLATION, TaskPlan
 from crane_lab.study.steering import QUESTIONS
-from crane_lab.study.task_effects import OTHER
+from crane_lab.study.task_effects import OTHER, OWN
 
 FOLDER = ROOT / "data" / "published" / "la"
 ROWS: dict[str, dict[str, object]] = {
@@ -21,10 +22,10 @@ ROWS: dict[str, dict[str, object]] = {
     "added": {"difference": 0.2, "low": 0.1, "high": 0.3},
     "forced": {"share": 0.9, "gain": 0.8, "random": 0.1, "ahead": 0.8, "ahead_q": 0.01},
     "resources": {"targets": 8, "known_rho": -0.8, "known_q": 0.01, "kin_rho": -0.5, "kin_q": 0.01},
-    "tasks": {"task": "nli", "whose": OTHER, "change": 0.1, "ahead": 0.1, "ahead_q": 0.01},
+    "tasks": {"change": 0.1, "ahead": 0.1, "ahead_q": 0.01, "random": 0.0},
     "fallback": {"step": 3, "kept": 1, "asked": 10, "low": 0.0, "high": 0.4, "random_kept": 9},
 }
-ROWS["fallback"]["random_asked"] = 10
+ROWS["fallback"] |= {"other": "fr", "to": 8}
 #: What makes a row uncertain.
 UNSURE: dict[str, dict[str, object]] = {"resources": {"kin_q": 0.5}}
 OPPOSITE: dict[str, dict[str, object]] = {
@@ -33,8 +34,7 @@ OPPOSITE: dict[str, dict[str, object]] = {
     "added": {"difference": -0.2},
     "forced": {"ahead": -0.1},
     "resources": {"known_rho": 0.8},
-    "tasks": {"change": -0.1},
-    "fallback": {"q": 0.5, "low": 0.7},
+    "tasks": {"change": -0.1, "ahead": -0.1},
 }
 OF = {"late": "late_layers", "script": "script_specialised", "related": "related_overlap"}
 OF |= {"added": "add_beats_set", "forced": "forcing_works", "resources": "high_resource"}
@@ -42,8 +42,14 @@ OF |= {"tasks": "tasks", "fallback": "fallback"}
 
 
 def judged(table: str, **row: object) -> str:
-    found = pd.DataFrame([{"method": "LAPE", "q": 0.01, **ROWS[table], **row}])
-    return LaEvidence(**{table: found}).judged(*LA_CHECKS[OF[table]]).verdict  # type: ignore[arg-type]
+    rows = [{"method": "LAPE", "q": 0.01, **ROWS[table], **row}]
+    if table == "tasks":
+        rows = [
+            {**rows[0], "task": task, "whose": OWN if task == TRANSLATION else OTHER}
+            for task in TaskPlan().tasks
+        ]
+    evidence = LaEvidence(**{table: pd.DataFrame(rows)})  # type: ignore[arg-type]
+    return evidence.judged(*LA_CHECKS[OF[table]]).verdict
 
 
 @pytest.mark.parametrize("table", ROWS)
@@ -59,6 +65,20 @@ def test_a_verdict_turns_with_its_evidence(table: str) -> None:
 def test_forcing_needs_random_sets_beside_it() -> None:
     assert judged("forced", random=float("nan")) == UNKNOWN
     assert judged("forced", ahead_q=0.2) == UNKNOWN
+
+
+def test_tasks_are_judged_by_all_of_them_and_beyond_random_neurons() -> None:
+    assert judged("tasks", change=-0.1, ahead=-0.1, ahead_q=0.5) == UNKNOWN
+    assert judged("tasks", change=-0.1, ahead=0.1) == UNKNOWN
+    assert judged("tasks", ahead_q=float("nan")) == UNKNOWN
+    row = {"method": "LAPE", "task": "nli", "whose": OTHER, "q": 0.01, **ROWS["tasks"]}
+    found = LaEvidence(tasks=pd.DataFrame([row])).judged(*LA_CHECKS["tasks"])
+    assert found.verdict == UNKNOWN and "Lacking: facts" in found.evidence
+
+
+def test_success_without_kinship_is_not_success() -> None:
+    assert judged("resources", kin_q=float("nan")) == UNKNOWN
+    assert judged("resources", kin_rho=0.2) == UNKNOWN
 
 
 def test_every_claim_has_its_check_and_says_what_is_lacking(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_a_right_translation_scores_full_marks_and_none_at_all_nothing() -> None
         scores, corpora = task_scores(pd.DataFrame([{**row, "texts": texts}]), wanted)
         assert np.allclose(scores["scores"][0], float(full))
         assert np.allclose(corpora[["chrf", "bleu"]].iloc[0], 100.0 * full)
-        assert corpora["empty"][0] == float(not full)
+        assert corpora["told"][0] == float(full)
 
 
 def made_scores(own: float, other: float, random: float, seeds: int = 1) -> pd.DataFrame:
@@ -177,7 +178,7 @@ def test_changes_are_found_as_they_were_made(seeds: int) -> None:
         assert row["ahead"] == pytest.approx(change - 0.02, abs=0.005)
         assert (row["q"] < 0.01, row["pairs"]) == (True, pairs)
     cells = task_cells(scores)
-    assert len(cells) == 9
+    assert len(cells) == 9 and np.allclose(cells["random"], 0.02, atol=0.005)
     assert (
         np.sign(cells["change"]) == np.where(cells["language"] == cells["activated"], 1, -1)
     ).all()
@@ -189,8 +190,49 @@ def test_scores_without_random_neurons_are_not_said_to_be_ahead() -> None:
     scores = made_scores(0.1, 0.1, 0.0)
     found = task_summary(scores[~scores["method"].str.startswith(RANDOM)])
     assert found["ahead"].isna().all() and found["change"].notna().all()
+    some = scores[~(scores["method"].str.startswith(RANDOM) & (scores["activated"] == "vi"))]
+    assert task_summary(some)["ahead"].isna().all()  # not beside random sets of other languages
     with pytest.raises(ValueError, match="no row of nli, none, en"):
         task_summary(scores[scores["method"] != UNSTEERED])
+
+
+def test_random_sets_that_differ_make_being_ahead_of_them_uncertain() -> None:
+    """With the same mean, what sets do differs from draw to draw, or does not."""
+    found = {}
+    for spread in (0.0, 0.3):
+        scores = made_scores(0.1, 0.1, 0.0)
+        shift = {"en": -spread, "zh": 0.0, "vi": spread}
+        random = scores["method"].str.startswith(RANDOM)
+        scores["scores"] = [
+            [one + shift[activated] for one in own] if drawn else own
+            for own, activated, drawn in zip(
+                scores["scores"], scores["activated"], random, strict=True
+            )
+        ]
+        found[spread] = task_summary(scores)
+    assert (found[0.0]["ahead_q"] < 0.01).all() and (found[0.3]["ahead_q"] > 0.2).all()
+    assert np.allclose(found[0.0]["ahead"], found[0.3]["ahead"])
+    assert (found[0.3]["q"] < 0.01).all() and (found[0.3]["sets"] == 3).all()
+
+
+def test_what_cannot_be_run_is_named_before_anything_is(
+    pipeline: Pipeline, steered: Steered, tmp_path: Path
+) -> None:
+    for languages, said in ((("zh", "vi"), "expected 'en'"), (("en", "de"), "nli has items in")):
+        plan = dataclasses.replace(PLAN, languages=languages)
+        with pytest.raises(ValueError, match=said):
+            steered_tasks.ship_steered_tasks(pipeline, steered, plan, tmp_path)
+    many = dataclasses.replace(PLAN, items={**PLAN.items, "continuation": 10**6})
+    with pytest.raises(ValueError, match="items in all of en zh vi: expected 1000000"):
+        steered_tasks.ship_steered_tasks(pipeline, steered, many, tmp_path / "out")
+
+
+def test_items_are_the_same_in_every_language() -> None:
+    for task in steered_tasks.CHOICE:
+        tasks = steered_tasks._same_items(task, PLAN)
+        clusters = [list(one.dataset["test"]["cluster"]) for one in tasks.values()]
+        assert clusters[0] == clusters[1] == clusters[2]
+        assert len(set(clusters[0])) == PLAN.items[task]
 
 
 def test_the_page_says_what_is_certain() -> None:
@@ -204,7 +246,7 @@ def test_the_page_says_what_is_certain() -> None:
     assert "+0.10*" in page.task_cells_table(task_cells(scores)).to_html()
     wide = pd.DataFrame(
         {"method": ["none"], "activated": [""], "language": ["zh"]}
-        | {"chrf": [20.0], "bleu": [10.0], "empty": [0.0]}
+        | {"chrf": [20.0], "bleu": [10.0], "told": [0.5]}
     )
     assert "20.0" in page.translation_table(translation_summary(wide)).to_html()
 
@@ -225,14 +267,16 @@ def test_translations_are_of_each_other_and_as_many_as_there_are() -> None:
 
 
 def forced(share: dict[str, float]) -> pd.DataFrame:
-    """Answers whose language follows as often as `share` says of a target."""
-    rows = []
+    """Answers whose language follows as often as `share` says of a target, and no untouched one."""
+    rows: list[dict[str, object]] = []
     for target, often in share.items():
         for source in share:
             if source != target:
                 digits = "1" * round(10 * often) + "0" * (10 - round(10 * often))
                 rows.append({"method": LAPE, "kind": "add", "statistic": "mean", "strength": 1.0})
                 rows[-1] |= {"target": target, "source": source, "in_target": digits}
+                nothing = {"method": UNSTEERED, "kind": "", "statistic": "", "strength": 0.0}
+                rows.append({**rows[-1], **nothing, "in_target": "0" * 10})
     return pd.DataFrame(rows)
 
 
