@@ -207,17 +207,16 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
     """
     languages = list(asked)
     names = full_names(languages)
-    every = [json.loads(texts) for texts in answers["answers"]]
-    distinct = list(dict.fromkeys(text for texts in every for text in texts))
-    told = dict(zip(distinct, identified(distinct, languages), strict=True))
     several = answers["seed"].max() > 0
     rows = []
-    for row, texts in zip(answers.to_dict("records"), every, strict=True):
+    for row in answers.to_dict("records"):
+        texts = json.loads(row["answers"])
+        told = identified(texts, languages)
         method, seed, source = str(row["method"]), int(row["seed"]), str(row["source"])
         for target in [row["target"]] if row["target"] else languages:
-            items = zip(asked[languages[0]], asked[source], asked[target], texts, strict=True)
-            for named, question, wanted, text in items:
-                language, right = told[text], answered(text, wanted.answers)
+            items = zip(asked[languages[0]], asked[source], asked[target], texts, told, strict=True)
+            for named, question, wanted, text, language in items:
+                right = answered(text, wanted.answers)
                 rows.append(
                     {
                         "question": named.question,

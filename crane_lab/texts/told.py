@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from crane_lab.texts.fidelity import _identifier, untold
 from crane_lab.texts.languages import FLORES, known_code
@@ -37,24 +38,31 @@ def identified(texts: Sequence[str], among: Sequence[str]) -> list[str]:
     """
     if unknown := untold(among):
         raise ValueError(f"py3langid does not know {unknown[0]!r}: leave it out")
-    scripts = {x: FLORES.get(x, "").partition("_")[2] for x in among}
+    scripts = {x: _script(x) for x in among}
     if missing := [x for x in among if scripts[x] not in _WORDS]:
         raise ValueError(f"the letters of {missing[0]!r} are not known: expected {list(_WORDS)}")
+    return [_told(text, tuple(among)) for text in texts]
+
+
+def _script(language: str) -> str:
+    return FLORES.get(language, "").partition("_")[2]
+
+
+@lru_cache(maxsize=2**16)  # pages ask for the same answers several times
+def _told(text: str, among: tuple[str, ...]) -> str:
+    letters = [
+        unicodedata.name(c, "").split(" ")[0].split("-")[0]
+        for c in unicodedata.normalize("NFKC", text)
+        if c.isalpha()
+    ]
+    own = {x: sum(letter in _WORDS[_script(x)] for letter in letters) for x in among}
+    likely = [x for x in among if letters and 2 * own[x] >= len(letters)]
+    if "ja" in likely and any(letter in _KANA for letter in letters):
+        likely = ["ja"]
+    if len(likely) < 2:
+        return likely[0] if likely else ""
     identifier = _identifier()
-    labels = {x: known_code(x, identifier.labels) for x in among}
-    found = []
-    for text in texts:
-        letters = [
-            unicodedata.name(c, "").split(" ")[0].split("-")[0]
-            for c in unicodedata.normalize("NFKC", text)
-            if c.isalpha()
-        ]
-        own = {x: sum(letter in _WORDS[scripts[x]] for letter in letters) for x in among}
-        likely = [x for x in among if letters and 2 * own[x] >= len(letters)]
-        if "ja" in likely and any(letter in _KANA for letter in letters):
-            likely = ["ja"]
-        evidence = dict(identifier.rank(text)) if len(likely) > 1 else {}
-        best = sorted(likely, key=lambda x: -evidence.get(labels[x], 0.0))
-        tied = len(best) > 1 and evidence[labels[best[0]]] == evidence[labels[best[1]]]
-        found.append("" if tied or not best else best[0])
-    return found
+    evidence = dict(identifier.rank(text))
+    labels = {x: known_code(x, identifier.labels) for x in likely}
+    best = sorted(likely, key=lambda x: -evidence[labels[x]])
+    return "" if evidence[labels[best[0]]] == evidence[labels[best[1]]] else best[0]
