@@ -173,16 +173,20 @@ display(
 # %% [markdown]
 # ## Does it help a task?
 #
-# The paper's other four tasks are done while the mean is added to the neurons of the task's
+# The paper's other four tasks are done while the mean is added once to the neurons of the task's
 # language, or of another:
 #
 # - *facts* (capitals, currencies, and the like) and *continuation* (which sentence comes next): the
 #   likeliest of four options is taken;
-# - *translation* from English, after two translations that are shown, by chrF;
+# - *translation* from English, after two translations that are shown: paragraphs of software
+#   manuals, scored by chrF, which counts runs of characters that are also in the reference. The
+#   task's own language is the one translated into, so English is another;
 # - *nli*: premise and hypothesis of [notebook 13](13_lsn_transfer), learned in English by the whole
-#   model, three trainings.
+#   model, three trainings; what is added are the means before training.
 #
-# Random neurons of the same layers get the same numbers, as above.
+# Items are the same in every language. Random neurons of the same layers get the same numbers, as
+# above. A change is certain if it is for other items (and trainings); whether it is more than
+# random neurons bring about is asked separately, with the spread of what random sets do.
 
 # %% tags=["shipped"]
 scores, corpora = steered_tasks.shipped_scores(languages_data)

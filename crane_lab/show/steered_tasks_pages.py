@@ -42,12 +42,12 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
 
 def tasks_table(summary: pd.DataFrame) -> Styler:
     """Every task's score untouched and steered, beside random neurons."""
-    shown = summary[["task", "method", "whose", "pairs"]].copy()
+    shown = summary[["task", "method", "whose"]].copy()
     shown["by chance"] = summary["task"].map(FLOORS)
     shown["untouched"], shown["score"] = summary["untouched"], summary["score"]
     shown["change"] = written_intervals(summary, "change", form="{:+.3f}")
     shown["q"], shown["random"] = summary["q"], summary["random"]
-    shown["less random"], shown["q less random"] = summary["ahead"], summary["ahead_q"]
+    shown["q beyond random"] = summary["ahead_q"]
     return figures.table(
         shown.rename(columns={"whose": "neurons of"}),
         "Scores from 0 to 1 (share of right answers; of translations, the mean of the sentences' "
@@ -56,8 +56,8 @@ def tasks_table(summary: pd.DataFrame) -> Styler:
         f"there are {summary['sets'].min()} to {summary['sets'].max()} sets in a row",
         {
             **dict.fromkeys(("by chance", "untouched", "score"), "{:.3f}"),
-            **dict.fromkeys(("random", "less random"), "{:+.3f}"),
-            **dict.fromkeys(("q", "q less random"), "{:.1g}"),
+            "random": "{:+.3f}",
+            **dict.fromkeys(("q", "q beyond random"), "{:.1g}"),
         },
     )
 
