@@ -189,19 +189,36 @@ def _change_input(projection: nn.Module, change: Change) -> Callable[[], None]:
     return projection.register_forward_pre_hook(before).remove
 
 
-def _change_activated(act_fn: nn.Module, changes: Sequence[Change]) -> Callable[[], None]:
-    """Hook vLLM's activation function, which multiplies the activated gate with `up` at once."""
+class _Changed(nn.Module):
+    """vLLM's activation function, which multiplies activated gate and `up` at once, changed."""
 
-    def after(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        gate, up = args[0].chunk(2, dim=-1)
+    def __init__(self, act_fn: nn.Module, changes: Sequence[Change]) -> None:
+        super().__init__()
+        self.act_fn, self.changes = act_fn, changes
+
+    def forward(self, fused: Tensor) -> Tensor:
+        output: Tensor = self.act_fn(fused)
+        gate, up = fused.chunk(2, dim=-1)
         # The activated gate alone is what comes of an `up` of ones.
-        activated = module.forward(torch.cat([gate, torch.ones_like(up)], dim=-1))
+        activated = self.act_fn(torch.cat([gate, torch.ones_like(up)], dim=-1))
         changed = activated
-        for change in changes:
+        for change in self.changes:
             changed = change(changed)
         return torch.where(changed == activated, output, changed * up)
 
-    return act_fn.register_forward_hook(after).remove
+
+def _change_activated(mlp: Any, changes: Sequence[Change]) -> Callable[[], None]:
+    """Give an MLP another activation function; return what puts its own back.
+
+    No hook: vLLM makes one GELU for all layers (Gemma's), and every layer would do all changes.
+    """
+    own = mlp.act_fn
+    mlp.act_fn = _Changed(own, changes)
+
+    def restore() -> None:
+        mlp.act_fn = own
+
+    return restore
 
 
 class WorkerExtension:
@@ -291,5 +308,5 @@ class WorkerExtension:
                         half = _change_half(change, ("gate", "up").index(site))
                         hooks.append(_change_output(mlp.gate_up_proj, half))
         for layer, changes in activated.items():
-            hooks.append(_change_activated(mlps[layer].act_fn, changes))
+            hooks.append(_change_activated(mlps[layer], changes))
         return len(hooks)

@@ -143,12 +143,12 @@ class SiluAndMul(nn.Module):
 class MLP(nn.Module):
     """The part of a gated MLP that one of `world` workers of vLLM computes."""
 
-    def __init__(self, of: Any, rank: int, world: int):
+    def __init__(self, of: Any, act_fn: nn.Module, rank: int, world: int):
         super().__init__()
         gate, up = (p.weight.chunk(world)[rank] for p in (of.gate_proj, of.up_proj))
         width, hidden = of.gate_proj.weight.shape
         self.gate_up_proj = Linear(torch.cat([gate, up]), 2 * width, rank, world)
-        self.act_fn = SiluAndMul()
+        self.act_fn = act_fn
         self.down_proj = Linear(of.down_proj.weight.chunk(world, dim=1)[rank], hidden, rank, world)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,11 +157,15 @@ class MLP(nn.Module):
 
 
 class Model(nn.Module):
-    """What each layer's piece makes of the same hidden states."""
+    """What each layer's piece makes of the same hidden states.
+
+    All layers share an activation function, as Gemma's do in vLLM; Llama's have one each.
+    """
 
     def __init__(self, of: LlamaForCausalLM, rank: int, world: int):
         super().__init__()
-        self.mlps = nn.ModuleList(MLP(site.mlp, rank, world) for site in models.mlp_sites(of))
+        act_fn, mlps = SiluAndMul(), [site.mlp for site in models.mlp_sites(of)]
+        self.mlps = nn.ModuleList(MLP(mlp, act_fn, rank, world) for mlp in mlps)
 
     def forward(self, x: Tensor, positions: Tensor) -> list[Tensor]:
         return [mlp(x) for mlp in self.mlps]
@@ -251,6 +255,9 @@ def test_workers_together_compute_the_intervened_mlps(
     assert [worker.crane_mask({}) for worker in workers] == [0] * world
     torch.testing.assert_close(together(workers), original, rtol=0, atol=0)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in workers[0].model.modules())
+    assert [*map(type, workers[0].model.modules())] == [
+        *map(type, Worker(tiny_llama).model.modules())
+    ]
 
 
 @pytest.mark.parametrize("step", [SetTo, Add, Scale])
