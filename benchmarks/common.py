@@ -18,7 +18,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from crane_core import models
 from crane_lab.store.machine import processor
-from crane_lab.texts import corpora
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "data" / "testbed" / "base"
@@ -66,6 +65,8 @@ def texts(model: Any, tokenizer: Any, n: int, window: int) -> Tensor:
     if tokenizer is None:
         generator = torch.Generator().manual_seed(0)
         return torch.randint(3, model.config.vocab_size, (n, window), generator=generator)
+    from crane_lab.texts import corpora  # needs pandas, which vLLM's environment lacks
+
     languages = ["en", "zh", "vi"]
     found = corpora.read_windows(tokenizer, CORPUS, languages, -(-n // 3), window, seed=0)
     return torch.stack([found[language] for language in languages], dim=1).flatten(0, 1)[:n]
