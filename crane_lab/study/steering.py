@@ -342,10 +342,11 @@ class SteeringPlan:
     setups: tuple[Setup, ...] = (
         Setup("set"),
         Setup("contrast"),
+        *(Setup("add", strength=strength) for strength in (2.0, 0.5)),
         Setup("zero + add"),
-        *(Setup("add", strength=strength) for strength in (0.5, 2.0, 0.25)),
         Setup("scale", strength=2.0),
         Setup("add", "probability"),
+        Setup("add", strength=0.25),
     )
     draws: int = 2
     questions: str = QUESTIONS
