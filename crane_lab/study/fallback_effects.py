@@ -35,7 +35,11 @@ def kept_language(table: pd.DataFrame) -> pd.DataFrame:
             interval = binomtest(int(kept), asked).proportion_ci(method="wilson")
             row = {"method": method, "step": step, "kept": int(kept), "asked": asked}
             row |= {"low": interval.low, "high": interval.high, "random_kept": beside[language]}
-            row |= {"other": to, "to": int(others[to]), "random_to": beside[to]}
+            row |= {
+                "other": to if others[to] else "",
+                "to": int(others[to]),
+                "random_to": beside[to],
+            }
             p = max(
                 _fisher(kept, beside[language], asked, "less"),
                 _fisher(others[to], beside[to], asked, "greater"),
