@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from test_pipeline import folder, settings_in
+from test_steering import two_each
 
 from crane_core.interventions import UNTOUCHED
-from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.show import steered_tasks_pages as page
 from crane_lab.store import ROOT, Store
@@ -56,12 +56,8 @@ def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
 
 @pytest.fixture(scope="module")
 def steered(pipeline: Pipeline) -> Steered:
-    size = pipeline.shape["intermediate"]
-    sets = {
-        x: NeuronSet.from_pairs([(0, i), (1, i + 1)], {"intermediate": size})
-        for i, x in enumerate(LANGUAGES)
-    }
-    return Steered({LAPE: sets}, {"mean": {x: torch.full(size, 30.0) for x in LANGUAGES}})
+    values = {x: torch.full(pipeline.shape["intermediate"], 30.0) for x in LANGUAGES}
+    return Steered({LAPE: two_each(pipeline, LANGUAGES)}, {"mean": values})
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,18 @@ def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline
     return Pipeline(settings_in(folder), Store(tmp_path_factory.mktemp("store")))
 
 
+def two_each(pipeline: Pipeline, languages: Sequence[str]) -> dict[str, NeuronSet]:
+    """A set of two neurons, in two layers, for each language."""
+    size = pipeline.shape["intermediate"]
+    return {
+        x: NeuronSet.from_pairs([(0, i), (1, i + 1)], {"intermediate": size})
+        for i, x in enumerate(languages)
+    }
+
+
 @pytest.fixture(scope="module")
 def steered(pipeline: Pipeline) -> Steered:
-    size = pipeline.shape["intermediate"]
-    sets = {
-        x: NeuronSet.from_pairs([(0, i), (1, i + 1)], {"intermediate": size})
-        for i, x in enumerate(LANGUAGES)
-    }
+    sets, size = two_each(pipeline, LANGUAGES), pipeline.shape["intermediate"]
     values = {x: torch.full(size, float(i + 1)) for i, x in enumerate(LANGUAGES)}
     every = {LAPE: sets, RELEVANCE: sets}
     return Steered(every, {"mean": values, "probability": values})
