@@ -445,8 +445,8 @@ def tuning_leaves_in_words(summary: pd.DataFrame, shared: pd.DataFrame) -> Markd
             beyond = int((part["own"] > part["most"]).sum())
             said.append(
                 f"{found}'s neurons in the {model} model {part['own'].mean():+.3f} nats (more than "
-                f"random ones in {beyond} of {len(part)} languages, than in any other language in "
-                f"{int((part['own'] > part['others']).sum())})"
+                f"random ones in {beyond} of {len(part)} languages, and more than another language "
+                f"loses in {int((part['own'] > part['others']).sum())})"
             )
         both = shared[shared["method"] == method]
         lines.append(
