@@ -196,18 +196,20 @@ display(
 #
 # Gemma 3 270M, tuned on questions on a passage (qa) in English: attention and nothing else, all
 # neurons, English's and a target's together, or random ones. A training takes it minutes, so there
-# are fewer trainings, items and random sets.
+# are fewer trainings, items and random sets. The first table is of attention alone; the changes are
+# from that.
 
 # %% tags=["shipped"]
 real, made_real = taught.shipped_tables("weights", real_data)
-real_effects, real_beside = {}, {}
+levels, plain, after, beside = {}, {}, {}, {}
 for task, table in real.items():
-    real_effects[task] = taught_effects.taught_effects(table)
-    real_beside[task] = taught_effects.taught_beside_random(table)
+    levels[task] = taught_effects.taught_levels(table)
+    found = taught_effects.taught_effects(table)
+    plain[task] = found[found["set_to"] == ""]
+    after[task] = found[found["set_to"] != ""]
+    beside[task] = taught_effects.taught_beside_random(table)
     file = f"lsn_effects_real_weights_{task}.csv"
-    write_table(real_effects[task], results / file)
-untouched = {task: found[found["set_to"] == ""] for task, found in real_effects.items()}
-levels = {task: taught_effects.taught_levels(table) for task, table in real.items()}
+    write_table(found, results / file)
 display(
     taught_pages.made_in_words(
         made_real,
@@ -216,11 +218,19 @@ display(
     taught_pages.levels_table(levels, {}),
 )
 for x in languages[1:]:
-    display(taught_pages.effects_figure(untouched, names, x))
+    display(taught_pages.effects_figure(plain, names, x))
 display(
-    taught_pages.effects_counts_table(untouched),
-    taught_pages.beside_random_table(real_beside),
+    taught_pages.effects_counts_table(plain),
+    taught_pages.beside_random_table(beside),
 )
+
+# %% [markdown]
+# And set to a value after they were tuned, from the same tuned model untouched:
+
+# %% tags=["shipped"]
+for x in languages[1:]:
+    display(taught_pages.effects_figure(after, names, x))
+taught_pages.effects_counts_table(after)
 
 # %% [markdown]
 # ### Do the base's neurons keep their role?
