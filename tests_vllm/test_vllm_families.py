@@ -120,6 +120,8 @@ def test_every_step_is_hugging_faces(
     check(intervention, engine, reference, original, asked)
 
 
+# Llama's are tested on the testbed, which is one.
+@pytest.mark.parametrize("checkpoint", FAMILIES[1:], indirect=True)
 @pytest.mark.parametrize("name", [*MASKS, *INTERVENTIONS])
 def test_masks_and_several_steps_are_hugging_faces(
     name: str,
