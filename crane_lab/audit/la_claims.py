@@ -189,7 +189,7 @@ def _high_resource(row: _Row) -> ClaimVerdict:
         return ClaimVerdict(UNKNOWN, "Every language is reached alike.")
     said = (
         f"Rank correlation of the gain with a paragraph's nats {row['known_rho']:+.2f} over "
-        f" {row['targets']} targets (q {row['known_q']:.2g}), with distance in the family tree "
+        f"{row['targets']} targets (q {row['known_q']:.2g}), with distance in the family tree "
         f"{row['kin_rho']:+.2f} over their pairs (q {row['kin_q']:.2g})."
     )
     sure = max(row["known_q"], row["kin_q"]) <= FDR

@@ -69,6 +69,18 @@ def rates_above_own_90th(scores: Mapping[str, Tensor], within: float = 0.001) ->
     return pd.DataFrame(rows)
 
 
+def lape_among(
+    over: Mapping[str, Tensor], n: Mapping[str, int], among: Sequence[str], rate: float = 0.01
+) -> Sets:
+    """LAPE's sets of some of the languages, compared with each other; one can be empty.
+
+    `over`, `n`, `rate` as `baselines.lape` takes them, of these languages or more.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SelectionWarning)  # no neuron is a result here
+        return baselines.lape({x: over[x] for x in among}, {x: n[x] for x in among}, rate)
+
+
 def lape_by_languages(pipeline: Pipeline) -> pd.DataFrame:
     """LAPE's sets from all of the run's languages, and with each other language left out.
 
@@ -79,14 +91,9 @@ def lape_by_languages(pipeline: Pipeline) -> pd.DataFrame:
     every = pipeline.settings.languages
     rows = []
 
-    def lape(chosen: Sequence[str]) -> Sets:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SelectionWarning)  # no neuron is a result here
-            return baselines.lape({x: over[x] for x in chosen}, {x: n[x] for x in chosen})
-
-    whole = lape(every)
+    whole = lape_among(over, n, every)
     for without in (None, *(every if len(every) > 2 else ())):
-        for x, neurons in lape([x for x in every if x != without]).items():
+        for x, neurons in lape_among(over, n, [x for x in every if x != without]).items():
             shared, either = len(neurons & whole[x]), len(neurons | whole[x])
             rows.append(
                 {

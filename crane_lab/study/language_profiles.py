@@ -39,6 +39,11 @@ def depth_shares(sets: Mapping[str, NeuronSet]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def late_layers(layers: int, late: float = LATE) -> int:
+    """How many of a model's layers count as late."""
+    return round(layers * late)
+
+
 def late_shares(sets: Sets, late: float = LATE) -> pd.DataFrame:
     """How much of the sets lies in the last layers, a row per method that has neurons.
 
@@ -53,7 +58,7 @@ def late_shares(sets: Sets, late: float = LATE) -> pd.DataFrame:
         if shares.empty:
             continue
         layers = shares.shape[1]
-        last = round(layers * late)
+        last = late_layers(layers, late)
         own = shares.iloc[:, layers - last :].sum(axis=1)
         chance = last / layers
         row = {"method": method, "languages": len(own), "layers": last, "share": own.mean()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -25,7 +24,7 @@ from crane_core import baselines, concentration
 from crane_core.accumulators import ActivationMeans, ActiveCounts, Reader
 from crane_core.concentration import Collected
 from crane_core.neurons import NeuronSet
-from crane_core.selection import SelectionWarning, normalise, select
+from crane_core.selection import normalise, select
 from crane_core.windows import token_windows
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages import relevance, streams
@@ -33,6 +32,8 @@ from crane_lab.store import source_digest, write_table
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import made_with
 from crane_lab.study import criteria
+from crane_lab.study.contenders import lape_among
+from crane_lab.study.language_profiles import late_layers
 from crane_lab.study.sharing import overlap_row
 from crane_lab.texts import controls
 
@@ -239,18 +240,11 @@ def lape_choices(
     tokens = {x: own["active"].tokens for x, own in kept.items()}
     choices = [(tuple(kept), one) for one in rates]
     choices += [(SET1, min(rates))] if set(SET1) <= set(kept) else []
-
-    def lape(among: Sequence[str], one: float) -> dict[str, NeuronSet]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SelectionWarning)  # no neuron is a result here
-            return baselines.lape({x: over[x] for x in among}, {x: tokens[x] for x in among}, one)
-
-    chosen, rows = lape(tuple(kept), rate), []
+    chosen, rows = lape_among(over, tokens, tuple(kept), rate), []
     for among, one in choices:
-        of = lape(among, one)
-        for x, own in of.items():
+        for x, own in lape_among(over, tokens, among, one).items():
             counts = own.counts("intermediate")
-            late = int(counts[-(len(counts) // 3) :].sum()) / len(own) if len(own) else np.nan
+            late = int(counts[-late_layers(len(counts)) :].sum()) / len(own) if len(own) else np.nan
             either = len(own | chosen[x])
             row = {"among": len(among), "rate": one, "language": x, "neurons": len(own)}
             jaccard = len(own & chosen[x]) / either if either else np.nan
