@@ -48,7 +48,12 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import lsn_pages
 from crane_lab.store import write_table
-from crane_lab.study import activations, contenders, criteria
+from crane_lab.study import (
+    activations,
+    contenders,
+    criteria,
+    value_losses,
+)
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
 
@@ -183,21 +188,14 @@ display(
 # Shown are ratios, so that languages can be compared: one is no change.
 
 # %% tags=["nulls"]
-written = [
-    None,
-    ("mean", "after"),
-    ("P10", "after"),
-    ("P10", "before"),
-    ("P90", "after"),
-    ("P90", "before"),
-]
 nulls = Nulls.of(pipeline, null_data, n_null)
-changes = activations.perplexity_changes(
+changes = value_losses.perplexity_changes(
     pipeline,
     sets,
     values,
-    written,
+    value_losses.WRITTEN,
     nulls,
+    null_data,
 )
 write_table(changes, results / "lsn_perplexity.csv")
 for method in sets:

@@ -60,6 +60,7 @@ from crane_lab.study import (
     text_taught,
     tuned,
     tuned_transfer,
+    value_losses,
 )
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
@@ -269,12 +270,13 @@ interventions, made_before = taught.taught_tables(
     trainings,
 )
 nulls = Nulls.of(pipeline, null_data, n_null)
-losses = activations.perplexity_changes(
+losses = value_losses.perplexity_changes(
     pipeline,
     sets,
     activations.activation_values(pipeline),
     [None],
     nulls,
+    null_data,
 )
 columns = {
     "paper": lsn_evidence.paper_evidence(folder),

@@ -110,7 +110,7 @@ def model_evidence(
     label : the model's name.
     activations, weights : task -> table as `taught.read_taught` gives it.
     text : `text_taught.text_effects`. shared : `contenders.shared_by_methods`, with `smaller`, the
-        number of neurons of the smaller set. losses : `activations.perplexity_changes` with nulls.
+        number of neurons of the smaller set. losses : `value_losses.perplexity_changes` with nulls.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
     for task, table in activations.items():

@@ -21,13 +21,15 @@ from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
 from crane_lab.store import write_table
+from crane_lab.study.activations import activation_values
 from crane_lab.study.contenders import contenders, shared_by_methods
 from crane_lab.study.taught import PARTS, RECIPES, WHOSE, Teaching, ship_taught
 from crane_lab.study.text_taught import TextTeaching, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
 from crane_lab.study.tuned_transfer import TransferPlan, ship_transfer
+from crane_lab.study.value_losses import ship_value_losses
 
-_TEXT, _SETS = "text", "sets"
+_TEXT, _SETS, _LOSSES = "text", "sets", "losses"
 #: What methods share, from `--parts sets`.
 SHARED = "lsn_shared.csv"
 #: Options that set a field of every recipe.
@@ -42,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.tune", description=__doc__)
     add_run(parser)
     add = parser.add_argument
-    plan, every = Teaching(), [*PARTS, _TEXT, _SETS]
+    plan, every = Teaching(), [*PARTS, _TEXT, _SETS, _LOSSES]
     add("--out", default="data/testbed", help="folder for the tables")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to learn")
     add("--parts", nargs="+", choices=every, default=every, help="experiments to run")
@@ -51,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
+    add("--windows", type=int, default=TextTeaching().n_windows, help="held-out windows, text")
     instead = parser.add_mutually_exclusive_group().add_argument
     instead("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
     instead("--transfer", metavar="FOLDER", help="mask neurons in that checkpoint, too, instead")
@@ -85,11 +88,13 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             whose=tuple(options.whose),
         )
         if _TEXT in options.parts:
-            text = TextTeaching(options.seeds, options.tuned, n_questions=options.test)
+            text = TextTeaching(options.seeds, options.tuned, options.windows, options.test)
             ship_text_taught(pipeline, replace(text, recipe=replace(text.recipe, **given)), out)
         if _SETS in options.parts:
             out.mkdir(parents=True, exist_ok=True)
             write_table(shared_by_methods(contenders(pipeline)).round(6), out / SHARED)
+        if _LOSSES in options.parts:
+            ship_value_losses(pipeline, contenders(pipeline), activation_values(pipeline), out)
         for part in (part for part in options.parts if part in PARTS):
             for task in options.tasks:
                 ship_taught(pipeline, task, part, plan, out)

@@ -1,6 +1,6 @@
 """Tables, figures and sentences of notebook 12, Language-specific neurons.
 
-`changes` is everywhere the table of `activations.perplexity_changes`, `reach` that of
+`changes` is everywhere the table of `value_losses.perplexity_changes`, `reach` that of
 `activations.out_of_reach`; `names` is language -> its name.
 """
 

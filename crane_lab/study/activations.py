@@ -3,20 +3,17 @@
 Mondal et al. (2025) take percentiles of what `act_fn` takes in and write them where it puts out. An
 activation function with a least value, SiLU or GELU, never puts out what lies below, so what they
 call deactivation can be a state that no text brings the neuron into. `activation_values` has both
-places, `out_of_reach` says how often that is so, and `perplexity_changes` what each value does.
+places, `out_of_reach` says how often that is so, and `value_losses` what each value does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from crane_core.accumulators import ActivationMeans, Reader, TokenSample
@@ -25,9 +22,6 @@ from crane_core.interventions import Intervention, SetTo, zero
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.relevance import QUANTILE_TOKENS
-from crane_lab.stages.standing import held_against
-from crane_lab.study.effects import normal_interval
-from crane_lab.study.nulls import Nulls
 
 #: method -> language -> neurons.
 Contenders = Mapping[str, Mapping[str, NeuronSet]]
@@ -121,67 +115,6 @@ def out_of_reach(
                         }
                     )
     return pd.DataFrame(rows)
-
-
-def perplexity_changes(
-    pipeline: Pipeline,
-    sets: Contenders,
-    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
-    written: Iterable[Written],
-    nulls: Nulls | None = None,
-) -> pd.DataFrame:
-    """What happens to each language's loss when a language's neurons are set to a value (PPXC).
-
-    Held-out windows are the same with and without; intervals are over their paired differences.
-
-    Returns
-    -------
-    One row per method, `mask_language`, value `set_to` and `text_language`: `n_neurons`, `loss`
-    untouched, `change` of loss with `change_low` and `change_high` (95 %), nats per token, and
-    `ratio` of perplexities. With `nulls`, there are the columns of `standing.held_against` too, for
-    rows set to zero and the set's own language: where the change lies among those of random masks
-    of the set's size in every layer, corrected over those rows.
-    """
-    before = pipeline.losses()
-    todo: list[tuple[dict[str, Any], NeuronSet, Callable[[], Mapping[str, Tensor]]]] = []
-    for method, of in sets.items():
-        for x, neurons in of.items():
-            for one in written:
-                about = {
-                    "method": method,
-                    "mask_language": x,
-                    "n_neurons": len(neurons),
-                    "set_to": written_name(one),
-                }
-                done = setting(neurons, values, x, one)
-                todo.append((about, neurons, partial(pipeline.losses, done)))
-    rows, masks = [], []
-    bar = tqdm([run for *_, run in todo], desc="evaluating values", unit="value")
-    for (about, neurons, _), after in zip(todo, pipeline.store.together(bar), strict=True):
-        null = None
-        if nulls is not None and about["set_to"] == written_name(None) and len(neurons):
-            null = nulls.table("losses", neurons)
-        for text, own in after.items():
-            mean, low, high = normal_interval(own - before[text])
-            rows.append(
-                {
-                    **about,
-                    "text_language": text,
-                    "loss": before[text].double().mean().item(),
-                    "change": mean,
-                    "change_low": low,
-                    "change_high": high,
-                    "ratio": float(np.exp(mean)),
-                }
-            )
-            if null is None or null.empty or text != about["mask_language"]:
-                masks.append(np.array([]))
-            else:
-                masks.append(null[text].to_numpy(float))
-    found = pd.DataFrame(rows)
-    if nulls is None:
-        return found
-    return pd.concat([found, held_against(found["change"].to_list(), masks)], axis=1)
 
 
 def written_name(written: Written) -> str:

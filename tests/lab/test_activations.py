@@ -17,7 +17,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.show import lsn_pages
 from crane_lab.stages.relevance import QUANTILE_TOKENS
 from crane_lab.store import ROOT, Store
-from crane_lab.study import activations, contenders, nulls
+from crane_lab.study import activations, contenders, nulls, value_losses
 
 __all__ = ["folder"]  # a fixture
 LAPE_FILE = ROOT.parent / "shared/reference/lape/LLaMA-2-7B.neuron.pth"
@@ -92,7 +92,7 @@ def test_changes_are_paired_and_zero_has_its_null(pipeline: Pipeline, values: di
     neurons = some(pipeline, (0, 1), (0, 2), (1, 5))
     written: list[activations.Written] = [None, ("P10", "before")]
     null = nulls.Nulls(pipeline, {"losses": 4})
-    found = activations.perplexity_changes(pipeline, {"ours": {x: neurons}}, values, written, null)
+    found = value_losses.perplexity_changes(pipeline, {"ours": {x: neurons}}, values, written, null)
     assert len(found) == 2 * len(pipeline.settings.languages)
     zero = found[found["set_to"] == "zero"].set_index("text_language")
     after, before = pipeline.losses(pipeline.masking(neurons)), pipeline.losses()
@@ -109,6 +109,23 @@ def test_changes_are_paired_and_zero_has_its_null(pipeline: Pipeline, values: di
     assert found[found["set_to"] == "P10 before"]["q"].isna().all()
     other = found[found["set_to"] == "P10 before"].set_index("text_language")
     assert not np.allclose(other["change"], zero["change"])
+
+
+def test_shipped_changes_are_read_if_they_are_of_this_run(
+    pipeline: Pipeline, values: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, other, *_ = pipeline.settings.languages
+    sets = {"ours": {x: some(pipeline, (0, 1), (1, 5))}, "theirs": {other: some(pipeline, (0, 7))}}
+    value_losses.ship_value_losses(pipeline, sets, values, tmp_path)
+    shipped = value_losses.perplexity_changes(pipeline, sets, values, value_losses.WRITTEN)
+    monkeypatch.setattr(Pipeline, "losses", lambda *_: pytest.fail("computed again"))
+    again = value_losses.perplexity_changes(
+        pipeline, sets, values, value_losses.WRITTEN, shipped=tmp_path
+    )
+    pd.testing.assert_frame_equal(again, shipped)
+    moved = {place: {**of, x: {n: v + 1 for n, v in of[x].items()}} for place, of in values.items()}
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        value_losses.perplexity_changes(pipeline, sets, moved, [None], shipped=tmp_path)
 
 
 def test_contenders_have_as_many_neurons_as_crane(pipeline: Pipeline) -> None:

@@ -1,0 +1,164 @@
+"""What a value written to a language's neurons does to every language's loss (PPXC).
+
+The LSN paper's Figures 1 and 20 to 24, on the same held-out windows with and without. On a large
+model each value takes most of a minute, so the table can be shipped (`ship_value_losses`); rows
+that a folder has, of this very model, these sets, texts and values, are read and not computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from crane_core.neurons import NeuronSet
+from crane_lab.pipeline import Pipeline
+from crane_lab.stages.standing import held_against
+from crane_lab.store.grown import Part, grow, made_of, read_grown
+from crane_lab.study.activations import Contenders, Written, setting, written_name
+from crane_lab.study.effects import normal_interval
+from crane_lab.study.nulls import Nulls, null_inputs
+
+FILE = "lsn_losses.csv"
+#: What neurons are set to: zero, and statistics read where they are written, or as the paper's code
+#: reads them.
+WRITTEN: tuple[Written, ...] = (
+    None,
+    ("mean", "after"),
+    ("P10", "after"),
+    ("P10", "before"),
+    ("P90", "after"),
+    ("P90", "before"),
+)
+_KEYS = ["method", "mask_language", "set_to"]
+_TEXTS = (*_KEYS, "text_language")
+#: place -> language -> statistic -> (layers, neurons), of `activations.activation_values`.
+Values = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
+
+
+def perplexity_changes(
+    pipeline: Pipeline,
+    sets: Contenders,
+    values: Values,
+    written: Iterable[Written],
+    nulls: Nulls | None = None,
+    shipped: str | Path | None = None,
+) -> pd.DataFrame:
+    """What happens to each language's loss when a language's neurons are set to a value (PPXC).
+
+    Intervals are over paired differences of windows. `shipped`: a folder with `FILE`, whose rows
+    are taken as far as they are of this run.
+
+    Returns
+    -------
+    One row per method, `mask_language`, value `set_to` and `text_language`: `n_neurons`, `loss`
+    untouched, `change` of loss with `change_low` and `change_high` (95 %), nats per token, and
+    `ratio` of perplexities. With `nulls`, there are the columns of `standing.held_against` too, for
+    rows set to zero and the set's own language: where the change lies among those of random masks
+    of the set's size in every layer, corrected over those rows.
+    """
+    kept = {} if shipped is None else _kept(pipeline, sets, values, Path(shipped) / FILE)
+    todo = [
+        ((method, x, written_name(one)), partial(setting, neurons, values, x, one))
+        for method, of in sets.items()
+        for x, neurons in of.items()
+        for one in written
+    ]
+    missing = [(key, done) for key, done in todo if key not in kept]
+    before = pipeline.losses() if missing else {}
+    bar = tqdm(missing, desc="evaluating values", unit="value", disable=not missing)
+    runs = (partial(pipeline.losses, done()) for _, done in bar)
+    for (key, _), after in zip(missing, pipeline.store.together(runs), strict=True):
+        kept[key] = _rows(key, sets[key[0]][key[1]], before, after)
+    found = pd.concat([kept[key] for key, _ in todo], ignore_index=True)
+    if nulls is None:
+        return found
+    masks = []
+    for row in found.to_dict("records"):
+        neurons = sets[row["method"]][row["mask_language"]]
+        own = row["set_to"] == written_name(None) and row["text_language"] == row["mask_language"]
+        null = nulls.table("losses", neurons) if own and len(neurons) else pd.DataFrame()
+        masks.append(null[row["text_language"]].to_numpy(float) if len(null) else np.array([]))
+    return pd.concat([found, held_against(found["change"].to_list(), masks)], axis=1)
+
+
+def ship_value_losses(
+    pipeline: Pipeline, sets: Contenders, values: Values, folder: str | Path
+) -> None:
+    """Bring `FILE` and the record beside it to all of `WRITTEN`, value by value.
+
+    Rows are those of `perplexity_changes` without nulls.
+    """
+
+    def part(one: Written, method: str) -> pd.DataFrame:
+        own = {method: sets[method]}
+        return perplexity_changes(pipeline, own, values, [one]).assign(seed=pipeline.settings.seed)
+
+    parts = (
+        Part(
+            f"{method}, {written_name(one)}",
+            frozenset((method, x, written_name(one), pipeline.settings.seed) for x in sets[method]),
+            partial(part, one, method),
+        )
+        for one in WRITTEN
+        for method in sets
+    )
+    file = Path(folder) / FILE
+    grow(file, _inputs(pipeline, sets, values), [*_KEYS, "seed"], _TEXTS, parts)
+
+
+def _rows(
+    key: tuple[str, str, str],
+    neurons: NeuronSet,
+    before: Mapping[str, Tensor],
+    after: Mapping[str, Tensor],
+) -> pd.DataFrame:
+    method, x, set_to = key
+    rows = []
+    for text, own in after.items():
+        mean, low, high = normal_interval(own - before[text])
+        rows.append(
+            {
+                **{"method": method, "mask_language": x, "n_neurons": len(neurons)},
+                **{"set_to": set_to, "text_language": text},
+                "loss": before[text].double().mean().item(),
+                **{"change": mean, "change_low": low, "change_high": high},
+                "ratio": float(np.exp(mean)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _kept(
+    pipeline: Pipeline, sets: Contenders, values: Values, file: Path
+) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Shipped rows by method, language and value; none if they are of anything else."""
+    if not file.is_file() or made_of(file, _inputs(pipeline, sets, values))["differing"]:
+        return {}
+    table = read_grown(file, _TEXTS).drop(columns="seed")
+    return {
+        (str(method), str(x), str(set_to)): own
+        for (method, x, set_to), own in table.groupby(_KEYS, sort=False)
+    }
+
+
+def _inputs(pipeline: Pipeline, sets: Contenders, values: Values) -> dict[str, Any]:
+    """What the table depends on: model and held-out text, sets, and the numbers written."""
+    numbers = hashlib.sha256()
+    for place, by_language in values.items():
+        for x, own in by_language.items():
+            for statistic, value in own.items():
+                numbers.update(f"{place} {x} {statistic}".encode())
+                numbers.update(value.float().numpy().tobytes())
+    return {
+        **null_inputs(pipeline, "losses"),
+        "sets": {m: {x: s.digest() for x, s in of.items()} for m, of in sets.items()},
+        "values": numbers.hexdigest()[:16],
+    }
