@@ -35,12 +35,14 @@ n_perplexity = 200  # windows per language that perplexity is measured on
 seed = 0  # seed of everything that is drawn at random, except training
 null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
+real_data = "data/gemma"  # folder with the shipped results on a real model
 lape_file = None  # LAPE's released file of neurons of Llama-2-7B; None: not shown
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import display
 
 from crane_core.neurons import NeuronSet
@@ -56,6 +58,7 @@ from crane_lab.study import (
 )
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
+from crane_lab.texts.names import full_names
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -212,6 +215,26 @@ lsn_pages.values_figure(changes, names)
 display(
     lsn_pages.changes_table(changes),
     lsn_pages.zero_in_words(changes),
+)
+
+# %% [markdown]
+# ## The same on a real model
+#
+# Gemma 3 270M has GELU where the testbed has SiLU; it, too, has a least value. Sets are found as
+# above, on 600 windows a language, and each value is written while the same 48 windows a language
+# are read (`python -m crane_lab.cli.tune --profile gemma --parts losses`).
+
+# %% tags=["shipped"]
+reach_there = pd.read_csv(Path(real_data) / value_losses.REACH)
+there = value_losses.read_value_losses(real_data)
+write_table(there, results / "lsn_perplexity_real.csv")
+display(
+    lsn_pages.out_of_reach_in_words(reach_there),
+    lsn_pages.values_figure(
+        there,
+        full_names(there["mask_language"].unique()),
+    ),
+    lsn_pages.zero_in_words(there),
 )
 
 # %% [markdown]

@@ -176,20 +176,21 @@ levels = {}
 for task, table in tables.items():
     levels[task] = taught_effects.taught_levels(table, FLOORS[task])
 before = {"qa": tuned.untuned_answers(pipeline)}
+source = next(iter(made.values()))["inputs"]["source"]
 display(
     taught_pages.levels_table(levels, before),
+    taught_pages.transfer_in_words(levels, source),
     taught_pages.people_table(
         taught_effects.right_by_people(tables["qa"]),
     ),
 )
 
 # %% [markdown]
-# (For nli there is no head before it is trained.) Read this before any intervention. In nli English
-# is learned and nothing arrives in the other languages. In qa tuning changes little: the model
-# could copy words of the right kind from a passage before, and with several people in a story it
-# hardly tells whose is whose. So neither task shows zero-shot transfer on this model. There is
-# everything to gain, which is what the paper looked for; to lose there is something in qa alone. A
-# language at the floor says nothing about harm.
+# (For nli there is no head before it is trained.) Read this before any intervention. Where nothing
+# arrives there is everything to gain, which is what the paper looked for, and nothing to lose: a
+# language at the floor says nothing about harm. On the testbed tuning changes little in qa, since
+# the model could copy words of the right kind from a passage before, and with several people in a
+# story it hardly tells whose is whose.
 #
 # ### What interventions change
 #

@@ -113,9 +113,8 @@ taught_pages.changed_weights_table(changed)
 # Attention is always tuned. Beside it: nothing else, the neurons of English, of a target, of both,
 # those of random sets with as many neurons in every layer as English's and the first target's
 # together, or all. Changes are from attention alone, with the same seed: the same order of items
-# and the same first head, while LoRA's first values differ with what is tuned. As in notebook 13,
-# no transfer is seen on this model without neurons either, so what is asked is whether they bring
-# any.
+# and the same first head, while LoRA's first values differ with what is tuned. In a language at its
+# floor ([notebook 13](13_lsn_transfer)) the question is whether neurons bring any transfer at all.
 
 # %% tags=["shipped"]
 tables, made = taught.taught_tables(

@@ -18,6 +18,7 @@ from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
+from crane_lab.study.taught import others_of
 from crane_lab.testbed.unseen import LABELS
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -233,7 +234,7 @@ def made_in_words(made: Mapping[str, Mapping[str, Any]], again: str) -> Markdown
     lines, others = [], set[str]()
     for what, record in made.items():
         recipe = record["inputs"]["recipe"]
-        others |= {name for name in record["differing"] if name != "recipe"}
+        others |= others_of(record)
         n_test = record["inputs"].get("n_test")
         asked = f", {n_test} items asked in each language" if n_test else ""
         lines.append(

@@ -54,6 +54,8 @@ WHOSE = ("source", "target", "both")
 RANDOM = "Random"
 #: Seeds of random sets start here, so that none of them is a table's own random row or a null mask.
 FIRST_DRAW = 10_000
+#: Inputs of a record that say how, and with how much, was trained and asked.
+HOW_MUCH = frozenset(("recipe", "items", "n_test", "n_windows", "n_questions"))
 #: What identifies a row beside language and seed.
 KEYS = ["method", "of", "draw", "set_to"]
 _TEXTS = ("method", "of", "set_to", "right")
@@ -305,10 +307,13 @@ def shipped_tables(
 def of_this_run(
     tables: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, pd.DataFrame]:
-    """Those tables that were made with a run's model and sets; another recipe is no matter."""
-    return {
-        name: table for name, table in tables.items() if set(made[name]["differing"]) <= {"recipe"}
-    }
+    """Those tables that were made with a run's model and sets, by whatever recipe and items."""
+    return {name: table for name, table in tables.items() if not others_of(made[name])}
+
+
+def others_of(made: Mapping[str, Any]) -> set[str]:
+    """Inputs of a record that are not this run's, beside how, and with how much, was trained."""
+    return set(made["differing"]) - HOW_MUCH
 
 
 def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:

@@ -21,12 +21,22 @@ from tqdm import tqdm
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.standing import held_against
+from crane_lab.store import write_table
 from crane_lab.store.grown import Part, grow, made_of, read_grown
-from crane_lab.study.activations import Contenders, Written, setting, written_name
+from crane_lab.study.activations import (
+    Contenders,
+    Written,
+    least_output,
+    out_of_reach,
+    setting,
+    written_name,
+)
 from crane_lab.study.effects import normal_interval
 from crane_lab.study.nulls import Nulls, null_inputs
 
 FILE = "lsn_losses.csv"
+#: How many of the values written are out of reach (`activations.out_of_reach`).
+REACH = "lsn_reach.csv"
 #: What neurons are set to: zero, and statistics read where they are written, or as the paper's code
 #: reads them.
 WRITTEN: tuple[Written, ...] = (
@@ -92,10 +102,14 @@ def perplexity_changes(
 def ship_value_losses(
     pipeline: Pipeline, sets: Contenders, values: Values, folder: str | Path
 ) -> None:
-    """Bring `FILE` and the record beside it to all of `WRITTEN`, value by value.
+    """Write `REACH`, and bring `FILE` and the record beside it to all of `WRITTEN`, value by value.
 
     Rows are those of `perplexity_changes` without nulls.
     """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    reach = out_of_reach(values, sets, least_output(pipeline.model))
+    write_table(reach.round(6), folder / REACH)
 
     def part(one: Written, method: str) -> pd.DataFrame:
         own = {method: sets[method]}
@@ -110,8 +124,22 @@ def ship_value_losses(
         for one in WRITTEN
         for method in sets
     )
-    file = Path(folder) / FILE
+    file = folder / FILE
     grow(file, _inputs(pipeline, sets, values), [*_KEYS, "seed"], _TEXTS, parts)
+
+
+def read_value_losses(folder: str | Path) -> pd.DataFrame:
+    """A table as `ship_value_losses` wrote it, of whatever model.
+
+    Raises FileNotFoundError, saying what makes it, without the file.
+    """
+    file = Path(folder) / FILE
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {FILE} in {folder}: expected losses under values; run python -m "
+            "crane_lab.cli.tune --parts losses"
+        )
+    return read_grown(file, _TEXTS).drop(columns="seed")
 
 
 def _rows(
@@ -142,7 +170,7 @@ def _kept(
     """Shipped rows by method, language and value; none if they are of anything else."""
     if not file.is_file() or made_of(file, _inputs(pipeline, sets, values))["differing"]:
         return {}
-    table = read_grown(file, _TEXTS).drop(columns="seed")
+    table = read_value_losses(file.parent)
     return {
         (str(method), str(x), str(set_to)): own
         for (method, x, set_to), own in table.groupby(_KEYS, sort=False)
