@@ -19,7 +19,7 @@ from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.languages import add_languages, many_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
-from crane_lab.store import write_table
+from crane_lab.store.grown import write_made
 from crane_lab.study.fallback import FallbackPlan, ship_fallback
 from crane_lab.study.known import FILE as KNOWN
 from crane_lab.study.known import known_languages
@@ -30,6 +30,7 @@ from crane_lab.study.steered_tasks import TaskPlan, ship_steered_tasks
 from crane_lab.study.steering import (
     Steered,
     SteeringPlan,
+    questions_digest,
     read_steering_questions,
     ship_steering,
 )
@@ -78,13 +79,19 @@ def _steer(run: Run, options: argparse.Namespace) -> None:
         }
         steered = Steered(sets_of(many, kept, choice), values)
         plan = SteeringPlan(languages=tuple(options.asked), draws=options.draws)
+        about = {"model": many.loaded.lasting_key, "languages": list(plan.languages)}
+        out.mkdir(parents=True, exist_ok=True)
         if "lens" in options.parts:
             questions = read_steering_questions(plan.languages, plan.questions)
-            write_table(lens_table(many, questions).round(4), out / LENS)
+            lens = lens_table(many, questions).round(4)
+            asked = {"questions": questions_digest(plan.questions)}
+            write_made(lens, out / LENS, {**about, **asked})
         if "forcing" in options.parts:
             ship_steering(many, steered, plan, out)
         if "known" in options.parts:
-            write_table(known_languages(many, plan.languages), out / KNOWN)
+            known = known_languages(many, plan.languages)
+            texts = {"texts": many.corpus.fingerprint(plan.languages)}
+            write_made(known, out / KNOWN, {**about, **texts})
         if "tasks" in options.parts:
             ship_steered_tasks(many, steered, tested, out)
         if "fallback" in options.parts:

@@ -51,6 +51,17 @@ def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "differing": differing}
 
 
+def write_made(
+    table: pd.DataFrame, file: str | Path, inputs: Mapping[str, Any], **more: Any
+) -> None:
+    """Write a table, and beside it the `.json` that says what it was made of and with."""
+    made = {"inputs": inputs, **more, **made_with()}
+    # The record first: a table without one could be of anything.
+    record = json.dumps(made, indent=1, sort_keys=True) + "\n"
+    write_text(Path(file).with_suffix(".json"), record)
+    write_table(table, file)
+
+
 def grow(
     file: str | Path,
     inputs: Mapping[str, Any],
@@ -66,14 +77,14 @@ def grow(
 
     Raises FileExistsError if there is a table of other inputs, which is left as it is.
     """
-    file, record = Path(file), Path(file).with_suffix(".json")
+    file = Path(file)
     table = pd.DataFrame()
     if file.is_file():
         differing = made_of(file, inputs)["differing"]
         if differing:
             raise FileExistsError(
                 f"{file} was made with another {', '.join(differing)}; give another folder, or "
-                f"remove it and {record.name}"
+                f"remove it and {file.with_suffix('.json').name}"
             )
         table = read_grown(file, texts)
     for part in parts:
@@ -86,8 +97,5 @@ def grow(
         table = pd.concat([table, part.compute()], ignore_index=True)
         rest = [name for name in columns if name != "seed"]
         seeds = int(table.groupby(rest)["seed"].nunique().min())
-        made = {"inputs": inputs, "seeds": seeds, **made_with()}
-        # The record first: a table without one could be of anything.
-        write_text(record, json.dumps(made, indent=1, sort_keys=True) + "\n")
-        write_table(table, file)
+        write_made(table, file, inputs, seeds=seeds)
         print(f"{file.name}: {part.name}", flush=True)
