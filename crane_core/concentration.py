@@ -231,6 +231,10 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
+#: Statistics that are an amount of relevance, of which each language can have a share.
+AMOUNTS = ("mean_abs", "variance")
+
+
 def compute(name: str, collected: Collected) -> Tensor:
     """One statistic of every neuron.
 

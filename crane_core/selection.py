@@ -18,7 +18,7 @@ from crane_core.neurons import Shape, as_shape, check_compatible, listed
 from crane_core.neurons import overlap as overlap
 
 NORMALISATIONS = ("zscore", "ratio", "robust", "global")
-RULES = ("contrast", "threshold", "top")
+RULES = ("contrast", "threshold", "top", "relative")
 
 Scores = Tensor | Mapping[str, Tensor]
 
@@ -136,6 +136,36 @@ def contrast_of(scores: Mapping[str, Tensor], target: str) -> Tensor:
     return scores[target] - torch.stack([s for x, s in scores.items() if x != target]).amax(dim=0)
 
 
+def relative_contrast(amounts: Mapping[str, Tensor], target: str, floor: float = 0.5) -> Tensor:
+    """`contrast_of` as a share of what the neuron has in all languages together.
+
+    Parameters
+    ----------
+    amounts : language -> (layers, neurons), an amount of relevance of 0 or more, such as mean
+        |relevance|; not normalised. NaN is undefined and stays NaN.
+    target : the language.
+    floor : a neuron of which there is little in any language would have large shares of next to
+        nothing, so the sum is taken to be no less than this quantile of it in the layer; 0 for
+        the sum as it is.
+
+    Returns (layers, neurons), from -1 to 1; 0 where the sum is 0. Not from the paper.
+
+    Raises ValueError for a negative amount, a floor outside 0 to 1, and as `contrast_of` does.
+    """
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor is {floor}: expected a quantile, 0 to 1")
+    contrast, total = contrast_of(amounts, target), torch.stack(list(amounts.values())).sum(0)
+    for x, own in amounts.items():
+        if (own < 0).any():
+            raise ValueError(
+                f"a share of all languages' relevance needs amounts of 0 or more, such as "
+                f"mean_abs without normalisation; {x!r} has {float(own.nan_to_num().min()):.3g}"
+            )
+    least = total.nanquantile(floor, dim=-1, keepdim=True, interpolation="lower")
+    size = torch.maximum(total, least) if floor else total
+    return torch.where(size == 0, 0.0, contrast / size)
+
+
 def _by_site(normalised: Mapping[str, Scores], target: str) -> dict[str, dict[str, Tensor]]:
     """Scores as site -> language -> (layers, width), checked to agree in sites and sizes."""
     if target not in normalised:
@@ -175,7 +205,8 @@ def select(
     target : the language whose neurons are wanted.
     rule : "contrast": target > threshold and every other language <= threshold (Figure 3's
         lower right); "threshold": target > threshold, whatever the others; "top": the `budget`
-        highest scores of the target, whatever the threshold.
+        highest scores of the target, whatever the threshold; "relative", which is not the paper's:
+        the `budget` highest `relative_contrast`s above 0, of amounts that were not normalised.
     threshold : in units of the normalised score.
     budget : number of neurons, counted over all scored sites. Under "contrast" and "threshold"
         it keeps the best of the neurons that qualify: by the margin target - max(others) and
@@ -190,9 +221,10 @@ def select(
 
     Raises
     ------
-    ValueError : unknown language or rule, "top" without budget, a budget larger than the model
-        (or, under "top", than its neurons with a score), one language alone under "contrast",
-        a threshold that is NaN, scores that do not fit each other or `shape`.
+    ValueError : unknown language or rule, "top" or "relative" without budget, a budget larger
+        than the model (or, under "top", than its neurons with a score), one language alone under
+        "contrast" or "relative", negative amounts under "relative", a threshold that is NaN,
+        scores that do not fit each other or `shape`.
     TypeError : a budget that is no whole number.
     """
     if rule not in RULES:
@@ -218,6 +250,10 @@ def select(
         qualifies, rank = (own > threshold) & (others <= threshold), own - others
     elif rule == "threshold":
         qualifies, rank = own > threshold, own
+    elif rule == "relative":
+        shares = {site: relative_contrast(scores, target) for site, scores in per_site.items()}
+        rank = flat(shares)
+        qualifies = rank > 0
     else:
         qualifies, rank = ~own.isnan(), own
     if budget is not None:
@@ -246,8 +282,8 @@ def select(
 
 def _check_budget(budget: int | None, rule: str, size: int) -> None:
     if budget is None:
-        if rule == "top":
-            raise ValueError("rule 'top' needs a budget: the number of neurons to take")
+        if rule in ("top", "relative"):
+            raise ValueError(f"rule {rule!r} needs a budget: the number of neurons to take")
         return
     if isinstance(budget, bool) or not isinstance(budget, int):
         raise TypeError(f"budget is {budget!r}: expected a whole number of neurons")

@@ -24,6 +24,7 @@ OBJECTIVES, REDUCTIONS, SCORES, SITES = (
     for name in ("OBJECTIVES", "REDUCTIONS", "SCORES", "SITES")
 )
 STATISTICS = OWN.choices("crane_core.concentration", "STATISTICS")
+AMOUNTS = OWN.choices("crane_core.concentration", "AMOUNTS")
 AGGREGATES = OWN.choices("crane_core.metrics", "AGGREGATES")
 DTYPES = OWN.choices("crane_core.models", "DTYPES")
 NORMALISATIONS = OWN.choices("crane_core.selection", "NORMALISATIONS")
@@ -123,7 +124,9 @@ class Settings:
     normalisation: str = _setting(
         "zscore", "scale within a layer: zscore, ratio, robust or global", NORMALISATIONS
     )
-    rule: str = _setting("contrast", "how neurons are selected: contrast, threshold or top", RULES)
+    rule: str = _setting(
+        "contrast", "contrast, threshold or top, or shares of all languages: relative", RULES
+    )
     threshold: float = _setting(1.0, "normalised score above which a neuron is a candidate")
     budget: int | None = _setting(
         None, "neurons to select per language; None: all above the threshold", must=at_least(0)
@@ -243,6 +246,11 @@ class Settings:
             "site to 'projections'",
         )
         yield (
+            self.rule == "relative" and self.statistic not in AMOUNTS,
+            f"rule 'relative' takes shares of an amount of relevance, and statistic is "
+            f"{self.statistic!r}; set statistic to {' or '.join(map(repr, AMOUNTS))}",
+        )
+        yield (
             self.mask_value != "zero" and self.site == "projections",
             f"mask_value {self.mask_value!r} is known for intermediate neurons only, and site is "
             "'projections'; set mask_value to 'zero'",
@@ -281,8 +289,10 @@ class Settings:
         names = [f.name for f in dataclasses.fields(cls)]
         found = cls(**{name: namespace[name] for name in names if name in namespace})
         # Not of all settings: a study can give every language a budget of its own.
-        if found.rule == "top" and found.budget is None:
-            raise ValueError("rule 'top' needs a budget: the number of neurons to take; set budget")
+        if found.rule in ("top", "relative") and found.budget is None:
+            raise ValueError(
+                f"rule {found.rule!r} needs a budget: the number of neurons to take; set budget"
+            )
         return found
 
 

@@ -265,12 +265,14 @@ class Identification:
 
         `budgets` : language -> number of neurons, instead of the settings' one for all.
         """
-        s, normalised = self.settings, self.normalised(site)
+        s, rule = self.settings, rule or self.settings.rule
+        # A share of an amount says the same in every layer: there is no scale to be put on.
+        scores = self.statistic(site) if rule == "relative" else self.normalised(site)
         return {
             x: select(
-                normalised,
+                scores,
                 x,
-                rule or s.rule,
+                rule,
                 s.threshold,
                 s.budget if budgets is None else budgets[x],
                 shape=self.shape,

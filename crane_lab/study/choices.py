@@ -142,7 +142,7 @@ def variants(settings: Settings, n_neurons: int) -> list[Variant]:
         ],
         *[Variant("mask value", v, mask_value=v, reference=v == "zero") for v in MASK_VALUES],
     ]
-    if settings.rule == "top":  # then every set has a budget already
+    if settings.rule in ("top", "relative"):  # then every set has a budget already
         raise ValueError("the sweep goes around a default with rule 'contrast' or 'threshold'")
     return found
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from crane_core import baselines, concentration
 from crane_core.accumulators import ActiveCounts, Reader
 from crane_core.concentration import Collected
-from crane_core.selection import contrast_of, normalise
+from crane_core.selection import contrast_of, normalise, relative_contrast
 from crane_lab.pipeline import Pipeline
 from crane_lab.study import choices
 from crane_lab.study.batch_quantiles import BatchQuantiles
@@ -55,23 +55,15 @@ def contrasted(score: Score) -> dict[str, Tensor]:
 
 
 def relative_contrasts(score: Score) -> dict[str, Tensor]:
-    """`contrasted` in shares of the neuron's score in all languages together, for scores >= 0.
-
-    A neuron of which there is little in any language would have large shares of next to nothing, so
-    the sum is taken to be no less than its median in the layer.
-    """
-    return _shares(contrasted(score), score)
+    """`selection.relative_contrast` for every language, for scores of 0 or more."""
+    return {x: relative_contrast(score, x) for x in score}
 
 
 def relative_shares(score: Score) -> dict[str, Tensor]:
     """A language's score in shares of the neuron's in all languages, as `relative_contrasts`."""
-    return _shares(score, score)
-
-
-def _shares(parts: Score, score: Score) -> dict[str, Tensor]:
     total = torch.stack(list(score.values())).sum(0)
     size = torch.maximum(total, total.nanmedian(-1, keepdim=True).values)
-    return {x: torch.where(size > 0, v / size, 0.0) for x, v in parts.items()}
+    return {x: torch.where(size > 0, v / size, 0.0) for x, v in score.items()}
 
 
 def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import zscore
 
-from crane_core.selection import NORMALISATIONS, SelectionWarning, margins, normalise, select
+from crane_core.selection import (
+    NORMALISATIONS,
+    SelectionWarning,
+    margins,
+    normalise,
+    relative_contrast,
+    select,
+)
 
 SHAPE = {"intermediate": (3, 6), "gate": (3, 6), "up": (3, 6), "down": (3, 4)}
 
@@ -222,3 +229,48 @@ def test_wrong_selections():
         select(SCORES, "en", threshold=float("nan"))
     with pytest.raises(ValueError, match="'zh' have sizes"):
         select({"en": torch.zeros(2, 3), "zh": torch.zeros(2, 4)}, "en")
+
+
+AMOUNTS = {
+    "en": torch.tensor([[4.0, 0.0, 1.0, 0.01], [2.0, 2.0, 2.0, 2.0]]),
+    "zh": torch.tensor([[1.0, 0.0, 3.0, 0.0], [1.0, 2.0, 0.0, 3.0]]),
+}
+
+
+def test_a_relative_contrast_is_a_share_of_all_languages():
+    found = relative_contrast(AMOUNTS, "en", floor=0)
+    assert torch.allclose(found[0], torch.tensor([0.6, 0.0, -0.5, 1.0]))
+    # Next to nothing is held against the lower middle of the layer's sums, 0, 0.01, 4 and 5.
+    assert relative_contrast(AMOUNTS, "en", floor=0.75)[0, 3] == pytest.approx(0.01 / 4)
+    for x in AMOUNTS:
+        assert relative_contrast(AMOUNTS, x).abs().max() <= 1
+
+
+@given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 2**16))
+def test_a_relative_contrast_knows_no_unit_and_no_layer(scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    amounts = {x: torch.rand((2, 9), generator=generator, dtype=torch.float64) for x in "abc"}
+    wanted = relative_contrast(amounts, "b")
+    scaled = {x: own * torch.tensor([[scale], [1.0]]) for x, own in amounts.items()}
+    assert torch.allclose(relative_contrast(scaled, "b"), wanted)
+
+
+def test_relative_takes_the_largest_shares_above_zero():
+    assert list(select(AMOUNTS, "en", "relative", budget=2)) == [(0, 3), (1, 2)]
+    assert (0, 0) in select(AMOUNTS, "en", "relative", budget=3)
+    with pytest.warns(SelectionWarning, match="finds only"):
+        assert set(select(AMOUNTS, "zh", "relative", budget=8)) == {(0, 2), (1, 3)}
+    undefined = {**AMOUNTS, "zh": AMOUNTS["zh"].clone().fill_(torch.nan)}
+    with pytest.warns(SelectionWarning, match="no neuron"):
+        assert not len(select(undefined, "en", "relative", budget=0))
+
+
+def test_relative_needs_amounts_and_a_budget():
+    with pytest.raises(ValueError, match=r"amounts of 0 or more.*'en' has -"):
+        select({x: v - 1 for x, v in AMOUNTS.items()}, "en", "relative", budget=1)
+    with pytest.raises(ValueError, match="'relative' needs a budget"):
+        select(AMOUNTS, "en", "relative")
+    with pytest.raises(ValueError, match="floor is 2"):
+        relative_contrast(AMOUNTS, "en", floor=2)
+    with pytest.raises(ValueError, match="another language"):
+        relative_contrast({"en": AMOUNTS["en"]}, "en")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:kurtosis of", "ignore:.*no neuro
 
 NOTEBOOK = """\
 # %% tags=["parameters"]
-rule = "contrast"  # how neurons are selected: contrast, threshold or top
+rule = "contrast"  # contrast, threshold or top, or shares of all languages: relative
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
