@@ -41,9 +41,9 @@ REACH = "lsn_reach.csv"
 #: reads them.
 WRITTEN: tuple[Written, ...] = (
     None,
-    ("mean", "after"),
-    ("P10", "after"),
     ("P10", "before"),
+    ("P10", "after"),
+    ("mean", "after"),
     ("P90", "after"),
     ("P90", "before"),
 )

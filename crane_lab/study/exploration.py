@@ -1,0 +1,90 @@
+"""Every candidate tried on one model, as tables to ship; nothing is concluded from them alone.
+
+What was looked at to choose a criterion cannot also confirm it: see `data/criterion` for what is
+confirmed on other languages, and when that was set down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crane_lab.pipeline import Pipeline
+from crane_lab.store.grown import write_made
+from crane_lab.study.candidates import EXPLORED, Candidate
+from crane_lab.study.merit import candidate_sets, changes_of, differences, in_nulls, merits
+from crane_lab.study.nulls import null_inputs
+
+BUDGETS, MERITS, NULLS = (f"explored_{name}.csv" for name in ("budgets", "merits", "nulls"))
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What is tried: candidates, budgets as shares of all neurons, and random masks.
+
+    `beside`: the budget whose sets are held against `draws` random masks each, of every candidate.
+
+    Raises ValueError if `beside` is none of the shares.
+    """
+
+    candidates: Sequence[Candidate] = EXPLORED
+    shares: Sequence[float] = (0.001, 0.005, 0.02, 0.1)
+    beside: float = 0.02
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        if self.beside not in self.shares:
+            raise ValueError(
+                f"budget {self.beside} to be held against random masks: expected one of "
+                f"{list(self.shares)}"
+            )
+
+
+def ship_exploration(pipeline: Pipeline, plan: Exploration, folder: str | Path) -> None:
+    """Write `BUDGETS`, `MERITS` and `NULLS` of a pipeline's model and languages to a folder.
+
+    The tables of `merit.differences`, `merit.merits` and `merit.in_nulls`. What masks do is kept in
+    the store mask by mask.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = candidate_sets(pipeline, plan.candidates, plan.shares)
+    changes = changes_of(pipeline, sets)
+    about = _inputs(pipeline, plan)
+    write_made(differences(changes).round(6), folder / BUDGETS, about)
+    write_made(merits(changes).round(6), folder / MERITS, about)
+    if plan.draws:
+        held = {key: own for key, own in sets.items() if key[-1] == plan.beside}
+        found, _ = in_nulls(pipeline, held, changes, plan.draws)
+        write_made(found.round(6), folder / NULLS, {**about, "draws": plan.draws})
+
+
+def read_exploration(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """The tables that `ship_exploration` wrote, by file name; `NULLS` only if it is there.
+
+    Raises FileNotFoundError, saying what makes them, without the others.
+    """
+    folder = Path(folder)
+    if missing := [name for name in (BUDGETS, MERITS) if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"no {missing[0]} in {folder}: expected what candidates do; run python -m "
+            "crane_lab.cli.criterion"
+        )
+    every = (BUDGETS, MERITS, NULLS)
+    return {name: pd.read_csv(folder / name) for name in every if (folder / name).is_file()}
+
+
+def _inputs(pipeline: Pipeline, plan: Exploration) -> dict[str, Any]:
+    s = pipeline.settings
+    return {
+        **null_inputs(pipeline, "losses"),
+        "read": pipeline.corpus.fingerprint(s.languages),
+        "n_samples": s.n_samples,
+        "candidates": [one.as_dict() for one in plan.candidates],
+        "shares": list(plan.shares),
+        "beside": plan.beside,
+    }

@@ -1,0 +1,168 @@
+"""Candidates for a better criterion: how they score, what masking them does, how it is judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_pipeline import folder, settings_in
+
+from crane_core.interventions import zero
+from crane_lab.pipeline import Pipeline
+from crane_lab.store import Store
+from crane_lab.study import candidates, exploration, merit
+from crane_lab.study.candidates import Candidate
+
+__all__ = ["folder"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    settings = settings_in(folder, random_seeds=(0,), task_limit=2, n_perplexity=4)
+    return Pipeline(settings, Store(tmp_path_factory.mktemp("store")))
+
+
+def test_every_candidate_has_a_name_of_its_own_and_can_be_read_back() -> None:
+    names = [one.name for one in candidates.EXPLORED]
+    assert len(names) == len(set(names))
+    assert set(candidates.FEW) <= set(candidates.EXPLORED)
+    for one in candidates.EXPLORED:
+        assert Candidate.of(json.loads(json.dumps(one.as_dict()))) == one
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"statistic": "median"}, "unknown statistic 'median'"),
+        ({"statistic": "mean_abs", "form": "ratio"}, "unknown form 'ratio'"),
+        ({"statistic": "mean_abs", "spread": "layer"}, "unknown spread"),
+        ({"statistic": "mean_abs", "scale": "zscore"}, "an amount of 0 or more"),
+        ({"statistic": "signed_mean"}, "an amount of 0 or more"),
+        ({"statistic": "mean_abs", "form": "share", "floor": 0.2}, "floor 0.5 alone"),
+        ({"statistic": "mean_abs", "colour": "red"}, "no 'colour'"),
+    ],
+)
+def test_what_cannot_be_a_candidate_is_refused(given: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Candidate.of(given)
+
+
+def test_forms_by_hand() -> None:
+    amounts = {"mean_abs": {"en": torch.tensor([[3.0, 1.0]]), "zh": torch.tensor([[1.0, 3.0]])}}
+    for form, wanted in (
+        ("alone", [3.0, 1.0]),
+        ("difference", [2.0, -2.0]),
+        ("relative", [0.5, -0.5]),
+        ("share", [0.75, 0.25]),
+    ):
+        found = candidates.scored(Candidate("mean_abs", form), amounts)
+        assert found["en"].flatten().tolist() == wanted
+    ratio = candidates.scored(Candidate("mean_abs", "difference", scale="ratio"), amounts)
+    assert ratio["en"].flatten().tolist() == [1.0, -1.0]
+
+
+@given(seed=st.integers(0, 2**16), layers=st.integers(1, 4), width=st.integers(1, 7))
+def test_a_budget_is_spread_over_layers(seed: int, layers: int, width: int) -> None:
+    score = torch.randn((layers, width), generator=torch.Generator().manual_seed(seed))
+    everywhere = candidates.ordered(Candidate("mean_abs"), score)
+    assert score.flatten()[everywhere].diff().le(0).all()
+    each = candidates.ordered(Candidate("mean_abs", spread="each layer"), score)
+    assert sorted(each.tolist()) == list(range(score.numel()))
+    for place in range(width):  # the best of every layer, then the second of every layer
+        part = each[place * layers : (place + 1) * layers]
+        assert sorted((part // width).tolist()) == list(range(layers))
+        rest = score.clone().sort(dim=1, descending=True).values[:, place]
+        assert sorted(score.flatten()[part].tolist()) == sorted(rest.tolist())
+    assert int(each[0]) == int(everywhere[0])
+
+
+def changes(own: float, other: float, n: int = 50, spread: float = 0.0) -> dict:
+    noise = spread * np.linspace(-1, 1, n)
+    return {"en": own + noise, "zh": other + noise, "vi": np.full(n, -1.0)}
+
+
+def test_the_figure_of_merit_is_a_mean_over_the_logarithm_of_budgets() -> None:
+    given = {
+        ("x", "en", 0.001): changes(0.0, 0.0),
+        ("x", "en", 0.01): changes(1.0, 0.05),
+        ("x", "en", 0.1): changes(3.0, 2.0),
+    }
+    found = merit.merits(given, n_boot=50).set_index("language")
+    assert found.loc["en", "merit"] == pytest.approx((0 / 2 + 0.95 + 1 / 2) / 2)
+    assert found.loc["en", "low"] == pytest.approx(found.loc["en", "merit"])  # no spread, no doubt
+    assert found["little_harm"].tolist() == [1.0, 1.0]  # at the last budget another loses too much
+    assert found["merit"].nunique() == 1
+    with pytest.raises(ValueError, match="two or more"):
+        merit.merits({("x", "en", 0.01): changes(1.0, 0.0)})
+
+
+def test_intervals_are_those_of_the_mean_over_windows() -> None:
+    given = {("x", "en", 0.01): changes(1.0, 0.2, spread=0.5)}
+    (row,) = merit.differences(given).to_dict("records")
+    error = 0.5 * np.linspace(-1, 1, 50).std() / np.sqrt(50) * np.sqrt(2)
+    assert row["difference"] == pytest.approx(0.8) and row["other_language"] == "zh"
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert merit.differences(given).equals(merit.differences(given))
+
+
+def test_masks_are_at_work_and_random_ones_have_their_layers(pipeline: Pipeline) -> None:
+    few = (Candidate("mean_abs"), candidates.CRANE)
+    sets = merit.candidate_sets(pipeline, few, (0.05, 0.2))
+    found = merit.changes_of(pipeline, sets)
+    key = (few[0].name, "en", 0.2)
+    after, before = pipeline.losses(zero(sets[key])), pipeline.losses()
+    assert np.allclose(found[key]["en"], (after["en"] - before["en"]).double().numpy())
+    assert any(np.abs(own).max() > 0 for of in found.values() for own in of.values())
+    chosen = {own: of for own, of in sets.items() if own[-1] == 0.2}
+    table, added = merit.in_nulls(pipeline, chosen, found, draws=3)
+    assert len(table) == len(chosen) and (table["null_masks"] == 3).all()
+    differing = merit.differences(found).query("share == 0.2")["difference"]
+    assert np.allclose(table["difference"], differing)
+    assert len(added) == 3 * len(chosen)
+    with pytest.raises(ValueError, match="budget 2"):
+        merit.candidate_sets(pipeline, few, (2,))
+
+
+def test_an_exploration_is_shipped_and_the_same_again(pipeline: Pipeline, tmp_path: Path) -> None:
+    few = (Candidate("mean_abs"), Candidate("lape_order", "alone"))
+    plan = exploration.Exploration(few, (0.05, 0.2), 0.2, draws=2)
+    exploration.ship_exploration(pipeline, plan, tmp_path / "one")
+    tables = exploration.read_exploration(tmp_path / "one")
+    assert set(tables) == {exploration.BUDGETS, exploration.MERITS, exploration.NULLS}
+    merits = tables[exploration.MERITS]
+    assert set(merits["language"]) == {*pipeline.settings.languages, "all"}
+    made = json.loads((tmp_path / "one" / "explored_nulls.json").read_text())
+    assert made["inputs"]["draws"] == 2 and len(made["inputs"]["candidates"]) == 2
+    exploration.ship_exploration(pipeline, plan, tmp_path / "two")
+    for name in tables:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"crane_lab\.cli\.criterion"):
+        exploration.read_exploration(tmp_path)
+    with pytest.raises(ValueError, match="expected one of"):
+        exploration.Exploration(beside=0.3)
+
+
+def test_shipped_explorations_hold_together() -> None:
+    for data in ("data/testbed", "data/gemma"):
+        if not (Path(data) / exploration.MERITS).is_file():
+            continue
+        tables = exploration.read_exploration(data)
+        budgets = tables[exploration.BUDGETS]
+        again = (
+            budgets.assign(log=np.log(budgets["share"]))
+            .groupby(["candidate", "language"])[["share", "difference"]]
+            .apply(
+                lambda own: merit.over_budgets(
+                    own["share"].to_list(), own["difference"].to_numpy()[:, None]
+                ).item()
+            )
+        )
+        merits = tables[exploration.MERITS].set_index(["candidate", "language"])["merit"]
+        assert np.allclose(again, merits[again.index], atol=2e-6)
+        assert isinstance(tables.get(exploration.NULLS), pd.DataFrame)
