@@ -81,9 +81,9 @@ def differences(changes: Changes, n_boot: int = 2000, seed: int = 0) -> pd.DataF
     `difference` of the two with `low` and `high`, 95 % over windows, resampled within each
     language; which language is hit most besides is decided in each resample anew.
     """
-    rows = []
+    rows, weights = [], _resampled(changes, n_boot, seed)
     for (name, x, share), of in changes.items():
-        drawn = _difference(of, x, _resampled(of, n_boot, seed))
+        drawn = _difference(of, x, weights)
         others = {y: float(own.mean()) for y, own in of.items() if y != x}
         worst = max(others, key=lambda y: others[y])
         low, high = np.quantile(drawn, [0.025, 0.975])
@@ -108,7 +108,7 @@ def merits(changes: Changes, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
     shares = sorted({share for *_, share in changes})
     if len(shares) < 2:
         raise ValueError(f"budgets {shares}: expected two or more, to take a mean over them")
-    rows = []
+    rows, weights = [], _resampled(changes, n_boot, seed)
     for name in dict.fromkeys(key[0] for key in changes):
         drawn: dict[str, Array] = {}
         found: dict[str, tuple[float, float]] = {}
@@ -120,7 +120,7 @@ def merits(changes: Changes, n_boot: int = 2000, seed: int = 0) -> pd.DataFrame:
                 other = max(float(v.mean()) for y, v in of.items() if y != x)
                 curve.append(own - other)
                 little = max(little, own) if other <= HARM else little
-                resampled.append(_difference(of, x, _resampled(of, n_boot, seed)))
+                resampled.append(_difference(of, x, weights))
             found[x] = over_budgets(shares, np.array(curve)[:, None]).item(), little
             drawn[x] = over_budgets(shares, np.stack(resampled))
         for x, (merit, little) in {
@@ -176,9 +176,12 @@ def in_nulls(
     return pd.concat([pd.DataFrame(rows).assign(difference=values), found], axis=1), added
 
 
-def _resampled(of: Mapping[str, Array], n_boot: int, seed: int) -> dict[str, Array]:
-    """How often each window is drawn in each resample, as weights: language -> (windows, boots)."""
-    rng = np.random.default_rng(seed)
+def _resampled(changes: Changes, n_boot: int, seed: int) -> dict[str, Array]:
+    """How often each window is drawn in each resample, as weights: language -> (windows, boots).
+
+    The same for all of `changes`, which are of the same windows.
+    """
+    rng, of = np.random.default_rng(seed), next(iter(changes.values()))
     return {
         x: rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n_boot).T / len(own)
         for x, own in of.items()
