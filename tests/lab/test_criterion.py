@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from test_pipeline import folder, settings_in
 
 from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
-from crane_lab.study import candidates, exploration, merit
+from crane_lab.study import candidates, confirmation, exploration, merit
 from crane_lab.study.candidates import Candidate
 
 __all__ = ["folder"]  # a fixture
@@ -166,3 +168,95 @@ def test_shipped_explorations_hold_together() -> None:
         merits = tables[exploration.MERITS].set_index(["candidate", "language"])["merit"]
         assert np.allclose(again, merits[again.index], atol=2e-6)
         assert isinstance(tables.get(exploration.NULLS), pd.DataFrame)
+
+
+# --- confirmation ---------------------------------------------------------------------------------
+
+
+def plan_in(folder: Path, **changes: object) -> Path:
+    """A plan for the tiny model, as a file."""
+    given = {
+        "main": {"statistic": "mean_abs"},
+        "against": [{"statistic": "lape_order", "form": "alone"}, candidates.CRANE.as_dict()],
+        "languages": ["en", "zh"],
+        "windows": 8,
+        "held_out": 3,
+        "shares": [0.05, 0.2],
+        "beside": 0.2,
+        "draws": 19,
+        "seed": 1,
+        **changes,
+    }
+    file = folder / "plan.yaml"
+    file.write_text(yaml.safe_dump({k: v for k, v in given.items() if v is not None}))
+    return file
+
+
+def test_a_plan_has_a_digest_of_all_it_says(tmp_path: Path) -> None:
+    plan = confirmation.read_plan(plan_in(tmp_path))
+    assert plan.main == Candidate("mean_abs") and plan.against[1] == candidates.CRANE
+    assert plan.digest == confirmation.read_plan(plan_in(tmp_path)).digest
+    assert plan.digest != confirmation.read_plan(plan_in(tmp_path, seed=2)).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": None}, "expected the fields"),
+        ({"colour": "red"}, "expected the fields"),
+        ({"languages": ["en"]}, "two or more"),
+        ({"beside": 0.5}, "is none of"),
+        ({"draws": 3}, "a null needs 19"),
+        ({"main": {"statistic": "median"}}, "unknown statistic"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(tmp_path: Path, changes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        confirmation.read_plan(plan_in(tmp_path, **changes))
+
+
+def test_a_confirmation_is_of_one_plan(pipeline: Pipeline, tmp_path: Path) -> None:
+    plan = confirmation.read_plan(plan_in(tmp_path))
+    confirmation.confirm(pipeline, plan, tmp_path / "out")
+    found = pd.read_csv(tmp_path / "out" / confirmation.OUTCOMES)
+    assert len(found) == len(plan.against) + 2
+    made = json.loads((tmp_path / "out" / "confirmed_outcomes.json").read_text())
+    assert made["inputs"]["plan"] == plan.digest
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    confirmation.confirm(pipeline, plan, tmp_path / "out")
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    other = confirmation.read_plan(plan_in(tmp_path, shares=[0.1, 0.2]))
+    with pytest.raises(FileExistsError, match="another plan"):
+        confirmation.confirm(pipeline, other, tmp_path / "out")
+
+
+def test_outcomes_say_what_came_out(tmp_path: Path) -> None:
+    plan = confirmation.read_plan(plan_in(tmp_path))
+    names = [one.name for one in (plan.main, *plan.against)]
+    languages = [f"l{i}" for i in range(8)]
+    ahead = np.linspace(0.8, 1.2, 8)
+    merits = pd.DataFrame(
+        [
+            {"candidate": name, "language": x, "merit": value, "low": low, "high": value + 1}
+            for name, values, low in (
+                (names[0], ahead, 0.1),
+                (names[1], 0 * ahead, -1),
+                (names[2], 2.5 * ahead, 0.1),
+            )
+            for x, value in zip([*languages, "all"], [*values, values.mean()], strict=True)
+        ]
+    )
+    nulls = pd.DataFrame(
+        {"candidate": names[0], "language": languages, "q": [0.01] * 6 + [0.5] * 2, "q_low": 0.9}
+    )
+    found = confirmation.outcomes(plan, merits, nulls).set_index("hypothesis")["outcome"]
+    assert found.to_list() == ["confirmed", "not confirmed", "confirmed", "cannot tell"]
+    corrected = confirmation.outcomes(plan, merits, nulls)["p"].dropna()
+    by_hand = scipy_t(ahead)
+    assert corrected.iloc[0] == pytest.approx(round(min(1, 2 * by_hand), 6), abs=2e-6)
+
+
+def scipy_t(values: np.ndarray) -> float:
+    """Two-sided p of a paired t test, written out."""
+    t = values.mean() / (values.std(ddof=1) / np.sqrt(len(values)))
+    return float(2 * stats.t.sf(abs(t), len(values) - 1))
