@@ -7,6 +7,7 @@ from scipy.stats import binomtest, fisher_exact
 
 from crane_lab.stages.standing import corrected
 from crane_lab.study.fallback import UNTOLD
+from crane_lab.study.steering_effects import methods_in
 from crane_lab.study.taught import RANDOM
 
 
@@ -21,8 +22,7 @@ def kept_language(table: pd.DataFrame) -> pd.DataFrame:
     corrected over the steps in which something is off. A method without random sets is left out.
     """
     own, rows = table[table["order"] == table["order"].iloc[0]], []  # it alone has random sets
-    methods = [str(x) for x in dict.fromkeys(own["method"]) if not str(x).startswith(RANDOM)]
-    for method in methods:
+    for method in methods_in(own):
         for step, at in own.groupby("step"):
             counts, beside = (
                 _counts(at[at["method"] == name]) for name in (method, f"{RANDOM} as {method}")

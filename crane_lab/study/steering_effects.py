@@ -57,7 +57,7 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
     native = untouched[untouched["source"] == untouched["target"]]
     native_loss = dict(zip(native["target"], native["loss"].astype(float), strict=True))
     rows = [] if untouched.empty else [_unsteered(untouched, native_loss)]
-    steered = table[(table["method"] != UNSTEERED) & ~table["method"].str.startswith(RANDOM)]
+    steered = of_methods(table)
     for (method, *about), own in steered.groupby(["method", *SETUP], sort=False):
         setup = (str(about[0]), str(about[1]), float(str(about[2])))
         targets = list(dict.fromkeys(own["target"]))
@@ -85,6 +85,16 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
     for p, q in (("p", "q"), ("ahead_p", "ahead_q")):
         found[q] = corrected(found[p])
     return found
+
+
+def of_methods(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of methods' own sets: neither random ones nor the model as it is."""
+    return table[(table["method"] != UNSTEERED) & ~table["method"].str.startswith(RANDOM)]
+
+
+def methods_in(table: pd.DataFrame) -> list[str]:
+    """The methods whose own sets a table has."""
+    return [str(method) for method in dict.fromkeys(of_methods(table)["method"])]
 
 
 def _unsteered(untouched: pd.DataFrame, native_loss: dict[str, float]) -> dict[str, object]:
@@ -130,7 +140,7 @@ def setup_contrasts(
     """
     rows = []
     for name, pair in compared.items():
-        for method in _methods(table):
+        for method in methods_in(table):
             a, b = (_laid_out(_of(table, method, setup), "in_target") for setup in pair)
             targets = [x for x in a if x in b]
             if targets:
@@ -162,7 +172,7 @@ def success_by_language(
     """
     untouched = forcing_matrix(table, UNSTEERED, ("", "", 0.0))
     nats, rows = dict(zip(known["language"], known["nats"], strict=True)), []
-    for method in _methods(table):
+    for method in methods_in(table):
         matrix = forcing_matrix(table, method, setup)
         targets = [x for x in matrix.columns if x in nats and x in matrix.index]
         if len(targets) < 4:
@@ -193,15 +203,6 @@ def success_by_language(
     for name in ("known", "kin"):
         found[f"{name}_q"] = corrected(found[f"{name}_p"].astype(float))
     return found
-
-
-def _methods(table: pd.DataFrame) -> list[str]:
-    """The methods whose own sets a table has."""
-    return [
-        str(method)
-        for method in dict.fromkeys(table["method"])
-        if method != UNSTEERED and not str(method).startswith(RANDOM)
-    ]
 
 
 def _of(table: pd.DataFrame, method: str, setup: Setting) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from crane_lab.stages.standing import corrected
-from crane_lab.study.steering_effects import UNSTEERED
+from crane_lab.study.steering_effects import UNSTEERED, of_methods
 from crane_lab.study.taught import RANDOM
 from crane_lab.study.taught_effects import Crossed, crossed_interval
 
@@ -146,8 +146,7 @@ def _interval(apart: Array) -> Crossed:
 
 def _steered(scores: pd.DataFrame) -> list[tuple[tuple[str, str, str, str], pd.DataFrame]]:
     """Rows of methods' own sets, by task, method, tested and activated language."""
-    own = scores[(scores["method"] != UNSTEERED) & ~scores["method"].str.startswith(RANDOM)]
-    groups = own.groupby(["task", "method", "language", "activated"], sort=False)
+    groups = of_methods(scores).groupby(["task", "method", "language", "activated"], sort=False)
     return [((str(a), str(b), str(c), str(d)), rows) for (a, b, c, d), rows in groups]
 
 
