@@ -206,7 +206,7 @@ def select(
     rule : "contrast": target > threshold and every other language <= threshold (Figure 3's
         lower right); "threshold": target > threshold, whatever the others; "top": the `budget`
         highest scores of the target, whatever the threshold; "relative", which is not the paper's:
-        the `budget` highest `relative_contrast`s above 0, of amounts that were not normalised.
+        the `budget` highest shares (`relative_contrast`) above 0, of amounts as they are.
     threshold : in units of the normalised score.
     budget : number of neurons, counted over all scored sites. Under "contrast" and "threshold"
         it keeps the best of the neurons that qualify: by the margin target - max(others) and
