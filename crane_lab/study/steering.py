@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -465,7 +466,7 @@ def values_digest(values: Mapping[str, Tensor]) -> str:
 
 
 def read_steering(folder: str | Path) -> pd.DataFrame:
-    """A table as `ship_steering` wrote it.
+    """A table as `ship_steering` wrote it, ordered by kind, statistic and strength.
 
     Raises FileNotFoundError, saying what makes it, without the file.
     """
@@ -474,4 +475,9 @@ def read_steering(folder: str | Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"no {FILE} in {folder}: expected what steering does; run python -m crane_lab.cli.steer"
         )
-    return read_grown(file, _TEXTS)
+    table = read_grown(file, _TEXTS)
+    places = [
+        table["kind"].map(("", *KINDS).index),
+        table["statistic"].map(("", *STATISTICS).index),
+    ]
+    return table.iloc[np.lexsort([table["strength"], *places[::-1]])].reset_index(drop=True)
