@@ -8,7 +8,7 @@ as they come out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,25 @@ PLAN = "data/criterion/plan.yaml"
 BUDGETS, MERITS, NULLS, OUTCOMES = (
     f"confirmed_{name}.csv" for name in ("budgets", "merits", "nulls", "outcomes")
 )
+#: Columns of `merit.merits` that candidates are compared by.
+FIGURES = ("merit", "little_harm")
 HOLDS, FAILS, OPEN = "confirmed", "not confirmed", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether candidate `main` has more of a `figure` (of `FIGURES`) than each of `against`.
+
+    Raises ValueError for another figure.
+    """
+
+    figure: str
+    main: Candidate
+    against: tuple[Candidate, ...]
+
+    def __post_init__(self) -> None:
+        if self.figure not in FIGURES:
+            raise ValueError(f"unknown figure {self.figure!r}: expected one of {FIGURES}")
 
 
 @dataclass(frozen=True)
@@ -38,18 +56,18 @@ class Plan:
 
     Attributes
     ----------
-    main, against : the candidate, and those that it is compared with.
+    questions : what is asked, and of which candidates.
     languages : chosen among each other, and masked one by one; each one's loss counts as another's.
     windows, held_out : windows of text per language, for the criterion and for the losses.
-    shares : budgets as shares of all neurons; `beside`: the one held against `draws` random masks.
+    shares : budgets as shares of all neurons; `beside`: the one at which the questions' main
+        candidates are held against `draws` random masks of each set.
     seed : of the windows.
 
     Raises ValueError for fewer than two languages or budgets, too few draws for a null, or a budget
     beside random masks that is not among them.
     """
 
-    main: Candidate
-    against: tuple[Candidate, ...]
+    questions: tuple[Question, ...]
     languages: tuple[str, ...]
     windows: int
     held_out: int
@@ -73,15 +91,20 @@ class Plan:
             raise ValueError(f"{self.draws} random masks: a null needs {ENOUGH} or more")
 
     @property
+    def mains(self) -> list[Candidate]:
+        """The candidates that questions are about, each once."""
+        return list(dict.fromkeys(one.main for one in self.questions))
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates that are run, each once."""
+        others = [rival for one in self.questions for rival in one.against]
+        return list(dict.fromkeys([*self.mains, *others]))
+
+    @property
     def digest(self) -> str:
         """Short hex digest of everything that the plan says."""
-        return digest_of(canonical(self._as_dict()))
-
-    def _as_dict(self) -> dict[str, Any]:
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        given["main"] = self.main.as_dict()
-        given["against"] = [one.as_dict() for one in self.against]
-        return given
+        return digest_of(canonical(asdict(self)))
 
 
 def read_plan(file: str | Path = PLAN) -> Plan:
@@ -91,13 +114,20 @@ def read_plan(file: str | Path = PLAN) -> Plan:
     have, or a value that cannot be.
     """
     given = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    names = {field.name for field in fields(Plan)}
-    if not isinstance(given, dict) or set(given) != names:
-        raise ValueError(f"{file}: expected the fields {', '.join(sorted(names))} and no others")
-    given["main"] = Candidate.of(given["main"])
-    given["against"] = tuple(Candidate.of(one) for one in given["against"])
+    _require_fields(given, Plan, str(file))
+    questions = []
+    for one in given["questions"]:
+        _require_fields(one, Question, f"a question in {file}")
+        against = tuple(Candidate.of(rival) for rival in one["against"])
+        questions.append(Question(one["figure"], Candidate.of(one["main"]), against))
     lists = {name: tuple(given[name]) for name in ("languages", "shares")}
-    return Plan(**{**given, **lists})
+    return Plan(**{**given, **lists, "questions": tuple(questions)})
+
+
+def _require_fields(given: object, of: type, where: str) -> None:
+    names = {field.name for field in fields(of)}
+    if not isinstance(given, dict) or set(given) != names:
+        raise ValueError(f"{where}: expected the fields {', '.join(sorted(names))} and no others")
 
 
 def confirm(pipeline: Pipeline, plan: Plan, folder: str | Path) -> None:
@@ -123,10 +153,11 @@ def confirm(pipeline: Pipeline, plan: Plan, folder: str | Path) -> None:
             f"{folder} has results of another {' and '.join(differing)}; give another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    sets = candidate_sets(many, (plan.main, *plan.against), plan.shares)
+    sets = candidate_sets(many, plan.candidates, plan.shares)
     changes = changes_of(many, sets)
     tables = {BUDGETS: differences(changes), MERITS: merits(changes)}
-    beside = {key: own for key, own in sets.items() if key[-1] == plan.beside}
+    mains = {one.name for one in plan.mains}
+    beside = {k: own for k, own in sets.items() if k[0] in mains and k[-1] == plan.beside}
     tables[NULLS], _ = in_nulls(many, beside, changes, plan.draws)
     for name, table in tables.items():
         write_made(table.round(6), folder / name, about)
@@ -136,26 +167,31 @@ def confirm(pipeline: Pipeline, plan: Plan, folder: str | Path) -> None:
 def outcomes(plan: Plan, found: pd.DataFrame, nulls: pd.DataFrame) -> pd.DataFrame:
     """What became of each hypothesis: `hypothesis`, `estimate`, `low`, `high`, `p`, `outcome`.
 
-    Merits are compared over languages, as pairs (Student's t, two-sided); `p` is corrected over the
-    comparisons (Holm). `found` and `nulls` as `merit.merits` and `merit.in_nulls` give them.
+    Figures are compared over languages, as pairs (Student's t, two-sided); `p` is corrected over
+    all comparisons (Holm). Of each main candidate it is counted in how many languages it is
+    selective and beyond random masks. `found` and `nulls` as `merit.merits` and `merit.in_nulls`
+    give them.
     """
-    by_language = found[found["language"] != "all"].pivot_table(
-        index="language", columns="candidate", values="merit", sort=False
-    )
-    main = by_language[plan.main.name]
-    rows = []
-    for one in plan.against:
-        rows.append(_compared(f"better than {one.name}", main - by_language[one.name]))
-    for row, p in zip(rows, _holm([row["p"] for row in rows]), strict=True):
+    by_language = found[found["language"] != "all"]
+    compared, counted = [], []
+    for one in plan.questions:
+        wide = by_language.pivot_table(
+            index="language", columns="candidate", values=one.figure, sort=False
+        )
+        for rival in one.against:
+            name = f"{one.figure}: {one.main.name} more than {rival.name}"
+            compared.append(_compared(name, wide[one.main.name] - wide[rival.name]))
+    for row, p in zip(compared, _holm([row["p"] for row in compared]), strict=True):
         row["p"] = p
-        row["outcome"] = OPEN if p > FDR else HOLDS if row["estimate"] > 0 else FAILS
-    own = found[(found["candidate"] == plan.main.name) & (found["language"] != "all")]
-    above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
-    rows.append(_counted("selective in the language", above, below, len(own)))
-    held = nulls[nulls["candidate"] == plan.main.name]
-    beyond, short = int((held["q"] <= FDR).sum()), int((held["q_low"] <= FDR).sum())
-    rows.append(_counted("beyond random masks in the language", beyond, short, len(held)))
-    return pd.DataFrame(rows).round(6)
+        row["outcome"] = OPEN if not p <= FDR else HOLDS if row["estimate"] > 0 else FAILS
+    for main in plan.mains:
+        own = by_language[by_language["candidate"] == main.name]
+        above, below = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
+        counted.append(_counted(f"{main.name} is selective", above, below, len(own)))
+        held = nulls[nulls["candidate"] == main.name]
+        beyond, short = int((held["q"] <= FDR).sum()), int((held["q_low"] <= FDR).sum())
+        counted.append(_counted(f"{main.name} is beyond random masks", beyond, short, len(held)))
+    return pd.DataFrame([*compared, *counted]).round(6)
 
 
 def _compared(name: str, apart: pd.Series) -> dict[str, Any]:
