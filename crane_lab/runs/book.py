@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
+from crane_lab.runs.repository import add_launch_buttons
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
 from crane_lab.store.sources import packages_digest, source_digest
 
@@ -125,6 +127,7 @@ def _stage(run: Run, target: Path) -> None:
             f"Built from run “{as_html(run.name)}”, not from the default profile: "
             "see the parameter reference for its values."
         )
+    address = add_launch_buttons(config)
     (target / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
@@ -143,7 +146,8 @@ def _stage(run: Run, target: Path) -> None:
     for entry in sorted(name for name in listed if name.startswith("notebooks/")):
         executed = run.directory / f"{entry}.ipynb"
         if executed.is_file():
-            shutil.copyfile(executed, target / f"{entry}.ipynb")
+            offered = downloadable(executed.read_text("utf-8"), address)
+            (target / f"{entry}.ipynb").write_text(offered, "utf-8")
         else:
             number = Path(entry).name.split("_")[0]
             (target / f"{entry}.md").write_text(

@@ -1,5 +1,6 @@
 """The book: how it is staged and built, and the pages that the `smoke` profile gives."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from bs4 import BeautifulSoup, Tag
 
 from crane_lab.runs import Project, RunError, build_book
 from crane_lab.runs.book import toc_entries
+from crane_lab.runs.downloads import first_cell
 from crane_lab.store import ROOT
 
 # --- what is checked on every page --------------------------------------------------------------
@@ -192,6 +194,12 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
     assert "mathjax/tex-chtml.js" in (folder / "book" / "intro.html").read_text("utf-8")
     assert run.name in (folder / "book" / "intro.html").read_text("utf-8")
     assert "did not execute" in (folder / "notebooks" / "02_more.html").read_text("utf-8")
+    # Offered as it was run, with a first cell that the page does not show; no address, no launch.
+    offered = folder / "_sources" / "notebooks" / "01_count.ipynb"
+    cells = json.loads(offered.read_text("utf-8"))["cells"]
+    assert cells[0]["source"] == first_cell("") and "os.chdir" not in count
+    assert 'href="../_sources/notebooks/01_count.ipynb"' in count
+    assert not re.search(r"binder|colab|github\.com", count, re.I)
     parameters = BeautifulSoup(
         (folder / "book" / "parameters.html").read_text("utf-8"), "lxml"
     ).text
@@ -208,6 +216,35 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
     (folder.parent / "book.sha256").unlink()
     build_book(run)
     assert (folder / "notebooks" / "01_count.html").read_bytes() == page
+
+
+def test_a_page_of_a_known_repository_can_be_launched(project: Project) -> None:
+    """The same pages, once `_config.yml` names the repository; they still load nothing."""
+    config = project.root / "_config.yml"
+    without = config.read_text("utf-8")
+    config.write_text(without.replace('url: ""', "url: https://github.com/someone/some.book/"))
+    run = project.run("testbed", {"n_samples": "2"})
+    run.execute(progress=False)
+    try:
+        folder = build_book(run)
+    finally:
+        config.write_text(without)
+    pages = Pages(folder)
+    assert pages.loaded_from_the_network() == []
+    assert pages.broken_links() == []
+    assert pages.without_alt_text() == []
+    at = "someone/some.book"
+    assert {
+        tag["href"]
+        for tag in pages.soups[folder / "notebooks" / "01_count.html"].select("a.btn")
+        if remote(str(tag["href"]))
+    } == {
+        f"https://mybinder.org/v2/gh/{at}/notebooks?urlpath=lab/tree/notebooks/01_count.ipynb",
+        f"https://colab.research.google.com/github/{at}/blob/notebooks/notebooks/01_count.ipynb",
+    }
+    assert not pages.soups[folder / "book" / "intro.html"].select('a[href*="binder"]')
+    offered = (folder / "_sources" / "notebooks" / "01_count.ipynb").read_text("utf-8")
+    assert json.loads(offered)["cells"][0]["source"] == first_cell(f"https://github.com/{at}")
 
 
 def test_a_warning_fails_the_build_and_leaves_the_pages(project: Project) -> None:

@@ -1,0 +1,69 @@
+"""Notebooks as the book offers them for download: they find the project they belong to.
+
+Code and data of a notebook are a checkout's, and the paths in it start there. The first cell of a
+downloaded one goes there; the page does not show it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_HEAD = """\
+# For a copy of this notebook that lies elsewhere. Code and data are in a checkout of the project:
+# run `make setup` there and take its .venv as kernel (the page "Rerun it" says how).
+"""
+_GO = """\
+import os
+
+from crane_lab.store import ROOT
+
+if not (ROOT / "data" / "published").is_dir():
+    raise FileNotFoundError(f"no data in {ROOT}: run `make setup` in a checkout of the project")
+os.chdir(ROOT)
+"""
+_FETCH = """\
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("crane_lab") is None:  # as on Colab: fetch it, and what it needs
+    project = Path("{name}").resolve()
+    if not project.is_dir():
+        subprocess.run(["git", "clone", "--depth", "1", "{address}", str(project)], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    for what in (
+        ["-r", "requirements.txt", "-r", "requirements-lab.txt"],
+        ["--no-deps", "-r", "requirements-nodeps.txt"],
+    ):
+        subprocess.run([*pip, *what], cwd=project, check=True)
+    sys.path.insert(0, str(project))
+
+"""
+
+
+def first_cell(address: str) -> str:
+    """Return the code that a downloaded notebook begins with.
+
+    It makes the checkout that `crane_lab` is installed from the working folder, and raises
+    FileNotFoundError if that has no data, as a wheel's has not. With an `address` it fetches the
+    project first where `crane_lab` is not installed.
+    """
+    fetch = _FETCH.format(address=address, name=address.rsplit("/", 1)[-1]) if address else ""
+    return (_HEAD + fetch + _GO).rstrip("\n")
+
+
+def downloadable(text: str, address: str) -> str:
+    """Return an executed notebook with `first_cell` before its own, hidden on its page."""
+    notebook = json.loads(text)
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": "find-the-project",
+        "metadata": {"tags": ["remove-cell"]},
+        "outputs": [],
+        "source": first_cell(address),
+    }
+    notebook["cells"].insert(0, cell)
+    return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
