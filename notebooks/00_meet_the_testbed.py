@@ -181,9 +181,9 @@ testbed_pages.first_items(items, prepared.requests, asked)
 # %% [markdown]
 # ## How well it answers
 #
-# An accuracy from $n$ items is an estimate. The interval beside it is Wilson's, which behaves
-# well for proportions: over many such samples of items, 95 % of the intervals would hold the true
-# accuracy. Chance is one in four.
+# An accuracy from $n$ items is an estimate. The interval beside it is the {term}`Wilson interval`,
+# which behaves well for proportions: over many such samples of items, 95 % of the intervals would
+# hold the true accuracy. Chance is one in four.
 
 # %%
 scores = multiple_choice.accuracies(items).loc[asked].reset_index()
@@ -292,8 +292,8 @@ display(
 # %% [markdown]
 # ### How hard the items are
 #
-# The *margin* of an item is the right option's log-probability minus that of the best wrong one:
-# positive if the answer is right, and the further from zero the surer. A mask moves an item's
+# The {term}`margin` of an item is the right option's log-probability minus that of the best wrong
+# one: positive if the answer is right, and the further from zero the surer. A mask moves an item's
 # outcome only if it moves the margin across zero, so items close to zero are what a small effect
 # can be seen on.
 

@@ -348,10 +348,10 @@ selection_pages.one_switch_table(changes, int(mask.sum()))
 # ## What a mask does to a language
 #
 # Now with many texts. The read-out is the loss on held-out text, the mean negative log-probability
-# of the next token, in nats. It is more sensitive than accuracy and is never clipped. Beside
-# CRANE's mask stand random ones with the same number of neurons in each layer, because switching
-# off neurons may hurt whichever they are; the question is whether *these* neurons hurt *this*
-# language more.
+# of the next token, in {term}`nats <nat>`. It is more sensitive than accuracy and is never clipped.
+# Beside CRANE's mask stand random ones with the same number of neurons in each layer, because
+# switching off neurons may hurt whichever they are; the question is whether *these* neurons hurt
+# *this* language more.
 #
 # A row of the table is one mask and one language's text. Compare *change* with *their range*: a
 # mask that stays inside the range of the random ones does no more to that language than any set of

@@ -59,7 +59,7 @@ names = language_names(settings.languages)
 # - **Random**: as many neurons as CRANE's set has in each layer, drawn at random, once per seed.
 #   What such a mask costs is what masking costs by itself.
 # - **LAPE**, with the constants it was released with {cite:p}`tang2024lape`.
-# - **LAPE matched**: LAPE's own order, cut or extended to CRANE's number of neurons.
+# - **{term}`LAPE matched`**: LAPE's own order, cut or extended to CRANE's number of neurons.
 #
 # The last two are not the same comparison. §4.2 speaks of identical budgets, but LAPE's constants
 # decide how many neurons it takes: one percent of all, shared out among the languages as it falls.

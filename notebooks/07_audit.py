@@ -68,8 +68,8 @@ display(
 #
 # The mean of $n$ whole numbers is a whole number divided by $n$. With enough decimals that is a
 # strong condition: of all four-digit numbers between 0 and 1 only some 9 % can be an accuracy on
-# 900 questions. Testing prints against it is called GRIM {cite:p}`brown2017grim`, and where a print
-# passes, it gives back the count of right answers.
+# 900 questions. Testing prints against it is called {term}`GRIM` {cite:p}`brown2017grim`, and
+# where a print passes, it gives back the count of right answers.
 #
 # MMLU has 14,042 test questions, C-Eval's validation set 1,346, Belebele 900 per language; the
 # evaluation harness {cite:p}`biderman2024lmeval` averages the first two over their subjects
@@ -129,10 +129,10 @@ display(page.definition_table(meets), page.definition_in_words(meets))
 # Scores before and after masking come from the same questions, so their difference must be judged
 # by the questions that *changed*. How many did is not printed. But it is bounded. If $k$ questions
 # were right before and $k'$ after, at least $|k - k'|$ changed, and at most $\min(k + k', 2n - k -
-# k')$. McNemar's test {cite:p}`mcnemar1947note` compares the net change with the number that
-# changed: $z = |k - k'| / \sqrt{D}$. So $z$, and with it the p-value, has a smallest and a largest
-# possible value. For grades the sum of squared changes takes the place of $D$ and is bounded by the
-# scale.
+# k')$. {term}`McNemar's test` {cite:p}`mcnemar1947note` compares the net change with the number
+# that changed: $z = |k - k'| / \sqrt{D}$. So $z$, and with it the p-value, has a smallest and a
+# largest possible value. For grades the sum of squared changes takes the place of $D$ and is
+# bounded by the scale.
 #
 # - **certain**: significant at 95 % even if as many answers changed as possible;
 # - **cannot**: not significant even if only as many changed as had to (few changes need a larger

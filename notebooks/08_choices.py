@@ -80,8 +80,8 @@ choices_pages.origin(sweep, made_with, differing, again)
 #
 # - **Neurons**: how many are selected, in percent of the number of intermediate neurons (for
 #   projections too, of which there are more).
-# - **Jaccard** with the default's set: neurons in both over neurons in either. The tick is what a
-#   random set with the same number of neurons in each layer would have.
+# - **{term}`Jaccard <Jaccard index>`** with the default's set: neurons in both over neurons in
+#   either. The tick is what a random set with the same number of neurons in each layer would have.
 # - **LangSpec-F1** (Eq. 5), with a 95 % interval over items. It grows with the number of neurons
 #   for *any* mask ([notebook 04](04_table1)), so the tick is what random masks of the same
 #   size get, interpolated between the sizes that were measured.

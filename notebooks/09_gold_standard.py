@@ -180,9 +180,9 @@ highlighted = [
 # %% [markdown]
 # ### Do they rank neurons as their effects do?
 #
-# Spearman's rank correlation over all neurons, with 95 % intervals from resampling neurons and
-# texts. Zero is what a random order gets; the ticks are as far as the noise in the effects lets
-# anyone come.
+# Spearman's rank correlation over all neurons, with 95 % intervals from a {term}`bootstrap` over
+# neurons and texts. Zero is what a random order gets; the ticks are as far as the noise in the
+# effects lets anyone come.
 
 # %% tags=["shipped"]
 against = {"reference": crane, "seed": settings.seed}
@@ -219,9 +219,9 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 #
 # ## Damage curves
 #
-# Now the neurons are masked together, first the best few of each criterion, then more and more,
-# *on texts that ranked none of them*. What a language-specific set should do: raise its own
-# language's loss, and leave the others' alone. Beside the criteria stand
+# Now the neurons are masked together, first the best few of each criterion, then more and more
+# (a {term}`damage curve`), *on texts that ranked none of them*. What a language-specific set should
+# do: raise its own language's loss, and leave the others' alone. Beside the criteria stand
 #
 # - **random order**, the floor: one order per seed, the same neurons for all languages;
 # - **single effects**, the reference: neurons in the order of their measured selectivity;
