@@ -372,6 +372,9 @@ class PageSettings:
     languages_data: str = _setting(
         "data/languages", "folder with the shipped results on many languages", path="folder"
     )
+    criterion_data: str = _setting(
+        "data/criterion", "folder with what candidates for a criterion do", path="folder"
+    )
     permutations: int = _setting(4999, "permutations of languages in Mantel's test", must=_POSITIVE)
     steering_questions: str = _setting(
         "data/steering/questions.yaml", "short questions with answers", path="file"

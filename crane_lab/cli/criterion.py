@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m crane_lab.cli.criterion", description=__doc__)
     add_run(parser)
     add, plan = parser.add_argument, Exploration()
-    add("--out", default="data/testbed", help="folder for the tables")
+    add("--out", default="data/criterion", help="folder for the tables")
     add("--few", action="store_true", help="the candidates for larger models only")
     add("--shares", nargs="+", type=float, default=list(plan.shares), help="budgets")
     add("--beside", type=float, default=plan.beside, help="the budget beside random masks")

@@ -16,7 +16,15 @@ import pandas as pd
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import write_made
 from crane_lab.study.candidates import EXPLORED, Candidate
-from crane_lab.study.merit import candidate_sets, changes_of, differences, in_nulls, merits
+from crane_lab.study.merit import (
+    HARM,
+    candidate_sets,
+    changes_of,
+    differences,
+    in_nulls,
+    merits,
+    over_budgets,
+)
 from crane_lab.study.nulls import null_inputs
 
 BUDGETS, MERITS, NULLS = (f"explored_{name}.csv" for name in ("budgets", "merits", "nulls"))
@@ -76,6 +84,27 @@ def read_exploration(folder: str | Path) -> dict[str, pd.DataFrame]:
         )
     every = (BUDGETS, MERITS, NULLS)
     return {name: pd.read_csv(folder / name) for name in every if (folder / name).is_file()}
+
+
+def curve_merits(damaged: pd.DataFrame) -> pd.DataFrame:
+    """`merit` and `little_harm` of `damage.damage`'s rows, which have no windows: no intervals.
+
+    One row per candidate (there `criterion`) and language, and "all", the mean over languages.
+    """
+    rows = []
+    for (name, x), own in damaged.groupby(["criterion", "language"], sort=False):
+        at = own.sort_values("share")
+        curve = at["difference"].to_numpy(float)[:, None]
+        row = {
+            "candidate": name,
+            "language": x,
+            "merit": over_budgets(list(at["share"]), curve).item(),
+        }
+        little = at[at["other"] <= HARM]["own"].max() if (at["other"] <= HARM).any() else 0.0
+        rows.append({**row, "little_harm": max(0.0, float(little))})
+    found = pd.DataFrame(rows)
+    mean = found.groupby("candidate", sort=False)[["merit", "little_harm"]].mean().reset_index()
+    return pd.concat([found, mean.assign(language="all")], ignore_index=True)
 
 
 def _inputs(pipeline: Pipeline, plan: Exploration) -> dict[str, Any]:

@@ -16,6 +16,7 @@ PARAMETERS = {
     "taught_data": "shipped",
     "real_data": "shipped",
     "languages_data": "shipped",
+    "criterion_data": "shipped",
     "null_data": "nulls",
     "published": "published",
 }

@@ -152,7 +152,7 @@ def test_an_exploration_is_shipped_and_the_same_again(pipeline: Pipeline, tmp_pa
 
 
 def test_shipped_explorations_hold_together() -> None:
-    for data in ("data/testbed", "data/gemma"):
+    for data in ("data/criterion",):
         if not (Path(data) / exploration.MERITS).is_file():
             continue
         tables = exploration.read_exploration(data)

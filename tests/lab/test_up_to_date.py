@@ -15,7 +15,7 @@ from crane_lab.settings import PARAMETERS
 NAMED = (
     *("model", "chat_model", "corpus", "perplexity_corpus", "tasks", "benchmark_data"),
     *("questions", "judge_prompt", "testbed", "published", "choices_data", "necessity_data"),
-    *("taught_data", "languages_data"),
+    *("taught_data", "languages_data", "criterion_data"),
 )
 
 

@@ -1,0 +1,111 @@
+"""Tables, figures and sentences of candidates for a better criterion, explored and confirmed.
+
+`merits` is the table of `merit.merits` or `exploration.curve_merits`, which has no intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from pandas.io.formats.style import Styler
+
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import written_intervals
+from crane_lab.study.confirmation import Plan
+
+#: Figures of merit as axes name them.
+LABELS = {
+    "merit": "merit (nats per token)",
+    "little_harm": "own loss at little harm (nats per token)",
+}
+
+
+def merits_figure(merits: pd.DataFrame, names: Mapping[str, str], by: str = "merit") -> HTML:
+    """Both figures of every candidate, language by language; the best by `by` stand on top."""
+    mean = merits[merits["language"] == "all"].set_index("candidate")
+    order = mean[by].sort_values(ascending=False, kind="stable").index
+    own = merits[merits["language"] != "all"]
+    panels = {}
+    for column, label in LABELS.items():
+        part = own[["candidate", "language"]].set_axis(["row", "series"], axis=1)
+        part["value"] = own[column].to_numpy()
+        if column == "merit" and "low" in own:
+            part["low"], part["high"] = own["low"].to_numpy(), own["high"].to_numpy()
+        panels[label] = part
+    told = "; ".join(
+        f"{name} {mean.loc[name, 'merit']:.2f} and {mean.loc[name, 'little_harm']:.2f}"
+        for name in order[:6]
+    )
+    return figures.show(
+        figures.dot_ranges(panels, zero=list(panels), order=list(order), names=dict(names)),
+        alt=f"Merit and own loss at little harm by candidate, best first; mean over languages of "
+        f"the first: {told}.",
+    )
+
+
+def merits_table(merits: pd.DataFrame, caption: str) -> Styler:
+    """Both figures, mean over languages, the best first."""
+    mean = merits[merits["language"] == "all"].sort_values("merit", ascending=False, kind="stable")
+    shown = pd.DataFrame({"candidate": mean["candidate"]})
+    with_intervals = "low" in mean and mean["low"].notna().any()
+    shown["merit"] = (
+        written_intervals(mean, "merit") if with_intervals else mean["merit"].map("{:+.3f}".format)
+    )
+    shown["own loss at little harm"] = mean["little_harm"]
+    return figures.table(shown, caption, {"own loss at little harm": "{:.3f}"})
+
+
+def leaders_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
+    """Which candidate leads by each figure, and where some stand: mean over languages."""
+    mean = merits[merits["language"] == "all"].set_index("candidate")
+    lines = []
+    for column, label in LABELS.items():
+        ranks = mean[column].rank(ascending=False, method="min").astype(int)
+        best = str(mean[column].idxmax())
+        said = ", ".join(
+            f"{as_markdown(name)} {float(mean[column][name]):.2f} (place {ranks[name]})"
+            for name in few
+            if name in mean.index and name != best
+        )
+        lines.append(
+            f"- {label.partition(' (')[0]}: of {len(mean)} candidates {as_markdown(best)} leads "
+            f"with {mean[column].max():.2f}; {said}."
+        )
+    return prose("\n".join(lines))
+
+
+def questions_in_words(plan: Plan) -> Markdown:
+    """What a plan asks, of which languages, and its digest."""
+    lines = [
+        f"- {as_markdown(one.figure)}: {as_markdown(one.main.name)}, against "
+        f"{', '.join(as_markdown(rival.name) for rival in one.against)}."
+        for one in plan.questions
+    ]
+    shares = ", ".join(f"{100 * share:g} %" for share in plan.shares)
+    return prose(
+        f"Plan {plan.digest}: {', '.join(plan.languages)}; budgets {shares}; {plan.windows} "
+        f"windows a language for the criterion and {plan.held_out} others for the losses.\n\n"
+        + "\n".join(lines)
+    )
+
+
+def outcomes_table(outcomes: pd.DataFrame) -> Styler:
+    """What became of each hypothesis: `confirmation.outcomes`."""
+    shown = pd.DataFrame({"hypothesis": outcomes["hypothesis"]})
+    counted = outcomes["p"].isna()
+    written = written_intervals(outcomes, "estimate")
+    shown["found"] = [
+        f"{row['estimate']:.0f} of {row['languages']} languages" if count else text
+        for row, count, text in zip(outcomes.to_dict("records"), counted, written, strict=True)
+    ]
+    shown["p"] = outcomes["p"]
+    shown["outcome"] = outcomes["outcome"]
+    return figures.table(
+        shown,
+        "What was set down, and what became of it: mean over languages of the paired difference, "
+        "nats per token, with its 95 % interval, or a count of languages; p corrected (Holm)",
+        {"p": "{:.2g}"},
+    )

@@ -1,0 +1,158 @@
+# %% [markdown]
+# # A criterion that finds needed neurons?
+#
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say how thirty ways to score neurons by relevance differ, why a figure of
+# merit can be won by doing harm, and what it takes before the best of thirty may be believed.
+#
+# **It assumes** single neurons and damage curves ([notebook 09](09_gold_standard)).
+#
+# **It takes** a quarter of an hour to read; the computer needs some seconds.
+#
+# **It covers** a question that none of the three papers asks: which statistic of the relevance that
+# CRANE {cite:p}`le2026crane` computes finds the neurons that a language needs.
+# :::
+#
+# CRANE computes how much each neuron contributes to predictions, text by text, and then keeps only
+# the *shape* of that distribution, its kurtosis. What masking its sets costs is no more than random
+# masks cost, on the testbed and on a real model. Perhaps what was thrown away, how *much* a neuron
+# contributes, is what should have been kept. It costs nothing to try: the relevance is the same.
+
+# %% tags=["parameters", "hide-input"]
+criterion_data = "data/criterion"  # folder with what candidates for a criterion do
+real_data = "data/gemma"  # folder with the shipped results on a real model
+languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
+run_dir = "runs/testbed"  # where results are written; the runner sets it
+
+# %%
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import display
+
+from crane_lab.show import merit_pages
+from crane_lab.store import write_table
+from crane_lab.study import confirmation, exploration
+from crane_lab.texts.languages import language_names
+
+names = language_names(languages)
+results = Path(run_dir) / "results"
+results.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## The candidates
+#
+# A candidate is a statistic $s_\ell(i)$ of neuron $i$ in language $\ell$, and a way to set
+# languages against each other:
+#
+# - **difference**: $s_\ell(i) - \max_{m \ne \ell} s_m(i)$, CRANE's contrast;
+# - **relative**: that, divided by $\sum_m s_m(i)$, so that a neuron which matters much to all
+#   languages does not win by a little more in one. So that tiny neurons do not win by large shares
+#   of nothing, the sum is taken to be no less than its *floor*, a quantile over the layer;
+# - **share**: $s_\ell(i)$ divided by that sum;
+# - **alone**: no contrast.
+#
+# Statistics are mean |relevance|, signed mean relevance, variance and kurtosis; and activation ×
+# gradient, which is relevance without LRP's rules. `zscore` and `ratio` put a statistic on a scale
+# within each layer first, and `each layer` takes as many neurons from every layer. LAPE's order is
+# beside them. These are all that were tried.
+#
+# ## Two figures of merit
+#
+# Masking a language's neurons adds to its own loss, and to others'. The **difference** of its own
+# and the largest other's, averaged over budgets from a thousandth to a tenth of all neurons (on a
+# logarithmic scale), is the **merit**. It does not mind harm. The second figure does: the most that
+# is added to the own loss while **no other language loses more than a tenth of a nat**.
+#
+# ### On the testbed
+
+# %% tags=["shipped"]
+tables = exploration.read_exploration(criterion_data)
+merits = tables[exploration.MERITS]
+write_table(merits, results / "criterion_merits.csv")
+main = confirmation.read_plan()
+few = [one.name for one in main.candidates]
+display(
+    merit_pages.merits_figure(merits, names),
+    merit_pages.leaders_in_words(merits, few),
+)
+
+# %% tags=["shipped"]
+merit_pages.merits_table(
+    merits,
+    "All candidates on the testbed, mean over languages, with 95 % intervals over windows",
+)
+
+# %% [markdown]
+# Look at `mean_abs, alone`: no contrast at all. Its merit is among the best, since it destroys
+# every language, and one a little more than the next. By the second figure it is far behind. A
+# figure that can be won by destruction should not stand alone.
+#
+# ### On Gemma 3 270M
+#
+# The criteria of [notebook 18](18_real_model), by the same two figures (twelve windows a language;
+# from its shipped curves, so without intervals).
+
+# %% tags=["shipped"]
+damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")
+there = exploration.curve_merits(damaged[damaged["seed"] == -1])
+write_table(there, results / "criterion_merits_real.csv")
+display(
+    merit_pages.merits_figure(there, names),
+    merit_pages.merits_table(
+        there,
+        "Criteria on Gemma 3 270M, mean over languages",
+    ),
+)
+
+# %% [markdown]
+# The two figures do not agree. Differences of relevance take neurons that matter most to a language
+# and much to others; shares take neurons that matter to hardly any other. Which is wanted depends
+# on what the neurons are for.
+#
+# ## What may be believed of this
+#
+# Nothing yet. With thirty candidates, one is best by luck alone, and the choice was made on these
+# very numbers. So two candidates, their rivals, eight other languages, other budgets and what
+# counts as confirmed were [set down](../book/set_down) before any of those languages was masked.
+
+# %%
+merit_pages.questions_in_words(main)
+
+# %% tags=["shipped"]
+confirmed = Path(criterion_data) / confirmation.OUTCOMES
+if confirmed.is_file():
+    outcomes = pd.read_csv(confirmed)
+    write_table(outcomes, results / "criterion_outcomes.csv")
+    display(merit_pages.outcomes_table(outcomes))
+else:
+    print(f"The plan has not been run: there is no {confirmed.name}.")
+
+# %% [markdown]
+# ## To try it
+#
+# The rule `relative` is in the library beside the paper's, which stay the default:
+#
+# ```bash
+# make book NOTEBOOK=04 \
+#   PARAMS="-p statistic mean_abs -p rule relative -p budget 40"
+# .venv/bin/python -m crane_lab.cli.criterion --out runs/mine
+# ```
+#
+# ```{exercise}
+# :label: exercise-criterion-harm
+#
+# Set A adds 3.0 nats to its own language and 2.4 to another; set B adds 0.5 and 0.02. Which has the
+# larger difference? Which would you choose to find out whether a neuron is *for* a language, and
+# which to make a model forget one?
+# ```
+#
+# ```{solution} exercise-criterion-harm
+# :class: dropdown
+#
+# A has 0.6 and B 0.48, so A wins by the difference. For the first question B: what it masks hardly
+# matters elsewhere, so it is the language's own. To make a model forget a language, at whatever
+# price, A does more.
+# ```
