@@ -64,7 +64,6 @@ from crane_lab.study import (
 )
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
-from crane_lab.texts.names import full_names
 from crane_lab.tuning.training import TuningRecipe
 
 folder = Path(published) / "lsn"
@@ -234,29 +233,6 @@ for x in languages[1:]:
 taught_pages.effects_counts_table(after)
 
 # %% [markdown]
-# ### Gemma tuned on text
-#
-# The same windows of stories as the testbed was tuned on, fewer of them, in the language of the
-# neurons; one random set beside each, so that how far one random set is from the next is not known
-# here.
-
-# %% tags=["shipped"]
-text_there, made_text_there = text_taught.shipped_text(real_data)
-by_text_there = text_taught.text_effects(text_there)
-write_table(by_text_there, results / "lsn_effects_real_text.csv")
-display(
-    taught_pages.made_in_words(
-        {"text": made_text_there},
-        "python -m crane_lab.cli.tune --profile gemma --parts text",
-    ),
-    taught_pages.text_figure(
-        by_text_there,
-        full_names(by_text_there["language"].unique()),
-    ),
-    taught_pages.text_table(by_text_there),
-)
-
-# %% [markdown]
 # ### Do the base's neurons keep their role?
 #
 # CRANE finds neurons in a base model and masks them in its chat model
@@ -318,7 +294,6 @@ columns = {
         "Gemma 3 270M",
         taught.shipped_tables("activations", real_data)[0],
         real,
-        by_text_there,
         shared=pd.read_csv(Path(real_data) / "lsn_shared.csv"),
     ),
 }

@@ -102,27 +102,13 @@ def read_text_taught(
     plan = TextTeaching() if seeds is None else TextTeaching(seeds=seeds)
     if seeds is not None:
         ship_text_taught(pipeline, plan, folder)
-    file = _there(folder)
-    return read_grown(file, _TEXTS), made_of(file, text_inputs(pipeline, plan))
-
-
-def shipped_text(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of a folder, whatever model it is of, and its record.
-
-    Raises FileNotFoundError if the folder has none.
-    """
-    file = _there(folder)
-    return read_grown(file, _TEXTS), made_of(file, {})
-
-
-def _there(folder: str | Path) -> Path:
     file = Path(folder) / FILE
     if not file.is_file():
         raise FileNotFoundError(
             f"no {FILE} in {folder}: expected the results of trainings; set recompute_taught, or "
             "run python -m crane_lab.cli.tune --parts text"
         )
-    return file
+    return read_grown(file, _TEXTS), made_of(file, text_inputs(pipeline, plan))
 
 
 def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
