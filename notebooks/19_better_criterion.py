@@ -67,6 +67,8 @@ results.mkdir(parents=True, exist_ok=True)
 # is added to the own loss while **no other language loses more than a tenth of a nat**.
 #
 # ### On the testbed
+#
+# Intervals are over windows of held-out text (95 %).
 
 # %% tags=["shipped"]
 tables = exploration.read_exploration(criterion_data)
@@ -82,7 +84,7 @@ display(
 # %% tags=["shipped"]
 merit_pages.merits_table(
     merits,
-    "All candidates on the testbed, mean over languages, with 95 % intervals over windows",
+    "All candidates on the testbed, mean over languages",
 )
 
 # %% [markdown]
@@ -92,8 +94,8 @@ merit_pages.merits_table(
 #
 # ### On Gemma 3 270M
 #
-# The criteria of [notebook 18](18_real_model), by the same two figures (twelve windows a language;
-# from its shipped curves, so without intervals).
+# The criteria of [notebook 18](18_real_model), by the same two figures; from its shipped curves, so
+# without intervals.
 
 # %% tags=["shipped"]
 damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")

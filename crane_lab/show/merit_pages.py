@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
+from crane_lab.study.candidates import Candidate
 from crane_lab.study.confirmation import Plan
 
 #: Figures of merit as axes name them.
@@ -65,13 +66,13 @@ def leaders_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
     for column, label in LABELS.items():
         ranks = mean[column].rank(ascending=False, method="min").astype(int)
         best = str(mean[column].idxmax())
-        said = ", ".join(
-            f"{as_markdown(name)} {float(mean[column][name]):.2f} (place {ranks[name]})"
+        said = "; ".join(
+            f"“{as_markdown(name)}” {float(mean[column][name]):.2f} (place {ranks[name]})"
             for name in few
             if name in mean.index and name != best
         )
         lines.append(
-            f"- {label.partition(' (')[0]}: of {len(mean)} candidates {as_markdown(best)} leads "
+            f"- {label.partition(' (')[0]}: of {len(mean)} candidates “{as_markdown(best)}” leads "
             f"with {mean[column].max():.2f}; {said}."
         )
     return prose("\n".join(lines))
@@ -80,8 +81,8 @@ def leaders_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
 def questions_in_words(plan: Plan) -> Markdown:
     """What a plan asks, of which languages, and its digest."""
     lines = [
-        f"- {as_markdown(one.figure)}: {as_markdown(one.main.name)}, against "
-        f"{', '.join(as_markdown(rival.name) for rival in one.against)}."
+        f"- {LABELS[one.figure].partition(' (')[0]}: {_named([one.main])}, against "
+        f"{_named(one.against)}."
         for one in plan.questions
     ]
     shares = ", ".join(f"{100 * share:g} %" for share in plan.shares)
@@ -90,6 +91,10 @@ def questions_in_words(plan: Plan) -> Markdown:
         f"windows a language for the criterion and {plan.held_out} others for the losses.\n\n"
         + "\n".join(lines)
     )
+
+
+def _named(several: Sequence[Candidate]) -> str:
+    return "; ".join(f"“{as_markdown(one.name)}”" for one in several)
 
 
 def outcomes_table(outcomes: pd.DataFrame) -> Styler:

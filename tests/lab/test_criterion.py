@@ -17,6 +17,7 @@ from test_pipeline import folder, settings_in
 
 from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
+from crane_lab.show import merit_pages
 from crane_lab.store import ROOT, Store
 from crane_lab.study import candidates, confirmation, exploration, merit
 from crane_lab.study.candidates import Candidate
@@ -287,3 +288,57 @@ def test_the_page_has_the_plan_that_is_there() -> None:
     assert not {"en", "zh", "vi", "fr", "de", "ko", "ru", "ja", *FallbackPlan().order} & set(
         plan.languages
     )
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_says_who_leads_by_which_figure() -> None:
+    given = {
+        (name, x, share): changes(own, other)
+        for name, own, other in (("harmful", 3.0, 2.0), ("mild | one", 0.5, 0.01))
+        for x in ("en", "zh")
+        for share in (0.01, 0.1)
+    }
+    given = {
+        k: v if k[1] == "en" else {**v, "en": v["zh"], "zh": v["en"]} for k, v in given.items()
+    }
+    found = merit.merits(given, n_boot=20)
+    said = merit_pages.leaders_in_words(found, ["harmful", "mild | one"]).data
+    first, second = said.strip().splitlines()
+    assert "“harmful” leads with 1.00" in first and "0.49 (place 2)" in first
+    assert "leads with 0.50" in second and "“harmful” 0.00 (place 2)" in second
+    names = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
+    assert "img" in merit_pages.merits_figure(found, names).data
+    assert "[+1.000, +1.000]" in merit_pages.merits_table(found, "…").to_html()
+
+
+def test_curves_without_windows_have_the_same_figures() -> None:
+    rows = [
+        {"criterion": "x", "language": x, "share": share, "own": own, "other": other}
+        | {"difference": own - other}
+        for x in ("en", "zh")
+        for share, own, other in ((0.001, 0.0, 0.0), (0.01, 1.0, 0.05), (0.1, 3.0, 2.0))
+    ]
+    found = exploration.curve_merits(pd.DataFrame(rows)).set_index("language")
+    assert found["merit"].tolist() == pytest.approx([(0.95 + 0.5) / 2] * 3)
+    assert found["little_harm"].tolist() == [1.0] * 3
+    assert "low" not in found
+    shown = merit_pages.merits_table(found.reset_index(), "…").to_html()
+    assert "+0.725" in shown and "[" not in shown.partition("<tbody>")[2]
+
+
+def test_outcomes_are_shown_as_they_are(tmp_path: Path) -> None:
+    plan = confirmation.read_plan(plan_in(tmp_path))
+    said = merit_pages.questions_in_words(plan).data
+    assert plan.digest in said and "budgets 5 %, 20 %" in said
+    table = pd.DataFrame(
+        [
+            {"hypothesis": "a", "estimate": 0.5, "low": 0.1, "high": 0.9, "p": 0.01}
+            | {"languages": 8, "outcome": "confirmed"},
+            {"hypothesis": "b", "estimate": 6, "low": None, "high": None, "p": None}
+            | {"languages": 8, "outcome": "cannot tell"},
+        ]
+    )
+    shown = merit_pages.outcomes_table(table.astype({"low": float, "high": float})).to_html()
+    assert "+0.500 [+0.100, +0.900]" in shown and "6 of 8 languages" in shown
