@@ -78,7 +78,7 @@ main = confirmation.read_plan()
 few = [one.name for one in main.candidates]
 display(
     merit_pages.merits_figure(merits, names),
-    merit_pages.leaders_in_words(merits, few),
+    merit_pages.leading_in_words(merits, few),
 )
 
 # %% tags=["shipped"]

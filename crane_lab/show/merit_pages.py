@@ -15,7 +15,7 @@ from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.study.candidates import Candidate
-from crane_lab.study.confirmation import Plan
+from crane_lab.study.confirmation import ConfirmationPlan
 
 #: Figures of merit as axes name them.
 LABELS = {
@@ -59,7 +59,7 @@ def merits_table(merits: pd.DataFrame, caption: str) -> Styler:
     return figures.table(shown, caption, {"own loss at little harm": "{:.3f}"})
 
 
-def leaders_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
+def leading_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
     """Which candidate leads by each figure, and where some stand: mean over languages."""
     mean = merits[merits["language"] == "all"].set_index("candidate")
     lines = []
@@ -78,7 +78,7 @@ def leaders_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
     return prose("\n".join(lines))
 
 
-def questions_in_words(plan: Plan) -> Markdown:
+def questions_in_words(plan: ConfirmationPlan) -> Markdown:
     """What a plan asks, of which languages, and its digest."""
     lines = [
         f"- {LABELS[one.figure].partition(' (')[0]}: {_named([one.main])}, against "
@@ -98,7 +98,7 @@ def _named(several: Sequence[Candidate]) -> str:
 
 
 def outcomes_table(outcomes: pd.DataFrame) -> Styler:
-    """What became of each hypothesis: `confirmation.outcomes`."""
+    """What became of each hypothesis: `confirmation.hypothesis_outcomes`."""
     shown = pd.DataFrame({"hypothesis": outcomes["hypothesis"]})
     counted = outcomes["p"].isna()
     written = written_intervals(outcomes, "estimate")

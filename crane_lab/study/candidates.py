@@ -144,7 +144,7 @@ def statistics_of(pipeline: Pipeline, wanted: Iterable[str]) -> dict[str, Score]
     return found
 
 
-def scored(candidate: Candidate, statistics: Mapping[str, Score]) -> dict[str, Tensor]:
+def candidate_scores(candidate: Candidate, statistics: Mapping[str, Score]) -> dict[str, Tensor]:
     """A candidate's score of every neuron: language -> (layers, neurons); large is taken first.
 
     `statistics` as `statistics_of` gives them, among all languages that are compared.

@@ -35,7 +35,7 @@ HOLDS, FAILS, OPEN = "confirmed", "not confirmed", "cannot tell"
 
 
 @dataclass(frozen=True)
-class Question:
+class PlannedComparison:
     """Whether candidate `main` has more of a `figure` (of `FIGURES`) than each of `against`.
 
     Raises ValueError for another figure.
@@ -51,7 +51,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConfirmationPlan:
     """What is confirmed, how, and on what.
 
     Attributes
@@ -67,7 +67,7 @@ class Plan:
     beside random masks that is not among them.
     """
 
-    questions: tuple[Question, ...]
+    questions: tuple[PlannedComparison, ...]
     languages: tuple[str, ...]
     windows: int
     held_out: int
@@ -107,21 +107,21 @@ class Plan:
         return digest_of(canonical(asdict(self)))
 
 
-def read_plan(file: str | Path = PLAN) -> Plan:
+def read_plan(file: str | Path = PLAN) -> ConfirmationPlan:
     """The plan in a YAML file.
 
     Raises FileNotFoundError without it, and ValueError for a field that it lacks or should not
     have, or a value that cannot be.
     """
     given = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    _require_fields(given, Plan, str(file))
+    _require_fields(given, ConfirmationPlan, str(file))
     questions = []
     for one in given["questions"]:
-        _require_fields(one, Question, f"a question in {file}")
+        _require_fields(one, PlannedComparison, f"a question in {file}")
         against = tuple(Candidate.of(rival) for rival in one["against"])
-        questions.append(Question(one["figure"], Candidate.of(one["main"]), against))
+        questions.append(PlannedComparison(one["figure"], Candidate.of(one["main"]), against))
     lists = {name: tuple(given[name]) for name in ("languages", "shares")}
-    return Plan(**{**given, **lists, "questions": tuple(questions)})
+    return ConfirmationPlan(**{**given, **lists, "questions": tuple(questions)})
 
 
 def _require_fields(given: object, of: type, where: str) -> None:
@@ -130,7 +130,7 @@ def _require_fields(given: object, of: type, where: str) -> None:
         raise ValueError(f"{where}: expected the fields {', '.join(sorted(names))} and no others")
 
 
-def confirm(pipeline: Pipeline, plan: Plan, folder: str | Path) -> None:
+def confirm(pipeline: Pipeline, plan: ConfirmationPlan, folder: str | Path) -> None:
     """Run a plan and write `BUDGETS`, `MERITS`, `NULLS` and `OUTCOMES`, each with its record.
 
     What masks do is kept in the store mask by mask, so that an interrupted run goes on.
@@ -161,10 +161,12 @@ def confirm(pipeline: Pipeline, plan: Plan, folder: str | Path) -> None:
     tables[NULLS], _ = in_nulls(many, beside, changes, plan.draws)
     for name, table in tables.items():
         write_made(table.round(6), folder / name, about)
-    write_made(outcomes(plan, tables[MERITS], tables[NULLS]), folder / OUTCOMES, about)
+    write_made(hypothesis_outcomes(plan, tables[MERITS], tables[NULLS]), folder / OUTCOMES, about)
 
 
-def outcomes(plan: Plan, found: pd.DataFrame, nulls: pd.DataFrame) -> pd.DataFrame:
+def hypothesis_outcomes(
+    plan: ConfirmationPlan, found: pd.DataFrame, nulls: pd.DataFrame
+) -> pd.DataFrame:
     """What became of each hypothesis: `hypothesis`, `estimate`, `low`, `high`, `p`, `outcome`.
 
     Figures are compared over languages, as pairs (Student's t, two-sided); `p` is corrected over

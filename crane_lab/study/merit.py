@@ -22,7 +22,7 @@ from crane_core.interventions import zero
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.standing import held_against, own_less_others
-from crane_lab.study.candidates import Candidate, ordered, scored, statistics_of
+from crane_lab.study.candidates import Candidate, candidate_scores, ordered, statistics_of
 
 #: Another language's loss that counts as little, nats per token.
 HARM = 0.1
@@ -51,7 +51,7 @@ def candidate_sets(
     statistics = statistics_of(pipeline, [one.statistic for one in candidates])
     found = {}
     for one in candidates:
-        for x, score in scored(one, statistics).items():
+        for x, score in candidate_scores(one, statistics).items():
             if languages is not None and x not in languages:
                 continue
             chosen = ordered(one, score)

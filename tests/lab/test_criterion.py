@@ -65,9 +65,9 @@ def test_forms_by_hand() -> None:
         ("relative", [0.5, -0.5]),
         ("share", [0.75, 0.25]),
     ):
-        found = candidates.scored(Candidate("mean_abs", form), amounts)
+        found = candidates.candidate_scores(Candidate("mean_abs", form), amounts)
         assert found["en"].flatten().tolist() == wanted
-    ratio = candidates.scored(Candidate("mean_abs", "difference", scale="ratio"), amounts)
+    ratio = candidates.candidate_scores(Candidate("mean_abs", "difference", scale="ratio"), amounts)
     assert ratio["en"].flatten().tolist() == [1.0, -1.0]
 
 
@@ -265,11 +265,11 @@ def test_outcomes_say_what_came_out(tmp_path: Path) -> None:
     nulls = pd.DataFrame(
         {"candidate": names[0], "language": languages, "q": [0.01] * 6 + [0.5] * 2, "q_low": 0.9}
     )
-    found = confirmation.outcomes(plan, merits, nulls).set_index("hypothesis")["outcome"]
+    found = confirmation.hypothesis_outcomes(plan, merits, nulls).set_index("hypothesis")["outcome"]
     # The second figure is the same everywhere: a test without spread cannot tell.
     wanted = ["confirmed", "not confirmed", "cannot tell", "confirmed", "cannot tell"]
     assert found.to_list() == wanted
-    corrected = confirmation.outcomes(plan, merits, nulls)["p"]
+    corrected = confirmation.hypothesis_outcomes(plan, merits, nulls)["p"]
     assert corrected.iloc[0] == pytest.approx(min(1, 3 * scipy_t(ahead)), abs=2e-6)
 
 
@@ -304,7 +304,7 @@ def test_the_page_says_who_leads_by_which_figure() -> None:
         k: v if k[1] == "en" else {**v, "en": v["zh"], "zh": v["en"]} for k, v in given.items()
     }
     found = merit.merits(given, n_boot=20)
-    said = merit_pages.leaders_in_words(found, ["harmful", "mild | one"]).data
+    said = merit_pages.leading_in_words(found, ["harmful", "mild | one"]).data
     first, second = said.strip().splitlines()
     assert "“harmful” leads with 1.00" in first and "0.49 (place 2)" in first
     assert "leads with 0.50" in second and "“harmful” 0.00 (place 2)" in second

@@ -56,6 +56,8 @@ EXPLAINED = {
     "choices": {"1.4826", "0.4514", "0.0486", "0.1328", "0.458", "1.1"},
     "intro": {"2.4"},
     "rerun": {"3.11"},
+    # Budgets and levels that were set down.
+    "set_down": {"1", "10", ".05"},
 }
 
 
