@@ -37,6 +37,7 @@ from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import readouts, table1_page, table_pages
+from crane_lab.show.langspec_view import langspec_view, random_scores
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
@@ -112,10 +113,11 @@ write_table(items, results / "items_table1.parquet")
 write_table(literal_items, results / "items_table1_projections.parquet")
 write_table(seeds, results / "table1_seeds.csv")
 random = Nulls.of(pipeline, null_data, n_null)
+nulls = random.of_rows("tasks", interventions)
 judged = partial(
     comparisons.verdicts,
     items,
-    nulls=random.of_rows("tasks", interventions),
+    nulls=nulls,
     reading=pipeline.reading,
 )
 write_table(literal_seeds, results / "table1_projections_seeds.csv")
@@ -210,6 +212,24 @@ table1_page.all_at_chance(at_chance, names)
 # other layers, so each set is held against random masks of *its own* size in every layer: its
 # **null**. The table below Table 1 says what LangSpec-F1 these masks have, and how many of them the
 # set exceeds.
+#
+# ### Move the drops yourself
+#
+# Start from a mask of Table 1 and change what it takes from each language, in percent of that
+# language's score; precision, recall and LangSpec-F1 ([Equations 3 to 5](method)) follow. The marks
+# below the bars are random masks: read a bar against *them*, not against zero. Three things to try:
+# take the same share from every language, with absolute drops and with relative ones; spare all
+# languages but one and take next to nothing from it; and turn an other language's drop into a gain.
+
+# %% tags=["nulls"]
+random_of = random_scores(nulls, seeds, paper)
+langspec_view(table1, names, random_of, pipeline.reading)
+
+# %% [markdown]
+# Precision does not see how large a drop is, recall does not see where else something was lost, and
+# a gain elsewhere is not rewarded. The same share taken from all gives a precision of one half with
+# relative drops (by the largest or the mean of the others); with absolute ones the mask scores by
+# where the languages started.
 #
 # ## Did the masks do what they are for?
 #

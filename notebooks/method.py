@@ -149,8 +149,9 @@ print("drops", found.drops)
 # $$
 #
 # Precision asks whether the damage hit the right language, recall how much of the language's
-# score it took. Two baselines say what a good value is: sets of the same size drawn at random,
-# and LAPE {cite:p}`tang2024lape`, which selects by how often neurons fire.
+# score it took. [Notebook 04](04_table1) has sliders to move the drops with and see all three
+# follow. Two baselines say what a good value is: sets of the same size drawn at random, and LAPE
+# {cite:p}`tang2024lape`, which selects by how often neurons fire.
 #
 # :::{admonition} One row by hand (published figures)
 # :class: note

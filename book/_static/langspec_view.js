@@ -1,0 +1,156 @@
+/* LangSpec-F1 of drops that a reader moves: `crane_lab/show/langspec_view.py` writes the data. */
+(() => {
+  "use strict";
+
+  const AGGREGATES = { max: "their largest", mean: "their mean", sum: "their sum" };
+  const MEASURES = [["precision", "Precision"], ["recall", "Recall"], ["f1", "LangSpec-F1"]];
+  const ROW = 62; // pixels of the drawing for each measure
+
+  /* Eq. 3-5 as `crane_core.metrics` has them; scores before and after by language, 0 or more. */
+  function langspecF1(before, after, target, epsilon, how, relative) {
+    let drops = before.map((score, i) => Math.max(score - after[i], 0));
+    const recall = drops[target] / (before[target] + epsilon);
+    if (relative) drops = drops.map((drop, i) => drop / (before[i] + epsilon));
+    const own = drops[target];
+    const rest = drops.filter((_, i) => i !== target);
+    const sum = rest.reduce((a, b) => a + b, 0);
+    const others = { max: Math.max(...rest), mean: sum / rest.length, sum }[how];
+    const precision = own / (own + others + epsilon);
+    const f1 = 2 * precision * recall / (precision + recall + epsilon);
+    return { own, others, precision, recall, f1 };
+  }
+
+  /* As numpy's, between the two nearest. */
+  function quantile(values, share) {
+    const sorted = Float64Array.from(values).sort();
+    const place = (sorted.length - 1) * share;
+    const low = Math.floor(place);
+    const high = Math.min(low + 1, sorted.length - 1);
+    return sorted[low] + (sorted[high] - sorted[low]) * (place - low);
+  }
+
+  function enhance(view, data) {
+    const { element, shape, field, choice, slider } = explorable;
+    const { names, colours, before, epsilon, enough, rows } = data;
+    const state = { ...data.first, after: [...rows[data.first.row].after] };
+    state.target = rows[state.row].target;
+    const fields = view.querySelector(".explorable-fields");
+
+    const start = choice(rows.map((row, i) => [String(i), row.name]), String(state.row), (value) => {
+      const { target, after } = rows[Number(value)];
+      Object.assign(state, { target, after: [...after] });
+      show();
+    });
+    start.prepend(new Option("as moved", ""));
+    start.options[0].disabled = true;
+    const masked = choice(names.map((name, i) => [String(i), name]), String(state.target), (value) => {
+      state.target = Number(value);
+      start.value = "";
+      show();
+    });
+    const how = choice(Object.entries(AGGREGATES), state.how, (value) => {
+      state.how = value;
+      show();
+    });
+    const drop = choice([["", "absolute"], ["1", "relative to each score"]], state.relative ? "1" : "", (value) => {
+      state.relative = value !== "";
+      show();
+    });
+    fields.append(
+      field("Start from the mask", start), field("Masked language", masked),
+      field("Other drops count by", how), field("Drops are", drop));
+
+    // A slider moves a drop in percent of the score before; a score of 0 has none.
+    const sliders = names.map((name, i) => {
+      const said = element("span", { "aria-hidden": "true", class: "explorable-value" });
+      const input = slider({ min: -10, max: 100, step: 1 }, 0, (percent) => {
+        state.after[i] = before[i] * (1 - percent / 100);
+        start.value = "";
+        show();
+      });
+      input.disabled = before[i] === 0;
+      const label = field(`Drop of ${name}`, input, said);
+      label.classList.add("explorable-wide");
+      fields.append(label);
+      return { input, said };
+    });
+
+    const drawing = shape("svg", { role: "img", class: "langspec-drawing", height: MEASURES.length * ROW + 18 });
+    drawing.setAttribute("aria-label", "Bars of precision, recall and LangSpec-F1 from 0 to 1, with " +
+      "a mark below each for every random mask; the numbers are in the text.");
+    const key = element("p", { class: "explorable-key" });
+    view.querySelector(".explorable-said").after(drawing, key);
+
+    const measured = (after) =>
+      langspecF1(before, after, state.target, epsilon, state.how, state.relative);
+    const at = (value) => `${100 * value}%`;
+
+    function line(value, top, bottom, kind) {
+      return shape("line", { x1: at(value), x2: at(value), y1: top, y2: bottom, class: kind });
+    }
+
+    function draw(found, nulls) {
+      drawing.style.setProperty("--colour", colours[state.target]);
+      drawing.replaceChildren(...MEASURES.flatMap(([name, label], i) => {
+        const y = i * ROW;
+        const random = nulls.map((one) => one[name]);
+        const marks = random.map((value) => line(value, y + 40, y + 48, "langspec-null"));
+        if (random.length >= enough) marks.push(line(quantile(random, 0.95), y + 19, y + 50, "langspec-mark"));
+        return [
+          shape("text", { x: 0, y: y + 15 }, label),
+          shape("text", { x: "100%", y: y + 15, "text-anchor": "end" }, found[name].toFixed(3)),
+          shape("rect", { x: 0, y: y + 22, width: "100%", height: 14, class: "langspec-track" }),
+          shape("rect", { x: 0, y: y + 22, width: at(found[name]), height: 14, class: "langspec-bar" }),
+          ...marks,
+        ];
+      }));
+      const bottom = MEASURES.length * ROW + 8;
+      for (const [value, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
+        drawing.append(shape("text", { x: at(value), y: bottom, "text-anchor": anchor, class: "langspec-axis" }, String(value)));
+      }
+    }
+
+    function say(found, nulls) {
+      const name = names[state.target];
+      const unit = state.relative ? "relative drop" : "drop";
+      let text = `Mask for ${name}: its ${unit} is ${found.own.toFixed(3)}, that of the other languages ` +
+        `(${AGGREGATES[state.how]}) ${found.others.toFixed(3)}. Precision ${found.precision.toFixed(3)}, ` +
+        `recall ${found.recall.toFixed(3)}, LangSpec-F1 ${found.f1.toFixed(3)}`;
+      if (nulls.length) {
+        const below = nulls.filter((one) => one.f1 < found.f1).length;
+        text += `: more than ${below} of ${nulls.length} random masks`;
+        if (nulls.length >= enough) {
+          text += `, of which 19 in 20 are below ${quantile(nulls.map((one) => one.f1), 0.95).toFixed(3)}`;
+        }
+      }
+      view.querySelector(".explorable-said").textContent = `${text}.`;
+      key.textContent = nulls.length
+        ? `Short marks: ${nulls.length} random masks with as many neurons in every layer as CRANE's set for ${name}` +
+          (nulls.length >= enough ? "; 19 in 20 of them lie left of the long mark." : ".")
+        : `There are no random masks to set beside one for ${name}.`;
+    }
+
+    function show() {
+      masked.value = String(state.target);
+      sliders.forEach(({ input, said }, i) => {
+        const lost = before[i] - state.after[i];
+        const percent = before[i] ? 100 * lost / before[i] : 0;
+        input.value = Math.round(percent);
+        const gained = lost < 0 ? ", a gain: counts as 0" : "";
+        said.textContent = `${lost.toFixed(3)} of ${before[i].toFixed(3)}, ${percent.toFixed(0)} %${gained}`;
+        input.setAttribute("aria-valuetext", said.textContent);
+      });
+      const found = measured(state.after);
+      const nulls = data.nulls[state.target].map(measured);
+      draw(found, nulls);
+      say(found, nulls);
+    }
+
+    show();
+    view.querySelector("details").open = false;
+    fields.hidden = false;
+  }
+
+  globalThis.langspecF1 = langspecF1; // for the tests
+  document.addEventListener("DOMContentLoaded", () => explorable.start(".langspec-view", enhance));
+})();
