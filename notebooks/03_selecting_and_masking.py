@@ -36,6 +36,7 @@ threshold = 1.0  # normalised score above which a neuron is a candidate
 budget = None  # neurons to select per language; None: all above the threshold
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
 n_perplexity = 200  # windows per language that perplexity is measured on
+necessity_data = "data/testbed"  # folder with the shipped effects of single ablations
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -53,8 +54,9 @@ from crane_core.selection import NeuronSet, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import selection_pages
+from crane_lab.show.selection_view import MOST, selection_view
 from crane_lab.store import write_table
-from crane_lab.study import effects
+from crane_lab.study import effects, selectable
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -377,6 +379,33 @@ display(
 # set is better than any other of its size.
 #
 # Notebook [04](04_table1) asks the same of task accuracy, as the paper does, and brings in LAPE.
+#
+# ## Select for yourself
+#
+# A set is a choice of five: a statistic, a normalisation, a rule, a threshold and a budget. Here
+# they can be changed; the default set is this run's. The first drawing is Figure 3, all layers in
+# one: a neuron lies further right the higher its score for the target language, and further up the
+# higher its largest score for another.
+#
+# What masking a set costs is not measured anew for every choice. Instead the effects of its neurons
+# are added up, each measured by setting that neuron alone to zero ([09](09_gold_standard)), beside
+# the average of random sets with as many neurons in every layer. Together neurons do more or less
+# than the sum, as notebook 09 shows, and a sum has no interval here: it is a guide to what to
+# measure, and no measurement.
+
+# %% tags=["shipped"]
+selection_view(
+    selectable.selectable_scores(pipeline, MOST),
+    selectable.shipped_effects(pipeline, necessity_data),
+    sets,
+    settings,
+)
+
+# %% [markdown]
+# Try `threshold` instead of `contrast`: the sets can only grow, by neurons that are high for
+# another language, too. Do other languages pay for them? Try mean |relevance| with `top` and the
+# budget that kurtosis has used: does the sum of single effects rise? And move the threshold: how
+# much of a set stays is what the Jaccard index says.
 #
 # ## Exercises
 #

@@ -22,6 +22,7 @@ import pandas as pd
 import seaborn as sns
 from cycler import cycler
 from IPython.display import HTML
+from markupsafe import Markup
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -168,20 +169,23 @@ def show(figure: Figure, alt: str) -> HTML:
 
     Raises ValueError if `alt` is empty.
     """
+    return marked_up(picture(figure, alt))
+
+
+def picture(figure: Figure, alt: str) -> Markup:
+    """What `show` displays, to stand within other HTML."""
     if not alt.strip():
         raise ValueError("a figure needs an alternative text: say what it shows")
     data = base64.b64encode(png(figure)).decode()
     width = round(figure.get_figwidth() * 100)
-    return marked_up(
-        markup(
-            '<div style="overflow-x:auto"><img src="data:image/png;base64,{data}" '
-            'alt="{alt}" style="width:{width}px;max-width:100%;'
-            'min-width:{least}px;height:auto"></div>',
-            data=as_attribute(data),
-            alt=as_attribute(alt),
-            width=width,
-            least=min(width, LEAST),
-        )
+    return markup(
+        '<div style="overflow-x:auto"><img src="data:image/png;base64,{data}" '
+        'alt="{alt}" style="width:{width}px;max-width:100%;'
+        'min-width:{least}px;height:auto"></div>',
+        data=as_attribute(data),
+        alt=as_attribute(alt),
+        width=width,
+        least=min(width, LEAST),
     )
 
 
