@@ -219,7 +219,7 @@ table1_page.all_at_chance(at_chance, names)
 # language's score; precision, recall and LangSpec-F1 ([Equations 3 to 5](method)) follow. The marks
 # below the bars are random masks: read a bar against *them*, not against zero. Three things to try:
 # take the same share from every language, with absolute drops and with relative ones; spare all
-# languages but one and take next to nothing from it; and turn an other language's drop into a gain.
+# languages but one and take next to nothing from it; and turn another language's drop into a gain.
 
 # %% tags=["nulls"]
 random_of = random_scores(nulls, seeds, paper)

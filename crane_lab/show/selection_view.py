@@ -69,10 +69,13 @@ def selection_view(
             "statistics": [[name, STATISTICS[name].label] for name in scores],
             "normalisations": list(next(iter(scores.values()))),
             "scores": {
-                name: {how: [packed(by[x]) for x in languages] for how, by in found.items()}
+                name: {
+                    how: [in_single_precision(by[x]) for x in languages]
+                    for how, by in found.items()
+                }
                 for name, found in scores.items()
             },
-            "effects": [packed(effects[x]) for x in languages] if effects else None,
+            "effects": [in_single_precision(effects[x]) for x in languages] if effects else None,
             "first": first,
         }
     )
@@ -121,7 +124,7 @@ def selection_view(
     )
 
 
-def packed(values: Tensor) -> str:
+def in_single_precision(values: Tensor) -> str:
     """Numbers in single precision and base64, as a script reads them."""
     return base64.b64encode(values.float().numpy().astype("<f4").tobytes()).decode()
 

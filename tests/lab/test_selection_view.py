@@ -20,7 +20,7 @@ from crane_core.neurons import jaccard
 from crane_core.selection import RULES, NeuronSet, normalise, select
 from crane_lab.settings import Settings
 from crane_lab.show.foreign import as_data
-from crane_lab.show.selection_view import packed, selection_view
+from crane_lab.show.selection_view import in_single_precision, selection_view
 from crane_lab.study import selectable
 from crane_lab.study.necessity import Estimate, Necessity
 
@@ -77,7 +77,10 @@ def test_the_browser_selects_what_select_does(tmp_path: Path) -> None:
         for target in range(len(own))
         for rule, threshold, budget in itertools.product(RULES, thresholds, budgets)
     ]
-    given = {"scores": [[packed(s) for s in own.values()] for own in scores], "cases": cases}
+    given = {
+        "scores": [[in_single_precision(s) for s in own.values()] for own in scores],
+        "cases": cases,
+    }
     soup = opened(tmp_path, SCRIPTS, SELECT.format(cases=as_data(given)))
     found = json.loads(soup.select("#found")[0].text)
     assert len(found) == len(cases) == 20 * 3 * 6 * 7
