@@ -75,6 +75,8 @@ results.mkdir(parents=True, exist_ok=True)
 #   default.
 # - `threshold`: above the threshold for the target, whatever the others do.
 # - `top`: the highest scores of the target, as many as a budget allows.
+#
+# (A fourth rule, `relative`, is not the paper's: [notebook 19](19_better_criterion) has it.)
 
 # %%
 normalised = pipeline.normalised()

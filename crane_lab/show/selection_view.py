@@ -27,6 +27,8 @@ from crane_lab.texts.visible import visible
 
 #: Numbers that a page takes: 2.5 MB of single precision in base64.
 MOST = 468_000
+#: Rules that the script knows: those of normalised scores.
+RULES = ("contrast", "threshold", "top")
 
 
 def selection_view(
@@ -44,10 +46,12 @@ def selection_view(
     sets : the run's own sets, which all others are compared with.
     settings : how they were selected; what is chosen at first.
 
-    A sentence for a model that is too large for a page.
+    A sentence for a model that is too large for a page, or a rule that is none of `RULES`.
     """
     if not scores:
         return prose("This model has too many neurons for their scores to be put on a page.")
+    if settings.rule not in RULES:
+        return prose("This view knows the paper's rules, and this run has another.")
     languages = list(sets)
     names = {x: visible(name) for x, name in language_names(languages).items()}
     layers, width = next(iter(sets.values())).shape["intermediate"]

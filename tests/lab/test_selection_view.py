@@ -17,10 +17,10 @@ from IPython.display import HTML, Markdown
 from torch import Tensor
 
 from crane_core.neurons import jaccard
-from crane_core.selection import RULES, NeuronSet, normalise, select
+from crane_core.selection import NeuronSet, normalise, select
 from crane_lab.settings import Settings
 from crane_lab.show.foreign import as_data
-from crane_lab.show.selection_view import in_single_precision, selection_view
+from crane_lab.show.selection_view import RULES, in_single_precision, selection_view
 from crane_lab.study import selectable
 from crane_lab.study.necessity import Estimate, Necessity
 
@@ -160,6 +160,12 @@ def test_without_scripts_there_are_a_figure_and_a_table() -> None:
 def test_a_model_too_large_for_a_page() -> None:
     found = selection_view({}, EFFECTS, SETS, SETTINGS)
     assert isinstance(found, Markdown) and "too many neurons" in str(found.data)
+
+
+def test_a_rule_that_the_script_does_not_know() -> None:
+    shares = dataclasses.replace(SETTINGS, rule="relative", statistic="mean_abs", budget=3)
+    found = selection_view(SCORES, EFFECTS, SETS, shares)
+    assert isinstance(found, Markdown) and "has another" in str(found.data)
 
 
 # What a reader does; the view is read after each step. Nothing waits, so the page is dumped then.
