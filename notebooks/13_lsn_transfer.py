@@ -179,7 +179,7 @@ before = {"qa": tuned.untuned_answers(pipeline)}
 source = next(iter(made.values()))["inputs"]["source"]
 display(
     taught_pages.levels_table(levels, before),
-    taught_pages.transfer_in_words(levels, source),
+    taught_pages.transfer_in_words(levels, source, before),
     taught_pages.people_table(
         taught_effects.right_by_people(tables["qa"]),
     ),

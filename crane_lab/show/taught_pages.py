@@ -87,11 +87,20 @@ def trainings_table(table: pd.DataFrame, language: str) -> Styler:
     )
 
 
-def transfer_in_words(levels: Mapping[str, pd.DataFrame], source: str) -> Markdown:
-    """Where what was learned in the source certainly arrives: languages above their floor."""
+def transfer_in_words(
+    levels: Mapping[str, pd.DataFrame],
+    source: str,
+    before: Mapping[str, Mapping[str, float]] | None = None,
+) -> Markdown:
+    """Where what was learned in the source certainly arrives: languages above their floor.
+
+    And above what the model could do `before` (task -> language -> share), if that is known.
+    """
     lines = []
     for task, own in levels.items():
-        above = [str(x) for x in own[own["above"]]["language"]]
+        could = (before or {}).get(task, {})
+        better = own["low"] > own["language"].map(could).fillna(-np.inf)
+        above = [str(x) for x in own[own["above"] & better]["language"]]
         learned = "is learned" if source in above else "is not certainly learned"
         others = [x for x in own["language"] if x != source]
         arrived = [x for x in others if x in above]

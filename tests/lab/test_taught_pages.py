@@ -99,12 +99,16 @@ def test_text_is_shown_beside_random_sets() -> None:
 
 def test_where_a_task_arrives_is_said() -> None:
     levels = pd.DataFrame({"language": ["en", "zh", "vi"], "above": [True, True, False]})
+    levels["low"] = [0.6, 0.5, 0.1]
     nowhere = levels.assign(above=[True, False, False])
     nothing = levels.assign(above=False)
     text = str(taught_pages.transfer_in_words({"a": levels, "b": nowhere, "c": nothing}, "en").data)
     assert "a is learned in en, and arrives in zh, not certainly in vi." in text
     assert "b is learned in en, and certainly arrives nowhere." in text
     assert "c is not certainly learned in en" in text
+    before = {"a": {"en": 0.3, "zh": 0.55, "vi": 0.2}}  # what could be done is not learned
+    text = str(taught_pages.transfer_in_words({"a": levels}, "en", before).data)
+    assert "a is learned in en, and certainly arrives nowhere." in text
 
 
 def test_certain_gains_are_named_with_what_random_sets_do() -> None:
