@@ -250,7 +250,7 @@ def test_a_line_that_differs_from_the_settings_is_refused(project: Project) -> N
     source = path.read_text()
     for wrong in (
         source.replace('rule = "contrast"', 'rule = "top"'),
-        source.replace("how neurons are selected", "the selection"),
+        source.replace("or shares of all languages", "or shares"),
     ):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"parameter rule is not as crane_lab/settings\.py"):
