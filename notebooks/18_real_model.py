@@ -12,7 +12,7 @@
 # ```bash
 # # fetches the model once; its terms are named first
 # make gemma
-# # runs notebooks 02 to 05, 07 and 10 to 14 on it: two hours on two cores
+# # runs notebooks 02 to 05, 07 and 10 to 14 on it: some two hours on two cores
 # make book PROFILE=gemma
 # # what this page reads: ten minutes; hours for single neurons and sets
 # .venv/bin/python -m crane_lab.cli.ship --out runs/mine
