@@ -83,7 +83,7 @@ def perplexity_changes(
     ]
     missing = [(key, done) for key, done in todo if key not in kept]
     before = pipeline.losses() if missing else {}
-    bar = tqdm(missing, desc="evaluating values", unit="value", disable=not missing)
+    bar = tqdm(missing, desc="evaluating values", unit="value")
     runs = (partial(pipeline.losses, done()) for _, done in bar)
     for (key, _), after in zip(missing, pipeline.store.together(runs), strict=True):
         kept[key] = _rows(key, sets[key[0]][key[1]], before, after)
