@@ -236,18 +236,10 @@ AMOUNTS = ("mean_abs", "variance")
 
 
 def compute(name: str, collected: Collected) -> Tensor:
-    """One statistic of every neuron.
+    """The statistic `name`, one of `STATISTICS`, of every neuron: (layers, neurons), float64.
 
-    Parameters
-    ----------
-    name : a key of `STATISTICS`.
-    collected : what the texts have left.
-
-    Returns
-    -------
-    (layers, neurons), float64, in the unit the statistic has; NaN where it is undefined.
-
-    Raises ValueError for an unknown name, and for fewer samples than the statistic needs.
+    In the unit that it has; NaN where it is undefined. Raises ValueError for an unknown name, and
+    for fewer samples than the statistic needs.
     """
     if name not in STATISTICS:
         raise ValueError(f"unknown statistic {name!r}: expected one of {', '.join(STATISTICS)}")
@@ -262,21 +254,13 @@ def compute(name: str, collected: Collected) -> Tensor:
 def scores(
     values: Mapping[str, Tensor], name: str, target: str, contrast: bool, how: str = "zscore"
 ) -> Tensor:
-    """What a selection for `target` ranks by: large is selected first.
+    """What a selection for `target` ranks by, large first: (layers, neurons), float64.
 
-    Parameters
-    ----------
-    values : language -> one statistic (layers, neurons), as `compute` gives it.
-    name : which statistic; decides whether large or small values are wanted.
-    target : the language.
-    contrast : the target's normalised score less the largest other language's, or it alone.
-    how : normalisation within each layer (`selection.normalise`).
-
-    Returns (layers, neurons), float64; NaN where the statistic is undefined.
+    `values`: language -> the statistic `name` as `compute` gives it, put on a scale within each
+    layer (`how`, of `selection.normalise`) so that large is wanted. With `contrast`, the target's
+    less the largest other language's. NaN where the statistic is undefined.
     """
     if name not in STATISTICS:
         raise ValueError(f"unknown statistic {name!r}: expected one of {', '.join(STATISTICS)}")
     normalised = {x: normalise(STATISTICS[name].sign * value, how) for x, value in values.items()}
-    if not contrast:
-        return normalised[target]
-    return contrast_of(normalised, target)
+    return contrast_of(normalised, target) if contrast else normalised[target]

@@ -137,32 +137,22 @@ def contrast_of(scores: Mapping[str, Tensor], target: str) -> Tensor:
 
 
 def relative_contrast(amounts: Mapping[str, Tensor], target: str, floor: float = 0.5) -> Tensor:
-    """`contrast_of` as a share of what the neuron has in all languages together.
+    """`contrast_of` as a share of the neuron's sum over languages, -1 to 1; not from the paper.
 
-    Parameters
-    ----------
-    amounts : language -> (layers, neurons), an amount of relevance of 0 or more, such as mean
-        |relevance|; not normalised. NaN is undefined and stays NaN.
-    target : the language.
-    floor : a neuron of which there is little in any language would have large shares of next to
-        nothing, so the sum is taken to be no less than this quantile of it in the layer; 0 for
-        the sum as it is.
-
-    Returns (layers, neurons), from -1 to 1; 0 where the sum is 0. Not from the paper.
-
+    `amounts`: language -> (layers, neurons), 0 or more and not normalised, such as mean
+    |relevance|; NaN stays NaN. Shares of next to nothing would be large, so the sum is taken to be
+    no less than its quantile `floor` in the layer (0: as it is); where it is 0, so is the share.
     Raises ValueError for a negative amount, a floor outside 0 to 1, and as `contrast_of` does.
     """
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor is {floor}: expected a quantile, 0 to 1")
     contrast, total = contrast_of(amounts, target), torch.stack(list(amounts.values())).sum(0)
-    for x, own in amounts.items():
-        if (own < 0).any():
-            raise ValueError(
-                f"a share of all languages' relevance needs amounts of 0 or more, such as "
-                f"mean_abs without normalisation; {x!r} has {float(own.nan_to_num().min()):.3g}"
-            )
-    least = total.nanquantile(floor, dim=-1, keepdim=True, interpolation="lower")
-    size = torch.maximum(total, least) if floor else total
+    least = min(float(own.nan_to_num().min()) for own in amounts.values())
+    if least < 0 or not 0 <= floor <= 1:
+        raise ValueError(
+            f"floor is {floor} and the least amount {least:.3g}: expected a quantile, 0 to 1, of "
+            "amounts of 0 or more, such as mean_abs without normalisation"
+        )
+    bottom = total.nanquantile(floor, dim=-1, keepdim=True, interpolation="lower")
+    size = torch.maximum(total, bottom) if floor else total
     return torch.where(size == 0, 0.0, contrast / size)
 
 
@@ -214,10 +204,8 @@ def select(
     shape : the model's shape (`crane_core.models.shape`); by default the set knows only the
         sites that were scored.
 
-    Returns
-    -------
-    A `NeuronSet`; with a `SelectionWarning` if it is empty, smaller than the budget or takes a
-    whole layer of a site.
+    Returns a `NeuronSet`; with a `SelectionWarning` if it is empty, smaller than the budget or
+    takes a whole layer of a site.
 
     Raises
     ------
@@ -251,8 +239,7 @@ def select(
     elif rule == "threshold":
         qualifies, rank = own > threshold, own
     elif rule == "relative":
-        shares = {site: relative_contrast(scores, target) for site, scores in per_site.items()}
-        rank = flat(shares)
+        rank = flat({site: relative_contrast(of, target) for site, of in per_site.items()})
         qualifies = rank > 0
     else:
         qualifies, rank = ~own.isnan(), own
