@@ -37,6 +37,17 @@ def read_grown(file: str | Path, texts: Sequence[str]) -> pd.DataFrame:
     )
 
 
+def shipped_file(folder: str | Path, name: str, what: str, made_by: str) -> Path:
+    """A file with shipped results: `what` it holds, and the module and options that make it.
+
+    Raises FileNotFoundError, saying both, if the folder has none.
+    """
+    file = Path(folder) / name
+    if not file.is_file():
+        raise FileNotFoundError(f"no {name} in {folder}: expected {what}; run python -m {made_by}")
+    return file
+
+
 def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The record beside a table, with `differing`: names of inputs that are not these.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from crane_lab.pipeline import Pipeline
-from crane_lab.store.grown import write_made
+from crane_lab.store.grown import shipped_file, write_made
 from crane_lab.study.candidates import EXPLORED, Candidate
 from crane_lab.study.merit import (
     HARM,
@@ -76,14 +76,13 @@ def read_exploration(folder: str | Path) -> dict[str, pd.DataFrame]:
 
     Raises FileNotFoundError, saying what makes them, without the others.
     """
-    folder = Path(folder)
-    if missing := [name for name in (BUDGETS, MERITS) if not (folder / name).is_file()]:
-        raise FileNotFoundError(
-            f"no {missing[0]} in {folder}: expected what candidates do; run python -m "
-            "crane_lab.cli.criterion"
-        )
-    every = (BUDGETS, MERITS, NULLS)
-    return {name: pd.read_csv(folder / name) for name in every if (folder / name).is_file()}
+    files = {
+        name: shipped_file(folder, name, "what candidates do", "crane_lab.cli.criterion")
+        for name in (BUDGETS, MERITS)
+    }
+    if (nulls := Path(folder) / NULLS).is_file():
+        files[NULLS] = nulls
+    return {name: pd.read_csv(file) for name, file in files.items()}
 
 
 def curve_merits(damaged: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from crane_core.interventions import intervened, zero
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
-from crane_lab.store.grown import Part, grow, read_grown
+from crane_lab.store.grown import Part, grow, read_grown, shipped_file
 from crane_lab.study.many_languages import LAPE, RELEVANCE
 from crane_lab.study.steering import (
     LONGEST,
@@ -189,10 +189,5 @@ def ship_fallback(
 
 def read_fallback(folder: str | Path) -> pd.DataFrame:
     """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without."""
-    file = Path(folder) / FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no {FILE} in {folder}: expected what is left without languages; run "
-            "python -m crane_lab.cli.steer"
-        )
+    file = shipped_file(folder, FILE, "what is left without languages", "crane_lab.cli.steer")
     return read_grown(file, _TEXTS)

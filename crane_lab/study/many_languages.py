@@ -30,6 +30,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.stages import relevance, streams
 from crane_lab.store import source_digest, write_table
 from crane_lab.store.files import write_text
+from crane_lab.store.grown import shipped_file
 from crane_lab.store.machine import made_with
 from crane_lab.study import criteria
 from crane_lab.study.contenders import lape_among
@@ -304,12 +305,7 @@ def read_sets(folder: str | Path) -> tuple[Sets, dict[str, Any]]:
 
     Raises FileNotFoundError, saying what makes them, without the file.
     """
-    file = Path(folder) / SETS
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no {SETS} in {folder}: expected sets of many languages; run "
-            "python -m crane_lab.cli.languages"
-        )
+    file = shipped_file(folder, SETS, "sets of many languages", "crane_lab.cli.languages")
     about = json.loads(file.read_text(encoding="utf-8"))
     shape = tuple(about["shape"])
     kept = about.pop("sets")

@@ -26,7 +26,7 @@ from crane_lab.engines.multiple_choice import Prepared, evaluate, prepare
 from crane_lab.engines.tasks import Tasks, load_tasks, tasks_digests
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
-from crane_lab.store.grown import Part, grow, made_of, read_grown
+from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.many_languages import LAPE, RELEVANCE
 from crane_lab.study.steering import (
     PENALTY,
@@ -291,12 +291,7 @@ def read_steered_tasks(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]
 
     Raises FileNotFoundError, saying what makes it, without the file.
     """
-    file = Path(folder) / FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no {FILE} in {folder}: expected tasks under steering; run python -m "
-            "crane_lab.cli.steer --parts tasks"
-        )
+    file = shipped_file(folder, FILE, "tasks under steering", "crane_lab.cli.steer --parts tasks")
     return read_grown(file, _TEXTS), made_of(file, {})
 
 

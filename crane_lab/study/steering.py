@@ -32,7 +32,7 @@ from crane_lab.engines.perplexity import perplexity
 from crane_lab.engines.prompting import opened
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
-from crane_lab.store.grown import Key, Part, grow, read_grown
+from crane_lab.store.grown import Key, Part, grow, read_grown, shipped_file
 from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.fidelity import untold
@@ -470,11 +470,7 @@ def read_steering(folder: str | Path) -> pd.DataFrame:
 
     Raises FileNotFoundError, saying what makes it, without the file.
     """
-    file = Path(folder) / FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no {FILE} in {folder}: expected what steering does; run python -m crane_lab.cli.steer"
-        )
+    file = shipped_file(folder, FILE, "what steering does", "crane_lab.cli.steer")
     table = read_grown(file, _TEXTS)
     places = [
         table["kind"].map(("", *KINDS).index),

@@ -23,7 +23,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import write_table
-from crane_lab.store.grown import Part, grow, made_of, read_grown
+from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.contenders import RELEVANCE, contenders
 from crane_lab.study.sharing import overlap_row
 from crane_lab.study.steering import drawn_as
@@ -170,12 +170,8 @@ def read_transfer(folder: str | Path) -> Transferred:
 
     Raises FileNotFoundError, saying what makes them, without one of the files.
     """
-    files = [Path(folder) / name for name in (FILE, SHARED, LEVELS)]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise FileNotFoundError(
-            f"no {missing[0]} in {folder}: expected losses in a base and a tuned model; run python "
-            "-m crane_lab.cli.tune --transfer"
-        )
+    what, by = "losses in a base and a tuned model", "crane_lab.cli.tune --transfer"
+    files = [shipped_file(folder, name, what, by) for name in (FILE, SHARED, LEVELS)]
     shared, levels = (pd.read_csv(file) for file in files[1:])
     return Transferred(read_grown(files[0], _TEXTS), shared, levels, made_of(files[0], {}))
 

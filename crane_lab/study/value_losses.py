@@ -22,7 +22,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.standing import held_against
 from crane_lab.store import write_table
-from crane_lab.store.grown import Part, grow, made_of, read_grown
+from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.activations import (
     Contenders,
     Written,
@@ -133,12 +133,7 @@ def read_value_losses(folder: str | Path) -> pd.DataFrame:
 
     Raises FileNotFoundError, saying what makes it, without the file.
     """
-    file = Path(folder) / FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no {FILE} in {folder}: expected losses under values; run python -m "
-            "crane_lab.cli.tune --parts losses"
-        )
+    file = shipped_file(folder, FILE, "losses under values", "crane_lab.cli.tune --parts losses")
     return read_grown(file, _TEXTS).drop(columns="seed")
 
 
