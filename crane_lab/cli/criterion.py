@@ -2,8 +2,8 @@
 
 Each candidate's neurons are masked at every budget, and some sets are held against random masks.
 With ``--confirm`` it is the plan of a file that is run, on that plan's languages, and what becomes
-of its questions is written. The same command goes on after an interruption; a mask takes half a
-minute on Gemma 3 270M.
+of its questions is written. ``--why`` takes sets apart with the single ablations of a small model.
+The same command goes on after an interruption; a mask takes half a minute on Gemma 3 270M.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
+from crane_lab.study.anatomy import AnatomyPlan, ship_anatomy
 from crane_lab.study.candidates import FEW
 from crane_lab.study.confirmation import confirm, read_plan
 from crane_lab.study.exploration import Exploration, ship_exploration
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--beside", type=float, default=plan.beside, help="the budget beside random masks")
     add("--draws", type=int, default=plan.draws, help="random masks of a set")
     add("--confirm", metavar="PLAN", help="run a plan instead, such as data/criterion/plan.yaml")
+    add("--why", action="store_true", help="take sets apart with single ablations instead")
+    add("--necessity", default="data/testbed", help="folder with single ablations, for --why")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _explore(the_run(options), options))
 
@@ -48,7 +51,10 @@ def _explore(run: Run, options: argparse.Namespace) -> None:
             confirm(pipeline, written, out)
             print(f"plan {written.digest}: {os.path.relpath(out)}")
             return
-        ship_exploration(pipeline, plan, out)
+        if options.why:
+            ship_anatomy(pipeline, AnatomyPlan(), out, options.necessity)
+        else:
+            ship_exploration(pipeline, plan, out)
         print(f"written: {os.path.relpath(out)}")
 
 

@@ -129,6 +129,13 @@ FEW = (
     Candidate("mean_abs", "relative", spread="each layer"),
 )
 
+#: Those that are held against random masks: the ones of the plan in `data/criterion`.
+HELD = (
+    *BASELINES[:2],
+    *(Candidate(name, "difference") for name in ("signed_mean", GRADIENT)),
+    *(Candidate(name) for name in ("mean_abs", GRADIENT)),
+)
+
 
 def statistics_of(pipeline: Pipeline, wanted: Iterable[str]) -> dict[str, Score]:
     """What candidates are made of: statistic -> language -> float64 (layers, neurons)."""

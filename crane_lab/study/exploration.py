@@ -15,7 +15,7 @@ import pandas as pd
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import shipped_file, write_made
-from crane_lab.study.candidates import EXPLORED, Candidate
+from crane_lab.study.candidates import EXPLORED, HELD, Candidate
 from crane_lab.study.merit import (
     HARM,
     candidate_sets,
@@ -34,7 +34,7 @@ BUDGETS, MERITS, NULLS = (f"explored_{name}.csv" for name in ("budgets", "merits
 class Exploration:
     """What is tried: candidates, budgets as shares of all neurons, and random masks.
 
-    `beside`: the budget whose sets are held against `draws` random masks each, of every candidate.
+    `beside`: the budget at which sets of `held` are held against `draws` random masks each.
 
     Raises ValueError if `beside` is none of the shares.
     """
@@ -42,6 +42,7 @@ class Exploration:
     candidates: Sequence[Candidate] = EXPLORED
     shares: Sequence[float] = (0.001, 0.005, 0.02, 0.1)
     beside: float = 0.02
+    held: Sequence[Candidate] = HELD
     draws: int = 20
 
     def __post_init__(self) -> None:
@@ -66,7 +67,8 @@ def ship_exploration(pipeline: Pipeline, plan: Exploration, folder: str | Path) 
     write_made(differences(changes).round(6), folder / BUDGETS, about)
     write_made(merits(changes).round(6), folder / MERITS, about)
     if plan.draws:
-        held = {key: own for key, own in sets.items() if key[-1] == plan.beside}
+        wanted = {one.name for one in plan.held}
+        held = {k: own for k, own in sets.items() if k[0] in wanted and k[-1] == plan.beside}
         found, _ = in_nulls(pipeline, held, changes, plan.draws)
         write_made(found.round(6), folder / NULLS, {**about, "draws": plan.draws})
 
