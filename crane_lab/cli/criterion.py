@@ -2,7 +2,8 @@
 
 Each candidate's neurons are masked at every budget, and some sets are held against random masks.
 With ``--confirm`` it is the plan of a file that is run, on that plan's languages, and what becomes
-of its questions is written. ``--why`` takes sets apart with the single ablations of a small model.
+of its questions is written. ``--why`` takes sets apart with the single ablations of a small model,
+and ``--uses`` reads out tasks and answers, of its chat model as well.
 The same command goes on after an interruption; a mask takes half a minute on Gemma 3 270M.
 """
 
@@ -21,6 +22,7 @@ from crane_lab.study.anatomy import AnatomyPlan, ship_anatomy
 from crane_lab.study.candidates import FEW
 from crane_lab.study.confirmation import confirm, read_plan
 from crane_lab.study.exploration import Exploration, ship_exploration
+from crane_lab.study.uses import UsesPlan, ship_uses
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--draws", type=int, default=plan.draws, help="random masks of a set")
     add("--confirm", metavar="PLAN", help="run a plan instead, such as data/criterion/plan.yaml")
     add("--why", action="store_true", help="take sets apart with single ablations instead")
+    add("--uses", action="store_true", help="read out tasks and answers instead")
+    add("--chat", default="data/testbed/chat", help="the chat model, for --uses")
     add("--necessity", default="data/testbed", help="folder with single ablations, for --why")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _explore(the_run(options), options))
@@ -53,6 +57,8 @@ def _explore(run: Run, options: argparse.Namespace) -> None:
             return
         if options.why:
             ship_anatomy(pipeline, AnatomyPlan(), out, options.necessity)
+        elif options.uses:
+            ship_uses(pipeline, options.chat, replace(UsesPlan(), draws=options.draws), out)
         else:
             ship_exploration(pipeline, plan, out)
         print(f"written: {os.path.relpath(out)}")

@@ -1,0 +1,150 @@
+"""What a criterion's sets are good for beside the loss: tasks, answers, and the chat model.
+
+The sets of some candidates at one budget are masked in a base model and in the chat model tuned
+from it, and read out as in Tables 1 to 4: LangSpec-F1 on tasks and on judged answers, and the
+language that answers come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from crane_core.baselines import random_matched
+from crane_core.interventions import zero
+from crane_lab.pipeline import Pipeline
+from crane_lab.stages.outcomes import Row
+from crane_lab.stages.standing import held_against
+from crane_lab.store.grown import shipped_file, write_made
+from crane_lab.study.candidates import CRANE, LAPE, Candidate
+from crane_lab.study.merit import FIRST_SEED, Sets, candidate_sets
+from crane_lab.study.nulls import null_inputs
+
+USES = "uses.csv"
+#: (what is read, of which model), by the name in the table.
+TASKS, ANSWERS = "tasks", "answers"
+BASE, CHAT = "base", "chat"
+
+
+@dataclass(frozen=True)
+class UsesPlan:
+    """`share` of all neurons that each candidate's sets have; `draws` of random masks beside them,
+    for tasks of the base model."""
+
+    candidates: Sequence[Candidate] = (
+        CRANE,
+        Candidate(LAPE, "alone"),
+        Candidate("signed_mean", "difference"),
+        Candidate("mean_abs", "relative"),
+    )
+    share: float = 0.02
+    draws: int = 19
+
+
+def ship_uses(pipeline: Pipeline, chat: str, plan: UsesPlan, folder: str | Path) -> None:
+    """Write `USES`, with its record; `chat` is the chat model's checkpoint.
+
+    One row per read-out and mask, the model as it is first: `read` and `model`, then as
+    `outcomes.Scored.table` (for answers `outcomes.Judged.table`) has them. Tasks of the base model
+    have the columns of `standing.held_against` for LangSpec-F1.
+    """
+    folder = Path(folder)
+    base = pipeline.changed(task_tables=(pipeline.main_table,))
+    sets = candidate_sets(pipeline, plan.candidates, [plan.share])
+    rows = [Row(name, x, zero(own)) for (name, x, _), own in sets.items()]
+    on_chat = base.on_chat(chat)
+    tables = [
+        held_in_null(base, rows, sets, plan.draws).assign(read=TASKS, model=BASE),
+        tasks_of(on_chat, rows).assign(read=TASKS, model=CHAT),
+        base.judged(rows).table().assign(read=ANSWERS, model=BASE),
+        on_chat.judged(rows).table().assign(read=ANSWERS, model=CHAT),
+    ]
+    about = {
+        **null_inputs(base, "tasks"),
+        "read": pipeline.corpus.fingerprint(pipeline.settings.languages),
+        "n_samples": pipeline.settings.n_samples,
+        "candidates": [one.as_dict() for one in plan.candidates],
+        "share": plan.share,
+        "draws": plan.draws,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.concat(tables, ignore_index=True)
+    first = ["read", "model"]
+    write_made(table[[*first, *table.columns.drop(first)]].round(6), folder / USES, about)
+
+
+def read_uses(folder: str | Path) -> pd.DataFrame:
+    """The table that `ship_uses` wrote; FileNotFoundError without it."""
+    made_by = "crane_lab.cli.criterion --uses"
+    file = shipped_file(folder, USES, "what sets do to tasks and answers", made_by)
+    return pd.read_csv(file, keep_default_na=False, na_values=[""])
+
+
+def tasks_of(pipeline: Pipeline, rows: Sequence[Row]) -> pd.DataFrame:
+    """The main table under some masks."""
+    return pipeline.evaluated(rows, losses=False).table(pipeline.main_tasks)
+
+
+def held_in_null(pipeline: Pipeline, rows: Sequence[Row], sets: Sets, draws: int) -> pd.DataFrame:
+    """`tasks_of`, with each mask's LangSpec-F1 held against random masks of its size in every
+    layer."""
+    random = [
+        Row(name, x, zero(random_matched(own, FIRST_SEED + draw)), draw)
+        for (name, x, _), own in sets.items()
+        for draw in range(draws)
+    ]
+    table = tasks_of(pipeline, rows)
+    if not random:
+        return table
+    seeds = pipeline.evaluated(random, losses=False).seeds(pipeline.main_tasks)
+    masks = table.iloc[1:]
+    nulls = []
+    for name, x in zip(masks["method"], masks["mask_language"], strict=True):
+        own = seeds[(seeds["method"] == name) & (seeds["mask_language"] == x)]
+        nulls.append(own["langspec_f1"].to_numpy(float))
+    found = held_against(masks["langspec_f1"].to_list(), nulls)
+    return table.join(found.set_index(masks.index))
+
+
+def fidelity(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Shares of answers in the question's language, as changes by a mask.
+
+    One row per model and mask: `own`, the change where the masked language is asked, and `other`,
+    the largest loss (smallest change) of another.
+    """
+    rows = []
+    for model, own in uses[uses["read"] == ANSWERS].groupby("model", sort=False):
+        before = own[own["mask_language"].isna() | (own["mask_language"] == "")].iloc[0]
+        for row in own[own["method"] != before["method"]].to_dict("records"):
+            x = row["mask_language"]
+            change = {y: row[f"{y}_in_language"] - before[f"{y}_in_language"] for y in languages}
+            rows.append(
+                {
+                    **{"model": model, "method": row["method"], "mask_language": x},
+                    **{"own": change[x], "other": min(v for y, v in change.items() if y != x)},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+    """Means over masked languages: one row per candidate, with LangSpec-F1 of the four read-outs
+    (`tasks, base` …), in how many languages tasks of the base model are beyond random masks
+    (`beyond`), and `fidelity`'s changes (`own, base` …)."""
+    masks = uses[uses["mask_language"].notna() & (uses["mask_language"] != "")]
+    f1 = masks.pivot_table(
+        index="method", columns=["read", "model"], values="langspec_f1", sort=False
+    )
+    f1.columns = [", ".join(column) for column in f1.columns]
+    changed = fidelity(uses, languages).pivot_table(
+        index="method", columns="model", values=["own", "other"], sort=False
+    )
+    changed.columns = [", ".join(column) for column in changed.columns]
+    table = f1.join(changed)
+    if "q" in masks:
+        beyond = masks.assign(beyond=masks["q"] <= 0.05).groupby("method")["beyond"].sum()
+        table["beyond"] = beyond.astype(int)
+    return table.reset_index()
