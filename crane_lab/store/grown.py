@@ -62,6 +62,11 @@ def made_of(file: str | Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "differing": differing}
 
 
+def is_made(file: str | Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether a table of just these inputs is there already."""
+    return Path(file).is_file() and not made_of(file, inputs)["differing"]
+
+
 def write_made(
     table: pd.DataFrame, file: str | Path, inputs: Mapping[str, Any], **more: Any
 ) -> None:

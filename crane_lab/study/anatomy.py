@@ -22,7 +22,7 @@ from torch import Tensor
 from crane_core.attribution import neuron_relevance
 from crane_core.neurons import NeuronSet, jaccard
 from crane_lab.pipeline import Pipeline
-from crane_lab.store.grown import shipped_file, write_made
+from crane_lab.store.grown import is_made, shipped_file, write_made
 from crane_lab.study import damage
 from crane_lab.study.candidates import (
     FEW,
@@ -32,7 +32,14 @@ from crane_lab.study.candidates import (
     ordered,
     statistics_of,
 )
-from crane_lab.study.criteria import Score, Texts, contrasted, order, rank_agreement
+from crane_lab.study.criteria import (
+    Score,
+    Texts,
+    contrasted,
+    gradient_x_activation,
+    order,
+    rank_agreement,
+)
 from crane_lab.study.integrated import integrated_gradients
 from crane_lab.study.necessity import Necessity
 from crane_lab.study.nulls import null_inputs
@@ -42,6 +49,9 @@ SETS, ESTIMATES, NEEDED = (f"anatomy_{name}.csv" for name in ("sets", "estimates
 Orders = dict[tuple[str, str, int], Tensor]
 #: Mean |relevance| without a contrast, less every neuron that comes earlier in another language.
 PRUNED = "mean_abs, overlaps pruned"
+#: Mean activation × plain gradient of the next token's log-probability: what the loss loses to
+#: first order when the neuron is zero. Tried after the plan in `data/criterion` had been set down.
+FIRST_ORDER = "first-order loss, difference"
 #: A neuron matters elsewhere if its effect on another language is among this share of all.
 MUCH = 0.1
 #: Ways to trace a prediction back to neurons, by name.
@@ -109,14 +119,16 @@ def ship_anatomy(
         "n_damage": plan.n_damage,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    found = estimates(pipeline, gold.necessity, plan)
-    how: dict[str, Any] = {"n_estimates": plan.n_estimates, "steps": plan.steps}
-    write_made(found.round(6), folder / ESTIMATES, {**about, **how})
+    how: dict[str, Any] = {**about, "n_estimates": plan.n_estimates, "steps": plan.steps}
+    if not is_made(folder / ESTIMATES, how):
+        found = estimates(pipeline, gold.necessity, plan)
+        write_made(found.round(6), folder / ESTIMATES, how)
     orders = anatomy_orders(pipeline, plan.candidates, gold)
+    how = {**about, "shares": list(plan.shares), "orders": sorted({name for name, *_ in orders})}
     found = taken_apart(pipeline, orders, gold.necessity, others, plan.shares)
-    write_made(found.round(6), folder / SETS, {**about, "shares": list(plan.shares)})
-    found = windows_needed(pipeline, plan, others)
+    write_made(found.round(6), folder / SETS, how)
     how = {"windows": list(plan.windows), "seeds": list(plan.seeds), "share": plan.beside}
+    found = windows_needed(pipeline, plan, others)
     write_made(found.round(6), folder / NEEDED, {**about, **how})
 
 
@@ -135,9 +147,11 @@ def read_anatomy(folder: str | Path) -> dict[str, pd.DataFrame]:
 def anatomy_orders(
     pipeline: Pipeline, candidates: Sequence[Candidate], gold: damage.GoldStandard
 ) -> Orders:
-    """Candidates' orders, and beside them those of `damage.orders_of` (measured effects) and
-    `PRUNED`."""
+    """Candidates' orders, and beside them those of `damage.orders_of` (measured effects), `PRUNED`
+    and `FIRST_ORDER`."""
     found = _orders(pipeline, candidates)
+    loss = gradient_x_activation(pipeline.changed(objective=OBJECTIVES[1]), "signed_mean")
+    found |= {(FIRST_ORDER, x, -1): order(score) for x, score in contrasted(loss).items()}
     amounts = statistics_of(pipeline, ["mean_abs"])["mean_abs"]
     found |= {(PRUNED, x, -1): order(score) for x, score in pruned(amounts).items()}
     return found | damage.orders_of(pipeline, {}, gold, ())

@@ -75,17 +75,17 @@ def with_contrasts(scores: Mapping[str, Score]) -> dict[str, Score]:
     return found
 
 
-def gradient_x_activation(pipeline: Pipeline) -> dict[str, Tensor]:
+def gradient_x_activation(pipeline: Pipeline, statistic: str = "mean_abs") -> dict[str, Tensor]:
     """Mean |activation × plain gradient| of every neuron, without any LRP rule, in logits.
 
-    What `concentration`'s mean |relevance| is under AttnLRP's rules, on the same samples, with the
-    same objective and reduction. {language: float64 (layers, neurons)}.
+    What `concentration`'s mean |relevance| is under AttnLRP's rules, or another statistic, on the
+    same samples, with the same objective and reduction. {language: float64 (layers, neurons)}.
     """
     size = pipeline.shape["intermediate"]
     readers = {"products": Reader("intermediate", lambda: Collected(size, 0))}
     return pipeline.by_language(
         lambda x: concentration.compute(
-            "mean_abs", pipeline.collect(x, readers, "gradients", rules="gradient")["products"]
+            statistic, pipeline.collect(x, readers, "gradients", rules="gradient")["products"]
         )
     )
 

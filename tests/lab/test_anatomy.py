@@ -1,0 +1,143 @@
+"""Criteria taken apart: what sets are made of, and what they do to tasks and answers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_pipeline import folder, settings_in
+from transformers import AutoTokenizer
+
+from crane_core.interventions import zero
+from crane_lab.pipeline import Pipeline
+from crane_lab.store import Store
+from crane_lab.study import anatomy, damage, uses
+from crane_lab.study.anatomy import AnatomyPlan
+from crane_lab.study.candidates import CRANE, Candidate
+from crane_lab.testbed import chat
+
+__all__ = ["folder"]  # a fixture
+
+FEW = (Candidate("mean_abs"), CRANE)
+PLAN = AnatomyPlan(
+    candidates=FEW,
+    shares=(0.05, 0.2),
+    beside=0.2,
+    n_estimates=6,
+    steps=2,
+    windows=(8, 16),
+    seeds=(1, 2),
+    fed=FEW,
+    n_necessity=8,
+    n_damage=3,
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    settings = settings_in(folder, task_limit=2, n_questions=2, max_new_tokens=4, judge="surface")
+    return Pipeline(settings, Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def measured(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with single ablations, with a greedy search of a few neurons."""
+    where = tmp_path_factory.mktemp("necessity")
+    texts, _ = damage.held_out(pipeline, PLAN.n_necessity, PLAN.n_damage)
+    how = {"n_greedy": 8, "shortlist": 8, "steps": (2, 6)}
+    damage.gold_standard(pipeline, texts, where, recompute=True, **how)
+    yield where
+
+
+def test_overlaps_are_pruned_whatever_the_budget() -> None:
+    amounts = {
+        "en": torch.tensor([[9.0, 8.0, 1.0, 2.0]]),
+        "zh": torch.tensor([[9.5, 1.0, 8.0, 2.0]]),
+    }
+    found = {x: damage.order(v).tolist() for x, v in anatomy.pruned(amounts).items()}
+    # Neuron 0 is first in both, so that neither has it earlier, and neuron 2 is earlier in Chinese.
+    assert found == {"en": [0, 1, 3, 2], "zh": [0, 2, 3, 1]}
+
+
+def test_criteria_are_taken_apart_and_again_the_same(
+    pipeline: Pipeline, measured: Path, tmp_path: Path
+) -> None:
+    anatomy.ship_anatomy(pipeline, PLAN, tmp_path / "one", measured)
+    tables = anatomy.read_anatomy(tmp_path / "one")
+    sets = tables[anatomy.SETS]
+    named = {one.name for one in FEW} | {anatomy.PRUNED, anatomy.FIRST_ORDER}
+    named |= {"single effects", "greedy search"}
+    assert set(sets["criterion"]) == named
+    greedy = sets[sets["criterion"] == "greedy search"]
+    assert greedy["n_neurons"].max() <= 6 < sets["n_neurons"].max()  # no set that was not searched
+    texts, _ = damage.held_out(pipeline, PLAN.n_necessity, PLAN.n_damage)
+    necessity = damage.gold_standard(pipeline, texts, measured).necessity
+    row = sets[(sets["criterion"] == FEW[0].name) & (sets["language"] == "zh")].iloc[-1]
+    score = anatomy._orders(pipeline, FEW)[FEW[0].name, "zh", -1][: int(row["budget"])]
+    effects = {x: necessity.necessity(x).value.flatten()[score] for x in necessity.languages}
+    assert row["alone_own"] == pytest.approx(float(effects["zh"].mean()), abs=1e-6)
+    others = np.maximum(effects["en"], effects["vi"])
+    assert row["alone_other"] == pytest.approx(float(others.mean()), abs=1e-6)
+    assert row["predicted"] == pytest.approx(float(effects["zh"].sum()), abs=1e-6)
+    assert 0 <= row["elsewhere"] <= 1 and row["late"] == pytest.approx(0)  # no third of two layers
+    parts = anatomy.parts_of(sets, 0.2)
+    assert parts["difference"].is_monotonic_decreasing
+
+    estimated = tables[anatomy.ESTIMATES]
+    assert len(estimated) == 3 * 2 * 2 * 4 * 2
+    assert estimated["rho"].between(-1, 1).all()
+
+    needed = tables[anatomy.NEEDED]
+    assert (needed.loc[needed["windows"] == 16, "jaccard"] == 1).all()
+    means = anatomy.by_windows(needed)
+    assert len(means) == 2 * 2 and (means["low"] <= means["high"]).all()
+
+    anatomy.ship_anatomy(pipeline, PLAN, tmp_path / "two", measured)
+    for name in tables:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    with pytest.raises(FileNotFoundError, match="--why"):
+        anatomy.read_anatomy(tmp_path)
+
+
+def test_sets_by_windows_are_one_of_the_budgets() -> None:
+    with pytest.raises(ValueError, match=r"budget 0\.3"):
+        replace(PLAN, beside=0.3)
+
+
+def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
+    plan = uses.UsesPlan(FEW, share=0.2, draws=2)
+    shutil.copytree(folder / "model1", talking := tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(talking)
+    tokenizer.chat_template = chat.TEMPLATE
+    tokenizer.save_pretrained(talking)
+    uses.ship_uses(pipeline, str(talking), plan, tmp_path)
+    found = uses.read_uses(tmp_path)
+    languages = pipeline.settings.languages
+    assert len(found) == 4 * (1 + 2 * len(languages))
+    tasks = found[(found["read"] == "tasks") & (found["model"] == "base")]
+    assert tasks["null_masks"].iloc[1:].eq(2).all() and tasks["null_masks"].isna().iloc[0]
+    row = tasks[(tasks["method"] == FEW[0].name) & (tasks["mask_language"] == "zh")].iloc[0]
+    own = uses.candidate_sets(pipeline, FEW, [0.2])[FEW[0].name, "zh", 0.2]
+    items = pipeline.changed(task_tables=("paper",)).items(zero(own))
+    right = items[items["task"] == pipeline.main_tasks["zh"]]["correct"].mean()
+    assert row["zh"] == pytest.approx(right, abs=1e-6)
+    summary = uses.uses_summary(found, languages)
+    assert list(summary["method"]) == [one.name for one in FEW]
+    with pytest.raises(FileNotFoundError, match="--uses"):
+        uses.read_uses(tmp_path / "none")
+
+
+def test_fidelity_is_the_change_of_answers_in_the_language_asked() -> None:
+    columns = ["en_in_language", "zh_in_language", "vi_in_language"]
+    rows = [("Org", "", 1.0, 0.9, 0.8), ("x", "zh", 0.9, 0.2, 0.7)]
+    table = pd.DataFrame(rows, columns=["method", "mask_language", *columns])
+    (row,) = uses.fidelity(table.assign(read="answers", model="base"), ["en", "zh", "vi"]).to_dict(
+        "records"
+    )
+    assert row["own"] == pytest.approx(-0.7) and row["other"] == pytest.approx(-0.1)
