@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
+from crane_lab.stages.standing import FDR
 from crane_lab.study.candidates import Candidate
 from crane_lab.study.confirmation import ConfirmationPlan
 
@@ -57,6 +58,20 @@ def merits_table(merits: pd.DataFrame, caption: str) -> Styler:
     )
     shown["own loss at little harm"] = mean["little_harm"]
     return figures.table(shown, caption, {"own loss at little harm": "{:.3f}"})
+
+
+def by_language_table(merits: pd.DataFrame, names: Mapping[str, str]) -> Styler:
+    """Merit with its interval | own loss at little harm, candidates by languages."""
+    own = merits[merits["language"] != "all"]
+    written = written_intervals(own, "merit", form="{:+.2f}")
+    cells = [f"{text} | {x:.2f}" for text, x in zip(written, own["little_harm"], strict=True)]
+    order = list(dict.fromkeys(own["candidate"]))
+    wide = own.assign(cell=cells).pivot(index="candidate", columns="language", values="cell")
+    shown = wide.loc[order, [x for x in names if x in wide]].rename(columns=dict(names))
+    return figures.table(
+        shown.reset_index().rename_axis(columns=None),
+        "Merit (95 % over windows) | own loss at little harm, by language, nats per token",
+    )
 
 
 def leading_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
@@ -113,4 +128,42 @@ def outcomes_table(outcomes: pd.DataFrame) -> Styler:
         "What was set down, and what became of it: mean over languages of the paired difference, "
         "nats per token, with its 95 % interval, or a count of languages; p corrected (Holm)",
         {"p": "{:.2g}"},
+    )
+
+
+def nulls_table(nulls: pd.DataFrame, of: str) -> Styler:
+    """Differences among random masks, one row per candidate; `nulls` is `merit.in_nulls`'s."""
+    rows = []
+    for name, own in nulls.groupby("candidate", sort=False):
+        rows.append(
+            {
+                "candidate": name,
+                "difference": own["difference"].mean(),
+                "random masks": own["null_mean"].mean(),
+                "percentiles": f"{own['percentile'].min():.0f} to {own['percentile'].max():.0f}",
+                "beyond all": f"{int((own['q'] <= FDR).sum())} of {len(own)}",
+            }
+        )
+    masks, share = int(nulls["null_masks"].max()), float(nulls["share"].iloc[0])
+    return figures.table(
+        pd.DataFrame(rows),
+        f"Own less largest other loss (nats per token) of sets of {100 * share:g} % of all neurons "
+        f"{of}, mean over languages; that of {masks} random masks of each set's size in every "
+        "layer; where sets lie among these; and in how many languages beyond them (q ≤ .05)",
+        dict.fromkeys(("difference", "random masks"), "{:+.3f}"),
+    )
+
+
+def explored_and_confirmed(tables: Mapping[str, pd.DataFrame], plan: ConfirmationPlan) -> Styler:
+    """Both figures of a plan's candidates, mean over languages, where they were explored and where
+    they were confirmed: name of the place -> `merits`."""
+    shown = pd.DataFrame({"candidate": [one.name for one in plan.candidates]})
+    for column, short in (("merit", "merit"), ("little_harm", "little harm")):
+        for place, merits in tables.items():
+            mean = merits[merits["language"] == "all"].set_index("candidate")[column]
+            shown[f"{short}, {place}"] = mean.reindex(shown["candidate"]).to_numpy()
+    return figures.table(
+        shown,
+        "The plan's candidates by both figures (nats per token), mean over languages",
+        dict.fromkeys(shown.columns[1:], "{:.2f}"),
     )

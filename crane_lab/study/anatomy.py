@@ -54,8 +54,8 @@ PRUNED = "mean_abs, overlaps pruned"
 FIRST_ORDER = "first-order loss, difference"
 #: A neuron matters elsewhere if its effect on another language is among this share of all.
 MUCH = 0.1
-#: Ways to trace a prediction back to neurons, by name.
-ESTIMATORS = ("AttnLRP", "gradient x activation", "integrated gradients")
+#: What relevance is called among the ways to trace a prediction back to neurons.
+ATTNLRP = "AttnLRP"
 OBJECTIVES = ("next_token", "next_token_logprob")
 
 
@@ -221,7 +221,7 @@ def taken_apart(
 
 
 def estimates(pipeline: Pipeline, necessity: Necessity, plan: AnatomyPlan) -> pd.DataFrame:
-    """How well `ESTIMATORS` foresee single ablations, on the same windows of text.
+    """How well ways to trace predictions to neurons foresee ablations, on the same windows of text.
 
     One row per estimator, objective, `taken` ("size", mean |…|, or "sign", the mean), language (and
     "all") and truth: Spearman's `rho` with its 95 % interval (`criteria.rank_agreement`). Necessity
@@ -251,7 +251,7 @@ def _estimated(
 ) -> dict[str, dict[str, Tensor]]:
     model = pipeline.model
     ways = {
-        "AttnLRP": partial(neuron_relevance, model, objective=objective),
+        ATTNLRP: partial(neuron_relevance, model, objective=objective),
         "gradient x activation": partial(
             neuron_relevance, model, objective=objective, rules="gradient"
         ),

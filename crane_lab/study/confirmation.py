@@ -20,7 +20,7 @@ from scipy import stats
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.standing import ENOUGH, FDR
 from crane_lab.store.files import canonical, digest_of
-from crane_lab.store.grown import made_of, write_made
+from crane_lab.store.grown import made_of, shipped_file, write_made
 from crane_lab.study.candidates import Candidate
 from crane_lab.study.merit import candidate_sets, changes_of, differences, in_nulls, merits
 from crane_lab.study.nulls import null_inputs
@@ -162,6 +162,15 @@ def confirm(pipeline: Pipeline, plan: ConfirmationPlan, folder: str | Path) -> N
     for name, table in tables.items():
         write_made(table.round(6), folder / name, about)
     write_made(hypothesis_outcomes(plan, tables[MERITS], tables[NULLS]), folder / OUTCOMES, about)
+
+
+def read_confirmed(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """The tables that `confirm` wrote, by file name; FileNotFoundError without one."""
+    made_by = f"crane_lab.cli.criterion --confirm {PLAN}"
+    return {
+        name: pd.read_csv(shipped_file(folder, name, "a confirmation", made_by))
+        for name in (BUDGETS, MERITS, NULLS, OUTCOMES)
+    }
 
 
 def hypothesis_outcomes(
