@@ -148,7 +148,12 @@ merit_pages.outcomes_table(outcomes)
 
 # %% tags=["shipped"]
 held_out = confirmed[confirmation.MERITS]
-places = {"testbed": merits, "confirmed": held_out}
+on_gemma = exploration.as_candidates(there, plan.candidates)
+places = {
+    "explored, testbed": merits,
+    "explored, Gemma": on_gemma,
+    "confirmed": held_out,
+}
 others = language_names(plan.languages)
 display(
     merit_pages.explored_and_confirmed(places, plan),

@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from crane_core.concentration import STATISTICS
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import shipped_file, write_made
-from crane_lab.study.candidates import EXPLORED, HELD, Candidate
+from crane_lab.study.candidates import EXPLORED, GRADIENT, HELD, LAPE, Candidate
+from crane_lab.study.criteria import RELATIVE
 from crane_lab.study.merit import (
     HARM,
     candidate_sets,
@@ -106,6 +108,25 @@ def curve_merits(damaged: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame(rows)
     mean = found.groupby("candidate", sort=False)[["merit", "little_harm"]].mean().reset_index()
     return pd.concat([found, mean.assign(language="all")], ignore_index=True)
+
+
+def as_candidates(found: pd.DataFrame, candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """`curve_merits`' rows of those criteria that are candidates, under the candidates' names."""
+    names = {criterion_of(one): one.name for one in candidates}
+    own = found[found["candidate"].isin(names)]
+    return own.assign(candidate=own["candidate"].map(names))
+
+
+def criterion_of(candidate: Candidate) -> str:
+    """What `criteria.criteria` calls a candidate under its defaults; "" for what it lacks."""
+    labels = {name: one.label for name, one in STATISTICS.items()}
+    labels |= {"kurtosis": "kurtosis (logit)", GRADIENT: "gradient × activation"}
+    if candidate.statistic == LAPE:
+        return "LAPE"
+    label = labels[candidate.statistic]
+    if candidate.form == "relative":
+        return RELATIVE if candidate == Candidate("mean_abs") else ""
+    return {"difference": f"{label}, contrast", "alone": label}.get(candidate.form, "")
 
 
 def _inputs(pipeline: Pipeline, plan: Exploration) -> dict[str, Any]:

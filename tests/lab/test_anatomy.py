@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
+from crane_lab.show import anatomy_pages
 from crane_lab.store import Store
 from crane_lab.study import anatomy, damage, uses
 from crane_lab.study.anatomy import AnatomyPlan
@@ -141,3 +142,40 @@ def test_fidelity_is_the_change_of_answers_in_the_language_asked() -> None:
         "records"
     )
     assert row["own"] == pytest.approx(-0.7) and row["other"] == pytest.approx(-0.1)
+
+
+def test_pages_say_what_was_found(pipeline: Pipeline, measured: Path, tmp_path: Path) -> None:
+    anatomy.ship_anatomy(pipeline, PLAN, tmp_path, measured)
+    tables = anatomy.read_anatomy(tmp_path)
+    parts = anatomy.parts_of(tables[anatomy.SETS], 0.05)
+    html = anatomy_pages.parts_table(parts, 0.05).to_html()
+    assert all(name in html for name in parts["criterion"])
+    lead = parts.set_index("criterion")["difference"]
+    said = str(anatomy_pages.parts_in_words(parts).data)
+    assert f"{lead['single effects']:+.3f}".replace("-", "−") in said.replace("-", "−")
+    estimated = tables[anatomy.ESTIMATES]
+    best = estimated.query("language == 'all' and truth == 'necessity'")["rho"].max()
+    said = str(anatomy_pages.estimates_in_words(estimated).data)
+    assert f"{best:.2f}".replace("-", "−") in said.replace("-", "−")
+    for figure in (
+        anatomy_pages.estimates_figure(estimated),
+        anatomy_pages.windows_figure(anatomy.by_windows(tables[anatomy.NEEDED])),
+    ):
+        assert "<img" in figure.data or "<svg" in figure.data
+
+
+def test_uses_are_a_row_per_candidate() -> None:
+    summary = pd.DataFrame(
+        {
+            "method": ["a", "b"],
+            **{
+                f"{read}, {model}": 0.25
+                for read in ("tasks", "answers")
+                for model in ("base", "chat")
+            },
+            **{f"{end}, {model}": -0.5 for end in ("own", "other") for model in ("base", "chat")},
+            "beyond": [2, 0],
+        }
+    )
+    html = anatomy_pages.uses_table(summary, 0.02, 3).to_html()
+    assert "2 of 3" in html and "0.250" in html and "-50 | -50" in html.replace("−", "-")

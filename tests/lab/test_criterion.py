@@ -172,6 +172,37 @@ def test_shipped_explorations_hold_together() -> None:
         assert len(budgets) == len(budgets.drop_duplicates(["candidate", "language", "share"]))
 
 
+def test_candidates_are_known_by_their_names_on_a_real_model() -> None:
+    damaged = pd.read_csv(ROOT / "data" / "gemma" / "criteria_damage.csv")
+    plan = confirmation.read_plan(ROOT / confirmation.PLAN)
+    merits = exploration.curve_merits(damaged[damaged["seed"] == -1])
+    found = exploration.as_candidates(merits, plan.candidates)
+    lacking = {one.name for one in plan.candidates} - set(found["candidate"])
+    assert lacking == {Candidate("gradient_x_activation").name}
+    lape = merits[merits["candidate"] == "LAPE"].set_index("language")["merit"]
+    same = found[found["candidate"] == "lape_order, alone"].set_index("language")["merit"]
+    assert same.equals(lape)
+
+
+def test_the_same_is_held_against_random_masks_here_as_in_the_plan() -> None:
+    assert set(candidates.HELD) == set(confirmation.read_plan(ROOT / confirmation.PLAN).candidates)
+
+
+def test_shipped_confirmations_are_of_the_plan() -> None:
+    if not (ROOT / "data" / "criterion" / confirmation.OUTCOMES).is_file():
+        return
+    plan = confirmation.read_plan(ROOT / confirmation.PLAN)
+    tables = confirmation.read_confirmed(ROOT / "data" / "criterion")
+    for name in tables:
+        made = json.loads((ROOT / "data" / "criterion" / name).with_suffix(".json").read_text())
+        assert made["inputs"]["plan"] == plan.digest
+    again = confirmation.hypothesis_outcomes(
+        plan, tables[confirmation.MERITS], tables[confirmation.NULLS]
+    )
+    pd.testing.assert_frame_equal(again, tables[confirmation.OUTCOMES], atol=2e-6)
+    assert set(tables[confirmation.MERITS]["language"]) == {*plan.languages, "all"}
+
+
 # --- confirmation ---------------------------------------------------------------------------------
 
 
