@@ -243,8 +243,9 @@ summary = uses.uses_summary(used, languages)
 anatomy_pages.uses_table(summary, share, len(languages))
 
 # %% [markdown]
-# [Notebook 16](16_steering) steers a real model with mean |relevance| and LAPE, and
-# [notebook 17](17_fallback) switches languages off one after another.
+# On a real model the sets of the relative contrast are added to, to make it answer in another
+# language ([notebook 16](16_steering)), and switched off language by language
+# ([notebook 17](17_fallback)); what tuning does to them stands in [notebook 14](14_lsn_tuning).
 #
 # ## Limits
 #
