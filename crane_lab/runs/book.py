@@ -17,6 +17,7 @@ import yaml
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
+from crane_lab.runs.reading import READING_TIME, reading_time
 from crane_lab.runs.repository import add_launch_buttons
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
 from crane_lab.store.sources import packages_digest, source_digest
@@ -133,9 +134,12 @@ def _stage(run: Run, target: Path) -> None:
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
     first = target / "book" / "intro.md"
     text = first.read_text("utf-8")
+    if READING_TIME in text:
+        text = text.replace(READING_TIME, reading_time(nb.source for nb in run.project.notebooks))
     if first_page.MARK in text:
         real = root / str(run.parameters["real_data"])
-        first.write_text(first_page.staged(text, run.directory / "results", real), "utf-8")
+        text = first_page.staged(text, run.directory / "results", real)
+    first.write_text(text, "utf-8")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 
     listed = set(toc_entries(toc))
