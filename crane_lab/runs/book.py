@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from crane_lab.runs.dictionary import SOURCE, results_page
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
@@ -142,7 +143,12 @@ def _stage(run: Run, target: Path) -> None:
     first.write_text(text, "utf-8")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 
-    listed = set(toc_entries(toc))
+    entries = list(toc_entries(toc))
+    if "book/results" in entries:
+        order = [Path(entry).name for entry in entries if entry.startswith("notebooks/")]
+        (target / "book" / "results.md").write_text(results_page(run, order), "utf-8")
+        (target / "book" / SOURCE).unlink()
+    listed = set(entries)
     missing = [nb.name for nb in run.project.notebooks if f"notebooks/{nb.name}" not in listed]
     if missing:
         raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")
