@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 
 from crane_lab.runs import Project
 from crane_lab.runs.book import toc_entries
+from crane_lab.runs.exercises import by_page
 from crane_lab.runs.reading import READING_TIME, minutes_to_read, reading_time
 from crane_lab.store import ROOT
 
@@ -76,3 +77,17 @@ def test_summaries_in_other_languages_say_which_and_no_number(language: str) -> 
     assert [tag.name for tag in found] == ["span", "div"]
     said = found[1].text.replace("Llama-2-7B", "").replace("LangSpec-F1", "")
     assert not re.search(r"\d", said) and "`make book`" in said
+
+
+def test_exercises_keep_their_order_within_a_page() -> None:
+    numbers: dict[str, dict[str, dict[str, tuple[int, ...]]]] = {
+        "a": {"exercise": {"x": (3,), "y": (10,)}, "figure": {"f": (4,)}},
+        "b": {"exercise": {"z": (11,)}},
+        "c": {},
+    }
+    by_page(numbers)
+    assert numbers == {
+        "a": {"exercise": {"x": (1,), "y": (2,)}, "figure": {"f": (4,)}},
+        "b": {"exercise": {"z": (1,)}},
+        "c": {},
+    }
