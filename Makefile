@@ -37,7 +37,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma book badge test test-core test-vllm lint rehearse testbed clean clean-all
+.PHONY: help setup gemma book print badge test test-core test-vllm lint rehearse testbed clean clean-all
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -65,6 +65,9 @@ $(EDITABLE): pyproject.toml $(INSTALLED)
 book: setup ## run the notebooks that changed and build the book
 	$(if $(WORKERS),$(BIN)/crane work --profile "$(PROFILE)" --workers $(WORKERS) $(PARAMS))
 	$(BIN)/crane book --profile "$(PROFILE)" $(if $(NOTEBOOK),--notebook "$(NOTEBOOK)") $(PARAMS)
+
+print: setup ## the built book as one PDF, _build/print/crane.pdf (needs Chromium, Chrome or Edge)
+	$(BIN)/crane print --profile "$(PROFILE)" $(PARAMS)
 
 badge: setup ## write the README's badge from the repository's address in _config.yml
 	$(BIN)/python -m crane_lab.cli.badge

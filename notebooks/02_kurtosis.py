@@ -546,3 +546,6 @@ kurtosis_pages.what_kurtosis_shows(
 # The testbed has a few thousand neurons and texts about a small world. What its relevance looks
 # like is a fact about this model. The paper's Figure 3 shows the same plot for Llama-2-7B; it
 # publishes no numbers behind it, so ours can be laid beside it only by eye.
+#
+# Next: [selecting and masking](03_selecting_and_masking), where scores become sets of neurons that
+# can be switched off.

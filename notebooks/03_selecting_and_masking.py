@@ -476,3 +476,7 @@ selection_pages.down_table(
 
 # %%
 selection_pages.what_masks_show(judged, len(random_seeds))
+
+# %% [markdown]
+# Next: [Table 1](04_table1), where every set is switched off in turn and every language is asked
+# what it lost.

@@ -1,15 +1,22 @@
 # %% [markdown]
 # # Table 1: what each mask costs each language
 #
-# **After this notebook you can** read Table 1 and Figure 4, ours and the published ones; say what
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** read Table 1 and Figure 4, ours and the published ones; say what
 # LangSpec-F1 rewards and what it cannot see; tell a mask that hits one language from a mask that
 # merely hurts; and say what a masked model answers instead.
 #
 # **It assumes** sets of neurons and how they are masked ([notebook 03](03_selecting_and_masking)),
-# and [Equations 3 to 5](method). **It takes** about five minutes on the testbed, nearly all
-# of it for evaluating every mask on six tasks and on held-out text, and half an hour to read.
+# and [Equations 3 to 5](method).
+#
+# **It takes** half an hour to read; the computer needs about five minutes on the testbed, nearly
+# all of it for evaluating every mask on six tasks and on held-out text.
+#
 # **It covers** §3.4, §3.5, §4.2, §4.3 and §5.2 of the paper {cite:p}`le2026crane`, Table 1 and
 # Figure 4.
+# :::
 
 # %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
@@ -540,3 +547,6 @@ table_pages.bullets(
 #   replication of it, and disagreement no refutation.
 # - The paper prints no intervals, no number of neurons and one number for its random rows. How far
 #   its figures lie from chance cannot be worked out from the table.
+#
+# Next: [open-ended answers](05_open_ended), because to choose among four options is not yet to
+# speak a language.

@@ -1,13 +1,19 @@
 # %% [markdown]
 # # Table 2: open-ended answers
 #
-# **After this notebook you can** say what changes when a model may speak freely instead of choosing
-# among four options; grade an answer as the judge does and say where you would disagree; read
-# Table 2, ours and the published one; and tell a worse answer from an answer in another language.
+# :::{admonition} At a glance
+# :class: tip
 #
-# **It assumes** masks and LangSpec-F1 ([notebook 04](04_table1)). **It takes** a minute or two on
-# the testbed, and half an hour to read. **It covers** §4.3, §4.4 and §5.3 of the paper
-# {cite:p}`le2026crane` and Table 2.
+# **You will be able to** say what changes when a model may speak freely instead of choosing among
+# four options; grade an answer as the judge does and say where you would disagree; read Table 2,
+# ours and the published one; and tell a worse answer from an answer in another language.
+#
+# **It assumes** masks and LangSpec-F1 ([notebook 04](04_table1)).
+#
+# **It takes** half an hour to read; the computer needs a minute or two on the testbed.
+#
+# **It covers** §4.3, §4.4 and §5.3 of the paper {cite:p}`le2026crane` and Table 2.
+# :::
 
 # %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
@@ -337,3 +343,5 @@ table_pages.bullets(
 #   when they were zero.
 # - The questions were fixed before any mask was tried on them. Of the testbed's it was also checked
 #   that unmasked grades leave room in both directions.
+#
+# Next: [the chat model](06_transfer), to see whether neurons keep their role when a model is tuned.

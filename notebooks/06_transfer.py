@@ -1,13 +1,20 @@
 # %% [markdown]
 # # Tables 3 and 4: from the base model to the chat model
 #
-# **After this notebook you can** say what "strict transfer" tests and what it does not; read
-# Tables 3 and 4 and Figures 5 and 6, ours and the published ones; and tell a set of neurons that
-# keeps its role after tuning from one that is merely of a size that hurts.
+# :::{admonition} At a glance
+# :class: tip
 #
-# **It assumes** masks and their scores ([notebook 04](04_table1)) and judged answers
-# ([notebook 05](05_open_ended)). **It takes** about three minutes on the testbed, and half an hour
-# to read. **It covers** §5.4 of the paper {cite:p}`le2026crane`, Tables 3 and 4, Figures 5 and 6.
+# **You will be able to** say what "strict transfer" tests and what it does not; read Tables 3 and 4
+# and Figures 5 and 6, ours and the published ones; and tell a set of neurons that keeps its role
+# after tuning from one that is merely of a size that hurts.
+#
+# **It assumes** masks and their scores ([notebook 04](04_table1)) and judged answers ([notebook
+# 05](05_open_ended)).
+#
+# **It takes** half an hour to read; the computer needs about three minutes on the testbed.
+#
+# **It covers** §5.4 of the paper {cite:p}`le2026crane`, Tables 3 and 4, Figures 5 and 6.
+# :::
 
 # %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
@@ -307,3 +314,6 @@ table_pages.bullets(
 #   with random masks, and with the other languages, shows that they are in use *for a language*.
 # - The paper compares CRANE with LAPE as released, which masks far fewer neurons. Ours at equal
 #   budgets is the comparison that §4.2 describes.
+#
+# Next: [the audit](07_audit), since all tables of the paper have been shown by now and can be
+# checked.

@@ -1,15 +1,22 @@
 # %% [markdown]
 # # An audit of the published tables
 #
-# **After this notebook you can** check a printed LangSpec-F1 and say how exactly it can be checked;
-# tell a possible score from an impossible one; say which of the paper's claims its own tables bear
-# out; say which printed differences must be more than noise, and which cannot be; and name five
-# things that LangSpec-F1 does which its formula does not advertise.
+# :::{admonition} At a glance
+# :class: tip
 #
-# **It assumes** [Equations 3 to 5](method) and Tables 1 to 4, which notebooks
-# [04](04_table1) to [06](06_transfer) show beside our own. **It takes** a few seconds to run and
-# forty minutes to read. **It covers** all four tables of the paper {cite:p}`le2026crane`, its
-# definition (§3.1), its metric (§3.5) and its claims about them.
+# **You will be able to** check a printed LangSpec-F1 and say how exactly it can be checked; tell a
+# possible score from an impossible one; say which of the paper's claims its own tables bear out;
+# say which printed differences must be more than noise, and which cannot be; and name five things
+# that LangSpec-F1 does which its formula does not advertise.
+#
+# **It assumes** [Equations 3 to 5](method) and Tables 1 to 4, which notebooks [04](04_table1) to
+# [06](06_transfer) show beside our own.
+#
+# **It takes** forty minutes to read; the computer needs a few seconds.
+#
+# **It covers** all four tables of the paper {cite:p}`le2026crane`, its definition (§3.1), its
+# metric (§3.5) and its claims about them.
+# :::
 #
 # No model is run here. Everything is computed from the numbers in `data/published/`, so nothing
 # here says what the truth about Llama-2-7B is: only what the printed numbers support. An error in a
@@ -380,3 +387,6 @@ page.audit_in_short(cells, checked, reach, claims, meets, noise)
 #   does. Three languages are few.
 # - What Table 1 looks like where every outcome, every budget and random masks are known is the
 #   subject of notebook [04](04_table1).
+#
+# Next: [choices](08_choices), because the paper leaves much open, and results may depend on how
+# that is filled in.

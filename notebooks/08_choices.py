@@ -1,16 +1,22 @@
 # %% [markdown]
 # # Which choices matter, and kurtosis or something else
 #
-# **After this notebook you can** say which of the paper's open choices change the neurons that are
-# found, which change what their masks do, and which change nothing; tell how many texts a stable
-# kurtosis needs; and judge whether kurtosis is a better guide than other statistics of the same
-# relevance.
+# :::{admonition} At a glance
+# :class: tip
 #
-# **It assumes** kurtosis ([notebook 02](02_kurtosis)), selection
-# ([03](03_selecting_and_masking)) and LangSpec-F1 ([04](04_table1)). **It takes** under a minute on
-# the testbed, because the sweep's results are shipped and read, and three quarters of an hour to
-# read. **It covers** what §3.2 to §3.4 and §4.3 of the paper {cite:p}`le2026crane` leave open, as
-# listed in the chapter on [interpretation choices](../book/choices).
+# **You will be able to** say which of the paper's open choices change the neurons that are found,
+# which change what their masks do, and which change nothing; tell how many texts a stable kurtosis
+# needs; and judge whether kurtosis is a better guide than other statistics of the same relevance.
+#
+# **It assumes** kurtosis ([notebook 02](02_kurtosis)), selection ([03](03_selecting_and_masking))
+# and LangSpec-F1 ([04](04_table1)).
+#
+# **It takes** three quarters of an hour to read; the computer needs under a minute on the testbed,
+# because the sweep's results are shipped and read.
+#
+# **It covers** what §3.2 to §3.4 and §4.3 of the paper {cite:p}`le2026crane` leave open, as listed
+# in the chapter on [interpretation choices](../book/choices).
+# :::
 
 # %% tags=["parameters", "hide-input"]
 n_samples = 1000  # windows of text per language that relevance is taken on
@@ -412,3 +418,6 @@ choices_pages.choices_conclusions(sweep, scored, halves)
 # - Everything here is one small model. Which choices matter on Llama-2-7B is an open question; what
 #   holds anywhere is what follows from the definitions, such as that sum and mean cannot differ on
 #   windows of one length and that gate and up share their kurtosis with the intermediate neuron.
+#
+# Next: [single neurons](09_gold_standard), because no choice of score says which neurons are
+# needed; switching them off one by one does.

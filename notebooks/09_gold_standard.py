@@ -1,16 +1,23 @@
 # %% [markdown]
 # # Neurons one by one: which are needed, and which criterion finds them?
 #
-# **After this notebook you can** say what it means that one neuron is *necessary* for a language
-# and *selective* for it, and how many of the testbed's are; rank criteria such as CRANE's by how
-# well they find those neurons; read a damage curve; and say why a set of neurons is not the sum of
-# its members.
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say what it means that one neuron is *necessary* for a language and
+# *selective* for it, and how many of the testbed's are; rank criteria such as CRANE's by how well
+# they find those neurons; read a damage curve; and say why a set of neurons is not the sum of its
+# members.
 #
 # **It assumes** relevance and kurtosis ([01](01_relevance), [02](02_kurtosis)) and masking
-# ([03](03_selecting_and_masking)). **It takes** two or three minutes on the testbed, because the
-# effects of all single ablations are shipped and read, and half an hour to read. **It covers** §3.1
-# and §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model *needs* a neuron,
-# which the paper tests on whole sets only.
+# ([03](03_selecting_and_masking)).
+#
+# **It takes** half an hour to read; the computer needs two or three minutes on the testbed, because
+# the effects of all single ablations are shipped and read.
+#
+# **It covers** §3.1 and §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model
+# *needs* a neuron, which the paper tests on whole sets only.
+# :::
 
 # %% tags=["parameters", "hide-input"]
 necessity_data = "data/testbed"  # folder with the shipped effects of single ablations
@@ -426,3 +433,5 @@ criteria_pages.criteria_conclusions(
 # - Nothing was tuned on these results: the criteria are those of the other notebooks with their
 #   default settings, and the texts that single effects were measured on are not those that sets
 #   were masked on.
+#
+# Next: [verdicts](10_verdicts), where each claim is held against all that was found so far.

@@ -1,12 +1,18 @@
 # %% [markdown]
 # # Verdicts
 #
-# **After this page you can** say, claim by claim, what the paper's own tables support and what the
-# same claim comes to on our testbed and on a real model, Gemma 3 270M.
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say, claim by claim, what the paper's own tables support and what the same
+# claim comes to on our testbed and on a real model, Gemma 3 270M.
 #
 # **It assumes** the tables of notebooks [04](04_table1) to [06](06_transfer) and the audit of the
-# published ones ([notebook 07](07_audit)). **It takes** some seconds, since everything was computed
-# there, and ten minutes to read.
+# published ones ([notebook 07](07_audit)).
+#
+# **It takes** ten minutes to read; the computer needs some seconds, since everything was computed
+# in the notebooks before.
+# :::
 
 # %% tags=["parameters", "hide-input"]
 chat_model = "data/testbed/chat"  # folder or name of its chat model; None: there is none
@@ -119,3 +125,6 @@ verdict_pages.most_cases_table(counted)
 # - The strongest results on the testbed are differences between methods at equal budgets on one
 #   model. Whether they carry over is a question for other models: [notebook 18](18_real_model) asks
 #   it of one, and the notebooks' parameters are there for more.
+#
+# Next: [a real model](18_real_model), because a testbed of our own making could flatter a method or
+# be unfair to it.

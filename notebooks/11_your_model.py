@@ -1,12 +1,18 @@
 # %% [markdown]
 # # Run it on your model
 #
-# **After this notebook you can** plan a run on a model of your own before it costs anything, start
-# it, leave it and come back to it, compare it with another, and take neurons and masked models from
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** plan a run on a model of your own before it costs anything, start it,
+# leave it and come back to it, compare it with another, and take neurons and masked models from
 # here into other tools.
 #
-# **It assumes** the method ([at a glance](method)) and that you have rerun a notebook
-# ([how to](../book/rerun)). **It takes** half a minute to run and a quarter of an hour to read.
+# **It assumes** the method ([at a glance](method)) and that you have rerun a notebook ([how
+# to](../book/rerun)).
+#
+# **It takes** a quarter of an hour to read; the computer needs half a minute.
+# :::
 #
 # Everything in this book runs under a *profile*, a file of parameters. The testbed's is the
 # default; `hub` is for any decoder on the Hugging Face hub, `paper` is Llama-2-7B with MMLU, C-Eval
@@ -199,3 +205,6 @@ own_model_pages.savings(needed, fits[0])
 #
 # ```{solution-end}
 # ```
+
+# %% [markdown]
+# Next: [every parameter](../book/parameters), to look up what else a run of your own can change.

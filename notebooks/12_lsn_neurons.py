@@ -258,3 +258,7 @@ display(
 # puts out at its ninetieth percentile: that is no *activation* as on a token of the language, but a
 # stronger one.
 # ```
+
+# %% [markdown]
+# Next: [setting the neurons during a task](13_lsn_transfer), because what goes wrong without a
+# neuron does not say what it can help with.

@@ -313,9 +313,6 @@ for x in asked:
         display(taught_pages.trainings_table(table, x))
 
 # %% [markdown]
-# [Notebook 14](14_lsn_tuning) trains the neurons instead of setting them, and ends with what the
-# paper claims, claim by claim.
-#
 # ```{exercise}
 # :label: exercise-lsn-noise
 #
@@ -330,3 +327,7 @@ for x in asked:
 # At least 10 items changed, all for the better, and a sign test on 10 of 10 has p = 0.002. With
 # fifty more it is 35 of 60: p = 0.25. Both fit the printed numbers, so the table cannot tell.
 # ```
+
+# %% [markdown]
+# Next: [training the neurons](14_lsn_tuning) instead of setting them, and what the paper claims,
+# claim by claim.

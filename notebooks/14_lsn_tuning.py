@@ -328,3 +328,7 @@ display(*verdict_pages.claim_by_claim(verdicts))
 # about √0.1 = 0.32 per item; 1.96 · 0.32 / √n = 0.01 gives some 3,800 items. And that is before
 # another training is drawn.
 # ```
+
+# %% [markdown]
+# Next: [neurons of many languages](15_languages), because with three languages kinship cannot be
+# told from chance.

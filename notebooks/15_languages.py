@@ -219,3 +219,7 @@ page.stability_table(stability)
 # 2,048 = 4.9 by chance, and 10 are twice that. Drawn from 600, the first would share 267 and the
 # others 16.7: then both pairs share less than the method's sets do by chance.
 # ```
+
+# %% [markdown]
+# Next: [steering](16_steering), which asks whether these neurons can make a model answer in their
+# language.

@@ -227,3 +227,7 @@ display(
 # would tell is the share in the *wanted* language, for every wanted language, beside that of the
 # language's own neurons; and the loss, which says whether there is still language at all.
 # ```
+
+# %% [markdown]
+# Next: [languages switched off](17_fallback), the opposite question: what answers when a language's
+# neurons are taken away.

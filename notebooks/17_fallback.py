@@ -140,3 +140,7 @@ display(*verdict_pages.claim_by_claim(verdicts))
 # the others'. Or French was simply taken away later than the others: then in another order another
 # language would be left.
 # ```
+
+# %% [markdown]
+# Next: [a better criterion](19_better_criterion): which score finds the neurons that a language
+# needs, a question that none of the three papers asks.

@@ -1,13 +1,20 @@
 # %% [markdown]
 # # On a real model
 #
-# **After this page you can** say which of the testbed's findings hold on a model that we did not
-# train, Gemma 3 270M, with text and facts that we did not make up, and which do not.
+# :::{admonition} At a glance
+# :class: tip
 #
-# **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts). **It takes** some
-# seconds after notebooks 04 and 09, since it reads results that are shipped with the book, and
-# twenty minutes to read. You can run the notebooks on it yourself, on a laptop, and make the
-# results that this page reads:
+# **You will be able to** say which of the testbed's findings hold on a model that we did not train,
+# Gemma 3 270M, with text and facts that we did not make up, and which do not.
+#
+# **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts).
+#
+# **It takes** twenty minutes to read; the computer needs some seconds after notebooks 04 and 09,
+# since results are read that are shipped with the book.
+# :::
+#
+# You can run the notebooks on it yourself, on a laptop, and make the results that this page
+# reads:
 #
 # ```bash
 # # fetches the model once; its terms are named first
@@ -427,3 +434,6 @@ display(
 # - A loss is not an ability. What a mask adds to it may be spread over all words, or sit in a few.
 # - Intervals are over items and windows under masks as they are. What others of the kind do, random
 #   masks say, and the fewer they are the less can be decided.
+#
+# Next: [who are the language's neurons?](12_lsn_neurons), where a second paper means something else
+# by them: not what is needed but what fires.

@@ -1,10 +1,18 @@
 # %% [markdown]
 # # The method at a glance
 #
-# After this page you will be able to say what CRANE computes at each step, which equation that
-# is, and which file does it. It assumes that you know what a Transformer and a gradient are, and
-# takes fifteen minutes. It covers section 3 of the paper {cite:p}`le2026crane`; equations carry
-# the paper's numbers.
+# :::{admonition} At a glance
+# :class: tip
+#
+# **You will be able to** say what CRANE computes at each step, which equation that is, and which
+# file does it.
+#
+# **It assumes** that you know what a Transformer and a gradient are.
+#
+# **It takes** fifteen minutes to read; the computer needs some seconds.
+#
+# **It covers** section 3 of the paper {cite:p}`le2026crane`; equations carry the paper's numbers.
+# :::
 
 # %% tags=["parameters", "hide-input"]
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
@@ -230,3 +238,5 @@ print("drops", found.drops)
 # - The paper's three benchmarks are different tests in different languages. A drop in C-Eval may
 #   be a drop in Chinese or a drop in what C-Eval asks. The notebooks therefore also use one test
 #   in all three languages.
+#
+# Next: [Meet the testbed](00_meet_the_testbed), the model that all of this is tried on.

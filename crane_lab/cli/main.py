@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     command("run", "execute the notebooks that are not up to date", _execute)
     command("book", "execute the notebooks and build the book", _execute)
+    command("print", "the built book as one PDF, with the Chromium that is there", _print)
     command("work", "compute what the notebooks need, together with any other workers", _work)
     command("plan", "what a run will take: work, time, memory, calls to the judge", _plan)
     command("status", "what of a run is done, and what the store keeps of it", _status)
@@ -90,6 +91,12 @@ def _execute(options: argparse.Namespace) -> None:
     run.execute(None if one is None else [run.project.find(one)])
     if options.command == "book":
         build_book(run)
+
+
+def _print(options: argparse.Namespace) -> None:
+    from crane_lab.runs.printed import print_book
+
+    print_book(the_run(options, Project()))
 
 
 def _work(options: argparse.Namespace) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 
 import yaml
 
+from crane_lab.runs.dictionary import SOURCE, results_page
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
+from crane_lab.runs.reading import READING_TIME, reading_time
 from crane_lab.runs.repository import add_launch_buttons
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
 from crane_lab.store.sources import packages_digest, source_digest
@@ -45,7 +47,10 @@ def _build(run: Run) -> Path:
     _stage(run, source)
     # The reference is made from docstrings, which no digest of code covers.
     depends: list[Any] = [_tree(source), _tree(run.project.root / "crane_core")]
-    depends += [source_digest("crane_lab.runs.book"), packages_digest()]
+    # Sphinx loads the last two, so they are no imports of the first.
+    modules = ("book", "docstrings", "exercises")
+    depends += [source_digest(f"crane_lab.runs.{name}") for name in modules]
+    depends.append(packages_digest())
     digest = digest_of(canonical(depends), 64)
     if output.is_dir() and stamp.is_file() and stamp.read_text() == digest:
         print(f"book: up to date, {_shown(output)}")
@@ -133,12 +138,20 @@ def _stage(run: Run, target: Path) -> None:
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
     first = target / "book" / "intro.md"
     text = first.read_text("utf-8")
+    if READING_TIME in text:
+        text = text.replace(READING_TIME, reading_time(nb.source for nb in run.project.notebooks))
     if first_page.MARK in text:
         real = root / str(run.parameters["real_data"])
-        first.write_text(first_page.staged(text, run.directory / "results", real), "utf-8")
+        text = first_page.staged(text, run.directory / "results", real)
+    first.write_text(text, "utf-8")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 
-    listed = set(toc_entries(toc))
+    entries = list(toc_entries(toc))
+    if "book/results" in entries:
+        order = [Path(entry).name for entry in entries if entry.startswith("notebooks/")]
+        (target / "book" / "results.md").write_text(results_page(run, order), "utf-8")
+        (target / "book" / SOURCE).unlink()
+    listed = set(entries)
     missing = [nb.name for nb in run.project.notebooks if f"notebooks/{nb.name}" not in listed]
     if missing:
         raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")

@@ -148,6 +148,13 @@ NOTEBOOK = """\
 n_samples = 3  # how many lines to print | or draw
 run_dir = "runs/testbed"  # where results go
 
+# %% [markdown]
+# ```{exercise} Here
+# :label: counted
+#
+# Count, as in {ref}`first`.
+# ```
+
 # %%
 print("tiếng Việt, 中文\\n" * n_samples)
 
@@ -155,6 +162,28 @@ print("tiếng Việt, 中文\\n" * n_samples)
 import matplotlib.pyplot as plt
 
 plt.plot([1, 2, 3]);
+"""
+
+ASKED = """\
+# Asked
+
+```{exercise} First of its page
+:label: first
+
+How many?
+```
+
+```{solution} first
+:class: dropdown
+
+Many.
+```
+
+```{exercise} Second
+:label: second
+
+How many more than in {ref}`first`?
+```
 """
 
 
@@ -171,7 +200,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (root / "book" / "intro.md").write_text(intro)
     (root / "book" / "references.bib").write_text("")
     (root / "_config.yml").write_text((ROOT / "_config.yml").read_text())
-    chapters = ["notebooks/01_count", "notebooks/02_more", "book/parameters"]
+    (root / "book" / "asked.md").write_text(ASKED)
+    chapters = ["notebooks/01_count", "book/asked", "notebooks/02_more", "book/parameters"]
     toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": c} for c in chapters]}
     (root / "_toc.yml").write_text(yaml.safe_dump(toc))
     return Project(root)
@@ -216,6 +246,27 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
     (folder.parent / "book.sha256").unlink()
     build_book(run)
     assert (folder / "notebooks" / "01_count.html").read_bytes() == page
+
+
+def test_exercises_are_numbered_page_by_page(project: Project) -> None:
+    """In their titles, in those of solutions and where they are referred to."""
+    run = project.run("testbed", {"n_samples": "2"})
+    run.execute(progress=False)
+    pages = Pages(build_book(run))
+    titles = {
+        page: [
+            " ".join(tag.text.split())
+            for tag in pages.soups[pages.folder / page].select("p.admonition-title")
+        ]
+        for page in ("notebooks/01_count.html", "book/asked.html")
+    }
+    first, solution, second = titles["book/asked.html"]
+    assert "Exercise 1 (Here)" in titles["notebooks/01_count.html"]
+    assert (first, second) == ("Exercise 1 (First of its page)", "Exercise 2 (Second)")
+    assert solution == "Solution to Exercise 1 (First of its page)"
+    for page, where in (("book/asked.html", "#second"), ("notebooks/01_count.html", "#counted")):
+        referred = pages.soups[pages.folder / page].select(f"{where} section a.reference")
+        assert [tag.text for tag in referred] == ["Exercise 1"]
 
 
 def test_a_page_of_a_known_repository_can_be_launched(project: Project) -> None:
@@ -288,6 +339,19 @@ def test_every_chapter_is_built(pages: Pages) -> None:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     for entry in toc_entries(toc):
         assert (pages.folder / f"{entry}.html").is_file(), entry
+
+
+def test_what_the_first_page_says_in_other_languages_still_holds(pages: Pages) -> None:
+    """Its summaries say in Chinese and Vietnamese what these headings say, which results choose."""
+    said = " ".join(pages.soups[pages.folder / "book" / "intro.html"].text.split())
+    for heading in (
+        "kurtosis selects are not shown to be those that a language needs.",
+        "Other sums of the very same relevance do find them.",
+        "Counting activations (LAPE) finds some.",
+        "LangSpec-F1 is above zero for masks without any purpose.",
+        "printed tables carry some of its claims.",
+    ):
+        assert heading in said, f"say otherwise in the summaries of book/intro.md: {heading}"
 
 
 def test_pages_load_nothing_from_the_network(pages: Pages) -> None:
