@@ -189,7 +189,7 @@ share = 0.02
 parts = anatomy.parts_of(apart[anatomy.SETS], share)
 write_table(parts, results / "criterion_parts.csv")
 display(
-    anatomy_pages.parts_table(parts, share),
+    anatomy_pages.sets_apart_table(parts, share),
     anatomy_pages.parts_in_words(parts),
 )
 

@@ -22,7 +22,7 @@ OBJECTIVES = {"next_token": "of the logit", "next_token_logprob": "of the log-pr
 TAKEN = {"sign": "signed mean", "size": "mean of sizes"}
 
 
-def parts_table(parts: pd.DataFrame, share: float) -> Styler:
+def sets_apart_table(parts: pd.DataFrame, share: float) -> Styler:
     """What sets do together and one by one; `parts` is `anatomy.parts_of`."""
     shown = parts[["criterion", "own", "other", "predicted", "ratio", "elsewhere", "late"]].copy()
     for name in ("elsewhere", "late"):

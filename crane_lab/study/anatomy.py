@@ -125,7 +125,7 @@ def ship_anatomy(
         write_made(found.round(6), folder / ESTIMATES, how)
     orders = anatomy_orders(pipeline, plan.candidates, gold)
     how = {**about, "shares": list(plan.shares), "orders": sorted({name for name, *_ in orders})}
-    found = taken_apart(pipeline, orders, gold.necessity, others, plan.shares)
+    found = sets_apart(pipeline, orders, gold.necessity, others, plan.shares)
     write_made(found.round(6), folder / SETS, how)
     how = {"windows": list(plan.windows), "seeds": list(plan.seeds), "share": plan.beside}
     found = windows_needed(pipeline, plan, others)
@@ -176,7 +176,7 @@ def pruned(scores: Score) -> dict[str, Tensor]:
     }
 
 
-def taken_apart(
+def sets_apart(
     pipeline: Pipeline,
     orders: Orders,
     necessity: Necessity,
@@ -312,7 +312,7 @@ def by_windows(needed: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts_of(sets: pd.DataFrame, share: float) -> pd.DataFrame:
-    """`taken_apart` at one budget, means over languages, the most difference first.
+    """`sets_apart` at one budget, means over languages, the most difference first.
 
     `ratio` is the sum of what sets do together over the sum of what their neurons do alone.
     """

@@ -109,7 +109,7 @@ def held_in_null(pipeline: Pipeline, rows: Sequence[Row], sets: Sets, draws: int
     return table.join(found.set_index(masks.index))
 
 
-def fidelity(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
+def fidelity_changes(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Shares of answers in the question's language, as changes by a mask.
 
     One row per model and mask: `own`, the change where the masked language is asked, and `other`,
@@ -133,13 +133,13 @@ def fidelity(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
 def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Means over masked languages: one row per candidate, with LangSpec-F1 of the four read-outs
     (`tasks, base` …), in how many languages tasks of the base model are beyond random masks
-    (`beyond`), and `fidelity`'s changes (`own, base` …)."""
+    (`beyond`), and `fidelity_changes`'s changes (`own, base` …)."""
     masks = uses[uses["mask_language"].notna() & (uses["mask_language"] != "")]
     f1 = masks.pivot_table(
         index="method", columns=["read", "model"], values="langspec_f1", sort=False
     )
     f1.columns = [", ".join(column) for column in f1.columns]
-    changed = fidelity(uses, languages).pivot_table(
+    changed = fidelity_changes(uses, languages).pivot_table(
         index="method", columns="model", values=["own", "other"], sort=False
     )
     changed.columns = [", ".join(column) for column in changed.columns]

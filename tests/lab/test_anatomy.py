@@ -138,9 +138,9 @@ def test_fidelity_is_the_change_of_answers_in_the_language_asked() -> None:
     columns = ["en_in_language", "zh_in_language", "vi_in_language"]
     rows = [("Org", "", 1.0, 0.9, 0.8), ("x", "zh", 0.9, 0.2, 0.7)]
     table = pd.DataFrame(rows, columns=["method", "mask_language", *columns])
-    (row,) = uses.fidelity(table.assign(read="answers", model="base"), ["en", "zh", "vi"]).to_dict(
-        "records"
-    )
+    (row,) = uses.fidelity_changes(
+        table.assign(read="answers", model="base"), ["en", "zh", "vi"]
+    ).to_dict("records")
     assert row["own"] == pytest.approx(-0.7) and row["other"] == pytest.approx(-0.1)
 
 
@@ -148,7 +148,7 @@ def test_pages_say_what_was_found(pipeline: Pipeline, measured: Path, tmp_path: 
     anatomy.ship_anatomy(pipeline, PLAN, tmp_path, measured)
     tables = anatomy.read_anatomy(tmp_path)
     parts = anatomy.parts_of(tables[anatomy.SETS], 0.05)
-    html = anatomy_pages.parts_table(parts, 0.05).to_html()
+    html = anatomy_pages.sets_apart_table(parts, 0.05).to_html()
     assert all(name in html for name in parts["criterion"])
     lead = parts.set_index("criterion")["difference"]
     said = str(anatomy_pages.parts_in_words(parts).data)
