@@ -453,7 +453,7 @@ exercises.random_down_set(my_set, neurons)
 # ```
 #
 # ```{dropdown} Hint
-# `neurons` is the largest set, and `neurons.counts("intermediate")` has its number in each layer. Cut
+# `neurons` is the largest set, `neurons.counts("intermediate")` has its number in each layer. Cut
 # it at a quarter of the width in `shape["down"]`. First make any mask with these numbers, such as
 # the first outputs of each layer, then let `random_matched` draw another one like it.
 # ```
