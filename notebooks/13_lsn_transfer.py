@@ -328,7 +328,7 @@ my_fewest = ...  # items that have changed, at least
 my_p = ...  # the p-value of a sign test, two-sided
 my_p_of_more = ...  # the same with fifty more changes
 
-exercises.changed_answers(my_fewest, my_p, my_p_of_more)
+exercises.counted_changes(my_fewest, my_p, my_p_of_more)
 
 # %% [markdown]
 # ```{exercise-end}

@@ -358,7 +358,7 @@ def silu_states(outputs: object, reachable: object) -> Checked:
     )
 
 
-def changed_answers(fewest: object, p_fewest: object, p_more: object) -> Checked:
+def counted_changes(fewest: object, p_fewest: object, p_more: object) -> Checked:
     """Check the fewest items that can have changed from 134 to 144 right, and two p-values."""
     if _blank([fewest, p_fewest, p_more]):
         return _nothing("your numbers")

@@ -88,7 +88,7 @@ def uncut(before: dict[str, float], after: dict[str, float], target: str) -> flo
 
 hand = exercises.relevance_by_hand
 mean_relative, silu = exercises.mean_and_relative, exercises.silu_states
-changed, chance = exercises.changed_answers, exercises.shared_by_chance
+changed, chance = exercises.counted_changes, exercises.shared_by_chance
 
 RIGHT = {
     "by hand": lambda: hand(12, [6, 6, 0], torch.tensor([16.0, -4.0])),
