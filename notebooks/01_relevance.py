@@ -49,7 +49,7 @@ from crane_core.attribution import neuron_relevance, objective_values
 from crane_core.selection import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import relevance_pages
+from crane_lab.show import exercises, relevance_pages
 from crane_lab.store import write_table
 from crane_lab.study import relevance as study
 from crane_lab.study.conservation import conservation, stream_shares
@@ -446,12 +446,27 @@ relevance_pages.objectives_heatmap(tokenizer, sample[0], heat)
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Another input
+# ```{exercise-start} Another input (easy, 10 minutes)
 # :label: exercise-by-hand
 # ```
 # In the two-layer network above, take $x = (2, 1)$. Compute the output and the relevance of all
 # units by hand. Which input speaks against the output?
+
+# %%
+my_output = ...  # a number
+my_hidden = ...  # the relevance of the three hidden units, as a list
+my_inputs = ...  # the relevance of the two inputs, as a list
+
+exercises.relevance_by_hand(my_output, my_hidden, my_inputs)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Forwards first, and do not forget ReLU. Backwards, a hidden unit gets the summand that it puts
+# into the output, and hands it on in the proportions of its own summands, signs included. At the
+# end the inputs' relevances add up to the output.
 # ```
 #
 # ```{solution-start} exercise-by-hand
@@ -474,7 +489,7 @@ print("hidden:", R_h.tolist(), " input:", R_x.tolist())
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} A bias
+# ```{exercise-start} A bias (medium, 10 minutes)
 # :label: exercise-bias
 # ```
 # Give the first hidden unit a bias of 1, so that with $x = (1, 2)$ it is 4. Treat the bias as one
@@ -493,7 +508,7 @@ print("hidden:", R_h.tolist(), " input:", R_x.tolist())
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} Relevance is not removal
+# ```{exercise-start} Relevance is not removal (medium, 20 minutes)
 # :label: exercise-removal
 # ```
 # A neuron's relevance is its share of the output. Is it also what the output loses when the

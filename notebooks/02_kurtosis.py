@@ -55,7 +55,7 @@ from crane_core.moments import StreamingMoments
 from crane_core.selection import normalise, overlap, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import kurtosis_pages
+from crane_lab.show import exercises, kurtosis_pages
 from crane_lab.store import write_table
 from crane_lab.study import halves, influence, scores, without_language
 
@@ -479,7 +479,7 @@ write_table(regions, results / "kurtosis_regions.csv")
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Why 3 / p?
+# ```{exercise-start} Why 3 / p? (medium, 15 minutes)
 # :label: exercise-mixture
 # ```
 # A neuron's relevance is 0 on most texts. On a share $p$ of them, drawn independently, it is normal
@@ -498,14 +498,32 @@ write_table(regions, results / "kurtosis_regions.csv")
 # ```
 
 # %% [markdown]
-# ```{exercise-start} Select by magnitude instead
+# ```{exercise-start} Select by magnitude instead (medium, 20 minutes)
 # :label: exercise-magnitude
 # ```
 # Replace kurtosis by mean |relevance|, keep everything else (z-score within layers, the contrast
 # rule), and compare the sets with those of kurtosis. How many neurons do they share, and how many
 # would chance give? `look.magnitude` holds what you need; `select`, `normalise` and `overlap` do
 # the work.
+
+# %%
+my_sets = dict.fromkeys(languages, ...)  # a set of neurons for each language
+
+exercises.sets_by_magnitude(
+    my_sets,
+    look.magnitude,
+    normalised,
+    normalisation,
+    threshold,
+)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# `normalise` takes the magnitudes of all languages at once, `select` their scores and one target.
+# What `overlap` returns knows how many neurons chance would give.
 # ```
 
 # %% [markdown]

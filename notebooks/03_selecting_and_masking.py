@@ -53,7 +53,7 @@ from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import selection_pages
+from crane_lab.show import exercises, selection_pages
 from crane_lab.show.selection_view import MOST, selection_view
 from crane_lab.store import write_table
 from crane_lab.study import effects, selectable
@@ -411,7 +411,7 @@ selection_view(
 #
 # ## Exercises
 #
-# ```{exercise-start} Blind by construction
+# ```{exercise-start} Blind by construction (medium, 10 minutes)
 # :label: exercise-disjoint
 # ```
 # Suppose two languages depend on exactly the same neurons, and the kurtosis of every neuron is the
@@ -435,14 +435,27 @@ selection_view(
 # ```
 
 # %% [markdown]
-# ```{exercise-start} Mask the residual stream
+# ```{exercise-start} Mask the residual stream (hard, 20 minutes)
 # :label: exercise-down
 # ```
 # Take a random set of outputs of `down_proj` with as many entries in each layer as the largest set
 # above (at most a quarter of the layer's outputs), and compare its effect on the held-out loss with
 # that of random intermediate neurons. `NeuronSet({"down": mask}, pipeline.shape)` and
 # `baselines.random_matched` are all you need.
+
+# %%
+my_set = ...  # a random set of outputs of down_proj
+
+exercises.random_down_set(my_set, neurons)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# `neurons` is the largest set, `neurons.counts("intermediate")` has its number in each layer. Cut
+# it at a quarter of the width in `shape["down"]`. First make any mask with these numbers, such as
+# the first outputs of each layer, then let `random_matched` draw another one like it.
 # ```
 
 # %% [markdown]

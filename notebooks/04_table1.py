@@ -43,7 +43,7 @@ from crane_core.interventions import UNTOUCHED
 from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import readouts, table1_page, table_pages
+from crane_lab.show import exercises, readouts, table1_page, table_pages
 from crane_lab.show.langspec_view import langspec_view, random_scores
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
@@ -460,7 +460,7 @@ table1_page.changed_table(
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Do the choices in Equation 3 decide the ranking?
+# ```{exercise-start} Do the choices in Equation 3 decide the ranking? (medium, 20 minutes)
 # :label: exercise-choices
 # ```
 # Equation 3 compares absolute drops and takes the *maximum* over the other languages. Public code
@@ -468,7 +468,23 @@ table1_page.changed_table(
 # Recompute LangSpec-F1 of the published Table 1 and of ours under all of these with
 # `metrics.langspec_f1(original, masked, target, how=…, relative=…)`. Does the best method of any
 # language change?
+
+
+# %%
+def mean_relative_f1(original, masked, target):
+    """F1 of relative drops, with the mean of the other languages' drops."""
+    ...
+
+
+exercises.mean_and_relative(mean_relative_f1)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Write the function with `metrics.langspec_f1`, or with Equations 3 to 5 by yourself: a drop counts
+# as 0 where a score went up. A row of `published` or of `table1` has the scores that it takes.
 # ```
 #
 # ```{solution-start} exercise-choices
@@ -498,7 +514,7 @@ display(
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} LangSpec-F1 of a mask that does nothing
+# ```{exercise-start} LangSpec-F1 of a mask that does nothing (medium, 15 minutes)
 # :label: exercise-null
 # ```
 # Imagine a mask without any systematic effect: on each task one item in ten changes sides, half of

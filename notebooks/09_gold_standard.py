@@ -37,7 +37,13 @@ from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import calibration_page, criteria_pages, figures, necessity_pages
+from crane_lab.show import (
+    calibration_page,
+    criteria_pages,
+    exercises,
+    figures,
+    necessity_pages,
+)
 from crane_lab.store import write_table
 from crane_lab.study import calibration, criteria, damage, summaries
 from crane_lab.texts.languages import language_names
@@ -340,13 +346,25 @@ criteria_pages.additivity_in_words(ratios, added)
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Zero or mean
+# ```{exercise-start} Zero or mean (easy, 15 minutes)
 # :label: exercise-zero-or-mean
 # ```
 # Setting a neuron to its mean removes what it *says* and keeps its usual contribution. For which
 # share of the neurons that are significantly necessary in a language at zero is that also so at the
 # mean? What would the neurons that are necessary at zero only be doing?
+
+# %% tags=["shipped"]
+my_shares = dict.fromkeys(necessity.languages, ...)  # a share for each
+
+exercises.share_at_both(my_shares, necessity, fdr)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# `necessity.significant(x, "necessity", "zero", fdr)` has True for each neuron that is necessary in
+# language `x` at zero. Two such masks are combined with `&` and counted with `.sum()`.
 # ```
 #
 # ```{solution-start} exercise-zero-or-mean
@@ -378,7 +396,7 @@ figures.table(
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} A criterion of your own
+# ```{exercise-start} A criterion of your own (hard, 30 minutes)
 # :label: exercise-own-criterion
 # ```
 # Write a criterion that needs no gradient: for example how much more often a neuron's activation is

@@ -48,7 +48,7 @@ from IPython.display import display
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import lsn_pages
+from crane_lab.show import exercises, lsn_pages
 from crane_lab.store import write_table
 from crane_lab.study import (
     activations,
@@ -242,12 +242,26 @@ display(
 # own size *in its own layers*. And what is called deactivation must be a state that the neuron can
 # be in.
 #
-# ```{exercise}
+# ```{exercise-start} A state that a neuron can be in (easy, 10 minutes)
 # :label: exercise-lsn-deactivation
-#
+# ```
 # The paper prints a mean tenth percentile of −0.68 and a ninetieth of 0.17 for a model with SiLU,
 # which is x · σ(x), read before SiLU. What would the neurons put out at these inputs? Which of the
 # two, written to SiLU's output, is a state that the neuron can be in?
+
+# %%
+my_outputs = ...  # SiLU's outputs at the two inputs, as a list
+my_states = ...  # those of the two that SiLU can put out, as a list
+
+exercises.silu_states(my_outputs, my_states)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# σ(x) is 1 / (1 + exp(−x)). To see what SiLU can put out, compute it for some inputs between −5 and
+# 5: it falls a little below 0, turns, and then grows with x.
 # ```
 #
 # ```{solution} exercise-lsn-deactivation

@@ -45,8 +45,8 @@ from crane_lab.audit import lsn
 from crane_lab.audit.lsn_evidence import FLOORS
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import exercises, taught_pages
 from crane_lab.show import lsn_tables_page as page
-from crane_lab.show import taught_pages
 from crane_lab.store import write_table
 from crane_lab.study import taught, taught_effects, tuned
 from crane_lab.testbed.unseen import unseen_items
@@ -313,12 +313,28 @@ for x in asked:
         display(taught_pages.trainings_table(table, x))
 
 # %% [markdown]
-# ```{exercise}
+# ```{exercise-start} Chance in printed percentages (medium, 15 minutes)
 # :label: exercise-lsn-noise
-#
+# ```
 # Of 238 answers 134 were right before and 144 after, which is printed as 56 and 61 %. Could it be
 # chance? Find the fewest items that can have changed, and the p-value if it was those. Then let
 # fifty more have changed, half of them in each direction.
+
+# %%
+my_fewest = ...  # items that have changed, at least
+my_p = ...  # the p-value of a sign test, two-sided
+my_p_of_more = ...  # the same with fifty more changes
+
+exercises.counted_changes(my_fewest, my_p, my_p_of_more)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# A sign test asks how likely such a surplus of changes for the better is if each change goes either
+# way like the toss of a coin, and doubles that for a surplus of changes for the worse.
+# `scipy.stats.binomtest(better, changed).pvalue` computes it.
 # ```
 #
 # ```{solution} exercise-lsn-noise

@@ -35,6 +35,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
+from crane_lab.show import exercises
 from crane_lab.show import languages_pages as page
 from crane_lab.store import write_table
 from crane_lab.study import language_profiles, many_languages
@@ -204,12 +205,26 @@ write_table(stability, results / "languages_stability.csv")
 page.stability_table(stability)
 
 # %% [markdown]
-# ```{exercise}
+# ```{exercise-start} What chance shares (easy, 10 minutes)
 # :label: exercise-languages-chance
-#
+# ```
 # Two languages have 400 neurons each in one layer of 2,048, and share 80. Two others have 100 each
 # in it and share 10. Which pair shares more than chance, and by how much? And if the method gives
 # only 600 neurons of that layer to any language?
+
+# %%
+by_chance = ...  # neurons that the first pair shares by chance, and the other
+of_600 = ...  # the same if all neurons come from 600 of the layer
+
+exercises.shared_by_chance(by_chance, of_600)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# A neuron of the first set is in the second one by chance with the share of the layer that the
+# second set takes. How many neurons has the first set?
 # ```
 #
 # ```{solution} exercise-languages-chance

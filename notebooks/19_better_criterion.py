@@ -244,8 +244,9 @@ anatomy_pages.uses_table(summary, share, len(languages))
 
 # %% [markdown]
 # On tasks all are near what random masks get ([notebook 04](04_table1)); what is written freely
-# tells them apart, in the chat model as well, although the sets were found in the base model. Random
-# masks of these very sets were not run. Hardly an answer changes its language: it gets worse.
+# tells them apart, in the chat model as well, although the sets were found in the base model.
+# Random masks of these very sets were not run. Hardly an answer changes its language: it gets
+# worse.
 #
 # On a real model the sets of the relative contrast are added to, to make it answer in another
 # language ([notebook 16](16_steering)), and switched off language by language

@@ -18,6 +18,7 @@ from crane_lab.runs.dictionary import SOURCE, results_page
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.parameters import load_profile
+from crane_lab.runs.questions import with_questions
 from crane_lab.runs.reading import READING_TIME, reading_time
 from crane_lab.runs.repository import add_launch_buttons
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
@@ -158,11 +159,12 @@ def _stage(run: Run, target: Path) -> None:
     (target / "notebooks").mkdir()
     for entry in sorted(name for name in listed if name.startswith("notebooks/")):
         executed = run.directory / f"{entry}.ipynb"
+        number = Path(entry).name.split("_")[0]
         if executed.is_file():
-            offered = downloadable(executed.read_text("utf-8"), address)
+            asked = root / "book" / "questions" / f"{number}.yaml"
+            offered = downloadable(with_questions(executed.read_text("utf-8"), asked), address)
             (target / f"{entry}.ipynb").write_text(offered, "utf-8")
         else:
-            number = Path(entry).name.split("_")[0]
             (target / f"{entry}.md").write_text(
                 f"# Notebook {number}: not run\n\nThis run of the book did not execute "
                 f"`{entry}.py`. `make book NOTEBOOK={number}` does.\n",

@@ -74,6 +74,18 @@ def as_html(text: object, longest: int | None = SHOWN) -> Markup:
     return Markup("<wbr>".join(map(escape, marked.split("\0"))).replace("\n", "<br>"))
 
 
+def as_inline(text: str) -> Markup:
+    """A sentence of ours, with emphasis and code as in Markdown, within an element of HTML.
+
+    Should there be more in it than this, or more than one line, it is shown as it stands.
+    """
+    tokens = _PARSER.parseInline(text)
+    kinds = {part.type for token in tokens for part in (token, *(token.children or ()))}
+    if not kinds <= _PROSE or "\n" in text:
+        return as_html(text, None)
+    return Markup(_PARSER.renderInline(visible(text, None)))
+
+
 def as_attribute(text: object) -> Markup:
     """A text as the value of an attribute of HTML, to stand in quotes."""
     return Markup(escape(visible(text, None)))

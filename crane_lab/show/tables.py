@@ -13,6 +13,15 @@ from pandas.io.formats.style import Styler
 from crane_lab.show.foreign import as_html
 
 
+class _Scoped(Styler):
+    """A table whose heads say that they are those of columns, which pandas leaves out."""
+
+    def to_html(self, *given: Any, **named: Any) -> Any:
+        html = super().to_html(*given, **named)
+        # Texts in cells are escaped, so "<th " begins a head and nothing else.
+        return html.replace("<th ", '<th scope="col" ') if isinstance(html, str) else html
+
+
 def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | None = None) -> Styler:
     """A table for a page: captioned, without its index, numbers written as `formats` says.
 
@@ -26,7 +35,7 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
         for column in frame
         for form in [formats.get(column) if isinstance(formats, dict) else formats]
     }
-    styled = frame.style.format(shown, na_rep="–").format_index(as_html, axis="columns")
+    styled = _Scoped(frame).format(shown, na_rep="–").format_index(as_html, axis="columns")
     styled = styled.hide(axis="index").set_caption(as_html(caption, None))
     return styled.set_uuid(hashlib.sha256(content).hexdigest()[:8])
 

@@ -169,6 +169,8 @@ def test_a_table_shows_what_it_is_given() -> None:
     names = {"style", "table", "caption", "thead", "tbody", "tr", "th", "td", "br", "wbr"}
     assert {tag for tag, _ in page.tags} <= names and not page.comments
     assert page.text.count(visible(hostile)) == 4
+    heads = [given for tag, given in page.tags if tag == "th"]
+    assert len(heads) == 3 and all(given["scope"] == "col" for given in heads)
     assert "<td" in made.to_html() and ">1.2<" in made.to_html() and ">–<" in made.to_html()
     assert ">0.500000<" in made.to_html()
 
@@ -256,7 +258,7 @@ def test_what_pages_say_of_tokens_and_answers() -> None:
 MAKERS = {
     "HTML": "crane_lab/show/foreign.py",
     "Markdown": "crane_lab/show/foreign.py",
-    "to_html": "",
+    "to_html": "crane_lab/show/tables.py",
     "to_markdown": "",
     "set_caption": "crane_lab/show/tables.py",
     "format_index": "crane_lab/show/tables.py",

@@ -17,10 +17,11 @@ def one_line(text: str) -> str:
 
 
 def sections(page: Path) -> set[str]:
-    """Headings and titles of exercises of a notebook or a chapter."""
+    """Headings and titles of exercises of a notebook or a chapter, without how hard they are."""
     text = re.sub(r"^# ?", "", page.read_text("utf-8"), flags=re.M) if page.suffix == ".py" else ""
     text = text or page.read_text("utf-8")
-    found = re.findall(r"^#+ (.+)$|\{exercise(?:-start)?\} (.+)$", text, re.M)
+    title = r"\{exercise(?:-start)?\} (.+?)(?: \(\w+, \d+ minutes\))?$"
+    found = re.findall(rf"^#+ (.+)$|{title}", text, re.M)
     return {one_line(heading or exercise) for heading, exercise in found}
 
 

@@ -48,6 +48,9 @@ EXPLAINED = {
     "09": {"0.3"},
     # A version.
     "11": {"3.11"},
+    # What the paper prints, in an exercise.
+    "12": {"0.68", "0.17"},
+    "13": {"61"},
     # The size of the testbed, the ratio of two vocabularies.
     "18": {"2.4", "85"},
     # Differences of published scores, which the page computes beside them.
