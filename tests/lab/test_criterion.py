@@ -271,6 +271,18 @@ def test_a_confirmation_is_of_one_plan(pipeline: Pipeline, tmp_path: Path) -> No
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     confirmation.confirm(pipeline, plan, tmp_path / "out")
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    tables = confirmation.read_confirmed(tmp_path / "out")
+    merits, nulls = tables[confirmation.MERITS], tables[confirmation.NULLS]
+    html = merit_pages.by_language_table(merits, {"en": "English", "zh": "Chinese"}).to_html()
+    own = merits[(merits["candidate"] == plan.mains[0].name) & (merits["language"] == "zh")]
+    assert f"{own['merit'].item():+.2f}".replace("-", "−") in html.replace("-", "−")
+    html = merit_pages.nulls_table(nulls, "here").to_html()
+    above = int((nulls["percentile"] == 100).sum())
+    assert f"{above} of 2" in html and "0.050" in html
+    html = merit_pages.explored_and_confirmed({"here": merits}, plan).to_html()
+    assert all(one.name in html for one in plan.candidates)
+    with pytest.raises(FileNotFoundError, match="--confirm"):
+        confirmation.read_confirmed(tmp_path)
     other = confirmation.read_plan(plan_in(tmp_path, shares=[0.1, 0.2]))
     with pytest.raises(FileExistsError, match="another plan"):
         confirmation.confirm(pipeline, other, tmp_path / "out")
