@@ -9,7 +9,7 @@
 #
 # **It assumes** single neurons and damage curves ([notebook 09](09_gold_standard)).
 #
-# **It takes** a quarter of an hour to read; the computer needs some seconds.
+# **It takes** half an hour to read; the computer needs some seconds.
 #
 # **It covers** a question that none of the three papers asks: which statistic of the relevance that
 # CRANE {cite:p}`le2026crane` computes finds the neurons that a language needs.
