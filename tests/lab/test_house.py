@@ -21,6 +21,7 @@ LONGEST = 600
 SIBLINGS = {
     "main": "a command line's entry, in each of them",
     "load": "`models.load` and `benchmarks.load` give what the module is about, by name",
+    "setup": "what Sphinx calls in an extension, in each of them",
     "collect": "one pass over texts, in memory (`accumulators`) or kept in the store (`streams`)",
 }
 #: From the bottom up. A module imports from its own layer and from those below.
