@@ -316,7 +316,7 @@ for x in asked:
 # [Notebook 14](14_lsn_tuning) trains the neurons instead of setting them, and ends with what the
 # paper claims, claim by claim.
 #
-# ```{exercise-start} Chance in printed percentages (medium, 15 minutes)
+# ```{exercise-start} Chance in printed percentages · medium, 15 minutes
 # :label: exercise-lsn-noise
 # ```
 # Of 238 answers 134 were right before and 144 after, which is printed as 56 and 61 %. Could it be
