@@ -339,7 +339,7 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} How many items? (medium, 10 minutes)
+# ```{exercise-start} How many items? · medium, 10 minutes
 # :label: exercise-how-many-items
 # ```
 # Suppose that masking costs 3 of 100 points. With how many items per task would the Wilson
@@ -366,7 +366,7 @@ testbed_pages.how_many_items_table(right)
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} Fair to all languages (medium, 15 minutes)
+# ```{exercise-start} Fair to all languages · medium, 15 minutes
 # :label: exercise-bits-per-byte
 # ```
 # Perplexity per token depends on how the tokenizer cuts a text. Bits per byte do not: they divide

@@ -446,7 +446,7 @@ relevance_pages.objectives_heatmap(tokenizer, sample[0], heat)
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Another input (easy, 10 minutes)
+# ```{exercise-start} Another input · easy, 10 minutes
 # :label: exercise-by-hand
 # ```
 # In the two-layer network above, take $x = (2, 1)$. Compute the output and the relevance of all
@@ -489,7 +489,7 @@ print("hidden:", R_h.tolist(), " input:", R_x.tolist())
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} A bias (medium, 10 minutes)
+# ```{exercise-start} A bias · medium, 10 minutes
 # :label: exercise-bias
 # ```
 # Give the first hidden unit a bias of 1, so that with $x = (1, 2)$ it is 4. Treat the bias as one
@@ -508,7 +508,7 @@ print("hidden:", R_h.tolist(), " input:", R_x.tolist())
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} Relevance is not removal (medium, 20 minutes)
+# ```{exercise-start} Relevance is not removal · medium, 20 minutes
 # :label: exercise-removal
 # ```
 # A neuron's relevance is its share of the output. Is it also what the output loses when the

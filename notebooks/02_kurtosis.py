@@ -479,7 +479,7 @@ write_table(regions, results / "kurtosis_regions.csv")
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Why 3 / p? (medium, 15 minutes)
+# ```{exercise-start} Why 3 / p? · medium, 15 minutes
 # :label: exercise-mixture
 # ```
 # A neuron's relevance is 0 on most texts. On a share $p$ of them, drawn independently, it is normal
@@ -498,7 +498,7 @@ write_table(regions, results / "kurtosis_regions.csv")
 # ```
 
 # %% [markdown]
-# ```{exercise-start} Select by magnitude instead (medium, 20 minutes)
+# ```{exercise-start} Select by magnitude instead · medium, 20 minutes
 # :label: exercise-magnitude
 # ```
 # Replace kurtosis by mean |relevance|, keep everything else (z-score within layers, the contrast

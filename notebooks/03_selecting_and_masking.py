@@ -411,7 +411,7 @@ selection_view(
 #
 # ## Exercises
 #
-# ```{exercise-start} Blind by construction (medium, 10 minutes)
+# ```{exercise-start} Blind by construction · medium, 10 minutes
 # :label: exercise-disjoint
 # ```
 # Suppose two languages depend on exactly the same neurons, and the kurtosis of every neuron is the
@@ -435,7 +435,7 @@ selection_view(
 # ```
 
 # %% [markdown]
-# ```{exercise-start} Mask the residual stream (hard, 20 minutes)
+# ```{exercise-start} Mask the residual stream · hard, 20 minutes
 # :label: exercise-down
 # ```
 # Take a random set of outputs of `down_proj` with as many entries in each layer as the largest set

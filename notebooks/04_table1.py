@@ -460,7 +460,7 @@ table1_page.changed_table(
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Do the choices in Equation 3 decide the ranking? (medium, 20 minutes)
+# ```{exercise-start} Do the choices in Equation 3 decide the ranking? · medium, 20 minutes
 # :label: exercise-choices
 # ```
 # Equation 3 compares absolute drops and takes the *maximum* over the other languages. Public code
@@ -514,7 +514,7 @@ display(
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} LangSpec-F1 of a mask that does nothing (medium, 15 minutes)
+# ```{exercise-start} LangSpec-F1 of a mask that does nothing · medium, 15 minutes
 # :label: exercise-null
 # ```
 # Imagine a mask without any systematic effect: on each task one item in ten changes sides, half of

@@ -260,7 +260,7 @@ for x, name in names.items():
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} A scale that starts at 1 (medium, 15 minutes)
+# ```{exercise-start} A scale that starts at 1 · medium, 15 minutes
 # :label: exercise-floor
 # ```
 # Recall divides a drop by the unmasked score. On a scale from 1 to 10 nothing can fall below 1, so
@@ -299,7 +299,7 @@ table_pages.readings_table(read, caption)
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} Does the penalty matter? (medium, 20 minutes)
+# ```{exercise-start} Does the penalty matter? · medium, 20 minutes
 # :label: exercise-penalty
 # ```
 # A repetition penalty of 1.1 also counts what stands in the question: the name that a good answer

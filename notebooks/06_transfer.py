@@ -268,7 +268,7 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} How much transfers? (medium, 20 minutes)
+# ```{exercise-start} How much transfers? · medium, 20 minutes
 # :label: exercise-transfer
 # ```
 # The paper writes that CRANE's sets keep "measurable functional influence" on the chat model. From

@@ -302,7 +302,7 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Find the count (medium, 15 minutes)
+# ```{exercise-start} Find the count · medium, 15 minutes
 # :label: exercise-grim
 # ```
 # A colleague reports an accuracy of 0.2817 on Belebele, another 0.2233. Which of them made a
@@ -326,7 +326,7 @@ display(
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} How many must change? (hard, 20 minutes)
+# ```{exercise-start} How many must change? · hard, 20 minutes
 # :label: exercise-discordant
 # ```
 # Under its mask for Chinese, CRANE loses 21 of C-Eval's questions (467 to 446). The difference is
@@ -355,7 +355,7 @@ print(f"significant at 95 % with {lost} to {max(significant)} changed answers")
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} A perfect score (medium, 10 minutes)
+# ```{exercise-start} A perfect score · medium, 10 minutes
 # :label: exercise-perfect
 # ```
 # What must a mask do to reach a LangSpec-F1 of 1? And one that reaches 1 when scores are counted

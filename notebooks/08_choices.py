@@ -330,7 +330,7 @@ statistics_pages.two_halves_in_words(halves)
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} When the mean is not the sum (hard, 15 minutes)
+# ```{exercise-start} When the mean is not the sum · hard, 15 minutes
 # :label: exercise-mean
 # ```
 # Let a neuron's relevance for each token be drawn from a normal distribution, independently.
@@ -371,7 +371,7 @@ figures.table(
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} Another rule, another ranking (medium, 20 minutes)
+# ```{exercise-start} Another rule, another ranking · medium, 20 minutes
 # :label: exercise-ranking
 # ```
 # The ranking of choices above uses LangSpec-F1, its largest departure, and the mean over languages.

@@ -346,7 +346,7 @@ criteria_pages.additivity_in_words(ratios, added)
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise-start} Zero or mean (easy, 15 minutes)
+# ```{exercise-start} Zero or mean · easy, 15 minutes
 # :label: exercise-zero-or-mean
 # ```
 # Setting a neuron to its mean removes what it *says* and keeps its usual contribution. For which
@@ -396,7 +396,7 @@ figures.table(
 # ```{solution-end}
 # ```
 #
-# ```{exercise-start} A criterion of your own (hard, 30 minutes)
+# ```{exercise-start} A criterion of your own · hard, 30 minutes
 # :label: exercise-own-criterion
 # ```
 # Write a criterion that needs no gradient: for example how much more often a neuron's activation is

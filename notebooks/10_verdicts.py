@@ -91,7 +91,7 @@ display(*verdict_pages.claim_by_claim(page))
 # %% [markdown]
 # ## Exercise
 #
-# ```{exercise-start} A weaker claim (medium, 15 minutes)
+# ```{exercise-start} A weaker claim · medium, 15 minutes
 # :label: exercise-weaker-claim
 # ```
 # Many claims fail because they are worded for *every* language and table. Take the paper's central

@@ -170,7 +170,7 @@ own_model_pages.exported(neurons, back, differences)
 #
 # ## Exercise
 #
-# ```{exercise-start} A cheaper paper (medium, 15 minutes)
+# ```{exercise-start} A cheaper paper · medium, 15 minutes
 # :label: exercise-cheaper-paper
 # ```
 # Which parameters bring the paper's setting down to one working day on the first device of the

@@ -242,7 +242,7 @@ display(
 # own size *in its own layers*. And what is called deactivation must be a state that the neuron can
 # be in.
 #
-# ```{exercise-start} A state that a neuron can be in (easy, 10 minutes)
+# ```{exercise-start} A state that a neuron can be in · easy, 10 minutes
 # :label: exercise-lsn-deactivation
 # ```
 # The paper prints a mean tenth percentile of −0.68 and a ninetieth of 0.17 for a model with SiLU,

@@ -312,7 +312,7 @@ display(*verdict_pages.claim_by_claim(verdicts))
 # What it can show is how much it takes to tell: several trainings, items in every language, random
 # sets tuned in the same way.
 #
-# ```{exercise} A claim of no difference (hard, 15 minutes)
+# ```{exercise} A claim of no difference · hard, 15 minutes
 # :label: exercise-lsn-equivalence
 #
 # "The same as random neurons" is a claim of no difference. With an interval of ±2 points around a

@@ -205,7 +205,7 @@ write_table(stability, results / "languages_stability.csv")
 page.stability_table(stability)
 
 # %% [markdown]
-# ```{exercise-start} What chance shares (easy, 10 minutes)
+# ```{exercise-start} What chance shares · easy, 10 minutes
 # :label: exercise-languages-chance
 # ```
 # Two languages have 400 neurons each in one layer of 2,048, and share 80. Two others have 100 each

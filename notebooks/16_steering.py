@@ -212,7 +212,7 @@ display(
 )
 
 # %% [markdown]
-# ```{exercise} A broken model or another language (medium, 10 minutes)
+# ```{exercise} A broken model or another language · medium, 10 minutes
 # :label: exercise-steering-control
 #
 # Somebody adds a large vector to random neurons and sees that many answers are no longer in the

@@ -124,7 +124,7 @@ display(verdict_pages.at_a_glance(verdicts))
 display(*verdict_pages.claim_by_claim(verdicts))
 
 # %% [markdown]
-# ```{exercise} Two other explanations (medium, 10 minutes)
+# ```{exercise} Two other explanations · medium, 10 minutes
 # :label: exercise-fallback-control
 #
 # Suppose that after some steps most answers were called French. Name two explanations that have

@@ -376,7 +376,7 @@ display(
 # %% [markdown]
 # ## Exercise
 #
-# ```{exercise-start} Few neurons, many neurons (medium, 15 minutes)
+# ```{exercise-start} Few neurons, many neurons · medium, 15 minutes
 # :label: exercise-per-neuron
 # ```
 # The sets are of very different sizes (n in Table 1). So the matrix of losses may say more about

@@ -171,7 +171,7 @@ print("drops", found.drops)
 # 0.584 \cdot 0.400 / (0.584 + 0.400) = 0.475$. The paper prints 0.4747.
 # :::
 #
-# ```{exercise-start} A harmless mask (easy, 5 minutes)
+# ```{exercise-start} A harmless mask · easy, 5 minutes
 # :label: exercise-harmless
 # ```
 # In the same table the set that LAPE made for Chinese leaves MMLU at 0.4589, C-Eval at 0.3410 and

@@ -35,7 +35,7 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
         for column in frame
         for form in [formats.get(column) if isinstance(formats, dict) else formats]
     }
-    styled = _Scoped(frame).format(shown, na_rep="–").format_index(as_html, axis="columns")
+    styled: Styler = _Scoped(frame).format(shown, na_rep="–").format_index(as_html, axis="columns")
     styled = styled.hide(axis="index").set_caption(as_html(caption, None))
     return styled.set_uuid(hashlib.sha256(content).hexdigest()[:8])
 

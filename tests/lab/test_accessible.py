@@ -12,6 +12,7 @@ from accessible import checked, failing, prepared
 from browser import STATIC
 from bs4 import BeautifulSoup
 
+from crane_lab.runs.roles import with_known_roles
 from crane_lab.store import ROOT
 
 BUILT = ROOT / "runs" / "smoke" / "_build" / "html"
@@ -60,3 +61,8 @@ def test_pictures_are_described_briefly(page: Path) -> None:
     soup = BeautifulSoup(page.read_text("utf-8"), "lxml")
     long = [tag["alt"] for tag in soup.select("img[alt]") if len(str(tag["alt"])) > 600]
     assert not long
+
+
+def test_entries_of_a_bibliography_are_items_of_a_list() -> None:
+    entry = '<div class="citation" id="id3" role="doc-biblioentry">'
+    assert with_known_roles(entry) == '<div class="citation" id="id3" role="listitem">'

@@ -257,7 +257,7 @@ def test_titles_say_how_hard_and_how_long(path: Any) -> None:
     titles = re.findall(r"```\{exercise(?:-start)?\}(.*)", cells(path.name))
     assert titles
     for title in titles:
-        assert re.search(r"\S \((easy|medium|hard), \d+ minutes\)$", title), title
+        assert re.search(r"\S · (easy|medium|hard), \d+ minutes$", title), title
 
 
 @pytest.mark.parametrize(

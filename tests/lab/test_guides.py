@@ -20,7 +20,7 @@ def sections(page: Path) -> set[str]:
     """Headings and titles of exercises of a notebook or a chapter, without how hard they are."""
     text = re.sub(r"^# ?", "", page.read_text("utf-8"), flags=re.M) if page.suffix == ".py" else ""
     text = text or page.read_text("utf-8")
-    title = r"\{exercise(?:-start)?\} (.+?)(?: \(\w+, \d+ minutes\))?$"
+    title = r"\{exercise(?:-start)?\} (.+?)(?: · \w+, \d+ minutes)?$"
     found = re.findall(rf"^#+ (.+)$|{title}", text, re.M)
     return {one_line(heading or exercise) for heading, exercise in found}
 

@@ -120,8 +120,13 @@ def notebook(*sources: str) -> str:
 
 def test_questions_come_before_the_exercises() -> None:
     path = FOLDER / "03.yaml"
-    found = json.loads(with_questions(notebook("# Title", "## Exercises\n", "## End"), path))
-    assert [c["id"] for c in found["cells"]][1] == "quick-questions"
+    for exercises in ("## Exercises\n\nOne.", "Some text.\n\n## Exercise\n\nOne."):
+        found = json.loads(with_questions(notebook("# Title", exercises, "## End"), path))
+        sources = [cell["source"] for cell in found["cells"]]
+        (place,) = [i for i, cell in enumerate(found["cells"]) if cell["id"] == "quick-questions"]
+        rest = sources[1:place] + sources[place + 1 : -1]
+        assert "".join(rest) == exercises and rest[-1].startswith("## Exercise")
+        assert len({cell["id"] for cell in found["cells"]}) == len(sources)
     found = json.loads(with_questions(notebook("# Title", "text"), path))
     assert found["cells"][-1]["source"].startswith("## Quick questions\n\n<div")
     text = notebook("# Title")
