@@ -313,14 +313,7 @@ for x in asked:
         display(taught_pages.trainings_table(table, x))
 
 # %% [markdown]
-<<<<<<< HEAD
-# ```{exercise-start} Chance in printed percentages (medium, 15 minutes)
-=======
-# [Notebook 14](14_lsn_tuning) trains the neurons instead of setting them, and ends with what the
-# paper claims, claim by claim.
-#
 # ```{exercise-start} Chance in printed percentages · medium, 15 minutes
->>>>>>> 32565078ba81928518557b04081dbec1040bf910
 # :label: exercise-lsn-noise
 # ```
 # Of 238 answers 134 were right before and 144 after, which is printed as 56 and 61 %. Could it be

@@ -285,3 +285,5 @@ anatomy_pages.uses_table(summary, share, len(languages))
 # matters elsewhere, so it is the language's own. To make a model forget a language, at whatever
 # price, A does more.
 # ```
+#
+# Next: [what was set down](../book/set_down), because a plan is worth what it said beforehand.

@@ -18,7 +18,7 @@ from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
 from crane_lab.show import anatomy_pages
 from crane_lab.store import Store
-from crane_lab.study import anatomy, damage, uses
+from crane_lab.study import anatomy, criteria, damage, merit, uses
 from crane_lab.study.anatomy import AnatomyPlan
 from crane_lab.study.candidates import CRANE, Candidate
 from crane_lab.testbed import chat
@@ -51,8 +51,9 @@ def measured(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> It
     """A folder with single ablations, with a greedy search of a few neurons."""
     where = tmp_path_factory.mktemp("necessity")
     texts, _ = damage.held_out(pipeline, PLAN.n_necessity, PLAN.n_damage)
-    how = {"n_greedy": 8, "shortlist": 8, "steps": (2, 6)}
-    damage.gold_standard(pipeline, texts, where, recompute=True, **how)
+    damage.gold_standard(
+        pipeline, texts, where, recompute=True, n_greedy=8, shortlist=8, steps=(2, 6)
+    )
     yield where
 
 
@@ -61,7 +62,7 @@ def test_overlaps_are_pruned_whatever_the_budget() -> None:
         "en": torch.tensor([[9.0, 8.0, 1.0, 2.0]]),
         "zh": torch.tensor([[9.5, 1.0, 8.0, 2.0]]),
     }
-    found = {x: damage.order(v).tolist() for x, v in anatomy.pruned(amounts).items()}
+    found = {x: criteria.order(v).tolist() for x, v in anatomy.pruned(amounts).items()}
     # Neuron 0 is first in both, so that neither has it earlier, and neuron 2 is earlier in Chinese.
     assert found == {"en": [0, 1, 3, 2], "zh": [0, 2, 3, 1]}
 
@@ -124,7 +125,7 @@ def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_pa
     tasks = found[(found["read"] == "tasks") & (found["model"] == "base")]
     assert tasks["null_masks"].iloc[1:].eq(2).all() and tasks["null_masks"].isna().iloc[0]
     row = tasks[(tasks["method"] == FEW[0].name) & (tasks["mask_language"] == "zh")].iloc[0]
-    own = uses.candidate_sets(pipeline, FEW, [0.2])[FEW[0].name, "zh", 0.2]
+    own = merit.candidate_sets(pipeline, FEW, [0.2])[FEW[0].name, "zh", 0.2]
     items = pipeline.changed(task_tables=("paper",)).items(zero(own))
     right = items[items["task"] == pipeline.main_tasks["zh"]]["correct"].mean()
     assert row["zh"] == pytest.approx(right, abs=1e-6)
