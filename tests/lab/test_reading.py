@@ -17,8 +17,6 @@ from crane_lab.store import ROOT
 NOTEBOOKS = Project().notebooks
 ENTRIES = list(toc_entries(yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))))
 INTRO = (ROOT / "book" / "intro.md").read_text("utf-8")
-#: Notebooks that do not say it yet.
-WITHOUT_NEXT = {"19_better_criterion"}
 
 
 def plain(source: str) -> str:
@@ -39,9 +37,6 @@ def test_a_notebook_ends_with_the_next_page_and_why(notebook: object) -> None:
     name = notebook.name  # type: ignore[attr-defined]
     following = dict(pairwise(ENTRIES))[f"notebooks/{name}"]
     said = re.search(r" Next: \[[^]]+\]\(([\w./]+)\)(.+)$", plain(notebook.source).strip())  # type: ignore[attr-defined]
-    if name in WITHOUT_NEXT:
-        assert said is None, "it says so now: take it out of WITHOUT_NEXT"
-        return
     assert said, f"{name} does not end with `Next: [page](file), why`"
     target = (Path("notebooks") / said[1]).as_posix().replace("notebooks/../", "")
     assert target == following
