@@ -36,6 +36,7 @@ from crane_lab.show import anatomy_pages, merit_pages
 from crane_lab.store import write_table
 from crane_lab.study import anatomy, confirmation, exploration, uses
 from crane_lab.texts.languages import language_names
+from crane_lab.texts.names import full_names
 
 names = language_names(languages)
 results = Path(run_dir) / "results"
@@ -154,7 +155,7 @@ places = {
     "explored, Gemma": on_gemma,
     "confirmed": held_out,
 }
-others = language_names(plan.languages)
+others = full_names(plan.languages)
 display(
     merit_pages.explored_and_confirmed(places, plan),
     merit_pages.merits_figure(held_out, others),
