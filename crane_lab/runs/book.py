@@ -48,10 +48,11 @@ def _build(run: Run) -> Path:
     _stage(run, source)
     # The reference is made from docstrings, which no digest of code covers.
     depends: list[Any] = [_tree(source), _tree(run.project.root / "crane_core")]
-    # Sphinx loads the last two, so they are no imports of the first.
-    modules = ("book", "docstrings", "exercises")
-    depends += [source_digest(f"crane_lab.runs.{name}") for name in modules]
-    depends.append(packages_digest())
+    # Sphinx loads its extensions by name, so they are no imports of this module.
+    config = yaml.safe_load((source / "_config.yml").read_text("utf-8"))
+    extensions = config["sphinx"]["config"]["extensions"]
+    modules = ["crane_lab.runs.book", *(x for x in extensions if x.startswith("crane_lab."))]
+    depends += [*map(source_digest, modules), packages_digest()]
     digest = digest_of(canonical(depends), 64)
     if output.is_dir() and stamp.is_file() and stamp.read_text() == digest:
         print(f"book: up to date, {_shown(output)}")
