@@ -35,9 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--shares", nargs="+", type=float, default=list(plan.shares), help="budgets")
     add("--beside", type=float, default=plan.beside, help="the budget beside random masks")
     add("--draws", type=int, default=plan.draws, help="random masks of a set")
-    add("--confirm", metavar="PLAN", help="run a plan instead, such as data/criterion/plan.yaml")
-    add("--why", action="store_true", help="take sets apart with single ablations instead")
-    add("--uses", action="store_true", help="read out tasks and answers instead")
+    instead = parser.add_mutually_exclusive_group().add_argument
+    instead("--confirm", metavar="PLAN", help="run a plan, such as data/criterion/plan.yaml")
+    instead("--why", action="store_true", help="take sets apart with single ablations")
+    instead("--uses", action="store_true", help="read out tasks and answers")
     add("--chat", default="data/testbed/chat", help="the chat model, for --uses")
     add("--necessity", default="data/testbed", help="folder with single ablations, for --why")
     options = parser.parse_args(arguments)
@@ -58,7 +59,7 @@ def _explore(run: Run, options: argparse.Namespace) -> None:
         if options.why:
             ship_anatomy(pipeline, AnatomyPlan(), out, options.necessity)
         elif options.uses:
-            ship_uses(pipeline, options.chat, replace(UsesPlan(), draws=options.draws), out)
+            ship_uses(pipeline, options.chat, UsesPlan(draws=options.draws), out)
         else:
             ship_exploration(pipeline, plan, out)
         print(f"written: {os.path.relpath(out)}")

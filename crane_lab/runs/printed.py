@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def one_page(built: Path, toc: Mapping[str, Any], title: str) -> str:
     part = ""
     for caption, entry in entries:
         if caption != part:
-            contents.append(f"<p><b>{_escaped(caption)}</b></p>")
+            contents.append(f"<p><b>{escape(caption)}</b></p>")
             part = caption
         name = re.search(r"<title>(.*?)(?: &#8212; .*?)?</title>", sources[entry], re.S)
         contents.append(f'<li><a href="#{_slug(entry)}">{name[1] if name else entry}</a></li>')
@@ -128,7 +129,7 @@ def one_page(built: Path, toc: Mapping[str, Any], title: str) -> str:
         for address in re.findall(r'<link [^>]*href="([^"]+\.css[^"]*)"', sources[toc["root"]])
     )
     return _PAGE.format(
-        title=_escaped(title),
+        title=escape(title),
         style=_STYLE,
         styles=styles,
         base=base,
@@ -176,7 +177,3 @@ def _moved(address: str, entry: str, known: Mapping[str, str], base: str) -> str
 
 def _slug(entry: str) -> str:
     return re.sub(r"\W", "-", entry)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -16,9 +16,9 @@ from crane_lab.show import figures
 from crane_lab.show.criteria_pages import GREEDY, SINGLE
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.anatomy import ATTNLRP
+from crane_lab.study.criteria import OBJECTIVES
 
-#: What `anatomy.estimates` calls an objective and what is taken, in words.
-OBJECTIVES = {"next_token": "of the logit", "next_token_logprob": "of the log-probability"}
+#: What `anatomy.estimates` calls what is taken, in words.
 TAKEN = {"sign": "signed mean", "size": "mean of sizes"}
 
 
@@ -82,7 +82,7 @@ def estimates_figure(estimates: pd.DataFrame) -> HTML:
     for truth, own in every.groupby("truth", sort=False):
         part = own[["low", "high"]].copy()
         part["row"] = own["estimator"] + ", " + own["taken"].map(TAKEN)
-        part["series"], part["value"] = own["objective"].map(OBJECTIVES), own["rho"]
+        part["series"], part["value"] = "of the " + own["objective"].map(OBJECTIVES), own["rho"]
         panels[f"rank correlation with {truth}"] = part
         best = own.sort_values("rho").iloc[-1]
         told.append(f"{truth}: best {_estimator(best)}")
@@ -106,7 +106,7 @@ def estimates_in_words(estimates: pd.DataFrame) -> Markdown:
 
 def _estimator(row: pd.Series) -> str:
     return (
-        f"{row['estimator']} ({TAKEN[row['taken']]} {OBJECTIVES[row['objective']]}), "
+        f"{row['estimator']} ({TAKEN[row['taken']]} of the {OBJECTIVES[row['objective']]}), "
         f"{row['rho']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
     )
 

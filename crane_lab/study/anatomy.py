@@ -41,8 +41,8 @@ from crane_lab.study.criteria import (
     rank_agreement,
 )
 from crane_lab.study.integrated import integrated_gradients
+from crane_lab.study.merit import candidate_inputs
 from crane_lab.study.necessity import Necessity
-from crane_lab.study.nulls import null_inputs
 
 SETS, ESTIMATES, NEEDED = (f"anatomy_{name}.csv" for name in ("sets", "estimates", "windows"))
 #: (candidate, language, seed; -1 for none) -> places in the flattened (layers, neurons).
@@ -108,13 +108,11 @@ def ship_anatomy(
     Single ablations are read from `necessity_data`. What masks do is kept in the store.
     Raises FileNotFoundError, or ValueError, if there are none or of another model.
     """
-    folder, s = Path(folder), pipeline.settings
+    folder = Path(folder)
     texts, others = damage.held_out(pipeline, plan.n_necessity, plan.n_damage)
     gold = damage.gold_standard(pipeline, texts, necessity_data)
     about: dict[str, Any] = {
-        **null_inputs(pipeline, "losses"),
-        "read": pipeline.corpus.fingerprint(s.languages),
-        "n_samples": s.n_samples,
+        **candidate_inputs(pipeline),
         "n_necessity": plan.n_necessity,
         "n_damage": plan.n_damage,
     }

@@ -17,9 +17,10 @@ from crane_core.concentration import STATISTICS
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import shipped_file, write_made
 from crane_lab.study.candidates import EXPLORED, GRADIENT, HELD, LAPE, Candidate
-from crane_lab.study.criteria import RELATIVE
+from crane_lab.study.criteria import OBJECTIVES, RELATIVE
 from crane_lab.study.merit import (
     HARM,
+    candidate_inputs,
     candidate_sets,
     changes_of,
     differences,
@@ -27,7 +28,6 @@ from crane_lab.study.merit import (
     merits,
     over_budgets,
 )
-from crane_lab.study.nulls import null_inputs
 
 BUDGETS, MERITS, NULLS = (f"explored_{name}.csv" for name in ("budgets", "merits", "nulls"))
 
@@ -120,7 +120,10 @@ def as_candidates(found: pd.DataFrame, candidates: Sequence[Candidate]) -> pd.Da
 def criterion_of(candidate: Candidate) -> str:
     """What `criteria.criteria` calls a candidate under its defaults; "" for what it lacks."""
     labels = {name: one.label for name, one in STATISTICS.items()}
-    labels |= {"kurtosis": "kurtosis (logit)", GRADIENT: "gradient × activation"}
+    labels |= {
+        "kurtosis": f"kurtosis ({OBJECTIVES['next_token']})",
+        GRADIENT: "gradient × activation",
+    }
     if candidate.statistic == LAPE:
         return "LAPE"
     label = labels[candidate.statistic]
@@ -130,11 +133,8 @@ def criterion_of(candidate: Candidate) -> str:
 
 
 def _inputs(pipeline: Pipeline, plan: Exploration) -> dict[str, Any]:
-    s = pipeline.settings
     return {
-        **null_inputs(pipeline, "losses"),
-        "read": pipeline.corpus.fingerprint(s.languages),
-        "n_samples": s.n_samples,
+        **candidate_inputs(pipeline),
         "candidates": [one.as_dict() for one in plan.candidates],
         "shares": list(plan.shares),
         "beside": plan.beside,

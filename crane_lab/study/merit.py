@@ -23,6 +23,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.standing import held_against, own_less_others
 from crane_lab.study.candidates import Candidate, candidate_scores, ordered, statistics_of
+from crane_lab.study.nulls import null_inputs
 
 #: Another language's loss that counts as little, nats per token.
 HARM = 0.1
@@ -33,6 +34,13 @@ Array = NDArray[np.float64]
 Sets = Mapping[tuple[str, str, float], NeuronSet]
 #: The same, or a random mask's number besides -> language of the text -> added loss by window.
 Changes = Mapping[Any, Mapping[str, Array]]
+
+
+def candidate_inputs(pipeline: Pipeline, kind: str = "losses") -> dict[str, Any]:
+    """What candidates' sets are found on, and what masking them is measured on, for records."""
+    s = pipeline.settings
+    read = {"read": pipeline.corpus.fingerprint(s.languages), "n_samples": s.n_samples}
+    return {**null_inputs(pipeline, kind), **read}
 
 
 def candidate_sets(
@@ -144,6 +152,15 @@ def over_budgets(shares: Sequence[float], curve: Array) -> Array:
     return found
 
 
+def random_sets(sets: Sets, draws: int) -> dict[tuple[str, str, float, int], NeuronSet]:
+    """Random masks of each set, as many neurons in every layer, by its key and their number."""
+    return {
+        (*key, draw): random_matched(own, FIRST_SEED + draw)
+        for key, own in sets.items()
+        for draw in range(draws)
+    }
+
+
 def in_nulls(
     pipeline: Pipeline, sets: Sets, changes: Changes, draws: int
 ) -> tuple[pd.DataFrame, dict[Any, dict[str, Array]]]:
@@ -152,12 +169,7 @@ def in_nulls(
     One row per set, with `standing.held_against`'s columns of the difference, corrected over them;
     and what the random masks add, by the set's key and the mask's number.
     """
-    random = {
-        (*key, draw): random_matched(own, FIRST_SEED + draw)
-        for key, own in sets.items()
-        for draw in range(draws)
-    }
-    added = changes_of(pipeline, random)
+    added = changes_of(pipeline, random_sets(sets, draws))
     rows, nulls, values = [], [], []
     for name, x, share in sets:
         masks = pd.DataFrame(

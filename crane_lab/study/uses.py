@@ -13,18 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from crane_core.baselines import random_matched
 from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
-from crane_lab.stages.outcomes import Row
-from crane_lab.stages.standing import held_against
+from crane_lab.stages.outcomes import UNMASKED, Row
+from crane_lab.stages.standing import FDR, held_against
 from crane_lab.store.grown import shipped_file, write_made
 from crane_lab.study.candidates import CRANE, LAPE, Candidate
-from crane_lab.study.merit import FIRST_SEED, Sets, candidate_sets
-from crane_lab.study.nulls import null_inputs
+from crane_lab.study.merit import Sets, candidate_inputs, candidate_sets, random_sets
 
 USES = "uses.csv"
-#: (what is read, of which model), by the name in the table.
+#: What is read, and of which model.
 TASKS, ANSWERS = "tasks", "answers"
 BASE, CHAT = "base", "chat"
 
@@ -63,9 +61,7 @@ def ship_uses(pipeline: Pipeline, chat: str, plan: UsesPlan, folder: str | Path)
         on_chat.judged(rows).table().assign(read=ANSWERS, model=CHAT),
     ]
     about = {
-        **null_inputs(base, "tasks"),
-        "read": pipeline.corpus.fingerprint(pipeline.settings.languages),
-        "n_samples": pipeline.settings.n_samples,
+        **candidate_inputs(base, "tasks"),
         "candidates": [one.as_dict() for one in plan.candidates],
         "share": plan.share,
         "draws": plan.draws,
@@ -92,9 +88,8 @@ def held_in_null(pipeline: Pipeline, rows: Sequence[Row], sets: Sets, draws: int
     """`tasks_of`, with each mask's LangSpec-F1 held against random masks of its size in every
     layer."""
     random = [
-        Row(name, x, zero(random_matched(own, FIRST_SEED + draw)), draw)
-        for (name, x, _), own in sets.items()
-        for draw in range(draws)
+        Row(name, x, zero(own), draw)
+        for (name, x, _, draw), own in random_sets(sets, draws).items()
     ]
     table = tasks_of(pipeline, rows)
     if not random:
@@ -109,6 +104,11 @@ def held_in_null(pipeline: Pipeline, rows: Sequence[Row], sets: Sets, draws: int
     return table.join(found.set_index(masks.index))
 
 
+def masked_rows(uses: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a mask."""
+    return uses[uses["method"] != UNMASKED["method"]]
+
+
 def fidelity_changes(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Shares of answers in the question's language, as changes by a mask.
 
@@ -117,8 +117,8 @@ def fidelity_changes(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFra
     """
     rows = []
     for model, own in uses[uses["read"] == ANSWERS].groupby("model", sort=False):
-        before = own[own["mask_language"].isna() | (own["mask_language"] == "")].iloc[0]
-        for row in own[own["method"] != before["method"]].to_dict("records"):
+        before = own[own["method"] == UNMASKED["method"]].iloc[0]
+        for row in masked_rows(own).to_dict("records"):
             x = row["mask_language"]
             change = {y: row[f"{y}_in_language"] - before[f"{y}_in_language"] for y in languages}
             rows.append(
@@ -134,7 +134,7 @@ def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Means over masked languages: one row per candidate, with LangSpec-F1 of the four read-outs
     (`tasks, base` …), in how many languages tasks of the base model are beyond random masks
     (`beyond`), and `fidelity_changes`'s changes (`own, base` …)."""
-    masks = uses[uses["mask_language"].notna() & (uses["mask_language"] != "")]
+    masks = masked_rows(uses)
     f1 = masks.pivot_table(
         index="method", columns=["read", "model"], values="langspec_f1", sort=False
     )
@@ -145,6 +145,6 @@ def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     changed.columns = [", ".join(column) for column in changed.columns]
     table = f1.join(changed)
     if "q" in masks:
-        beyond = masks.assign(beyond=masks["q"] <= 0.05).groupby("method")["beyond"].sum()
+        beyond = masks.assign(beyond=masks["q"] <= FDR).groupby("method")["beyond"].sum()
         table["beyond"] = beyond.astype(int)
     return table.reset_index()
