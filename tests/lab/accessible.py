@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bs4 import BeautifulSoup
+from browser import loaded
 
 #: What axe calls an impact and what fails a page; "moderate" ones are looked at by name.
 FAILING = {"serious", "critical"}
@@ -56,16 +54,8 @@ def prepared(html: str, address: str, *, dark: bool, rules: list[str] | None = N
 
 def checked(folder: Path, html: str, width: int) -> list[dict[str, Any]]:
     """What axe says against a prepared page in a window of a width; skips without Chromium."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("no chromium to open the page with: apt-get install chromium")
-    page = folder / "page.html"
-    page.write_text(html, "utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--virtual-time-budget=60000", f"--window-size={width},1000"]
-    command += [f"--user-data-dir={folder / 'profile'}", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    (found,) = BeautifulSoup(done.stdout, "lxml").select("#axe-found")
+    options = ["--virtual-time-budget=60000", f"--window-size={width},1000"]
+    (found,) = loaded(folder, html, options, timeout=300).select("#axe-found")
     violations: list[dict[str, Any]] = json.loads(found.text)
     return violations
 

@@ -20,13 +20,20 @@ def opened(folder: Path, scripts: Sequence[str], body: str) -> BeautifulSoup:
 
     `folder`: where the page and the browser's profile are put. Skips the test without Chromium.
     """
+    page = "<!doctype html><meta charset=utf-8><title>as it was</title>"
+    page += "".join(f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in scripts)
+    return loaded(folder, page + body)
+
+
+def loaded(
+    folder: Path, html: str, options: Sequence[str] = (), timeout: int = 120
+) -> BeautifulSoup:
+    """Any page, as it is once it has been loaded with more options of the browser."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no chromium to open the page with: apt-get install chromium")
-    page = "<!doctype html><meta charset=utf-8><title>as it was</title>"
-    page += "".join(f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in scripts)
-    (folder / "page.html").write_text(page + body, "utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    (folder / "page.html").write_text(html, "utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *options]
     command += [f"--user-data-dir={folder / 'profile'}", (folder / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=True)
     return BeautifulSoup(done.stdout, "lxml")
