@@ -83,8 +83,9 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 # wanted language's words is in it. What it costs is measured by the loss of the answer under the
 # untouched model, and by how much an answer repeats itself, since repetition lowers that loss.
 #
-# Beside each set stand random neurons, as many in every layer, to which the very same numbers are
-# written: they are pushed as hard. Every method and target has random neurons of its own.
+# Where the mean is added once, random neurons stand beside each set, as many in every layer, to
+# which the very same numbers are written: they are pushed as hard. Every method and target has
+# random neurons of its own. The other kinds and strengths were run without them.
 #
 # ## Which language answers
 
