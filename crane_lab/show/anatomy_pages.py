@@ -5,18 +5,19 @@ Losses are nats per token, means over languages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
-from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
-from crane_lab.show.criteria_pages import GREEDY, SINGLE
+from crane_lab.show.criteria_pages import GREEDY, SINGLE, damage_curves
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.study.anatomy import ATTNLRP
+from crane_lab.study.anatomy import ATTNLRP, FED, PRUNED
 from crane_lab.study.criteria import OBJECTIVES
+from crane_lab.study.uses import masked_rows
 
 #: What `anatomy.estimates` calls what is taken, in words.
 TAKEN = {"sign": "signed mean", "size": "mean of sizes"}
@@ -51,25 +52,32 @@ def sets_apart_table(parts: pd.DataFrame, share: float) -> Styler:
 
 
 def parts_in_words(parts: pd.DataFrame) -> Markdown:
-    """Whether measured single effects make the best sets, and what the search adds."""
-    lead = dict(zip(parts["criterion"], parts["difference"], strict=True))
-    better = [
-        f"“{as_markdown(name)}” ({lead[name]:+.3f})"
-        for name in lead
-        if name not in (SINGLE, GREEDY) and lead[name] > lead[SINGLE]
-    ]
-    ratios = parts["ratio"].dropna()
-    first = (
-        f"The order by measured single effects ({lead[SINGLE]:+.3f}) is beaten by "
-        f"{' and '.join(better)}, which know no ablation."
-        if better
-        else f"No candidate beats the order by measured single effects ({lead[SINGLE]:+.3f})."
+    """Which orders are told from that of measured single effects, and what sets add to neurons."""
+    known = parts.set_index("criterion")
+    single = known.loc[SINGLE]
+    apart = known["difference"] - single["difference"]
+    error = np.hypot(known["difference_se"], single["difference_se"])
+    ahead, behind = (
+        [f"“{as_markdown(str(name))}”" for name in known.index[told]]
+        for told in (apart > 2 * error, apart < -2 * error)
     )
+    even = [n for n in known.index if n != SINGLE and abs(apart[n]) <= 2 * error[n]]
     return prose(
-        f"{first} The greedy search, which looks at sets, has {lead[GREEDY]:+.3f}. Together a "
-        f"set's neurons do {ratios.min():.1f} to {ratios.max():.1f} times what they do alone: one "
-        "stands in for another, so that an ablation of one shows little of what all are worth."
+        f"Beside the order by measured single effects ({single['difference']:+.3f}), by more than "
+        f"two standard errors: ahead {', '.join(ahead) or 'none'}; behind "
+        f"{', '.join(behind) or 'none'}; not to be told apart "
+        f"{', '.join(f'“{as_markdown(str(n))}”' for n in even) or 'none'}. Together a set's "
+        f"neurons do {known['ratio'].min():.1f} to {known['ratio'].max():.1f} times what they do "
+        "alone. That fits neurons which stand in for each other, and does not show it: a model "
+        "that breaks down would do so, too."
     )
+
+
+def ceiling_figure(sets: pd.DataFrame, names: Mapping[str, str]) -> HTML:
+    """What sets do by budget, beside the greedy search; `sets` is `anatomy.sets_apart`'s table."""
+    shown = [GREEDY, SINGLE, PRUNED, *(one.name for one in (*FED[:1], *FED[3:]))]
+    budget = int(sets["budget"].max())
+    return damage_curves(sets, names, budget, highlighted=shown)
 
 
 def estimates_figure(estimates: pd.DataFrame) -> HTML:
@@ -111,28 +119,27 @@ def _estimator(row: pd.Series) -> str:
     )
 
 
-def windows_figure(means: pd.DataFrame) -> HTML:
+def windows_figures(means: pd.DataFrame) -> list[HTML]:
     """What criteria find that are given few windows of text; `means` is `anatomy.by_windows`."""
-    damage: dict[str, Sequence[ArrayLike]] = {}
-    shared: dict[str, Sequence[ArrayLike]] = {}
-    for name, own in means.sort_values("windows").groupby("criterion", sort=False):
-        damage[str(name)] = (own["windows"], own["difference"], own["low"], own["high"])
-        shared[str(name)] = (own["windows"], own["jaccard"])
-    few = means[means["windows"] == means["windows"].min()]
-    told = "; ".join(
-        f"{row['criterion']} {row['difference']:+.3f} and {row['jaccard']:.2f}"
-        for row in few.to_dict("records")
-    )
-    return figures.show(
-        figures.curves(
-            {"Own less largest other loss (nats per token)": damage, "Jaccard index": shared},
-            "windows of text per language",
-            "",
-            xscale="log",
-        ),
-        alt="Difference of losses, and Jaccard index with the set found from the most windows, by "
-        f"windows. With the fewest: {told}.",
-    )
+    ranges = {"difference": ("difference", "low", "high"), "jaccard": ("jaccard",)}
+    few = means[means["windows"] == means["windows"].min()].set_index("criterion")
+    found = []
+    for column, label in (
+        ("difference", "own less largest other loss (nats per token)"),
+        ("jaccard", "Jaccard index with the set from most windows"),
+    ):
+        curves = {
+            str(name): tuple(own[part] for part in ("windows", *ranges[column]))
+            for name, own in means.sort_values("windows").groupby("criterion", sort=False)
+        }
+        told = "; ".join(f"{name} {value:+.3f}" for name, value in few[column].items())
+        found.append(
+            figures.show(
+                figures.curves(curves, "windows of text per language", label, xscale="log"),
+                alt=f"{label}, by windows of text. With the fewest: {told}.",
+            )
+        )
+    return found
 
 
 def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
@@ -154,4 +161,22 @@ def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
         "over masked languages; and the change, in points, of answers in the language of the "
         "question: the masked language's | the most another loses",
         dict.fromkeys((c for c in map(str, shown) if c.startswith("F1")), "{:.3f}"),
+    )
+
+
+def uses_figure(uses: pd.DataFrame, names: Mapping[str, str]) -> HTML:
+    """LangSpec-F1 of each mask with its interval, read-out by read-out; `uses.ship_uses`' rows."""
+    masks = masked_rows(uses)
+    panels, told = {}, []
+    for (read, model), own in masks.groupby(["read", "model"], sort=False):
+        told.append(f"{read} of the {model} model {own['langspec_f1'].mean():.2f}")
+        part = own[["method", "mask_language"]].set_axis(["row", "series"], axis=1)
+        part["value"] = own["langspec_f1"]
+        for end in ("low", "high"):
+            part[end] = own[f"langspec_f1_{end}"]
+        panels[f"{read}, {model} (F1)"] = part
+    return figures.show(
+        figures.dot_ranges(panels, zero=list(panels), names=dict(names), same_scale=True),
+        alt="LangSpec-F1 with intervals by candidate and masked language. Means: "
+        f"{', '.join(told)}.",
     )

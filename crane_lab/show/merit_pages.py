@@ -59,18 +59,54 @@ def merits_table(merits: pd.DataFrame, caption: str) -> Styler:
     return figures.table(shown, caption, {"own loss at little harm": "{:.3f}"})
 
 
-def by_language_table(merits: pd.DataFrame, names: Mapping[str, str]) -> Styler:
-    """Merit with its interval | own loss at little harm, candidates by languages."""
+def by_language_tables(merits: pd.DataFrame, names: Mapping[str, str]) -> list[Styler]:
+    """Both figures of each candidate, a row per language: the merit with its interval."""
     own = merits[merits["language"] != "all"]
-    written = written_intervals(own, "merit", form="{:+.2f}")
-    cells = [f"{text} | {x:.2f}" for text, x in zip(written, own["little_harm"], strict=True)]
     order = list(dict.fromkeys(own["candidate"]))
-    wide = own.assign(cell=cells).pivot(index="candidate", columns="language", values="cell")
-    shown = wide.loc[order, [x for x in names if x in wide]].rename(columns=dict(names))
-    return figures.table(
-        shown.reset_index().rename_axis(columns=None),
-        "Merit (95 % over windows) | own loss at little harm, by language, nats per token",
-    )
+    cells = {
+        "Merit with its 95 % interval over windows": written_intervals(own, "merit", form="{:.2f}"),
+        "Own loss at little harm": [f"{x:.2f}" for x in own["little_harm"]],
+    }
+    found = []
+    for caption, written in cells.items():
+        wide = own.assign(cell=written).pivot(index="language", columns="candidate", values="cell")
+        shown = wide.loc[[x for x in names if x in wide.index], order].rename(index=dict(names))
+        shown = shown.reset_index().rename_axis(columns=None)
+        # Heads break at spaces.
+        shown.columns = shown.columns.str.replace("_", " ")
+        found.append(figures.table(shown, f"{caption}, by language, nats per token"))
+    return found
+
+
+def outcomes_in_words(
+    outcomes: pd.DataFrame, merits: pd.DataFrame, plan: ConfirmationPlan
+) -> Markdown:
+    """What a confirmation has told and what it has not, and the harm that its figures hide.
+
+    `outcomes` as `confirmation.hypothesis_outcomes` gives them, of `merits`.
+    """
+    by_language = merits[merits["language"] != "all"]
+    of = by_language["language"].nunique()
+    counts = [f"{outcome} {n}" for outcome, n in outcomes["outcome"].value_counts().items()]
+    lines = [f"- Of {len(outcomes)} hypotheses: {', '.join(counts)}."]
+    for one in plan.questions:
+        wide = by_language.pivot(index="language", columns="candidate", values=one.figure)
+        ahead = "; ".join(
+            f"“{as_markdown(rival.name)}” in {int((wide[one.main.name] > wide[rival.name]).sum())}"
+            for rival in one.against
+        )
+        lines.append(
+            f"- Not asked, but seen: by {LABELS[one.figure].partition(' (')[0]}, "
+            f"“{as_markdown(one.main.name)}” is ahead, of {of} languages, of {ahead}."
+        )
+    for main in plan.mains:
+        own = by_language[by_language["candidate"] == main.name]
+        harmful = int((own["little_harm"] == 0).sum())
+        lines.append(
+            f"- Selective does not mean harmless: in {harmful} of {of} languages every set of "
+            f"“{as_markdown(main.name)}” takes more than a tenth of a nat from another."
+        )
+    return prose("\n".join(lines))
 
 
 def leading_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
@@ -166,6 +202,8 @@ def explored_and_confirmed(tables: Mapping[str, pd.DataFrame], plan: Confirmatio
             shown[f"{short}, {place}"] = mean.reindex(shown["candidate"]).to_numpy()
     return figures.table(
         shown,
-        "The plan's candidates by both figures (nats per token), mean over languages",
+        "The plan's candidates by both figures (nats per token), mean over languages. Budgets and "
+        "the languages that compete differ from place to place, so that columns are to be read one "
+        "by one and not subtracted",
         dict.fromkeys(shown.columns[1:], "{:.2f}"),
     )

@@ -25,8 +25,8 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import is_made, shipped_file, write_made
 from crane_lab.study import damage
 from crane_lab.study.candidates import (
+    BASELINES,
     FEW,
-    LAPE,
     Candidate,
     candidate_scores,
     ordered,
@@ -59,6 +59,14 @@ ATTNLRP = "AttnLRP"
 OBJECTIVES = ("next_token", "next_token_logprob")
 
 
+#: Criteria that are given fewer windows.
+FED = (
+    *BASELINES[:2],
+    *(Candidate(name, "difference") for name in ("mean_abs", "signed_mean")),
+    Candidate("mean_abs", "relative"),
+)
+
+
 @dataclass(frozen=True)
 class AnatomyPlan:
     """What is taken apart.
@@ -82,13 +90,7 @@ class AnatomyPlan:
     steps: int = 16
     windows: Sequence[int] = (30, 100, 300, 1000)
     seeds: Sequence[int] = (1, 2, 3)
-    fed: Sequence[Candidate] = (
-        Candidate("kurtosis", "difference", scale="zscore"),
-        Candidate(LAPE, "alone"),
-        Candidate("mean_abs", "difference"),
-        Candidate("signed_mean", "difference"),
-        Candidate("mean_abs", "relative"),
-    )
+    fed: Sequence[Candidate] = FED
 
     n_necessity: int = 128
     n_damage: int = 64
@@ -312,10 +314,13 @@ def by_windows(needed: pd.DataFrame) -> pd.DataFrame:
 def parts_of(sets: pd.DataFrame, share: float) -> pd.DataFrame:
     """`sets_apart` at one budget, means over languages, the most difference first.
 
-    `ratio` is the sum of what sets do together over the sum of what their neurons do alone.
+    `ratio` is the sum of what sets do together over the sum of what their neurons do alone,
+    `difference_se` the standard error of the mean difference.
     """
     own = sets[np.isclose(sets["share"], share)]
     columns = ["own", "other", "difference", "predicted", "alone_own", "alone_other"]
     table = own.groupby("criterion", sort=False)[[*columns, "elsewhere", "late"]].mean()
+    groups = own.groupby("criterion", sort=False)["difference_se"]
+    table["difference_se"] = groups.agg(lambda se: float((se**2).sum() ** 0.5 / len(se)))
     table["ratio"] = table["own"] / table["predicted"].where(table["predicted"] > 0)
     return table.sort_values("difference", ascending=False, kind="stable").reset_index()

@@ -129,6 +129,8 @@ def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_pa
     items = pipeline.changed(task_tables=("paper",)).items(zero(own))
     right = items[items["task"] == pipeline.main_tasks["zh"]]["correct"].mean()
     assert row["zh"] == pytest.approx(right, abs=1e-6)
+    drawn = anatomy_pages.uses_figure(found, dict.fromkeys(languages, "x"))
+    assert f"tasks of the base model {tasks['langspec_f1'].mean():.2f}" in drawn.data
     summary = uses.uses_summary(found, languages)
     assert list(summary["method"]) == [one.name for one in FEW]
     with pytest.raises(FileNotFoundError, match="--uses"):
@@ -160,7 +162,10 @@ def test_pages_say_what_was_found(pipeline: Pipeline, measured: Path, tmp_path: 
     assert f"{best:.2f}".replace("-", "−") in said.replace("-", "−")
     for figure in (
         anatomy_pages.estimates_figure(estimated),
-        anatomy_pages.windows_figure(anatomy.by_windows(tables[anatomy.NEEDED])),
+        anatomy_pages.ceiling_figure(
+            tables[anatomy.SETS], {"en": "English", "zh": "中文", "vi": "vi"}
+        ),
+        *anatomy_pages.windows_figures(anatomy.by_windows(tables[anatomy.NEEDED])),
     ):
         assert "<img" in figure.data or "<svg" in figure.data
 

@@ -273,9 +273,15 @@ def test_a_confirmation_is_of_one_plan(pipeline: Pipeline, tmp_path: Path) -> No
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     tables = confirmation.read_confirmed(tmp_path / "out")
     merits, nulls = tables[confirmation.MERITS], tables[confirmation.NULLS]
-    html = merit_pages.by_language_table(merits, {"en": "English", "zh": "Chinese"}).to_html()
+    both = merit_pages.by_language_tables(merits, {"en": "English", "zh": "Chinese"})
+    html = both[0].to_html()
     own = merits[(merits["candidate"] == plan.mains[0].name) & (merits["language"] == "zh")]
-    assert f"{own['merit'].item():+.2f}".replace("-", "−") in html.replace("-", "−")
+    assert f"{own['merit'].item():.2f}".replace("-", "−") in html.replace("-", "−")
+    assert f"{own['little_harm'].item():.2f}" in both[1].to_html()
+    outcomes = tables[confirmation.OUTCOMES]
+    said = str(merit_pages.outcomes_in_words(outcomes, merits, plan).data)
+    for outcome, count in outcomes["outcome"].value_counts().items():
+        assert f"{outcome} {count}" in said
     html = merit_pages.nulls_table(nulls, "here").to_html()
     above = int((nulls["percentile"] == 100).sum())
     assert f"{above} of 2" in html and "0.050" in html
