@@ -3,7 +3,8 @@
 Each candidate's neurons are masked at every budget, and some sets are held against random masks.
 With ``--confirm`` it is the plan of a file that is run, on that plan's languages, and what becomes
 of its questions is written. ``--why`` takes sets apart with the single ablations of a small model,
-and ``--uses`` reads out tasks and answers, of its chat model as well.
+and ``--uses`` reads out tasks and answers, of its chat model as well. ``--ceiling`` searches
+greedily among the neurons of a real model of which single ablations are shipped.
 The same command goes on after an interruption; a mask takes half a minute on Gemma 3 270M.
 """
 
@@ -20,6 +21,7 @@ from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
 from crane_lab.study.anatomy import AnatomyPlan, ship_anatomy
 from crane_lab.study.candidates import FEW
+from crane_lab.study.ceiling import CeilingPlan, ship_ceiling
 from crane_lab.study.confirmation import confirm, read_plan
 from crane_lab.study.exploration import Exploration, ship_exploration
 from crane_lab.study.uses import UsesPlan, ship_uses
@@ -39,8 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     instead("--confirm", metavar="PLAN", help="run a plan, such as data/criterion/plan.yaml")
     instead("--why", action="store_true", help="take sets apart with single ablations")
     instead("--uses", action="store_true", help="read out tasks and answers")
+    instead("--ceiling", action="store_true", help="search greedily on a real model")
     add("--chat", default="data/testbed/chat", help="the chat model, for --uses")
     add("--necessity", default="data/testbed", help="folder with single ablations, for --why")
+    add("--real", default="data/gemma", help="folder with a real model's, for --ceiling")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _explore(the_run(options), options))
 
@@ -58,6 +62,8 @@ def _explore(run: Run, options: argparse.Namespace) -> None:
             return
         if options.why:
             ship_anatomy(pipeline, AnatomyPlan(), out, options.necessity)
+        elif options.ceiling:
+            ship_ceiling(pipeline, CeilingPlan(), out, options.real)
         elif options.uses:
             ship_uses(pipeline, options.chat, UsesPlan(draws=options.draws), out)
         else:

@@ -148,8 +148,11 @@ def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
     for read in ("tasks", "answers"):
         for model in ("base", "chat"):
             shown[f"F1, {read}, {model}"] = summary[f"{read}, {model}"]
-    if "beyond" in summary:
-        shown["beyond random"] = [f"{n} of {languages}" for n in summary["beyond"]]
+    for read in ("tasks", "answers"):
+        if f"above, {read}" in summary:
+            shown[f"F1, {read}, random"] = summary[f"random, {read}"]
+            above = summary[f"above, {read}"]
+            shown[f"above all random, {read}"] = [f"{n} of {languages}" for n in above]
     for model in ("base", "chat"):
         shown[f"fidelity, {model}"] = [
             f"{100 * own:+.0f} | {100 * other:+.0f}"

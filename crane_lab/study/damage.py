@@ -50,6 +50,7 @@ def random_orders(model: PreTrainedModel, seeds: Sequence[int]) -> dict[int, Ten
     }
 
 
+@torch.no_grad()
 def greedy_order(
     model: PreTrainedModel,
     texts: Mapping[str, Tensor],

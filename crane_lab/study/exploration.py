@@ -26,17 +26,21 @@ from crane_lab.study.merit import (
     differences,
     in_nulls,
     merits,
+    merits_in_nulls,
     over_budgets,
 )
 
-BUDGETS, MERITS, NULLS = (f"explored_{name}.csv" for name in ("budgets", "merits", "nulls"))
+BUDGETS, MERITS, NULLS, MERIT_NULLS = (
+    f"explored_{name}.csv" for name in ("budgets", "merits", "nulls", "merit_nulls")
+)
 
 
 @dataclass(frozen=True)
 class Exploration:
     """What is tried: candidates, budgets as shares of all neurons, and random masks.
 
-    `beside`: the budget at which sets of `held` are held against `draws` random masks each.
+    `beside`: the budget at which sets of `held` are held against `draws` random masks each; so are
+    their figures of merit, over all budgets.
 
     Raises ValueError if `beside` is none of the shares.
     """
@@ -56,10 +60,10 @@ class Exploration:
 
 
 def ship_exploration(pipeline: Pipeline, plan: Exploration, folder: str | Path) -> None:
-    """Write `BUDGETS`, `MERITS` and `NULLS` of a pipeline's model and languages to a folder.
+    """Write `BUDGETS`, `MERITS`, `NULLS` and `MERIT_NULLS` of a pipeline's model to a folder.
 
-    The tables of `merit.differences`, `merit.merits` and `merit.in_nulls`. What masks do is kept in
-    the store mask by mask.
+    The tables of `merit.differences`, `merit.merits`, `merit.in_nulls` and
+    `merit.merits_in_nulls`. What masks do is kept in the store mask by mask.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,13 +74,17 @@ def ship_exploration(pipeline: Pipeline, plan: Exploration, folder: str | Path) 
     write_made(merits(changes).round(6), folder / MERITS, about)
     if plan.draws:
         wanted = {one.name for one in plan.held}
-        held = {k: own for k, own in sets.items() if k[0] in wanted and k[-1] == plan.beside}
-        found, _ = in_nulls(pipeline, held, changes, plan.draws)
-        write_made(found.round(6), folder / NULLS, {**about, "draws": plan.draws})
+        held = {k: own for k, own in sets.items() if k[0] in wanted}
+        about["draws"] = plan.draws
+        beside = {k: own for k, own in held.items() if k[-1] == plan.beside}
+        found, _ = in_nulls(pipeline, beside, changes, plan.draws)
+        write_made(found.round(6), folder / NULLS, about)
+        found = merits_in_nulls(pipeline, held, changes, plan.draws)
+        write_made(found.round(6), folder / MERIT_NULLS, about)
 
 
 def read_exploration(folder: str | Path) -> dict[str, pd.DataFrame]:
-    """The tables that `ship_exploration` wrote, by file name; `NULLS` only if it is there.
+    """The tables that `ship_exploration` wrote, by file name; those of nulls if they are there.
 
     Raises FileNotFoundError, saying what makes them, without the others.
     """
@@ -84,8 +92,8 @@ def read_exploration(folder: str | Path) -> dict[str, pd.DataFrame]:
         name: shipped_file(folder, name, "what candidates do", "crane_lab.cli.criterion")
         for name in (BUDGETS, MERITS)
     }
-    if (nulls := Path(folder) / NULLS).is_file():
-        files[NULLS] = nulls
+    nulls = {name: Path(folder) / name for name in (NULLS, MERIT_NULLS)}
+    files |= {name: file for name, file in nulls.items() if file.is_file()}
     return {name: pd.read_csv(file) for name, file in files.items()}
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import Part, grow, read_grown, shipped_file
-from crane_lab.study.many_languages import LAPE, RELEVANCE
+from crane_lab.study.many_languages import LAPE, RELEVANCE, SIGNED
 from crane_lab.study.steering import (
     LONGEST,
     PENALTY,
@@ -56,7 +56,7 @@ class FallbackPlan:
     """
 
     order: tuple[str, ...] = ("en", "fr", "es", "it", "pt", "ru", "de", "ar", "zh", "ko", "ja")
-    methods: tuple[str, ...] = (LAPE, RELEVANCE)
+    methods: tuple[str, ...] = (LAPE, RELEVANCE, SIGNED)
     shuffles: int = 1
     draws: int = 2
     windows: int = 6
@@ -122,6 +122,9 @@ def fallback_parts(
     questions = read_steering_questions([plan.asked], file)[plan.asked]
     windows = {x: pipeline.perplexity_windows[x][: plan.windows] for x in plan.order}
     orders = plan.orders()
+    untouched = cache(
+        partial(answering, pipeline, NeuronSet.empty(pipeline.shape), questions, windows)
+    )
     runs = [
         ("the paper's", method, draw) for draw in range(-1, plan.draws) for method in plan.methods
     ]
@@ -138,18 +141,17 @@ def fallback_parts(
             )
             off = orders[name][step - 1] if step else ""
             row = {**more, "asked": plan.asked, "off": off, "n_neurons": len(neurons)}
-            compute = partial(_step, pipeline, neurons, questions, windows, row)
+            found = (
+                untouched
+                if not len(neurons)
+                else partial(answering, pipeline, neurons, questions, windows)
+            )
+            compute = partial(_step, found, row)
             yield Part(f"{' '.join(map(str, more.values()))} {off}", keys, compute)
 
 
-def _step(
-    pipeline: Pipeline,
-    neurons: NeuronSet,
-    questions: Sequence[ForcedQuestion],
-    windows: Mapping[str, Tensor],
-    row: Mapping[str, Any],
-) -> pd.DataFrame:
-    return answering(pipeline, neurons, questions, windows).assign(**row).round(6)
+def _step(found: Callable[[], pd.DataFrame], row: Mapping[str, Any]) -> pd.DataFrame:
+    return found().assign(**row).round(6)
 
 
 def ship_fallback(

@@ -41,8 +41,10 @@ from crane_lab.texts import controls
 #: Methods by the names that the book gives them. CRANE's rule and the contrast of relevance give a
 #: neuron to one language at most; without, languages can share it.
 LAPE, CRANE, RELEVANCE = "LAPE", "CRANE", "mean |relevance|"
+#: Notebook 19's other candidate.
+SIGNED = "signed mean"
 CRANE_SHARED, RELEVANCE_SHARED = "CRANE, threshold alone", "mean |relevance|, own share"
-METHODS = (LAPE, CRANE, CRANE_SHARED, RELEVANCE, RELEVANCE_SHARED)
+METHODS = (LAPE, CRANE, CRANE_SHARED, RELEVANCE, RELEVANCE_SHARED, SIGNED)
 #: Those that compare languages.
 CONTRASTS = (LAPE, CRANE, RELEVANCE)
 #: Those whose sets can overlap.
@@ -141,16 +143,17 @@ def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Set
 
     `LAPE` with a top rate (the paper's 2 %); `CRANE` by the settings' rule, and `CRANE_SHARED` by
     their threshold alone; `RELEVANCE`: the same share of all neurons for each language, by the
-    relative contrast of mean |relevance|, fewer if it is above zero in fewer, and
-    `RELEVANCE_SHARED` by its share of the neuron's relevance in all languages.
+    relative contrast of mean |relevance|, fewer if it is above zero in fewer,
+    `RELEVANCE_SHARED` by its share of the neuron's relevance in all languages, and `SIGNED` by the
+    difference of signed mean relevance.
     """
     s, size = pipeline.settings, pipeline.shape["intermediate"]
     shape = {"intermediate": size}
     over = {x: own["active"].over for x, own in kept.items()}
     tokens = {x: own["active"].tokens for x, own in kept.items()}
-    kurtosis, relevance_of = (
+    kurtosis, relevance_of, signed = (
         {x: concentration.compute(name, own["relevance"]) for x, own in kept.items()}
-        for name in ("kurtosis", "mean_abs")
+        for name in ("kurtosis", "mean_abs", "signed_mean")
     )
     normalised = {x: normalise(values, s.normalisation) for x, values in kurtosis.items()}
     n = round(choice.share * size[0] * size[1])
@@ -168,6 +171,7 @@ def sets_of(pipeline: Pipeline, kept: Mapping[str, Kept], choice: Choice) -> Set
         CRANE_SHARED: crane("threshold"),
         RELEVANCE: best(criteria.relative_contrasts(relevance_of)),
         RELEVANCE_SHARED: best(criteria.relative_shares(relevance_of)),
+        SIGNED: best(criteria.contrasted(signed)),
     }
 
 

@@ -178,14 +178,36 @@ def in_nulls(
                 for draw in range(draws)
             ]
         )
-        of = changes[name, x, share]
-        languages = list(of)
-        alone = pd.DataFrame([{y: own.mean() for y, own in of.items()}])
         rows.append({"candidate": name, "language": x, "share": share})
-        values.append(float(own_less_others(alone, x, languages)[0]))
-        nulls.append(own_less_others(masks, x, languages))
+        values.append(_lead(changes[name, x, share], x))
+        nulls.append(own_less_others(masks, x, [str(y) for y in masks]))
     found = held_against(values, nulls)
     return pd.concat([pd.DataFrame(rows).assign(difference=values), found], axis=1), added
+
+
+def merits_in_nulls(pipeline: Pipeline, sets: Sets, changes: Changes, draws: int) -> pd.DataFrame:
+    """Where the figure of merit of each candidate lies among random masks, language by language.
+
+    The `draw`th random masks of all of a candidate's budgets give one random figure. One row per
+    candidate and language: `merit`, and `standing.held_against`'s columns, corrected over them.
+    """
+    added = changes_of(pipeline, random_sets(sets, draws))
+    shares = sorted({share for *_, share in sets})
+    rows, nulls = [], []
+    for name, x in dict.fromkeys((name, x) for name, x, _ in sets):
+        own = [_lead(changes[name, x, share], x) for share in shares]
+        random = [[_lead(added[name, x, share, i], x) for i in range(draws)] for share in shares]
+        value = over_budgets(shares, np.array(own)[:, None]).item()
+        rows.append({"candidate": name, "language": x, "merit": value})
+        nulls.append(over_budgets(shares, np.array(random)))
+    found = pd.DataFrame(rows)
+    return pd.concat([found, held_against(found["merit"].to_list(), nulls)], axis=1)
+
+
+def _lead(of: Mapping[str, Array], target: str) -> float:
+    """A mask's difference in the mean over windows."""
+    alone = pd.DataFrame([{y: own.mean() for y, own in of.items()}])
+    return float(own_less_others(alone, target, list(of))[0])
 
 
 def _resampled(changes: Changes, n_boot: int, seed: int) -> dict[str, Array]:

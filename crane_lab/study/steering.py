@@ -33,7 +33,7 @@ from crane_lab.engines.prompting import opened
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Key, Part, grow, read_grown, shipped_file
-from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.fidelity import untold
 from crane_lab.texts.told import identified
@@ -333,11 +333,11 @@ class SteeringPlan:
     """What is run: which languages are asked and wanted, and how the neurons are changed.
 
     `central`: the setup that all of `methods` are run under, each beside `draws` random sets;
-    `setups`: further ones, of the methods in `steered` alone, without random sets.
+    `setups`: further ones, of the methods in `steered` alone, beside one random set each.
     """
 
     languages: tuple[str, ...] = ("en", "zh", "vi", "de", "fr", "es", "ru", "ja")
-    methods: tuple[str, ...] = (LAPE, RELEVANCE, CRANE)
+    methods: tuple[str, ...] = (LAPE, RELEVANCE, SIGNED, CRANE)
     steered: tuple[str, ...] = (LAPE, RELEVANCE)
     central: Setup = Setup("add")
     setups: tuple[Setup, ...] = (
@@ -348,6 +348,9 @@ class SteeringPlan:
         Setup("scale", strength=2.0),
         Setup("add", "probability"),
         Setup("add", strength=0.25),
+        Setup("contrast", strength=2.0),
+        Setup("contrast", strength=0.5),
+        Setup("scale", strength=4.0),
     )
     draws: int = 2
     questions: str = QUESTIONS
@@ -358,9 +361,10 @@ class SteeringPlan:
         for draw in range(-1, self.draws):
             for method in self.methods:
                 yield self.central, method, draw
-        for setup in self.setups:
-            for method in self.steered:
-                yield setup, method, -1
+        for draw in (-1, 0):
+            for setup in self.setups:
+                for method in self.steered:
+                    yield setup, method, draw
 
 
 def steering_parts(pipeline: Pipeline, steered: Steered, plan: SteeringPlan) -> Iterator[Part]:

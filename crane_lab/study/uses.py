@@ -16,7 +16,7 @@ import pandas as pd
 from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
 from crane_lab.stages.outcomes import UNMASKED, Row
-from crane_lab.stages.standing import FDR, held_against
+from crane_lab.stages.standing import held_against
 from crane_lab.store.grown import shipped_file, write_made
 from crane_lab.study.candidates import CRANE, LAPE, Candidate
 from crane_lab.study.merit import Sets, candidate_inputs, candidate_sets, random_sets
@@ -29,8 +29,8 @@ BASE, CHAT = "base", "chat"
 
 @dataclass(frozen=True)
 class UsesPlan:
-    """`share` of all neurons that each candidate's sets have; `draws` of random masks beside them,
-    for tasks of the base model."""
+    """`share` of all neurons that each candidate's sets have; in the base model, `draws` of random
+    masks beside them for tasks, and `answer_draws` for answers."""
 
     candidates: Sequence[Candidate] = (
         CRANE,
@@ -40,24 +40,31 @@ class UsesPlan:
     )
     share: float = 0.02
     draws: int = 19
+    answer_draws: int = 9
 
 
 def ship_uses(pipeline: Pipeline, chat: str, plan: UsesPlan, folder: str | Path) -> None:
     """Write `USES`, with its record; `chat` is the chat model's checkpoint.
 
     One row per read-out and mask, the model as it is first: `read` and `model`, then as
-    `outcomes.Scored.table` (for answers `outcomes.Judged.table`) has them. Tasks of the base model
-    have the columns of `standing.held_against` for LangSpec-F1.
+    `outcomes.Scored.table` (for answers `outcomes.Judged.table`) has them. Those of the base model
+    have the columns of `standing.held_against` for LangSpec-F1, corrected over each read-out.
     """
     folder = Path(folder)
     base = pipeline.changed(task_tables=(pipeline.main_table,))
     sets = candidate_sets(pipeline, plan.candidates, [plan.share])
     rows = [Row(name, x, zero(own)) for (name, x, _), own in sets.items()]
     on_chat = base.on_chat(chat)
+    tasks, answers = tasks_of(base, rows), base.judged(rows).table()
+    if random := _random_rows(sets, plan.draws):
+        evaluated = base.evaluated(random, losses=False)
+        tasks = held_in_null(tasks, evaluated.seeds(base.main_tasks))
+    if random := _random_rows(sets, plan.answer_draws):
+        answers = held_in_null(answers, base.judged(random).seeds())
     tables = [
-        held_in_null(base, rows, sets, plan.draws).assign(read=TASKS, model=BASE),
+        tasks.assign(read=TASKS, model=BASE),
         tasks_of(on_chat, rows).assign(read=TASKS, model=CHAT),
-        base.judged(rows).table().assign(read=ANSWERS, model=BASE),
+        answers.assign(read=ANSWERS, model=BASE),
         on_chat.judged(rows).table().assign(read=ANSWERS, model=CHAT),
     ]
     about = {
@@ -65,6 +72,7 @@ def ship_uses(pipeline: Pipeline, chat: str, plan: UsesPlan, folder: str | Path)
         "candidates": [one.as_dict() for one in plan.candidates],
         "share": plan.share,
         "draws": plan.draws,
+        "answer_draws": plan.answer_draws,
     }
     folder.mkdir(parents=True, exist_ok=True)
     table = pd.concat(tables, ignore_index=True)
@@ -84,17 +92,16 @@ def tasks_of(pipeline: Pipeline, rows: Sequence[Row]) -> pd.DataFrame:
     return pipeline.evaluated(rows, losses=False).table(pipeline.main_tasks)
 
 
-def held_in_null(pipeline: Pipeline, rows: Sequence[Row], sets: Sets, draws: int) -> pd.DataFrame:
-    """`tasks_of`, with each mask's LangSpec-F1 held against random masks of its size in every
-    layer."""
-    random = [
+def _random_rows(sets: Sets, draws: int) -> list[Row]:
+    return [
         Row(name, x, zero(own), draw)
         for (name, x, _, draw), own in random_sets(sets, draws).items()
     ]
-    table = tasks_of(pipeline, rows)
-    if not random:
-        return table
-    seeds = pipeline.evaluated(random, losses=False).seeds(pipeline.main_tasks)
+
+
+def held_in_null(table: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+    """A read-out's rows with each mask's LangSpec-F1 held against random masks of its size in every
+    layer; `seeds` has a row per random mask."""
     masks = table.iloc[1:]
     nulls = []
     for name, x in zip(masks["method"], masks["mask_language"], strict=True):
@@ -132,8 +139,9 @@ def fidelity_changes(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFra
 
 def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     """Means over masked languages: one row per candidate, with LangSpec-F1 of the four read-outs
-    (`tasks, base` …), in how many languages tasks of the base model are beyond random masks
-    (`beyond`), and `fidelity_changes`'s changes (`own, base` …)."""
+    (`tasks, base` …), in how many languages it is above all random masks, where there are some
+    (`above, tasks` …), their mean (`random, tasks` …), and `fidelity_changes`'s changes
+    (`own, base` …)."""
     masks = masked_rows(uses)
     f1 = masks.pivot_table(
         index="method", columns=["read", "model"], values="langspec_f1", sort=False
@@ -144,7 +152,9 @@ def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
     )
     changed.columns = [", ".join(column) for column in changed.columns]
     table = f1.join(changed)
-    if "q" in masks:
-        beyond = masks.assign(beyond=masks["q"] <= FDR).groupby("method")["beyond"].sum()
-        table["beyond"] = beyond.astype(int)
+    if "percentile" in masks:
+        for read, own in masks[masks["percentile"].notna()].groupby("read", sort=False):
+            of = own.assign(above=own["percentile"] == 100).groupby("method")
+            table[f"random, {read}"] = of["null_mean"].mean()
+            table[f"above, {read}"] = of["above"].sum().astype(int)
     return table.reset_index()

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from crane_core.interventions import zero
 from crane_lab.pipeline import Pipeline
 from crane_lab.show import anatomy_pages
+from crane_lab.stages import outcomes
 from crane_lab.store import Store
 from crane_lab.study import anatomy, criteria, damage, merit, uses
 from crane_lab.study.anatomy import AnatomyPlan
@@ -113,7 +114,7 @@ def test_sets_by_windows_are_one_of_the_budgets() -> None:
 
 
 def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
-    plan = uses.UsesPlan(FEW, share=0.2, draws=2)
+    plan = uses.UsesPlan(FEW, share=0.2, draws=2, answer_draws=1)
     shutil.copytree(folder / "model1", talking := tmp_path / "chat")
     tokenizer = AutoTokenizer.from_pretrained(talking)
     tokenizer.chat_template = chat.TEMPLATE
@@ -124,6 +125,12 @@ def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_pa
     assert len(found) == 4 * (1 + 2 * len(languages))
     tasks = found[(found["read"] == "tasks") & (found["model"] == "base")]
     assert tasks["null_masks"].iloc[1:].eq(2).all() and tasks["null_masks"].isna().iloc[0]
+    answers = found[(found["read"] == "answers") & (found["model"] == "base")]
+    assert answers["null_masks"].iloc[1:].eq(1).all()
+    one = merit.random_sets(merit.candidate_sets(pipeline, FEW[:1], [0.2], ["vi"]), 1)
+    judged = pipeline.judged([outcomes.Row("random", "vi", zero(next(iter(one.values()))), 0)])
+    beside = answers[(answers["method"] == FEW[0].name) & (answers["mask_language"] == "vi")]
+    assert beside["null_mean"].item() == pytest.approx(judged.seeds()["langspec_f1"][0], abs=1e-6)
     row = tasks[(tasks["method"] == FEW[0].name) & (tasks["mask_language"] == "zh")].iloc[0]
     own = merit.candidate_sets(pipeline, FEW, [0.2])[FEW[0].name, "zh", 0.2]
     items = pipeline.changed(task_tables=("paper",)).items(zero(own))
@@ -133,6 +140,8 @@ def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_pa
     assert f"tasks of the base model {tasks['langspec_f1'].mean():.2f}" in drawn.data
     summary = uses.uses_summary(found, languages)
     assert list(summary["method"]) == [one.name for one in FEW]
+    above = tasks[tasks["method"] == FEW[0].name]["percentile"].eq(100).sum()
+    assert summary["above, tasks"].iloc[0] == above
     with pytest.raises(FileNotFoundError, match="--uses"):
         uses.read_uses(tmp_path / "none")
 
@@ -180,8 +189,14 @@ def test_uses_are_a_row_per_candidate() -> None:
                 for model in ("base", "chat")
             },
             **{f"{end}, {model}": -0.5 for end in ("own", "other") for model in ("base", "chat")},
-            "beyond": [2, 0],
+            "random, answers": [0.125, 0.5],
+            "above, answers": [2, 0],
         }
     )
     html = anatomy_pages.uses_table(summary, 0.02, 3).to_html()
-    assert "2 of 3" in html and "0.250" in html and "-50 | -50" in html.replace("−", "-")
+    assert (
+        "2 of 3" in html
+        and "0.125" in html
+        and "0.250" in html
+        and "-50 | -50" in html.replace("−", "-")
+    )

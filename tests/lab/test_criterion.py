@@ -129,6 +129,21 @@ def test_masks_are_at_work_and_random_ones_have_their_layers(pipeline: Pipeline)
     differing = merit.differences(found).query("share == 0.2")["difference"]
     assert np.allclose(table["difference"], differing)
     assert len(added) == 3 * len(chosen)
+    areas = merit.merits_in_nulls(pipeline, sets, found, draws=3)
+    own = merit.merits(found, n_boot=2).query("language != 'all'")
+    assert np.allclose(areas["merit"], own["merit"])
+    drawn = merit.changes_of(pipeline, merit.random_sets(sets, 3))
+    (name, x), random = ("mean_abs, relative, floor 0.5", "zh"), []
+    for draw in range(3):
+        curve = [
+            drawn[name, x, share, draw]["zh"].mean()
+            - max(drawn[name, x, share, draw][y].mean() for y in ("en", "vi"))
+            for share in (0.05, 0.2)
+        ]
+        random.append(sum(curve) / 2)  # of two budgets the mean
+    row = areas[(areas["candidate"] == name) & (areas["language"] == x)].iloc[0]
+    assert row["null_mean"] == pytest.approx(np.mean(random))
+    assert row["percentile"] == pytest.approx(100 * np.mean([v < row["merit"] for v in random]))
     with pytest.raises(ValueError, match="budget 2"):
         merit.candidate_sets(pipeline, few, (2,))
 
@@ -138,7 +153,8 @@ def test_an_exploration_is_shipped_and_the_same_again(pipeline: Pipeline, tmp_pa
     plan = exploration.Exploration(few, (0.05, 0.2), 0.2, draws=2)
     exploration.ship_exploration(pipeline, plan, tmp_path / "one")
     tables = exploration.read_exploration(tmp_path / "one")
-    assert set(tables) == {exploration.BUDGETS, exploration.MERITS, exploration.NULLS}
+    nulls = {exploration.NULLS, exploration.MERIT_NULLS}
+    assert set(tables) == {exploration.BUDGETS, exploration.MERITS, *nulls}
     merits = tables[exploration.MERITS]
     assert set(merits["language"]) == {*pipeline.settings.languages, "all"}
     made = json.loads((tmp_path / "one" / "explored_nulls.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from crane_lab.store import ROOT, Store
 from crane_lab.study import fallback, steering
 from crane_lab.study.fallback import FallbackPlan, cumulative, nested_random
 from crane_lab.study.logit_lens import lens_logits, lens_table
-from crane_lab.study.many_languages import LAPE
+from crane_lab.study.many_languages import LAPE, RELEVANCE
 from crane_lab.study.steering import ForcedQuestion
 
 __all__ = ["folder"]  # a fixture
@@ -54,6 +55,24 @@ def test_steps_add_up_from_nothing(sets: dict[str, dict[str, NeuronSet]]) -> Non
     ]
     assert len(drawn[1] - drawn[2]) == 0 and drawn[2] != steps[2]
     assert nested_random(steps, 3) == drawn != nested_random(steps, 4)
+
+
+def test_a_table_grows_by_a_method_but_not_by_another_set(
+    pipeline: Pipeline, sets: dict[str, dict[str, NeuronSet]], tmp_path: Path
+) -> None:
+    plan = replace(PLAN, shuffles=0, draws=0)
+    fallback.ship_fallback(pipeline, sets, plan, tmp_path, QUESTIONS)
+    before = fallback.read_fallback(tmp_path)
+    both = {**sets, RELEVANCE: dict.fromkeys(PLAN.order, sets[LAPE]["zh"])}
+    plan = replace(plan, methods=(LAPE, RELEVANCE))
+    fallback.ship_fallback(pipeline, both, plan, tmp_path, QUESTIONS)
+    after = fallback.read_fallback(tmp_path)
+    assert after[after["method"] == LAPE].equals(before)
+    assert len(after) == 2 * len(before)
+    other = {**both, LAPE: both[RELEVANCE]}
+    for wrong in (other, sets):  # another set of a method, and a method less
+        with pytest.raises(FileExistsError, match="another sets"):
+            fallback.ship_fallback(pipeline, wrong, PLAN, tmp_path, QUESTIONS)
 
 
 def test_orders_are_the_papers_and_drawn_ones() -> None:

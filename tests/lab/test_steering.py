@@ -108,11 +108,11 @@ def test_a_table_grows_and_is_not_computed_twice(
 ) -> None:
     steering.ship_steering(pipeline, steered, PLAN, tmp_path)
     answers = steering.read_steering(tmp_path)
-    # untouched, two methods and a random set of each for three targets, two setups of one method
-    assert len(answers) == 3 * (1 + 3 * (4 + 2))
+    # untouched; for three targets two methods, and two setups of one, each with a random set
+    assert len(answers) == 3 * (1 + 3 * 2 * (2 + 2))
     questions = steering.read_steering_questions(LANGUAGES, PLAN.questions)
     table = steering.answer_outcomes(answers, questions)
-    assert len(table) == 9 * (1 + 4 + 2)
+    assert len(table) == 9 * (1 + 4 + 4)
     for row in table.to_dict("records"):
         kinds = ("in_target", "stayed", "elsewhere", "untold")
         each = [sum(int(row[kind][place]) for kind in kinds) for place in range(10)]
@@ -137,8 +137,11 @@ def test_a_table_grows_and_is_not_computed_twice(
     assert [row[:2] for row in shown] == [
         ["none", "untouched"],
         *([of, "add mean"] for name in (LAPE, RELEVANCE) for of in (name, f"{RANDOM} as {name}")),
-        [LAPE, "set mean"],
-        [LAPE, "zero + add mean"],
+        *(
+            [of, f"{kind} mean"]
+            for kind in ("set", "zero + add")
+            for of in (LAPE, f"{RANDOM} as {LAPE}")
+        ),
     ]
     # At first the first question, asked in en and wanted in zh.
     own = answers[(answers["source"] == "en") & answers["target"].isin(["", "zh"])]
