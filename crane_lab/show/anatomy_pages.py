@@ -80,6 +80,29 @@ def ceiling_figure(sets: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     return damage_curves(sets, names, budget, highlighted=shown)
 
 
+def ceiling_table(found: pd.DataFrame, damaged: pd.DataFrame) -> Styler:
+    """A greedy search on a real model beside criteria, at the search's largest budget.
+
+    `found`: the table of `ceiling.ship_ceiling`; `damaged`: criteria's rows of `damage.damage` on
+    the same model and windows.
+    """
+    budget = int(found["budget"].max())
+    every = pd.concat([found, damaged[damaged["seed"] < 0]] if len(damaged) else [found])
+    at = every[every["budget"] == budget]
+    of = at.groupby("criterion", sort=False)
+    shown = of[["own", "other", "difference"]].mean()
+    shown["error"] = of["difference_se"].agg(lambda se: float((se**2).sum() ** 0.5 / len(se)))
+    shown = shown.sort_values("difference", ascending=False, kind="stable").reset_index()
+    names = {"own": "own loss", "other": "largest other", "error": "standard error"}
+    shown = shown.rename(columns={**names, "criterion": "set by"})
+    return figures.table(
+        shown,
+        f"Sets of {budget} neurons on Gemma 3 270M, by what masking them adds to the own loss less "
+        "the largest other's (nats per token, mean over languages; standard errors over windows)",
+        dict.fromkeys(list(shown)[1:], "{:+.3f}"),
+    )
+
+
 def estimates_figure(estimates: pd.DataFrame) -> HTML:
     """How well ways to trace predictions back foresee single ablations; `anatomy.estimates`."""
     every = estimates[estimates["language"] == "all"]
