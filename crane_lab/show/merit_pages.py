@@ -168,27 +168,61 @@ def outcomes_table(outcomes: pd.DataFrame) -> Styler:
 
 def nulls_table(nulls: pd.DataFrame, of: str) -> Styler:
     """Differences among random masks, one row per candidate; `nulls` is `merit.in_nulls`'s."""
+    share = 100 * float(nulls["share"].iloc[0])
+    what = (
+        f"Own less largest other loss (nats per token) of sets of {share:g} % of all neurons {of}"
+    )
+    return _among_random(nulls, "difference", what)
+
+
+def merit_nulls_table(nulls: pd.DataFrame, of: str) -> Styler:
+    """Merits among those of random masks, one row per candidate: `merit.merits_in_nulls`."""
+    return _among_random(nulls, "merit", f"Merit over all budgets (nats per token) {of}")
+
+
+def _among_random(nulls: pd.DataFrame, column: str, what: str) -> Styler:
     rows = []
     for name, own in nulls.groupby("candidate", sort=False):
         rows.append(
             {
                 "candidate": name,
-                "difference": own["difference"].mean(),
+                column: own[column].mean(),
                 "random masks": own["null_mean"].mean(),
                 "percentiles": f"{own['percentile'].min():.0f} to {own['percentile'].max():.0f}",
                 "above all": f"{int((own['percentile'] == 100).sum())} of {len(own)}",
                 "q": own["q"].max(),
             }
         )
-    masks, share = int(nulls["null_masks"].max()), float(nulls["share"].iloc[0])
+    masks = int(nulls["null_masks"].max())
     return figures.table(
         pd.DataFrame(rows),
-        f"Own less largest other loss (nats per token) of sets of {100 * share:g} % of all neurons "
-        f"{of}, mean over languages; that of {masks} random masks of each set's size in every "
+        f"{what}, mean over languages; that of {masks} random masks of each set's size in every "
         "layer; where sets lie among these; in how many languages above all of them; and the "
-        "largest q, corrected over all sets (so few masks give no p below "
+        "largest q, corrected over all rows (so few masks give no p below "
         f"{1 / (masks + 1):.3f}, and q is above that if any set is not above its masks)",
-        {**dict.fromkeys(("difference", "random masks"), "{:+.3f}"), "q": "{:.2g}"},
+        {**dict.fromkeys((column, "random masks"), "{:+.3f}"), "q": "{:.2g}"},
+    )
+
+
+def sign_or_size_table(places: Mapping[str, tuple[pd.DataFrame, str, str]]) -> Styler:
+    """The same contrast of the signed mean and of the mean of sizes, by both figures.
+
+    `places`: where -> merits, and what the two are called there.
+    """
+    rows = []
+    for place, (merits, signed, size) in places.items():
+        mean = merits[merits["language"] == "all"].set_index("candidate")
+        row: dict[str, object] = {"model": place}
+        for column, short in (("merit", "merit"), ("little_harm", "little harm")):
+            row[f"{short}, signed mean"] = mean.loc[signed, column]
+            row[f"{short}, mean of sizes"] = mean.loc[size, column]
+        rows.append(row)
+    shown = pd.DataFrame(rows)
+    return figures.table(
+        shown,
+        "Own less largest other of the signed mean of relevance, and of the mean of its size, by "
+        "both figures (nats per token), mean over languages",
+        dict.fromkeys(list(shown)[1:], "{:.2f}"),
     )
 
 
