@@ -44,7 +44,12 @@ from crane_lab.study import (
     steering_effects,
     task_effects,
 )
-from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
+from crane_lab.study.many_languages import (
+    CRANE,
+    LAPE,
+    RELEVANCE,
+    SIGNED,
+)
 
 results = Path(run_dir) / "results"
 results.mkdir(parents=True, exist_ok=True)
@@ -83,9 +88,14 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 # wanted language's words is in it. What it costs is measured by the loss of the answer under the
 # untouched model, and by how much an answer repeats itself, since repetition lowers that loss.
 #
-# Where the mean is added once, random neurons stand beside each set, as many in every layer, to
-# which the very same numbers are written: they are pushed as hard. Every method and target has
-# random neurons of its own. The other kinds and strengths were run without them.
+# Random neurons stand beside each set, as many in every layer, to which the very same numbers are
+# written: they are pushed as hard. Every method and target has random neurons of its own, two draws
+# where the mean is added once, and one under the other kinds and strengths. With *zero + add* the
+# neurons of the question's language that are set to zero are the method's own in both.
+#
+# Sets are those of [notebook 15](15_languages): LAPE's, the relative contrast of mean |relevance|,
+# the difference of signed mean relevance ([notebook 19](19_better_criterion)'s other candidate) and
+# CRANE's. The first two are steered in every way, the others by adding the mean once.
 #
 # ## Which language answers
 
@@ -94,7 +104,11 @@ answers = steering.read_steering(languages_data)
 table = steering.answer_outcomes(answers, asked)
 write_table(table, results / "steering.csv")
 central = ("add", "mean", 1.0)
-page.forcing_figure(table, [LAPE, RELEVANCE, CRANE], central)
+page.forcing_figure(
+    table,
+    [LAPE, RELEVANCE, SIGNED, CRANE],
+    central,
+)
 
 # %% [markdown]
 # A row is the language of the question, a column the one that is wanted. On the diagonal they are

@@ -140,14 +140,12 @@ def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
             f"in the target; the most, {best['share']:.0%}, by "
             f"{as_markdown(_setup_name(*(best[name] for name in SETUP)))}"
         )
-        for row in (row for row in records if row["random"] == row["random"]):
-            certain = row["ahead_q"] <= level
-            word = "certainly " if certain else "not certainly "
-            side = "more" if row["ahead"] > 0 else "fewer"
+        beside = own[own["random"].notna()]
+        if len(beside):
+            ahead = int(((beside["ahead_q"] <= level) & (beside["ahead"] > 0)).sum())
             line += (
-                f". With {as_markdown(_setup_name(*(row[name] for name in SETUP)))} it is "
-                f"{row['share']:.0%}, {word}{side} than by random neurons "
-                f"({row['random']:.0%})"
+                f". Beside random neurons it is certainly more in {ahead} of {len(beside)}; these "
+                f"bring at most {beside['random'].max():.0%}"
             )
         lines.append(f"- {line}.")
     return prose("\n".join(lines))

@@ -300,7 +300,7 @@ def test_what_works_is_told_from_what_does_not() -> None:
     matrix = forcing_matrix(table, "A", CENTRAL)
     assert matrix.shape == (4, 4) and matrix.to_numpy().mean() == pytest.approx(0.9, abs=0.05)
     text = page.steering_in_words(summary).data
-    assert "certainly more than by random neurons" in text and "not certainly" in text
+    assert "certainly more in 1 of 1" in text and "certainly more in 0 of 1" in text
     assert "Untouched: 98%" in text
     shown = page.tradeoff_figures(summary)
     assert len(shown) == 3 and all("A × 1: 9" in figure.data for figure in shown)
