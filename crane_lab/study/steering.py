@@ -55,6 +55,8 @@ _TEXTS = ("method", "kind", "statistic", "target", "source", "answers")
 LONGEST, STOP = 16, "\n"
 #: As in the paper.
 PENALTY = 1.1
+#: The root of float32's largest number.
+LARGEST = float(torch.finfo(torch.float32).max) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,17 @@ def intervention_of(
     if setup.kind == "zero + add" and source is not None and len(source - neurons):
         first.append(SetTo(source - neurons, 0.0, at=at))
     return Intervention(*first, Add(neurons, own, setup.strength, at=at))
+
+
+def require_writable(steered: Steered, setup: Setup) -> None:
+    """Raise ValueError if what a setup writes, or scales by, overflows when a norm squares it."""
+    most = max(float(v.abs().max()) for v in steered.values[setup.statistic].values())
+    largest = abs(setup.strength) * (1 if setup.kind == "scale" else most)
+    if not largest < LARGEST:
+        raise ValueError(
+            f"{setup.kind} with strength {setup.strength:g} writes up to {largest:.3g}: expected "
+            f"less than {LARGEST:.3g}, whose square overflows in a norm; take a smaller strength"
+        )
 
 
 def drawn_as(neurons: NeuronSet, method: str, target: str, draw: int) -> tuple[NeuronSet, int]:
@@ -436,13 +449,15 @@ def ship_steering(
 
     One row per setup, target and question's language: `KEYS`, and `forced`'s columns.
 
-    Raises ValueError for a language that the identifier does not know, or without questions,
-    before anything is generated.
+    Raises ValueError for a language that the identifier does not know, or without questions, and
+    for a strength that overflows, before anything is generated.
     """
     if unknown := untold(plan.languages):
         raise ValueError(
             f"the language of an answer in {unknown[0]!r} cannot be told: leave it out"
         )
+    for setup in (plan.central, *plan.setups):
+        require_writable(steered, setup)
     for method in plan.methods:
         if missing := [x for x in plan.languages if x not in steered.sets[method]]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --asked")

@@ -171,6 +171,17 @@ def test_bad_input_is_refused_before_anything_is_generated(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("strength", [1e20, float("inf"), float("nan")])
+@pytest.mark.parametrize("kind", ["add", "scale"])
+def test_a_strength_that_overflows_is_refused(
+    pipeline: Pipeline, steered: Steered, tmp_path: Path, strength: float, kind: str
+) -> None:
+    plan = dataclasses.replace(PLAN, setups=(Setup(kind, strength=strength),))
+    with pytest.raises(ValueError, match=rf"{kind} with strength .* take a smaller strength"):
+        steering.ship_steering(pipeline, steered, plan, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_questions_are_the_same_in_every_language() -> None:
     questions = steering.read_steering_questions(
         SteeringPlan().languages, ROOT / steering.QUESTIONS
