@@ -374,8 +374,8 @@ class SteeringPlan:
         for draw in range(-1, self.draws):
             for method in self.methods:
                 yield self.central, method, draw
-        for draw in (-1, 0):
-            for setup in self.setups:
+        for setup in self.setups:
+            for draw in (-1, 0):
                 for method in self.steered:
                     yield setup, method, draw
 
