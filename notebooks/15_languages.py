@@ -21,7 +21,7 @@
 # things off LAPE's neurons {cite:p}`tang2024lape`: they cluster in late layers, languages in other
 # scripts than Latin have more specialised ones, and related languages share theirs. It counts, and
 # does not say what chance would give. We ask the same of Gemma 3 270M, a real multilingual model,
-# for LAPE, for CRANE and for the contrast of mean relevance.
+# for LAPE, for CRANE and for two contrasts of relevance.
 
 # %% tags=["parameters", "hide-input"]
 languages_data = "data/languages"  # folder with the shipped results on many languages
@@ -78,8 +78,10 @@ page.lape_choices_table(choices)
 # %% [markdown]
 # A contrast gives a neuron to one language at most: CRANE's rule asks for kurtosis that is high in
 # one language and in no other, the relative contrast of mean |relevance| takes the largest other
-# language off and keeps what is above zero. Sets made like that share nothing. So each has a second
-# version beside it that looks at the language alone, and overlaps are asked of those.
+# language off and keeps what is above zero, and so does the difference of the signed mean,
+# [notebook 19](19_better_criterion)'s other candidate. Sets made like that share nothing. So CRANE's
+# rule and mean |relevance| have a second version beside them that looks at the language alone, and
+# overlaps are asked of those.
 #
 # ## Late layers?
 
