@@ -3,7 +3,8 @@
 Each candidate's neurons are masked at every budget, and some sets are held against random masks.
 With ``--confirm`` it is the plan of a file that is run, on that plan's languages, and what becomes
 of its questions is written. ``--why`` takes sets apart with the single ablations of a small model,
-and ``--uses`` reads out tasks and answers, of its chat model as well.
+and ``--uses`` reads out tasks and answers, of its chat model as well; ``--budgets`` is Table 1 at
+other budgets.
 The same command goes on after an interruption; a mask takes half a minute on Gemma 3 270M.
 """
 
@@ -22,6 +23,7 @@ from crane_lab.study.anatomy import AnatomyPlan, ship_anatomy
 from crane_lab.study.candidates import FEW
 from crane_lab.study.confirmation import confirm, read_plan
 from crane_lab.study.exploration import Exploration, ship_exploration
+from crane_lab.study.task_budgets import TaskBudgets, ship_task_budgets
 from crane_lab.study.uses import UsesPlan, ship_uses
 
 
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     instead("--confirm", metavar="PLAN", help="run a plan, such as data/criterion/plan.yaml")
     instead("--why", action="store_true", help="take sets apart with single ablations")
     instead("--uses", action="store_true", help="read out tasks and answers")
+    instead("--budgets", action="store_true", help="read out tasks and loss, budget by budget")
     add("--chat", default="data/testbed/chat", help="the chat model, for --uses")
     add("--necessity", default="data/testbed", help="folder with single ablations, for --why")
     options = parser.parse_args(arguments)
@@ -60,6 +63,8 @@ def _explore(run: Run, options: argparse.Namespace) -> None:
             ship_anatomy(pipeline, AnatomyPlan(), out, options.necessity)
         elif options.uses:
             ship_uses(pipeline, options.chat, UsesPlan(draws=options.draws), out)
+        elif options.budgets:
+            ship_task_budgets(pipeline, TaskBudgets(draws=options.draws), out)
         else:
             ship_exploration(pipeline, plan, out)
         print(f"written: {os.path.relpath(out)}")
