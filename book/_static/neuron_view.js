@@ -142,7 +142,7 @@
         const [value, half] = [1000 * necessity[i][k], 1000 * reach[i][k]];
         const own = sets.filter(([, by]) => inside(by[i], k)).map(([method]) => method);
         return { name, value, cells: [
-          kurtosis[i][k].toFixed(1), `${signed(value, 1)} ± ${half.toFixed(1)}`, own.join(", ") || "none"] };
+          kurtosis[i][k].toFixed(1), `${signed(value, 1)}\u00a0±\u00a0${half.toFixed(1)}`, own.join(", ") || "none"] };
       });
       const most = rows.reduce((a, b) => (b.value > a.value ? b : a));
       said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. It is needed most by ` +

@@ -264,7 +264,7 @@ def _table(
                 value = float(known.necessity.necessity(x).value[layer, unit])
                 half = float(_reach(known.necessity, x)[layer, unit])
                 cells.append(cell(text=f"{float(known.kurtosis[x][layer, unit]):.1f}"))
-                cells.append(cell(text=f"{_signed(1000 * value)} ± {1000 * half:.1f}"))
+                cells.append(cell(text=f"{_signed(1000 * value)}\u00a0±\u00a0{1000 * half:.1f}"))
             cells.append(cell(text="; ".join(inside) or "none"))
             head = markup('<th scope="row">{name}</th>', name=name)
             rows.append(markup("<tr>{cells}</tr>", cells=head + Markup("").join(cells)))

@@ -76,7 +76,7 @@ def effects_chosen(effects: pd.DataFrame, names: Mapping[str, str], most: int = 
                         "median effect on the language": middle,
                         "layer.neuron": f"{row['layer']}.{row['neuron']}",
                         **{
-                            names[y]: f"{_thousandths(row[f'zero_{y}'])} ± "
+                            names[y]: f"{_thousandths(row[f'zero_{y}'])}\u00a0±\u00a0"
                             f"{1000 * 1.96 * row[f'zero_{y}_se']:.2f}"
                             for y in names
                         },

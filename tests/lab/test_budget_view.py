@@ -197,6 +197,23 @@ def test_names_do_no_harm(tmp_path: Path) -> None:
         assert way not in script
 
 
+def test_shipped_budgets_are_those_of_the_exploration() -> None:
+    """Other masks of the same candidates were measured on the same windows before."""
+    table = pd.read_csv("data/criterion/task_budgets.csv")
+    found = by_share(table.fillna({"mask_language": ""}), list(NAMES), Reading())
+    explored = pd.read_csv("data/criterion/explored_budgets.csv")
+    for method, candidate in task_budgets.COMPARED.items():
+        own = explored[explored["candidate"] == candidate.name]
+        both = found[found["method"] == method].merge(
+            own, left_on=["share", "mask_language"], right_on=["share", "language"]
+        )
+        assert len(both) == 3 * 3  # shares that both have
+        for name in ("own", "other"):
+            assert both[f"{name}_loss"].to_list() == pytest.approx(both[name].to_list(), abs=2e-5)
+    assert (found["null_masks"] == TaskBudgets().draws).all()
+    assert sorted(found["share"].unique()) == list(TaskBudgets().shares)
+
+
 def test_what_is_said_counts_masks_beyond_random_ones() -> None:
     said = str(budgets_in_words(FOUND, NAMES).data)
     own = FOUND[FOUND["method"] == "CRANE"]

@@ -134,7 +134,7 @@ def needed(x: str, layer: int, unit: int) -> str:
     found = KNOWN.necessity.necessity(x)
     half = float(found.error[layer, unit]) * students_t.ppf(0.975, 15)
     value = f"{1000 * float(found.value[layer, unit]):+.1f}".replace("-", "−")
-    return f"{value} ± {1000 * half:.1f}"
+    return f"{value}\u00a0±\u00a0{1000 * half:.1f}"
 
 
 def test_without_scripts_there_are_a_table_and_a_picture() -> None:
@@ -301,7 +301,7 @@ def test_effects_of_a_sample_by_list() -> None:
     own = effects[effects["LAPE"] == "en zh"].sort_values("zero_en", ascending=False)
     assert [row[0] for row in rows] == [f"{i}.{i + 100}" for i in own.index[:3]]
     value = f"{1000 * own['zero_en'].iloc[0]:+.2f}".replace("-", "−")
-    assert rows[0][1] == f"{value} ± 1.96" and rows[0][3] == "English, Chinese"
+    assert rows[0][1] == f"{value}\u00a0±\u00a01.96" and rows[0][3] == "English, Chinese"
     data = json.loads(soup.select("script")[0].text)
     values = {one["name"]: one["values"] for one in data["columns"]}
     assert values["first neurons by"] == ["LAPE", "drawn at random"]
