@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -92,6 +93,12 @@ def test_other_readings_give_others() -> None:
     assert relative["own_drop"].equals(FOUND["own_drop"])
 
 
+def row_of(method: str, x: str, share: float = 0.1) -> dict[Any, Any]:
+    at = FOUND[(FOUND["method"] == method) & (FOUND["mask_language"] == x)]
+    (row,) = at[at["share"] == share].to_dict("records")
+    return row
+
+
 def texts(row: object) -> list[str]:
     return [cell.text for cell in row.select("th, td")]  # type: ignore[attr-defined]
 
@@ -100,8 +107,7 @@ def test_without_scripts_there_are_all_budgets() -> None:
     soup = BeautifulSoup(view(), "lxml")
     rows = [texts(row) for row in soup.select("tbody tr")]
     assert len(rows) == 3 * 3 * (3 + 1) and not soup.select("tbody tr[hidden]")
-    by = FOUND.set_index(["share", "method", "mask_language"])
-    one = by.loc[(0.1, "LAPE matched", "zh")]
+    one = row_of("LAPE matched", "zh")
     (shown,) = (r for r in rows if r[:3] == ["20", "Chinese", "LAPE matched"])
     assert shown[3] == f"{one['langspec_f1']:.3f} [0.010, 0.900]"
     assert shown[4] == f"{one['langspec_f1_null_below']} of 4"
@@ -155,8 +161,7 @@ def test_a_browser_shows_the_budget_that_is_chosen(tmp_path: Path) -> None:
     )
     assert {row[0] for row in first["rows"]} == {"100"} and len(first["rows"]) == 12
     assert {row[0] for row in lower["rows"]} == {"20"} and lower["focus"]
-    by = FOUND.set_index(["share", "method", "mask_language"])
-    one = by.loc[(0.1, "CRANE", "en")]
+    one = row_of("CRANE", "en")
     assert f"LangSpec-F1. English: CRANE {one['langspec_f1']:.2f}, " in lower["said"]
     assert f"random {one['langspec_f1_null_mean']:.2f} (" in lower["said"]
     assert loss["said"].startswith(f"20 neurons, 10 % of all; {LABELS['difference']}. English")
