@@ -2,8 +2,8 @@
 (() => {
   "use strict";
 
-  const WIDE = 250; // units of a panel's drawing; its own frame
-  const HIGH = 150;
+  const WIDE = 170; // units of a panel's drawing; its own frame
+  const HIGH = 120;
 
   function enhance(view, data) {
     const { element, shape, field, choice, slider } = explorable;
