@@ -28,6 +28,7 @@ n_answers = 50  # items per task that the model answers freely under each mask
 answer_tokens = 12  # tokens of a free answer
 null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
+criterion_data = "data/criterion"  # folder with what candidates for a criterion do
 literal_reading = True  # also mask what the literal reading of a neuron selects, site projections
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
@@ -44,10 +45,16 @@ from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import exercises, readouts, table1_page, table_pages
+from crane_lab.show.budget_view import (
+    budget_view,
+    budgets_in_words,
+    no_budgets,
+)
 from crane_lab.show.langspec_view import langspec_view, random_scores
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
+from crane_lab.study import task_budgets
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
 
@@ -253,6 +260,34 @@ display(
     table_pages.mask_by_mask(verdicts, names, fold=False),
     table_pages.by_method(verdicts, "In short:"),
 )
+
+# %% [markdown]
+# ### Would another budget tell another story?
+#
+# How many neurons Table 1 masks is decided by CRANE's threshold, and a method may be good at few
+# neurons and bad at many. Here three orders of neurons are cut off at the same numbers: CRANE's
+# score, LAPE's order, and the relative contrast of mean |relevance|, which
+# [notebook 19](19_better_criterion) comes to. Move the slider, and hold each row against random
+# masks of as many neurons out of all layers. (A method whose neurons lie in few layers has another
+# null than these; that of Table 1's own sets is above.) Two things to look for: whether a method's
+# place in the table changes with the budget, and whether LangSpec-F1 and held-out loss agree.
+
+# %% tags=["shipped"]
+shipped = task_budgets.read_task_budgets(pipeline, criterion_data)
+if shipped is None:
+    display(no_budgets())
+else:
+    by_budget = task_budgets.by_share(
+        shipped,
+        settings.languages,
+        pipeline.reading,
+    )
+    write_table(by_budget, results / "table1_budgets.csv")
+    layers, width = pipeline.shape["intermediate"]
+    display(
+        budget_view(by_budget, names, layers * width),
+        budgets_in_words(by_budget, names),
+    )
 
 # %% [markdown]
 # ## One language, one benchmark?

@@ -44,8 +44,15 @@ from crane_lab.show import (
     figures,
     necessity_pages,
 )
+from crane_lab.show.neuron_view import Known, neuron_view
 from crane_lab.store import write_table
-from crane_lab.study import calibration, criteria, damage, summaries
+from crane_lab.study import (
+    calibration,
+    criteria,
+    damage,
+    neuron_cards,
+    summaries,
+)
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
@@ -229,6 +236,41 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 # that stays at the level of the random order picks neurons as if it knew nothing of selectivity,
 # however well or badly it ranks the rest. (False discoveries are in all these shares, the random
 # order's too.)
+#
+# ### Look at them yourself
+#
+# Numbers of whole rankings hide what a neuron does. Choose one from a list, or type its layer and
+# number, and see in which texts it is relevant, and at which words. Three things to try: read the
+# neurons that a language needs most, and say what they have in common; do the same for the first of
+# CRANE's list, and look at how many windows make their kurtosis; and look for a neuron that is
+# relevant in one language and needed in another.
+
+# %% tags=["shipped"]
+lists = neuron_cards.neuron_lists(
+    scores,
+    necessity,
+    {
+        "CRANE's score": crane,
+        "LAPE's order": "LAPE",
+        "the relative contrast": criteria.RELATIVE,
+    },
+    settings.seed,
+)
+cards = neuron_cards.neuron_cards(
+    pipeline,
+    neuron_cards.neurons_to_read(lists, shape),
+)
+known = Known(
+    pipeline.kurtosis("intermediate"),
+    necessity,
+    neuron_cards.sets_of_methods(pipeline, scores),
+    lists,
+)
+neuron_view(cards, known, names, pipeline.tokenizer)
+
+# %% [markdown]
+# The texts show where a neuron was relevant. They do not define what it does: relevance is of what
+# the model predicted *there*, and the texts are few.
 #
 # ## Damage curves
 #

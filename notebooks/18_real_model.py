@@ -285,6 +285,14 @@ if causal:
     )
 
 # %% [markdown]
+# Which neurons are these? Choose a criterion and a language, and see what its first neurons do when
+# each is set to zero alone, beside those that were drawn at random.
+
+# %% tags=["shipped"]
+if causal:
+    display(real_model_pages.effects_chosen(effects, names))
+
+# %% [markdown]
 # **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over
 # those that were drawn at random, so that neither is a choice of any criterion's. Effects are
 # measured on few texts there, so a lower correlation can be noise: the ticks are what a criterion

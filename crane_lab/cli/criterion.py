@@ -3,8 +3,9 @@
 Each candidate's neurons are masked at every budget, and some sets are held against random masks.
 With ``--confirm`` it is the plan of a file that is run, on that plan's languages, and what becomes
 of its questions is written. ``--why`` takes sets apart with the single ablations of a small model,
-and ``--uses`` reads out tasks and answers, of its chat model as well. ``--ceiling`` searches
-greedily among the neurons of a real model of which single ablations are shipped.
+``--uses`` reads out tasks and answers, of its chat model as well, and ``--budgets`` is Table 1 at
+other budgets. ``--ceiling`` searches greedily among the neurons of a real model of which single
+ablations are shipped.
 The same command goes on after an interruption; a mask takes half a minute on Gemma 3 270M.
 """
 
@@ -24,6 +25,7 @@ from crane_lab.study.candidates import FEW
 from crane_lab.study.ceiling import CeilingPlan, ship_ceiling
 from crane_lab.study.confirmation import confirm, read_plan
 from crane_lab.study.exploration import Exploration, ship_exploration
+from crane_lab.study.task_budgets import TaskBudgets, ship_task_budgets
 from crane_lab.study.uses import UsesPlan, ship_uses
 
 
@@ -42,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     instead("--why", action="store_true", help="take sets apart with single ablations")
     instead("--uses", action="store_true", help="read out tasks and answers")
     instead("--ceiling", action="store_true", help="search greedily on a real model")
+    instead("--budgets", action="store_true", help="read out tasks and loss, budget by budget")
     add("--chat", default="data/testbed/chat", help="the chat model, for --uses")
     add("--necessity", default="data/testbed", help="folder with single ablations, for --why")
     add("--real", default="data/gemma", help="folder with a real model's, for --ceiling")
@@ -66,6 +69,8 @@ def _explore(run: Run, options: argparse.Namespace) -> None:
             ship_ceiling(pipeline, CeilingPlan(), out, options.real)
         elif options.uses:
             ship_uses(pipeline, options.chat, UsesPlan(draws=options.draws), out)
+        elif options.budgets:
+            ship_task_budgets(pipeline, TaskBudgets(draws=options.draws), out)
         else:
             ship_exploration(pipeline, plan, out)
         print(f"written: {os.path.relpath(out)}")

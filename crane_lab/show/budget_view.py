@@ -1,0 +1,184 @@
+"""Table 1 at a budget that a reader chooses, on a page without a server (notebook 04).
+
+All budgets are on the page, as rows of one table, of which `book/_static/budget_view.js` shows
+those of one budget and draws curves over all of them. Without scripts there are all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from markupsafe import Markup
+
+from crane_lab.show.foreign import as_data, as_markdown, marked_up, markup, prose
+from crane_lab.show.style import SERIES, palette
+from crane_lab.study.task_budgets import COMPARED, MEASURED, RANDOM
+from crane_lab.texts.visible import visible
+
+#: Names of what is measured, and whether it is a loss, in nats per token.
+LABELS = {
+    "langspec_f1": "LangSpec-F1",
+    "own_drop": "drop of the masked language",
+    "other_drop": "largest drop of another language",
+    "own_loss": "added loss, masked language",
+    "other_loss": "added loss, most hit other",
+    "difference": "added loss, masked less most hit other",
+}
+_HEADS = ("neurons", "mask for", "method", "LangSpec-F1", "random masks below")
+_SHOWN = ("own_drop", "other_drop", "own_loss", "other_loss")
+
+
+def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HTML:
+    """A slider for the number of neurons, with the rows of Table 1 and curves for that budget.
+
+    Parameters
+    ----------
+    found : rows of `task_budgets.by_share`.
+    names : language -> its name.
+    total : neurons that the model has.
+
+    Drops are shares of the score without a mask, losses nats per token. Raises ValueError for a
+    table without rows.
+    """
+    if not len(found):
+        raise ValueError("no budgets to choose from: the table has no rows")
+    shares = sorted(found["share"].unique())
+    methods = list(dict.fromkeys(found["method"]))
+    colours = palette(["CRANE", "LAPE matched"])
+    drawn = [colours.get(name, SERIES[0]) for name in methods]
+    sizes = [int(found.loc[found["share"] == share, "n_neurons"].iloc[0]) for share in shares]
+    by = {
+        (row["share"], row["method"], row["mask_language"]): row for row in found.to_dict("records")
+    }
+
+    def values(of: str, x: str) -> list[list[float | None]]:
+        return [[_number(by[s, name, x][of]) for s in shares] for name in methods]
+
+    def null(of: str, x: str) -> list[list[float | None]]:
+        at = [by[s, methods[0], x] for s in shares]
+        ends = [f"{of}_null_{end}" for end in ("mean", "least", "most")]
+        return [[_number(row[end]) for end in ends] for row in at]
+
+    data = as_data(
+        {
+            "names": [visible(name) for name in names.values()],
+            "sizes": sizes,
+            "total": total,
+            "first": min(2, len(shares) - 1),
+            "methods": methods,
+            "colours": drawn,
+            "measures": [
+                {
+                    "label": LABELS[of],
+                    "loss": of.endswith("loss") or of == "difference",
+                    "values": [values(of, x) for x in names],
+                    "null": [null(of, x) for x in names],
+                }
+                for of in MEASURED
+            ],
+        }
+    )
+    lines = [
+        line
+        for i, share in enumerate(shares)
+        for x in names
+        for line in _lines(i, [by[share, name, x] for name in methods], visible(names[x]))
+    ]
+    heads = [*_HEADS, *(LABELS[of] for of in _SHOWN)]
+    # "dataframe" is what the theme knows: in dark mode it lights the ground of all other outputs.
+    return marked_up(
+        markup(
+            '<div class="explorable budget-view">'
+            '<div class="explorable-fields" role="group" aria-label="The budget, and what is '
+            'drawn" hidden></div>'
+            '<p class="explorable-said" aria-live="polite" aria-atomic="true">All budgets, one '
+            "below the other; with scripts, one can be chosen here.</p>"
+            '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
+            "<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
+            '<p class="explorable-key">In brackets: 95 % over items; for random masks, the '
+            "smallest and the largest. This view has {size:.0f} KB of data.</p>"
+            '<script type="application/json">{data}</script></div>',
+            caption="Table 1 by budget: drops are shares of the score without a mask, losses nats "
+            "per token",
+            heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
+            lines=Markup("").join(lines),
+            size=(len(data.encode()) + sum(len(line.encode()) for line in lines)) / 1000,
+            data=data,
+        )
+    )
+
+
+def _lines(place: int, rows: list[dict[Any, Any]], name: str) -> list[Markup]:
+    """The rows of the table for a budget and a language: of every method, then random masks'."""
+    found = []
+    for row in rows:
+        low, high = row["langspec_f1_low"], row["langspec_f1_high"]
+        cells = [
+            str(row["n_neurons"]),
+            name,
+            f"{row['langspec_f1']:.3f} [{low:.3f}, {high:.3f}]",
+            f"{row['langspec_f1_null_below']} of {row['null_masks']}",
+            *(_text(of, row[of]) for of in _SHOWN),
+        ]
+        found.append(_line(place, row["method"], cells))
+    first = rows[0]
+
+    def random(of: str) -> str:
+        ends = [f"{of}_null_{end}" for end in ("mean", "least", "most")]
+        mean, least, most = (_text(of, first[end]) for end in ends)
+        return f"{mean} [{least}, {most}]"
+
+    if first["null_masks"]:
+        cells = [str(first["n_neurons"]), name, random("langspec_f1"), "–"]
+        found.append(_line(place, RANDOM, [*cells, *(random(of) for of in _SHOWN)]))
+    return found
+
+
+def _line(place: int, method: str, cells: list[str]) -> Markup:
+    before, rest = cells[:2], cells[2:]
+    return markup(
+        '<tr data-budget="{place}">{before}<th scope="row">{method}</th>{rest}</tr>',
+        place=place,
+        before=Markup("").join(markup("<td>{cell}</td>", cell=cell) for cell in before),
+        method=method,
+        rest=Markup("").join(markup("<td>{cell}</td>", cell=cell) for cell in rest),
+    )
+
+
+def _text(of: str, value: float) -> str:
+    if of == "langspec_f1":
+        return f"{value:.3f}"
+    shown = f"{value:+.3f}" if of.endswith("loss") else f"{value:+.1%}".replace("%", " %")
+    return shown.replace("-", "−")
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else round(float(value), 6)
+
+
+def budgets_in_words(found: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
+    """Of how many masks each method is beyond all random ones, by LangSpec-F1 and by loss."""
+    sizes = sorted(found["n_neurons"].unique())
+    said = [
+        f"From {sizes[0]} to {sizes[-1]} neurons, in {len(names)} languages, each mask beside "
+        f"{int(found['null_masks'].iloc[0])} random masks of its size out of all layers:\n"
+    ]
+    for name, own in found.groupby("method", sort=False):
+        beyond = {
+            of: int((own[f"{of}_null_below"] == own["null_masks"]).sum())
+            for of in ("langspec_f1", "difference")
+        }
+        said.append(
+            f"- **{as_markdown(name)}**: {beyond['langspec_f1']} of {len(own)} masks have a larger "
+            f"LangSpec-F1 than all of them, {beyond['difference']} a larger loss of their own "
+            "language beyond the most hit other."
+        )
+    return prose("\n".join(said))
+
+
+def no_budgets() -> Markdown:
+    """What stands there for a model that no budgets are shipped of."""
+    return prose(f"Budgets of {', '.join(COMPARED)} are shipped for the testbed's model alone.")

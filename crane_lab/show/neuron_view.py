@@ -1,0 +1,297 @@
+"""Single neurons that a reader looks up, on a page without a server (notebook 09).
+
+Distributions, effects, sets and the texts of highest relevance are on the page, as data, from which
+`book/_static/neuron_view.js` draws a neuron at a time. Without scripts there are a table of the
+first neurons of every list, and one neuron's texts as a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from IPython.display import HTML
+from markupsafe import Markup
+from numpy.typing import NDArray
+from scipy.stats import t as students_t
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from crane_core.neurons import NeuronSet
+from crane_lab.show import figures
+from crane_lab.show.foreign import as_data, marked_up, markup
+from crane_lab.show.selection_view import in_single_precision
+from crane_lab.show.style import palette, picture
+from crane_lab.show.tokens import readable_tokens
+from crane_lab.study.necessity import Necessity
+from crane_lab.study.neuron_cards import Cards, Lists
+from crane_lab.texts.visible import visible
+
+#: Bars of a histogram.
+BARS = 25
+#: Neurons of every list in the table that stands there without scripts.
+IN_TABLE = 3
+#: Largest number that heights of bars and relevance of tokens are rounded to.
+LEVELS = 127
+
+
+@dataclass(frozen=True)
+class Known:
+    """What stands beside a neuron's relevance.
+
+    Attributes
+    ----------
+    kurtosis : language -> (layers, neurons), of all windows that sets are selected on.
+    necessity : of single ablations.
+    sets : method -> language -> neurons.
+    lists : `neuron_cards.neuron_lists`.
+    """
+
+    kurtosis: Mapping[str, Tensor]
+    necessity: Necessity
+    sets: Mapping[str, Mapping[str, NeuronSet]]
+    lists: Lists
+
+
+def neuron_view(
+    cards: Cards, known: Known, names: Mapping[str, str], tokenizer: PreTrainedTokenizerBase
+) -> HTML:
+    """Fields to look up a neuron, and what is known of it.
+
+    Parameters
+    ----------
+    cards : relevance by window and token; the neurons that can be looked up.
+    known : what else is shown of them.
+    names : language -> its name, of those of `cards`.
+    tokenizer : makes texts of the windows' tokens.
+
+    Raises ValueError for lists without a neuron that is in `cards`.
+    """
+    there = {int(place): k for k, place in enumerate(cards.neurons)}
+    lists = {
+        f"{what}, {names[x]}" if x else what: [there[n] for n in own if n in there]
+        for (what, x), own in known.lists.items()
+    }
+    lists = {name: own for name, own in lists.items() if own}
+    if not lists:
+        raise ValueError("no neuron to show: none of the lists has one that was read")
+    languages, n = list(names), len(cards.neurons)
+    colours = palette(languages)
+    texts = _Texts(cards, tokenizer)
+    histograms = _histograms(cards, languages)
+    data = as_data(
+        {
+            "names": [visible(name) for name in names.values()],
+            "codes": [visible(x) for x in languages],
+            "colours": [colours[x] for x in languages],
+            "width": cards.size[1],
+            "neurons": cards.neurons.tolist() if n < cards.size[0] * cards.size[1] else n,
+            "lists": [[visible(name), own] for name, own in lists.items()],
+            "bars": BARS,
+            "windows": [len(cards.windows[x]) for x in languages],
+            "ends": in_single_precision(histograms.ends),
+            "heights": [_bytes(own) for own in histograms.heights],
+            "kurtosis": [_of(cards, known.kurtosis[x]) for x in languages],
+            "necessity": [_of(cards, known.necessity.necessity(x).value) for x in languages],
+            "reach": [_of(cards, _reach(known.necessity, x)) for x in languages],
+            "sets": [
+                [name, [_bits(cards, own[x]) for x in languages]]
+                for name, own in known.sets.items()
+            ],
+            **texts.data(languages),
+        }
+    )
+    first = next(iter(lists.values()))[0]
+    return marked_up(
+        markup(
+            '<div class="explorable neuron-view">'
+            '<div class="explorable-fields" role="group" aria-label="Which neuron, and which '
+            'texts" hidden></div>'
+            '<div class="explorable-alone"><p>The first neurons of every list; with scripts, each '
+            "of {n} neurons can be looked up here.</p>{table}{figure}</div>"
+            '<div class="neuron-shown"></div>'
+            '<p class="explorable-key">Relevance of {windows} windows per language, in logits; '
+            "kurtosis is that of all windows that sets are selected on. This view has {size:.2f} "
+            "MB of data.</p>"
+            '<script type="application/json">{data}</script></div>',
+            n=f"{n:,}",
+            table=_table(cards, known, lists, names),
+            figure=_picture(cards, first, names, texts),
+            windows=", ".join(str(len(cards.windows[x])) for x in languages[:1]),
+            size=len(data.encode()) / 1e6,
+            data=data,
+        )
+    )
+
+
+def _of(cards: Cards, values: Tensor) -> str:
+    return in_single_precision(values.flatten()[cards.neurons])
+
+
+def _reach(necessity: Necessity, x: str) -> Tensor:
+    """Half of the 95 % interval of a neuron's necessity, over texts; (layers, neurons)."""
+    return necessity.necessity(x).error * float(students_t.ppf(0.975, necessity.n_texts - 1))
+
+
+def _bytes(values: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, np.uint8).tobytes()).decode()
+
+
+def _bits(cards: Cards, neurons: NeuronSet) -> str:
+    inside = neurons.mask("intermediate").flatten()[cards.neurons].numpy()
+    return _bytes(np.packbits(inside, bitorder="little"))
+
+
+# --- distributions --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Histograms:
+    """`ends` of the bars, (neurons, 2), and by language `heights`, (neurons, BARS), to `LEVELS`."""
+
+    ends: Tensor
+    heights: list[NDArray[np.uint8]]
+
+
+def _bar_counts(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.int64]:
+    """How many values lie in each of `BARS` equal parts from `low` to `high`."""
+    return np.histogram(values, BARS, (low, max(high, low + 1e-9)))[0]
+
+
+def _histograms(cards: Cards, languages: Sequence[str]) -> _Histograms:
+    """Heights are logarithms of one more than the number of windows, so that tails can be seen."""
+    low = torch.stack([cards.values[x].amin(0) for x in languages]).amin(0).clamp(max=0)
+    high = torch.stack([cards.values[x].amax(0) for x in languages]).amax(0).clamp(min=0)
+    heights = []
+    for x in languages:
+        values = cards.values[x].double().numpy()
+        count = np.stack(
+            [_bar_counts(values[:, k], float(low[k]), float(high[k])) for k in range(len(low))]
+        )
+        most = np.log1p(len(values))
+        heights.append(np.rint(LEVELS * np.log1p(count) / most).astype(np.uint8))
+    return _Histograms(torch.stack([low, high], 1), heights)
+
+
+# --- texts ----------------------------------------------------------------------------------------
+
+
+class _Texts:
+    """Windows as pieces that can be read, each distinct piece once, and relevance by piece."""
+
+    def __init__(self, cards: Cards, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.cards = cards
+        self.pieces: dict[str, int] = {}
+        #: language -> window -> its pieces, and at which token each begins.
+        self.windows: dict[str, dict[int, tuple[list[int], NDArray[np.int64]]]] = {}
+        for x, ids in cards.windows.items():
+            own: dict[int, tuple[list[int], NDArray[np.int64]]] = {}
+            for window in sorted(set(cards.tops[x].flatten().tolist())):
+                read, counts = readable_tokens(tokenizer, ids[window])
+                shown = [visible(piece) for piece in read]
+                begins = np.concatenate([[0], counts.cumsum()[:-1]]).astype(np.int64)
+                own[window] = [self.pieces.setdefault(p, len(self.pieces)) for p in shown], begins
+            self.windows[x] = own
+        self.read = list(self.pieces)
+
+    def of(self, x: str, k: int, top: int) -> tuple[list[str], NDArray[np.float64]]:
+        """The pieces of a neuron's text, and its relevance at each of them, in logits."""
+        codes, begins = self.windows[x][int(self.cards.tops[x][k, top])]
+        values = self.cards.tokens[x][k, top].double().numpy()
+        return [self.read[code] for code in codes], np.add.reduceat(values, begins)
+
+    def data(self, languages: Sequence[str]) -> dict[str, Any]:
+        """`pieces`; windows as places in them; which are a neuron's, and its relevance there."""
+        n, tops = len(self.cards.neurons), self.cards.tops[languages[0]].shape[1]
+        found: dict[str, Any] = {"pieces": self.read, "tops": tops, "texts": []}
+        for x in languages:
+            number = {window: i for i, window in enumerate(self.windows[x])}
+            which, sums, parts = [], [], []
+            for k in range(n):
+                for top in range(tops):
+                    which.append(number[int(self.cards.tops[x][k, top])])
+                    values = self.of(x, k, top)[1]
+                    sums.append(values.sum())
+                    parts.append(_levels(values))
+            found["texts"].append(
+                {
+                    "windows": [
+                        _base64(np.array(codes, "<u2")) for codes, _ in self.windows[x].values()
+                    ],
+                    "which": _base64(np.array(which, "<u2")),
+                    "sums": _base64(np.array(sums, "<f4")),
+                    "levels": _base64(np.concatenate(parts)),
+                }
+            )
+        return found
+
+
+def _levels(values: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Relevance of a text's pieces in whole parts of its largest, from `-LEVELS` to `LEVELS`."""
+    most = np.abs(values).max(initial=0) or 1.0
+    return np.rint(LEVELS * values / most).astype(np.int8)
+
+
+def _base64(values: NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+# --- without scripts ------------------------------------------------------------------------------
+
+
+def _table(
+    cards: Cards, known: Known, lists: Mapping[str, list[int]], names: Mapping[str, str]
+) -> Markup:
+    """The first neurons of every list: kurtosis, necessity and sets, in every language."""
+    cell = partial(markup, "<td>{text}</td>")
+    rows = []
+    for name, own in lists.items():
+        for k in own[:IN_TABLE]:
+            layer, unit = divmod(int(cards.neurons[k]), cards.size[1])
+            inside = [
+                f"{method}: {names[x]}"
+                for method, of in known.sets.items()
+                for x in names
+                if bool(of[x].mask("intermediate")[layer, unit])
+            ]
+            cells = [cell(text=f"{layer}.{unit}")]
+            for x in names:
+                value = float(known.necessity.necessity(x).value[layer, unit])
+                half = float(_reach(known.necessity, x)[layer, unit])
+                cells.append(cell(text=f"{float(known.kurtosis[x][layer, unit]):.1f}"))
+                cells.append(cell(text=f"{_signed(1000 * value)}\u00a0±\u00a0{1000 * half:.1f}"))
+            cells.append(cell(text="; ".join(inside) or "none"))
+            head = markup('<th scope="row">{name}</th>', name=name)
+            rows.append(markup("<tr>{cells}</tr>", cells=head + Markup("").join(cells)))
+    heads = ["list", "layer.neuron"]
+    for name in names.values():
+        heads += [f"kurtosis, {name}", f"necessity, {name}"]
+    return markup(
+        '<div class="explorable-rows"><table class="dataframe"><caption>Necessity in thousandths '
+        "of a nat per token, with 95 % over texts</caption><thead><tr>{heads}</tr></thead><tbody>"
+        "{rows}</tbody></table></div>",
+        heads=Markup("").join(
+            markup('<th scope="col">{name}</th>', name=x) for x in [*heads, "in sets"]
+        ),
+        rows=Markup("").join(rows),
+    )
+
+
+def _signed(value: float) -> str:
+    """A number with its sign and one decimal, as the script writes it."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _picture(cards: Cards, k: int, names: Mapping[str, str], texts: _Texts) -> Markup:
+    layer, unit = divmod(int(cards.neurons[k]), cards.size[1])
+    figure = figures.token_heatmap({name: texts.of(x, k, 0) for x, name in names.items()})
+    return picture(
+        figure,
+        alt=f"Relevance of neuron {layer}.{unit} at every token of the text of each language in "
+        "which it is largest: orange where it speaks for the next token, purple where against.",
+    )
