@@ -79,9 +79,9 @@ page.lape_choices_table(choices)
 # A contrast gives a neuron to one language at most: CRANE's rule asks for kurtosis that is high in
 # one language and in no other, the relative contrast of mean |relevance| takes the largest other
 # language off and keeps what is above zero, and so does the difference of the signed mean,
-# [notebook 19](19_better_criterion)'s other candidate. Sets made like that share nothing. So CRANE's
-# rule and mean |relevance| have a second version beside them that looks at the language alone, and
-# overlaps are asked of those.
+# [notebook 19](19_better_criterion)'s other candidate. Sets made like that share nothing. So
+# CRANE's rule and mean |relevance| have a second version beside them that looks at the language
+# alone, and overlaps are asked of those.
 #
 # ## Late layers?
 
