@@ -153,6 +153,18 @@ def marked_up(html: Markup) -> HTML:
     return found
 
 
+def folded(title: str, *shown: Any) -> HTML:
+    """Figures and tables of ours (`HTML`, `Styler`) that open when their title is clicked."""
+    inner = Markup("\n".join(str(one._repr_html_()) for one in shown))
+    return marked_up(
+        markup(
+            '<details class="folded"><summary>{title}</summary>\n{inner}\n</details>',
+            title=title,
+            inner=inner,
+        )
+    )
+
+
 def markup(template: str, **values: Any) -> Markup:
     """A template of HTML with values in its fields: texts through `as_html`, HTML as it is."""
     return Markup(template).format(
