@@ -120,7 +120,8 @@ def prose(text: str, fold: str = "") -> Markdown:
     kinds = {part.type for token in tokens for part in (token, *(token.children or ()))}
     shown = visible(text, None) if kinds <= _PROSE else as_markdown(text, None)
     if fold:
-        shown = f"<details><summary>{as_html(fold)}</summary>\n\n{shown}\n\n</details>"
+        head = f'<details class="folded"><summary>{as_html(fold)}</summary>'
+        shown = f"{head}\n\n{shown}\n\n</details>"
     return _markdown(shown)
 
 

@@ -148,7 +148,7 @@ def test_prose_is_ours_or_shown_as_it_stands() -> None:
                          "hardbreak"}  # fmt: skip
         assert said == theirs
     assert foreign.prose("- a", "More <b>").data == (
-        "<details><summary>More &lt;b&gt;</summary>\n\n- a\n\n</details>"
+        '<details class="folded"><summary>More &lt;b&gt;</summary>\n\n- a\n\n</details>'
     )
 
 
