@@ -4,18 +4,17 @@
 # :::{admonition} At a glance
 # :class: tip
 #
-# **You will be able to** say what our small trilingual model has read, what it is asked and how
-# well it answers; read an accuracy and a perplexity with their intervals; explain how the model
-# was accepted before any method was run on it; and name what the paper's choice of benchmarks
-# mixes up.
+# **You will be able to** say what our small trilingual model has read, how it is built and what it
+# is asked; tell why windows of equally many tokens hold unequal content; and read a perplexity
+# with its interval.
 #
 # **It assumes** that you know what a token and a Transformer are. Other words are in the
 # [glossary](../book/glossary).
 #
-# **It takes** twenty minutes to read; the computer needs about half a minute.
+# **It takes** a quarter of an hour to read; the computer needs about half a minute.
 #
-# **It covers** the experimental setting, §4.1 and §4.3 of the paper {cite:p}`le2026crane`, as far
-# as a testbed can stand in for it, and Figure 1.
+# **It covers** the experimental setting, §4.1 of the paper {cite:p}`le2026crane`, as far as a
+# testbed can stand in for it, and Figure 1.
 # :::
 #
 # The paper asks which neurons Llama-2-7B {cite:p}`touvron2023llama2` needs for English, Chinese
@@ -47,15 +46,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import display
-from scipy.stats import binomtest
 
-from crane_lab.engines import multiple_choice
 from crane_lab.engines.tasks import TASKS
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import testbed_pages
 from crane_lab.store import write_table
-from crane_lab.study import gate, unmasked
+from crane_lab.study import unmasked
 from crane_lab.testbed import world
 
 pipeline = Pipeline(Settings.of(globals()))
@@ -170,65 +167,14 @@ display(
 # by letter takes an extra step (find the option, then name its letter) that small models lack.
 # Scoring the text measures the knowledge without it.
 #
-# Here is the first item of each task, exactly as the model gets it, with the four scores:
+# Here is the first item of each task, exactly as the model gets it, with the four scores; click on
+# a task to see it. How many are right is the subject of [the next page](00b_gate).
 
 # %%
 items = pipeline.items()
 prepared = pipeline.prepared
 asked = [task for task in TASKS if task in prepared.tasks]
 testbed_pages.first_items(items, prepared.requests, asked)
-
-# %% [markdown]
-# ## How well it answers
-#
-# An accuracy from $n$ items is an estimate. The interval beside it is the {term}`Wilson interval`,
-# which behaves well for proportions: over many such samples of items, 95 % of the intervals would
-# hold the true accuracy. Chance is one in four.
-
-# %%
-scores = multiple_choice.accuracies(items).loc[asked].reset_index()
-scores["chance"] = gate.CHANCE
-write_table(scores, results / "testbed_accuracy.csv")
-display(
-    testbed_pages.accuracy_table(scores),
-    testbed_pages.accuracy_words(scores, items),
-)
-
-# %% [markdown]
-# ### What it knows, and how it reads
-#
-# One number per task hides a lot. Here is the same by kind of question: what is asked about whom
-# for knowledge, what is asked of a story with how many people for reading.
-
-# %%
-by_relation = unmasked.by_relation(items, languages)
-write_table(by_relation, results / "testbed_by_relation.csv")
-display(
-    testbed_pages.relation_table(by_relation),
-    testbed_pages.relation_words(by_relation),
-)
-
-# %% [markdown]
-# Mind the chance level of the reading tasks. Wrong options are taken from the story as far as it
-# has any: a story of one person mentions one possible answer, and a story of three mentions
-# three. A *copier* that picks any fitting word of the passage, without working out who did what,
-# is right in all items of the first kind, in half of the second and in a third of the last.
-
-# %%
-copier = unmasked.copier(items, scores)
-display(
-    testbed_pages.copier_table(copier),
-    testbed_pages.copier_words(copier),
-)
-
-# %% [markdown]
-# For comparison, the scores of the paper's unmasked model. They come from other tests and another
-# model, so only their level is of interest: Llama-2-7B, too, is not far above chance on such
-# tests.
-
-# %% tags=["published"]
-published = pd.read_csv("data/published/table1.csv")
-testbed_pages.published_table(published)
 
 # %% [markdown]
 # ## A second read-out: perplexity
@@ -250,121 +196,7 @@ write_table(perplexity, results / "testbed_perplexity.csv")
 testbed_pages.perplexity_table(perplexity, window)
 
 # %% [markdown]
-# ## The gate
-#
-# A testbed could be tuned until the method under study looks good on it. To rule that out, this
-# one had to pass a gate that knows two things only: the unmasked model, and *random* masks. A
-# random mask zeroes the same share of MLP neurons in every layer. The order of events is in the
-# history of the repository: the gate's requirements were written (commit f11bc06) before there was
-# a model (824a523). That model did not pass, because too many of the knowledge items asked for real
-# facts, which it knew; with fewer of them it passed and was committed (48a4188). No method had been
-# run on it by then, and it was not trained again.
-#
-# What should a usable testbed show?
-#
-# - **Room both ways.** At a ceiling no mask shows an effect; at chance there is nothing to lose.
-# - **A gradual decline.** If nothing happened up to a point and everything after it, masks of
-#   different quality would look the same.
-# - **Robustness to little damage.** If 3 % of random neurons ruined it, any set would look
-#   necessary.
-# - **Items of mixed difficulty.** If items were either trivial or hopeless, accuracy could only
-#   move when a mask is large enough to flip trivial ones.
-#
-# Each line of the figure is a task, and its band the interval over random masks of that size. Look
-# for a slope: a line that stays flat and then falls off a cliff would tell masks of different
-# quality apart only at the cliff.
-
-# %% tags=["shipped"]
-curve = pd.read_csv(shipped / "gate.csv")
-declined = gate.decline(curve)
-display(
-    testbed_pages.gate_curves(declined),
-    testbed_pages.gate_table(declined),
-)
-
-# %% tags=["shipped"]
-verdicts = pd.read_csv(shipped / "gate_verdicts.csv")
-display(
-    testbed_pages.requirements_table(verdicts),
-    testbed_pages.gate_words(verdicts, curve, scores, task_limit),
-)
-
-# %% [markdown]
-# ### How hard the items are
-#
-# The {term}`margin` of an item is the right option's log-probability minus that of the best wrong
-# one: positive if the answer is right, and the further from zero the surer. A mask moves an item's
-# outcome only if it moves the margin across zero, so items close to zero are what a small effect
-# can be seen on.
-
-# %%
-testbed_pages.margins_figure(items, asked)
-
-# %%
-display(
-    testbed_pages.difficulty_table(items, asked),
-    testbed_pages.difficulty_words(copier),
-)
-
-# %% [markdown]
-# ## A first mask
-#
-# To *mask* a neuron is to make it put out zero while everything else stays as it is (§3.4).
-# Before a mask is ever evaluated, the library makes sure that it does something: some logit must
-# change. Here is that check with random masks of growing size, the empty one first, and a look at
-# whether the model is back to what it was, to the last bit, once a mask is lifted.
-
-# %%
-found = unmasked.first_masks(pipeline)
-testbed_pages.first_masks_table(found, n_windows=len(languages))
-
-# %% [markdown]
-# ## One test per language, or one test in all languages?
-#
-# The paper's Table 1 measures English with MMLU, Chinese with C-Eval and Vietnamese with
-# Belebele. A mask that hurts Belebele more than MMLU may have hit Vietnamese. It may also have
-# hit *reading a passage*, whatever the language. With one test per language, language and test
-# cannot be told apart: they are *confounded*.
-#
-# How different are the tests themselves? On the testbed both kinds of test exist in every
-# language, so we can compare.
-
-# %%
-grid = testbed_pages.accuracy_grid(scores, languages)
-display(
-    testbed_pages.grid_table(grid),
-    testbed_pages.grid_words(grid, scores),
-)
-
-# %% [markdown]
 # ## Exercises
-#
-# ```{exercise-start} How many items? · medium, 10 minutes
-# :label: exercise-how-many-items
-# ```
-# Suppose that masking costs 3 of 100 points. With how many items per task would the Wilson
-# intervals of an accuracy of 0.60 and of 0.57 no longer overlap? And why can we hope to see such
-# a drop with fewer items than that?
-# ```{exercise-end}
-# ```
-#
-# ```{solution-start} exercise-how-many-items
-# :class: dropdown
-# ```
-
-# %%
-shares, right = (0.57, 0.60), {}
-for n in (160, 640, 2_560, 5_120):
-    right[n] = [binomtest(round(share * n), n) for share in shares]
-testbed_pages.how_many_items_table(right)
-
-# %% [markdown]
-# It takes thousands. But the two scores come from the *same* items, before and after. Most items
-# keep their outcome, and only those that change carry the difference: an interval for the paired
-# difference is much narrower than the two separate ones suggest. That is why [Table 1](04_table1)
-# keeps every item's outcome and resamples items in pairs.
-# ```{solution-end}
-# ```
 #
 # ```{exercise-start} Fair to all languages · medium, 15 minutes
 # :label: exercise-bits-per-byte
@@ -401,20 +233,12 @@ for x in languages:
 #
 # ## What the numbers do and do not show
 #
-# - Where the gate's requirements hold, the numbers show that this model knows its world in part, in
-#   every language, and that accuracy falls gradually under random damage: there is something to
-#   measure a mask by.
-# - Where the model reads no better than a copier, a reading score says how well it copies. Keep the
-#   copier's score in mind when a reading score falls, or does not.
 # - They do not say where a language is in the model, or that it is anywhere in particular. No
 #   method has been run yet.
-# - The intervals of accuracy and perplexity are over items and windows; those of the gate are
-#   over random masks. None of them covers training: another seed would give another model with
-#   other numbers.
+# - The intervals of perplexity are over windows. They do not cover training: another seed would
+#   give another model with other numbers.
 # - Template text is easy. A perplexity this low, a world this small and a vocabulary this narrow
 #   are far from natural language. What holds here may not hold for Llama-2-7B, and the other way
 #   round.
-# - Accuracies of different tasks are not comparable as measures of a *language*, as the last
-#   section shows.
 #
-# Next: [Relevance](01_relevance), where a prediction is traced back to neurons.
+# Next: [the gate](00b_gate), which this model had to pass before any method was run on it.

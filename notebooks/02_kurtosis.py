@@ -364,8 +364,8 @@ display(
 #
 # The table has a row for each language's half A and a column for each language's half B. On the
 # diagonal a language meets itself on other texts; off it, it meets another language. Ranks are
-# compared within each layer and the layers averaged, as in [notebook 08](08_choices), which asks
-# how the agreement grows with the number of windows.
+# compared within each layer and the layers averaged, as in [notebook 08b](08b_statistics), which
+# asks how the agreement grows with the number of windows.
 
 
 # %%

@@ -5,8 +5,8 @@
 # :class: tip
 #
 # **You will be able to** read Table 1 and Figure 4, ours and the published ones; say what
-# LangSpec-F1 rewards and what it cannot see; tell a mask that hits one language from a mask that
-# merely hurts; and say what a masked model answers instead.
+# LangSpec-F1 rewards and what it cannot see; and tell a mask that hits one language from a mask
+# that merely hurts.
 #
 # **It assumes** sets of neurons and how they are masked ([notebook 03](03_selecting_and_masking)),
 # and [Equations 3 to 5](method).
@@ -24,12 +24,9 @@ languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 tasks = "data/testbed/tasks"  # folder with the benchmarks: lm-eval YAML files and their items
 random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
 n_perplexity = 200  # windows per language that perplexity is measured on
-n_answers = 50  # items per task that the model answers freely under each mask
-answer_tokens = 12  # tokens of a free answer
 null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
 criterion_data = "data/criterion"  # folder with what candidates for a criterion do
-literal_reading = True  # also mask what the literal reading of a neuron selects, site projections
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
@@ -40,11 +37,16 @@ from pathlib import Path
 from IPython.display import display
 
 from crane_core import metrics
-from crane_core.interventions import UNTOUCHED
 from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import exercises, readouts, table1_page, table_pages
+from crane_lab.show import (
+    exercises,
+    figures,
+    readouts,
+    table1_page,
+    table_pages,
+)
 from crane_lab.show.budget_view import (
     budget_view,
     budgets_in_words,
@@ -55,6 +57,7 @@ from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
 from crane_lab.study import task_budgets
+from crane_lab.study.evaluated_masks import EvaluatedMasks
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
 
@@ -83,19 +86,22 @@ names = language_names(settings.languages)
 # CRANE's is LAPE matched ([choice](choice-budget)).
 
 # %%
-interventions = pipeline.rows("intermediate")
-one_each = comparisons.one_of_each(interventions)
+masks = EvaluatedMasks(pipeline)
+one_each = comparisons.one_of_each(masks.rows)
 changes = [pipeline.logit_change(row.intervention) for row in one_each]
 display(
-    table1_page.masks_table(one_each, changes, pipeline.shape),
     table1_page.sizes_in_words(one_each, names),
+    figures.folded(
+        "Every mask: neurons by layer, and the check",
+        table1_page.masks_table(one_each, changes, pipeline.shape),
+    ),
 )
 
 # %% [markdown]
-# The last column is a check, not a result. Before any mask is evaluated the pipeline runs one text
-# per language with it and without, and takes the largest change of any logit. A hook that sits on
-# the wrong module changes nothing, and every table after it would say, wrongly, that the mask does
-# no harm. So a mask that selects neurons and changes no logit is an error.
+# The last column of the table is a check, not a result. Before any mask is evaluated the pipeline
+# runs one text per language with it and without, and takes the largest change of any logit. A hook
+# that sits on the wrong module changes nothing, and every table after it would say, wrongly, that
+# the mask does no harm. So a mask that selects neurons and changes no logit is an error.
 #
 # Where texts and items come from, with their licences and checksums, is kept beside the results.
 
@@ -111,31 +117,18 @@ write_text(results / "provenance.json", provenance + "\n")
 # %% [markdown]
 # ## Evaluating every mask
 #
-# One pass through all tasks and all held-out text for the unmasked model and for every mask, for
-# both readings of what a neuron is ([choice](choice-neuron)). Every outcome is kept in the store
-# and written to `items_table1.parquet`: before and after are *paired*, item by item, and intervals
-# for their difference need the pairs.
+# One pass through all tasks and all held-out text for the unmasked model and for every mask. Every
+# outcome is kept in the store and written to `items_table1.parquet`: before and after are *paired*,
+# item by item, and intervals for their difference need the pairs. The same masks are read in other
+# ways on the pages after this one: on other tasks and under the other reading of what a neuron is
+# ([04b](04b_confound)), and by held-out loss and free answers ([04c](04c_answers)).
 
 # %%
-evaluated = pipeline.evaluated(interventions)
-projections = pipeline.rows("projections") if literal_reading else []
-literal = pipeline.evaluated(projections)
-by_site = {"intermediate": evaluated, "projections": literal}
-items, literal_items = evaluated.items(), literal.items()
-seeds, literal_seeds = evaluated.seeds(paper), literal.seeds(paper)
-write_table(items, results / "items_table1.parquet")
-write_table(literal_items, results / "items_table1_projections.parquet")
+evaluated = masks.evaluated
+seeds = evaluated.seeds(paper)
+write_table(masks.items, results / "items_table1.parquet")
 write_table(seeds, results / "table1_seeds.csv")
-random = Nulls.of(pipeline, null_data, n_null)
-nulls = random.of_rows("tasks", interventions)
-judged = partial(
-    comparisons.verdicts,
-    items,
-    nulls=nulls,
-    reading=pipeline.reading,
-)
-write_table(literal_seeds, results / "table1_projections_seeds.csv")
-table1_page.evaluations(by_site, settings.n_perplexity)
+table1_page.evaluations(evaluated, settings.n_perplexity)
 
 # %% [markdown]
 # ## Table 1
@@ -151,7 +144,8 @@ table1_page.evaluations(by_site, settings.n_perplexity)
 # %% tags=["nulls"]
 table1 = evaluated.table(paper)
 write_table(table1, results / "table1.csv")
-verdicts = judged(table1, paper)
+random = Nulls.of(pipeline, null_data, n_null)
+verdicts = masks.verdicts(table1, paper, random)
 write_table(verdicts, results / "table1_verdicts.csv")
 asked = ", ".join(paper[x] for x in names)
 display(
@@ -161,7 +155,10 @@ display(
         f"Table 1, ours: accuracy on {asked} and LangSpec-F1",
         n_seeds=len(settings.random_seeds),
     ),
-    table_pages.beside_nulls(verdicts),
+    figures.folded(
+        "Every set beside random masks of its size and layers",
+        table_pages.beside_nulls(verdicts),
+    ),
 )
 
 # %% [markdown]
@@ -236,6 +233,7 @@ table1_page.all_at_chance(at_chance, names)
 # languages but one and take next to nothing from it; and turn another language's drop into a gain.
 
 # %% tags=["nulls"]
+nulls = random.of_rows("tasks", masks.rows)
 random_of = random_scores(nulls, seeds, paper)
 langspec_view(table1, names, random_of, pipeline.reading)
 
@@ -252,13 +250,12 @@ langspec_view(table1, names, random_of, pipeline.reading)
 # interval from the paired outcomes of single items. The interval is about the items under *this*
 # mask; another mask of the kind would give other outcomes. So "clearly" needs two things: that the
 # interval of the difference excludes zero against every other language, and that the difference is
-# larger than random masks make it, at a false-discovery rate of 5 % over the rows. The text below
-# is written by the code from the numbers.
+# larger than random masks make it, at a false-discovery rate of 5 % over the rows.
 
 # %% tags=["nulls"]
 display(
-    table_pages.mask_by_mask(verdicts, names, fold=False),
     table_pages.by_method(verdicts, "In short:"),
+    table_pages.mask_by_mask(verdicts, names),
 )
 
 # %% [markdown]
@@ -288,209 +285,6 @@ else:
         budget_view(by_budget, names, layers * width),
         budgets_in_words(by_budget, names),
     )
-
-# %% [markdown]
-# ## One language, one benchmark?
-#
-# There is a flaw in this design, the paper's and so far ours. English and Chinese are asked for
-# *knowledge*, Vietnamese is asked to *read*. If masking a set lowers `reading_vi` and spares
-# `knowledge_en` and `knowledge_zh`, the neurons may serve Vietnamese, or they may serve reading in
-# any language. Nothing in the table can tell. Language and benchmark are confounded.
-#
-# There is a second catch: benchmarks differ in how much *any* mask can move them.
-
-# %%
-table1_page.unequal_benchmarks(Path(settings.tasks).parent / "gate.csv")
-
-# %% [markdown]
-# The testbed can undo both, because its tasks exist in all three languages with the same
-# composition. Here is the same table with the same task everywhere, once for knowledge and once for
-# reading. Same masks, same evaluations; only the columns are chosen differently.
-
-# %% tags=["nulls"]
-parallel = {
-    kind: {site: found.table(own) for site, found in by_site.items()}
-    for kind, own in pipeline.tables.items()
-    if kind != pipeline.main_table
-}
-site = "intermediate"
-same_task = {kind: own[site] for kind, own in parallel.items()}
-same_verdicts = {}
-for kind, own in parallel.items():
-    both = comparisons.both_sites(own)
-    write_table(both, results / f"table1_parallel_{kind}.csv")
-    caption = f"Parallel table: {kind} in every language"
-    same_verdicts[kind] = judged(same_task[kind], pipeline.tables[kind])
-    display(
-        table_pages.results_table(same_task[kind], names, caption),
-        table_pages.beside_nulls(same_verdicts[kind]),
-    )
-
-# %% tags=["nulls"]
-reach = table_pages.largest_change(same_task.values(), list(names))
-for kind, table in same_task.items():
-    display(
-        table_pages.drops_figure(
-            table,
-            names,
-            f"Drops in {kind}, the same task in every language (ours)",
-            pipeline.tables[kind],
-            reach=reach,
-        )
-    )
-
-# %% [markdown]
-# Both figures have one scale of colours, so that noise in one does not look like an effect beside
-# the other. An effect that belongs to a *language* is there in both of them, in the same row. One
-# that belongs to a *kind of task* changes its row with the task. Judged as above:
-
-# %% tags=["nulls"]
-confound = table1_page.confound(verdicts, same_verdicts, names)
-for kind, found in same_verdicts.items():
-    display(table_pages.by_method(found, f"{kind.capitalize()}:"))
-display(table_pages.bullets(confound))
-
-# %% [markdown]
-# ## The other reading of a neuron
-#
-# §3.1 calls each column of the projection matrices a neuron. Taken literally, every output of
-# `gate_proj`, `up_proj` and `down_proj` is scored and masked on its own (site `projections`). Gate
-# and up outputs are switches of intermediate neurons, as notebook 03 showed. Outputs of `down_proj`
-# are not: each is a dimension of the residual stream, and masking one silences what *all* neurons
-# of the layer write there. LAPE counts intermediate neurons and has no row here.
-
-# %%
-masks = literal.rows
-crane_literal = [mask for mask in masks if mask.method == "CRANE"]
-table1_literal = literal.table(paper)
-write_table(table1_literal, results / "table1_projections.csv")
-title = "Table 1 at the site projections (ours; nothing published)"
-if literal_reading:
-    display(
-        table1_page.literal_sets(crane_literal, pipeline.shape),
-        table_pages.results_table(table1_literal, names, title),
-    )
-
-# %% tags=["nulls"]
-if literal_reading:
-    told = comparisons.verdicts(
-        literal_items,
-        table1_literal,
-        paper,
-        nulls=random.of_rows("tasks", masks),
-        reading=pipeline.reading,
-    )
-    write_table(told, results / "table1_projections_verdicts.csv")
-    of_crane = told[told["method"] == "CRANE"]
-    display(
-        table_pages.beside_nulls(of_crane),
-        table_pages.mask_by_mask(of_crane, names, fold=False),
-    )
-
-# %% [markdown]
-# ## Language by language: held-out loss
-#
-# Accuracy is a coarse read-out: an item has to change sides before anything is seen, and at chance
-# there is nothing left to lose. The loss on held-out text has neither problem. Rows are masks,
-# columns the language of the text, and a cell is the mean change in next-token loss in nats per
-# token, with its standard error. Tokens differ between languages (a Chinese token is about one
-# character), so compare a row's cells with care and a column's cells freely.
-
-# %% tags=["nulls"]
-perplexities = comparisons.both_sites(
-    {site: found.perplexities() for site, found in by_site.items()}
-)
-write_table(perplexities, results / "perplexity.csv")
-unmasked = perplexities.iloc[0][settings.languages].to_dict()
-own = perplexities.query("site == 'intermediate'")
-losses = comparisons.loss_changes(
-    own,
-    settings.languages,
-    nulls=random.of_rows("losses", interventions),
-)
-write_table(losses, results / "loss_verdicts.csv")
-display(
-    table1_page.loss_figure(losses, settings.languages),
-    table1_page.loss_table(losses, unmasked),
-    table_pages.beside_nulls(losses, "difference", "own − most hit other"),
-    table1_page.losses_by_method(losses, names),
-)
-
-# %% [markdown]
-# The figure gives the same changes as factors of perplexity, the exponential of the loss: 1.10 is a
-# tenth more than without a mask, and 1 is no change at all. The table's last column is the test
-# itself: the change in the masked language less that in the language which comes closest (or which
-# is clearly ahead), with its 95 % interval. "Not settled" means that this interval includes zero.
-
-# %% [markdown]
-# ## What does the model answer instead?
-#
-# A drop in accuracy says that right answers are gone. It does not say what came in their place: a
-# wrong answer in the same language, one and the same answer to everything, or another language?
-#
-# ### Among four options
-#
-# All four options of an item are in the language of the question, so multiple choice can *never*
-# show a change of language. Nor does the model see the options' positions, since each is scored by
-# its text. What it can show is how much of the behaviour changed, and whether the answers collapse:
-#
-# - **same**: the share of items on which the masked model chooses what the unmasked one chose;
-# - **lost**, **gained**: right before and wrong now, and the other way round. A mask that only adds
-#   noise gains nearly as often as it loses;
-# - **position**: entropy of the chosen positions in bits, 2 if all are chosen equally often;
-# - **variety**: how many different answers are given, relative to the right ones. A model that says
-#   the same word wherever it is on offer has little variety, whatever its position.
-
-# %% tags=["nulls"]
-texts = comparisons.option_texts(pipeline.prepared)
-chosen = comparisons.choice_shares(items, texts)
-write_table(chosen, results / "choices.csv")
-own = comparisons.own_tasks(chosen, pipeline.tables)
-table1_page.chosen_table(own)
-
-# %% [markdown]
-# ### Left to speak
-#
-# To see another language the model must be allowed to use one. Here it gets the prompt alone and
-# goes on greedily, and the first line is sorted by what it is: the right option's text, another
-# option's, something else in the language of the question, another language, or no words at all.
-# The language is told by script; plain letters, which may be English or Vietnamese, by the words of
-# the tasks. That is a rough tool, so read each panel against its unmasked row and not against zero.
-
-
-# %%
-def answered(intervention=UNTOUCHED):
-    return pipeline.answers(intervention, n_answers, answer_tokens)
-
-
-answers = {("Org", ""): answered()}
-for row in one_each:
-    answers[row.method, row.language] = answered(row.intervention)
-for row in crane_literal:
-    name = "CRANE, projections"
-    answers[name, row.language] = answered(row.intervention)
-free = comparisons.labelled(answers)
-shares = comparisons.answer_shares(free)
-write_table(free, results / "items_answers.parquet")
-write_table(shares, results / "answers.csv")
-display(
-    table1_page.answers_figure(shares, names),
-    table1_page.answers_in_words(shares, names),
-)
-
-# %% [markdown]
-# Shares say how often, not what. Here are the first answers that differ, to be read one by one.
-
-# %%
-table1_page.changed_table(
-    {
-        x: comparisons.changed_answers(
-            answers["Org", ""].query("language == @x"),
-            answers["CRANE", x].query("language == @x"),
-        )
-        for x in names
-    }
-)
 
 # %% [markdown]
 # ## Exercises
@@ -583,8 +377,6 @@ table1_page.simulated_table(simulated, names[target])
 # %% tags=["nulls", "published"]
 table_pages.bullets(
     readouts.at_equal_budgets(verdicts, names, published),
-    table1_page.losses_in_words(losses, names),
-    confound,
     "The intervals are over items, and the range of the random rows "
     "over masks. Neither covers the choice of texts that the neurons "
     "were selected on, nor another training run of the model.",
@@ -599,5 +391,5 @@ table_pages.bullets(
 # - The paper prints no intervals, no number of neurons and one number for its random rows. How far
 #   its figures lie from chance cannot be worked out from the table.
 #
-# Next: [open-ended answers](05_open_ended), because to choose among four options is not yet to
-# speak a language.
+# Next: [language or task?](04b_confound), because the paper's table asks each language something
+# else, and an effect on one may be one on the other.

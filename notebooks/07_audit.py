@@ -5,17 +5,16 @@
 # :class: tip
 #
 # **You will be able to** check a printed LangSpec-F1 and say how exactly it can be checked; tell a
-# possible score from an impossible one; say which of the paper's claims its own tables bear out;
-# say which printed differences must be more than noise, and which cannot be; and name five things
-# that LangSpec-F1 does which its formula does not advertise.
+# possible score from an impossible one; say which printed differences must be more than noise, and
+# which cannot be; and say which of the paper's claims its own tables bear out.
 #
 # **It assumes** [Equations 3 to 5](method) and Tables 1 to 4, which notebooks [04](04_table1) to
 # [06](06_transfer) show beside our own.
 #
-# **It takes** forty minutes to read; the computer needs a few seconds.
+# **It takes** half an hour to read; the computer needs a few seconds.
 #
-# **It covers** all four tables of the paper {cite:p}`le2026crane`, its definition (§3.1), its
-# metric (§3.5) and its claims about them.
+# **It covers** all four tables of the paper {cite:p}`le2026crane`, its definition (§3.1) and its
+# claims about them.
 # :::
 #
 # No model is run here. Everything is computed from the numbers in `data/published/`, so nothing
@@ -24,20 +23,17 @@
 
 # %% tags=["parameters", "hide-input"]
 published = "data/published"  # folder with the paper's tables and claims
-seed = 0  # seed of everything that is drawn at random, except training
-n_simulated = 4000  # masks simulated for each point of a curve
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
-import numpy as np
 from IPython.display import display
 from scipy import stats
 
 from crane_lab import audit
 from crane_lab.show import audit_pages as page
-from crane_lab.show import metric_card as card
+from crane_lab.show import figures
 from crane_lab.store import write_table
 
 tables = audit.published(published)
@@ -128,7 +124,13 @@ display(
 # %% tags=["published"]
 meets = audit.definition(tables)
 write_table(meets, results / "audit_definition.csv")
-display(page.definition_table(meets), page.definition_in_words(meets))
+display(
+    page.definition_in_words(meets),
+    figures.folded(
+        "The definition, row by row",
+        page.definition_table(meets),
+    ),
+)
 
 # %% [markdown]
 # ## What could be noise?
@@ -155,9 +157,12 @@ noise = audit.noise_table(tables)
 write_table(noise, results / "audit_noise.csv")
 display(
     page.noise_figure(noise, "1"),
-    page.noise_figure(noise, "2"),
-    page.noise_counts(noise),
     page.noise_in_words(noise),
+    figures.folded(
+        "Table 2, and all tables counted",
+        page.noise_figure(noise, "2"),
+        page.noise_counts(noise),
+    ),
 )
 
 # %% [markdown]
@@ -170,8 +175,11 @@ display(
 chance = audit.chance_table(tables)
 write_table(chance, results / "audit_chance.csv")
 display(
-    page.near_chance_table(chance),
     page.chance_in_words(chance, checked),
+    figures.folded(
+        "The accuracies nearest to guessing",
+        page.near_chance_table(chance),
+    ),
 )
 
 # %% [markdown]
@@ -194,109 +202,18 @@ display(
 # What the text says, in our words, held against the tables. A verdict is computed by the code from
 # a criterion that stands beside it in `data/published/claims.yaml`. We wrote the criteria knowing
 # the tables; judge them as well. "Cannot tell" means that the tables lack what the claim needs, not
-# that it is false.
+# that it is false. [The verdicts](10_verdicts) hold the same claims against our models, too.
 
 # %% tags=["published"]
 claims = audit.claims_table(published)
 write_table(claims, results / "audit_claims.csv")
 display(
     page.claims_in_words(claims),
-    page.claims_by_verdict(claims),
+    figures.folded(
+        "Claim by claim, with the evidence",
+        page.claims_by_verdict(claims),
+    ),
     page.claim_criteria(claims),
-)
-
-# %% [markdown]
-# ## Metric card: LangSpec-F1
-#
-# What it is
-# : One number for one mask: the harmonic mean of *precision*, the target's share of the target's
-#   and the worst-hit other language's drop, and *recall*, the share of the target's score that is
-#   gone. 0 to 1.
-#
-# What it is for
-# : Ranking masks of **one size**, for **one language**, on **one set of tasks**. The sections below
-#   say why each of the three matters.
-#
-# ### Precision is cheap, recall is dear
-#
-# Lines of equal LangSpec-F1 in the plane of recall and precision, with the published rows. Along
-# the left edge the lines crowd: a mask with little recall scores little, however selective. Far to
-# the right they lie flat. Most rows have a recall below 0.4 and are ranked by it, that is, by how
-# much damage they do at all.
-
-# %% tags=["published"]
-variants = audit.f1_variants(tables)
-write_table(variants, results / "audit_variants.csv")
-display(card.iso_figure(variants), card.ranked_by(variants))
-
-# %% [markdown]
-# ### A mask that does nothing scores more than zero
-#
-# Gains count as no drop. So if a mask flips a few answers at random, in either direction, its
-# expected LangSpec-F1 is above zero, and more so the fewer questions there are. Simulated: three
-# languages, each with an unmasked score of 0.4, and nothing but noise.
-
-# %% tags=["published"]
-grid = [70, 140, 300, 640, 1346, 3000, 14042]
-nulls = audit.null_by_size(grid, n_masks=n_simulated, seed=seed)
-write_table(nulls, results / "audit_null_masks.csv")
-display(
-    card.null_figure(nulls, tables["1"]),
-    card.null_in_words(nulls, variants),
-)
-
-# %% [markdown]
-# ### A mask that destroys everything scores well
-#
-# Suppose a mask takes the same share from every language, everything above guessing in the end. It
-# prefers no language; a metric of selectivity should be indifferent to how much it takes. By the
-# formula above, a mask that wiped out three equal scores would reach
-# $2\,\Delta / (\Delta + M + S) = 2/3$.
-
-# %% tags=["published"]
-shares = np.linspace(0, 1, 41)
-damage = audit.even_damage_by_language(tables["1"], shares)
-floored = audit.even_damage_by_language(tables["1"], shares, True)
-display(
-    card.damage_figure(shares, damage, floored, variants),
-    card.even_damage_in_words(damage, floored, checked),
-)
-
-# %% [markdown]
-# The same curves give a fairer yardstick than zero: how much would a mask have to take from
-# *everyone* to score what CRANE's row does? A row that no such mask reaches is selective by the
-# metric's own measure.
-
-# %% tags=["published"]
-card.yardstick(shares, damage, variants)
-
-# %% [markdown]
-# ### Max, mean or sum; absolute or relative; from zero or from the floor
-#
-# What other readings of the formula would have made of the same rows. *Floor* counts accuracies
-# from 0.25 and grades from 1, and what is below counts as there: then recall is the share of what
-# could be lost, and 1 means that nothing is left. It is offered beside the paper's metric, not for
-# it: it needs a floor that is known, and where a language starts close to it, a few questions move
-# it far.
-
-# %% tags=["published"]
-leading = audit.leaders(variants, card.READINGS)
-display(card.variants_table(variants), card.leaders_in_words(leading))
-
-# %% [markdown]
-# And how sure is a value? The items' outcomes are not published, so we draw from the two extreme
-# pairings that have the printed counts, the most similar and the most opposed. The truth lies
-# between.
-
-# %% tags=["published"]
-intervals = audit.interval_table(tables["1"], seed=seed)
-write_table(intervals, results / "audit_intervals.csv")
-masks = ("CRANE", "zh"), ("Random", "zh")
-apart = audit.between(tables["1"], *masks, "zh")
-n_items = tables["1"].items["zh"]
-display(
-    card.intervals_table(intervals),
-    card.chinese_in_words(intervals, apart, n_items),
 )
 
 # %% [markdown]
@@ -354,23 +271,6 @@ print(f"significant at 95 % with {lost} to {max(significant)} changed answers")
 # the outcomes can simply count.
 # ```{solution-end}
 # ```
-#
-# ```{exercise-start} A perfect score · medium, 10 minutes
-# :label: exercise-perfect
-# ```
-# What must a mask do to reach a LangSpec-F1 of 1? And one that reaches 1 when scores are counted
-# from their floor?
-# ```{exercise-end}
-# ```
-#
-# ```{solution-start} exercise-perfect
-# :class: dropdown
-# ```
-# Precision and recall must both be 1: no other language loses anything, and the target's score is
-# *zero*. On four options that takes a model which is reliably wrong, and on a scale from 1 to 10 it
-# is impossible. Counted from the floor, it is enough to bring the target down to guessing.
-# ```{solution-end}
-# ```
 
 # %% [markdown]
 # ## What the numbers do and do not show
@@ -388,5 +288,5 @@ page.audit_in_short(cells, checked, reach, claims, meets, noise)
 # - What Table 1 looks like where every outcome, every budget and random masks are known is the
 #   subject of notebook [04](04_table1).
 #
-# Next: [choices](08_choices), because the paper leaves much open, and results may depend on how
-# that is filled in.
+# Next: [the metric card](07b_metric_card), because a LangSpec-F1 that follows from its row may
+# still not mean what it seems to.

@@ -1,21 +1,22 @@
 # %% [markdown]
-# # Which choices matter, and kurtosis or something else
+# # Which choices matter
 #
 # :::{admonition} At a glance
 # :class: tip
 #
 # **You will be able to** say which of the paper's open choices change the neurons that are found,
-# which change what their masks do, and which change nothing; tell how many texts a stable kurtosis
-# needs; and judge whether kurtosis is a better guide than other statistics of the same relevance.
+# which change what their masks do, and which change nothing; and judge a change by what a new draw
+# of texts and a larger set would have done.
 #
 # **It assumes** kurtosis ([notebook 02](02_kurtosis)), selection ([03](03_selecting_and_masking))
 # and LangSpec-F1 ([04](04_table1)).
 #
-# **It takes** three quarters of an hour to read; the computer needs under a minute on the testbed,
+# **It takes** half an hour to read; the computer needs under a minute on the testbed,
 # because the sweep's results are shipped and read.
 #
 # **It covers** what §3.2 to §3.4 and §4.3 of the paper {cite:p}`le2026crane` leave open, as listed
-# in the chapter on [interpretation choices](../book/choices).
+# in the chapter on [interpretation choices](../book/choices). The statistic has a page of its own
+# ([08b](08b_statistics)).
 # :::
 
 # %% tags=["parameters", "hide-input"]
@@ -41,7 +42,7 @@ import pandas as pd
 from IPython.display import display
 
 from crane_lab.settings import Settings
-from crane_lab.show import choices_pages, figures, statistics_pages
+from crane_lab.show import choices_pages, figures
 from crane_lab.store import write_table
 from crane_lab.study import choices, summaries
 
@@ -68,13 +69,15 @@ if recompute_choices:
     tables, made_with = choices.run(settings)
 else:
     tables, made_with = choices.read(choices_data)
-for name, frame in tables.items():
+for name in ("choices", "choices_random"):
     file = "choices_sweep" if name == "choices" else name
-    write_table(frame, results / f"{file}.csv")
+    write_table(tables[name], results / f"{file}.csv")
 
 # %% tags=["shipped"]
-random = tables["choices_random"]
-sweep = choices.with_floor(tables["choices"], random)
+sweep = choices.with_floor(
+    tables["choices"],
+    tables["choices_random"],
+)
 differing = choices.differing_inputs(probe, made_with)
 again = None
 if not differing:
@@ -128,17 +131,22 @@ choices_pages.glance(sweep)
 # %% tags=["shipped"]
 summary = summaries.of_choices(sweep)
 write_table(summary, results / "choices_summary.csv")
-display(choices_pages.departures_table(summary))
-choices_pages.what_matters(sweep)
+display(
+    choices_pages.what_matters(sweep),
+    figures.folded(
+        "Every choice and its departures",
+        choices_pages.departures_table(summary),
+    ),
+)
 
 # %% [markdown]
 # ## Choice by choice
 #
-# One figure each: all values, all languages. The reference is marked with a star, a line around a
-# dot is its 95 % interval, and the tick is what random neurons have. Under each figure stands what
-# it amounts to: the largest departure of LangSpec-F1 in units of the yardstick, the value whose
-# set overlaps least with the default's, and under which values a mask clearly hurts its own
-# language most.
+# What each choice amounts to: the largest departure of LangSpec-F1 in units of the yardstick, the
+# value whose set overlaps least with the default's, and under which values a mask clearly hurts its
+# own language most. A figure of all values and languages opens with a click: the reference is
+# marked with a star, a line around a dot is its 95 % interval, and the tick is what random neurons
+# have.
 
 # %% [markdown]
 # ### Site
@@ -258,76 +266,6 @@ display(*choices_pages.choice(sweep, "budget"))
 display(*choices_pages.choice(sweep, "mask value"))
 
 # %% [markdown]
-# ## Kurtosis or something else
-#
-# The paper's limitations call kurtosis only one possible statistic. Here are others on the same
-# relevance of the same windows, all collected in one pass (`crane_core.concentration`;
-# [choice](choice-statistic)). Statistics of *shape* know no scale, like kurtosis; those of *size*
-# say how much relevance there is.
-
-# %%
-statistics_pages.registry()
-
-# %% [markdown]
-# ### Do they agree?
-#
-# Rank correlation over the neurons of a layer, averaged over layers and languages; each statistic
-# is turned so that large means selected (for the participation ratio, small). Statistics that
-# correlate highly put the same neurons first, however different their formulas look, so that
-# choosing between them matters little. Where a correlation is near zero, to choose one is to choose
-# what a specific neuron is. The table below sets the measure: a statistic can hardly agree with
-# another one better than with itself on other texts.
-
-# %% tags=["shipped"]
-rho = tables["choices_agreement"]
-n = made_with["settings"]["n_samples"]
-display(statistics_pages.agreement_figure(rho))
-statistics_pages.statistics_reliability(rho, n)
-
-# %% [markdown]
-# ### What do they select?
-#
-# Every statistic gets CRANE's number of neurons for each language and takes them by its normalised
-# score alone, or by a *contrast*: the target's score less the largest other language's. The tick is
-# what random masks of that size get, interpolated.
-
-# %% tags=["shipped"]
-selected = choices.with_floor(tables["choices_statistics"], random)
-statistics_pages.selected(selected)
-
-# %% [markdown]
-# The same in numbers, most selective first. A mean over languages can hide that a set does well in
-# one of them only, so two columns count languages instead: in how many LangSpec-F1 lies above all
-# random masks, and in how many the mask clearly hurts its own language most.
-
-# %% tags=["shipped"]
-scored = summaries.of_statistics(selected, random)
-display(statistics_pages.scored(scored, sweep, random))
-statistics_pages.scored_in_words(scored, selected)
-
-# %% [markdown]
-# ## How many texts does kurtosis need?
-#
-# Blocks of 30 windows are dealt at random into two halves; kurtosis and the sets are computed from
-# each half, and compared. Repeated 50 times, for more and more windows per half. (The moments of
-# blocks are merged, so no sample is ever kept. Large halves are drawn from the same 3,000 windows,
-# so their repetitions are not independent and the ranges are too narrow there.)
-
-# %% tags=["shipped"]
-halves = tables["choices_reliability"]
-display(statistics_pages.two_halves(halves))
-statistics_pages.two_halves_by_layer(halves)
-
-# %% [markdown]
-# Two things to compare. The first panel against the second: where kurtosis ranks neurons in two
-# languages as alike as in two halves of one, it tells neurons apart but not languages. And the
-# third against its ticks: a Jaccard index of sets says little until it is known what sets of that
-# size share by chance.
-
-# %% tags=["shipped"]
-statistics_pages.two_halves_in_words(halves)
-
-# %% [markdown]
 # ## Exercises
 #
 # ```{exercise-start} When the mean is not the sum · hard, 15 minutes
@@ -407,7 +345,7 @@ display(*choices_pages.under_rules(rankings))
 # ## What the numbers do and do not show
 
 # %% tags=["shipped"]
-choices_pages.choices_conclusions(sweep, scored, halves)
+choices_pages.choices_conclusions(sweep)
 
 # %% [markdown]
 # - One choice is varied at a time. Two changes together may do what neither does alone, and the
@@ -419,5 +357,5 @@ choices_pages.choices_conclusions(sweep, scored, halves)
 #   holds anywhere is what follows from the definitions, such as that sum and mean cannot differ on
 #   windows of one length and that gate and up share their kurtosis with the intermediate neuron.
 #
-# Next: [single neurons](09_gold_standard), because no choice of score says which neurons are
-# needed; switching them off one by one does.
+# Next: [other statistics](08b_statistics), because kurtosis itself is a choice, and others can
+# be tried on the same relevance.

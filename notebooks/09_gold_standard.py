@@ -166,7 +166,7 @@ necessity_pages.zero_against_mean_in_words(necessity, names)
 #
 # Every method that ranks neurons for a language is here reduced to its ranking, before any
 # threshold. CRANE's normalised kurtosis for three objectives, the other statistics of
-# [notebook 08](08_choices) on the same relevance, activation times the *plain* gradient (the
+# [notebook 08b](08b_statistics) on the same relevance, activation times the *plain* gradient (the
 # first-order estimate of what zeroing does, without LRP's rules), Act Prob 90p
 # {cite:p}`mondal2025transfer` and LAPE {cite:p}`tang2024lape`. Each is taken alone and as a
 # *contrast*, the language's score less the largest of another's; LAPE compares languages by itself.
@@ -362,7 +362,7 @@ display(
 # it is the measure of the paper.
 #
 # Reading tasks are the exception to look at: most of an answer can be copied from the passage by
-# attention, which no mask of MLP neurons touches ([notebook 00](00_meet_the_testbed)).
+# attention, which no mask of MLP neurons touches ([notebook 00b](00b_gate)).
 
 # %% [markdown]
 # ## Is a set the sum of its neurons?

@@ -82,8 +82,9 @@ verdict_pages.at_a_glance(page)
 # ## Claim by claim
 #
 # For every claim the criterion comes first, so that you can judge it before you see what came of
-# it. Look at the evidence more than at the verdict: a claim that misses by one comparison of twelve
-# and one that misses by all of them both read "does not", and the numbers tell them apart.
+# it, which opens with a click. Look at the evidence more than at the verdict: a claim that misses
+# by one comparison of twelve and one that misses by all of them both read "does not", and the
+# numbers tell them apart.
 
 # %% tags=["nulls", "published", "shipped"]
 display(*verdict_pages.claim_by_claim(page))

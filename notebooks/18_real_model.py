@@ -9,7 +9,7 @@
 #
 # **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts).
 #
-# **It takes** twenty minutes to read; the computer needs some seconds after notebooks 04 and 09,
+# **It takes** twenty minutes to read; the computer needs some seconds after notebooks 04c and 09,
 # since results are read that are shipped with the book.
 # :::
 #

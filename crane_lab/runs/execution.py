@@ -116,8 +116,12 @@ class Project:
         return found
 
     def find(self, number: str) -> Notebook:
-        """Return the notebook called `number` or starting with it (`02`); ValueError if none."""
-        hits = [nb for nb in self.notebooks if nb.name == number or nb.name.startswith(number)]
+        """Return the notebook of that number or name (`02`, `04b`), or whose name begins so.
+
+        Raises ValueError if there is none, or more than one.
+        """
+        hits = [nb for nb in self.notebooks if number in (nb.name, nb.number)]
+        hits = hits or [nb for nb in self.notebooks if nb.name.startswith(number)]
         if len(hits) == 1 and number:
             return hits[0]
         names = ", ".join(nb.name for nb in self.notebooks) or "none"

@@ -30,6 +30,11 @@ class Notebook:
         """The file name without its ending, such as `02_kurtosis`."""
         return self.path.stem
 
+    @property
+    def number(self) -> str:
+        """What stands before the name's first underscore, such as `02` or `04b`."""
+        return self.name.split("_")[0]
+
     @cached_property
     def source(self) -> str:
         """The text of the file."""

@@ -151,7 +151,7 @@ def _article(source: str, entry: str, known: Mapping[str, str], places: set[str]
     start = source.index('<article class="bd-article">')
     text = source[start : source.rindex("</article>")].partition(">")[2]
     text = re.sub(r"<script\b.*?</script>", "", text, flags=re.S)
-    text = re.sub(r"<details class=\"sd-", r'<details open class="sd-', text)
+    text = re.sub(r"<details class=\"(?=sd-|folded\")", r'<details open class="', text)
 
     def renamed(found: re.Match[str]) -> str:
         attribute, value = found[1], found[2]

@@ -396,9 +396,9 @@ def claims_by_verdict(claims: pd.DataFrame) -> Styler:
 
 
 def claim_criteria(claims: pd.DataFrame) -> Markdown:
-    """The criterion of each claim, in the order of `claims_by_verdict`."""
+    """The criterion of each claim, in the order of `claims_by_verdict`, behind a click."""
     lines = each_row(_by_verdict(claims), lambda r: f"- *{r['claim']}* — {r['criterion']}", "\n")
-    return prose(f"By which criterion:\n\n{lines}")
+    return prose(lines, fold="By which criterion")
 
 
 # --- in short ------------------------------------------------------------------------------------

@@ -60,11 +60,7 @@ def origin(
     again : `summaries.sets_again`, where nothing differs.
     """
     if differing or again is None:
-        message = (
-            "**These results are not those of your run.** They were made with another "
-            + ", ".join(name.replace("_", " ") for name in differing)
-            + " and say nothing about yours; set `recompute_choices`."
-        )
+        message = whose(differing)
     else:
         found = zip(again["n_neurons"], again["language"], strict=True)
         sizes = ", ".join(f"{n} ({as_markdown(x)})" for n, x in found)
@@ -81,6 +77,17 @@ def origin(
         f"{made['window']} tokens, {made['n_perplexity']} "
         "held-out windows per language, "
         f"{'all' if made['task_limit'] is None else made['task_limit']} items per task."
+    )
+
+
+def whose(differing: Sequence[str]) -> str:
+    """Whether shipped results are of this run's model, texts and tasks."""
+    if not differing:
+        return "These results are of the model, the texts and the tasks of your run."
+    return (
+        "**These results are not those of your run.** They were made with another "
+        + ", ".join(name.replace("_", " ") for name in differing)
+        + " and say nothing about yours; set `recompute_choices`."
     )
 
 
@@ -193,8 +200,8 @@ def read_out_panels(
     return found
 
 
-def choice(sweep: pd.DataFrame, name: str) -> tuple[HTML, Markdown]:
-    """The figure of one choice, the reference starred, and what it amounts to, in sentences."""
+def choice(sweep: pd.DataFrame, name: str) -> tuple[Markdown, HTML]:
+    """What one choice amounts to, in sentences, and its figure, the reference starred; folded."""
     own = sweep[sweep["choice"] == name].copy()
     own["shown"] = own["value"] + np.where(own["reference"], " ★", "")
     told = " ".join(
@@ -212,7 +219,10 @@ def choice(sweep: pd.DataFrame, name: str) -> tuple[HTML, Markdown]:
         read_out_panels(own, "shown"), zero=SIGNED, reference_label=RANDOM, title=label.capitalize()
     )
     alt = f"Four measures under each value of {label}. {told}"
-    return figures.show(figure, alt), prose(choice_in_words(sweep, name))
+    return (
+        prose(choice_in_words(sweep, name)),
+        figures.folded("The figure: value by value", figures.show(figure, alt)),
+    )
 
 
 def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
@@ -273,13 +283,8 @@ def under_rules(rankings: Mapping[str, pd.Series]) -> tuple[Styler, Markdown]:
     )
 
 
-def choices_conclusions(
-    sweep: pd.DataFrame, scored: pd.DataFrame, halves: pd.DataFrame
-) -> Markdown:
-    """What the page found, as a list.
-
-    `scored` is `summaries.of_statistics`, `halves` the table of `halves.split_half_reliability`.
-    """
+def choices_conclusions(sweep: pd.DataFrame) -> Markdown:
+    """What the page found, as a list."""
     found = choices.departures(sweep, "langspec_f1")
     default = summaries.default_reading(sweep)
     every = [
@@ -287,10 +292,6 @@ def choices_conclusions(
         for (choice, value), own in sweep.groupby(["choice", "value"], sort=False)
         if (own["verdict"] == "larger").all()
     ]
-    last = halves[halves["n"] == halves["n"].max()]
-    mean = last.groupby("measure")["mean"].mean()
-    hits = scored[scored["own_most"] == len(default)]
-    statistics = "; ".join(hits["statistic"] + ", " + hits["how"])
     lines = [
         f"The three choices that move LangSpec-F1 most are {choices_listed(found['choice'][:3])}; "
         f"{choices_listed(summaries.quiet_choices(found))} move it no more than drawing other "
@@ -305,10 +306,5 @@ def choices_conclusions(
             else "Under no reading do they do so in every language: no choice we tried turns the "
             "result around."
         ),
-        "At CRANE's number of neurons, statistics whose masks clearly hurt their own language most "
-        f"in every language: {statistics or 'none'}.",
-        f"Two halves of {last['n'].iloc[0]:,} windows each rank neurons by kurtosis with a "
-        f"correlation of {mean['spearman']:.2f} and select sets with a Jaccard index of "
-        f"{mean['jaccard']:.2f}. A set found once is one draw.",
     ]
     return prose("\n".join(f"- {line}" for line in lines))

@@ -2,7 +2,7 @@
 
 What a function draws with and where it is: `style` (theme, palettes, `show`), `drawn` (Figures 1
 and 5), `distributions` (Figures 2 and 3), `heatmaps` (Figure 4), `intervals` (Figure 6), `curves`,
-`tokens`, `tables`.
+`tokens`, `tables`. `folded` shows some of them behind a click.
 """
 
 from crane_lab.show.curves import curves, even_damage_curves, null_curves
@@ -16,6 +16,7 @@ from crane_lab.show.distributions import (
     stacked_bars,
 )
 from crane_lab.show.drawn import fig1_overview, fig5_transfer, network
+from crane_lab.show.foreign import folded
 from crane_lab.show.heatmaps import (
     correlation_heatmap,
     fig4_heatmap,
@@ -47,6 +48,7 @@ __all__ = [
     "fig4_heatmap",
     "fig5_transfer",
     "fig6_transfer",
+    "folded",
     "iso_f1",
     "layer_counts",
     "margin_histogram",

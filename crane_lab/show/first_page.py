@@ -23,7 +23,7 @@ MARK = "<!-- findings -->"
 RANDOM = "random order"
 #: What a run must have written, and by which notebook.
 NEEDED = {
-    "loss_verdicts": "04",
+    "loss_verdicts": "04c",
     "table1_verdicts": "04",
     "criteria_damage": "09",
     "verdicts": "10",

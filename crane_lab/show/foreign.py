@@ -120,7 +120,8 @@ def prose(text: str, fold: str = "") -> Markdown:
     kinds = {part.type for token in tokens for part in (token, *(token.children or ()))}
     shown = visible(text, None) if kinds <= _PROSE else as_markdown(text, None)
     if fold:
-        shown = f"<details><summary>{as_html(fold)}</summary>\n\n{shown}\n\n</details>"
+        head = f'<details class="folded"><summary>{as_html(fold)}</summary>'
+        shown = f"{head}\n\n{shown}\n\n</details>"
     return _markdown(shown)
 
 
@@ -151,6 +152,18 @@ def marked_up(html: Markup) -> HTML:
     found = HTML()
     found.data = str(html)  # given at once, an address or the name of a file would be opened
     return found
+
+
+def folded(title: str, *shown: Any) -> HTML:
+    """Figures and tables of ours (`HTML`, `Styler`) that open when their title is clicked."""
+    inner = Markup("\n".join(str(one._repr_html_()) for one in shown))
+    return marked_up(
+        markup(
+            '<details class="folded"><summary>{title}</summary>\n{inner}\n</details>',
+            title=title,
+            inner=inner,
+        )
+    )
 
 
 def markup(template: str, **values: Any) -> Markup:

@@ -1,4 +1,4 @@
-"""The metric card of LangSpec-F1 in notebook 07: what the score does that its formula hides.
+"""The metric card of LangSpec-F1 in notebook 07b: what the score does that its formula hides.
 
 The numbers come from `crane_lab.audit`; here they are only arranged and worded.
 """

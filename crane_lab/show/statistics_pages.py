@@ -1,4 +1,4 @@
-"""What notebook 08 shows of kurtosis beside other statistics, and of how far two halves agree."""
+"""What notebook 08b shows of kurtosis beside other statistics, and of how far two halves agree."""
 
 from __future__ import annotations
 
@@ -241,4 +241,26 @@ def two_halves_in_words(halves: pd.DataFrame) -> Markdown:
             else f"Even with {last:,} windows per half, fewer than half of all neurons in either "
             "set are in both."
         )
+    )
+
+
+# ------------------------------------------------------------------------------------ conclusions
+
+
+def statistics_conclusions(scored: pd.DataFrame, halves: pd.DataFrame, count: int) -> Markdown:
+    """What the page found, as a list.
+
+    `scored` is `summaries.of_statistics` over `count` languages, `halves` the table of
+    `halves.split_half_reliability`.
+    """
+    last = halves[halves["n"] == halves["n"].max()]
+    mean = last.groupby("measure")["mean"].mean()
+    hits = scored[scored["own_most"] == count]
+    statistics = "; ".join(hits["statistic"] + ", " + hits["how"])
+    return prose(
+        "- At CRANE's number of neurons, statistics whose masks clearly hurt their own language "
+        f"most in every language: {statistics or 'none'}.\n"
+        f"- Two halves of {last['n'].iloc[0]:,} windows each rank neurons by kurtosis with a "
+        f"correlation of {mean['spearman']:.2f} and select sets with a Jaccard index of "
+        f"{mean['jaccard']:.2f}. A set found once is one draw."
     )

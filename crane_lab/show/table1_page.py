@@ -1,4 +1,4 @@
-"""What notebook 04 shows beside the tables: masks, losses, choices and free answers."""
+"""What notebooks 04 to 04c show beside the tables: masks, losses, choices and free answers."""
 
 from __future__ import annotations
 
@@ -51,14 +51,12 @@ def sizes_in_words(interventions: Iterable[Row], names: Mapping[str, str]) -> Ma
     )
 
 
-def evaluations(evaluated: Mapping[str, Evaluated], n_perplexity: int) -> Markdown:
-    """How many evaluations, on what; `evaluated` by site."""
-    masks = [len(found.rows) for found in evaluated.values()]
-    tasks = evaluated["intermediate"].original[0]["task"]
+def evaluations(evaluated: Evaluated, n_perplexity: int) -> Markdown:
+    """How many evaluations, on what."""
+    masks, tasks = len(evaluated.rows), evaluated.original[0]["task"]
     return prose(
-        f"{sum(masks) + 1} evaluations: the unmasked model, {masks[0]} masks of intermediate "
-        f"neurons and {masks[1]} of projections, each on {tasks.nunique()} tasks "
-        f"({len(tasks):,} items) and on {n_perplexity} held-out windows per language."
+        f"{masks + 1} evaluations: the unmasked model and {masks} masks, each on {tasks.nunique()} "
+        f"tasks ({len(tasks):,} items) and on {n_perplexity} held-out windows per language."
     )
 
 
@@ -106,7 +104,7 @@ def unequal_benchmarks(file: Path) -> Markdown:
         if str(lost.index[0]).startswith("reading"):
             line += (
                 " (A likely reason: an answer that stands in the passage can be copied by "
-                "attention, and only neurons of the MLPs are masked. Notebook 00 holds reading "
+                "attention, and only neurons of the MLPs are masked. Notebook 00b holds reading "
                 "against a mere copier.)"
             )
     return prose(line)

@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of notebook 00, Meet the testbed."""
+"""Tables, figures and sentences of notebooks 00 and 00b, the testbed and its gate."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def world_table(worlds: Mapping[str, world.World]) -> Styler:
 
 
 def documents(worlds: Mapping[str, world.World], seed: int) -> HTML:
-    """One fresh document of each kind in every language, folded but for the first two kinds."""
+    """One fresh document of each kind in every language, folded but for the first kind."""
     writers = {x: Writer(own, random.Random(seed)) for x, own in worlds.items()}
     return marked_up(
         Markup("").join(
             markup(
                 "<details{open}><summary><b>{kind}</b></summary>{texts}</details>",
-                open=Markup(" open") if number < 2 else "",
+                open=Markup("") if number else Markup(" open"),
                 kind=kind,
                 texts=Markup("").join(_in_language(x, write(w)) for x, w in writers.items()),
             )
@@ -202,9 +202,11 @@ def training_words(log: pd.DataFrame, recipe: Mapping[str, Any]) -> Markdown:
 def first_items(items: pd.DataFrame, requests: Sequence[Any], tasks: Iterable[str]) -> HTML:
     """The first item of each task as the model gets it, with the scores of its options.
 
+    Folded but for the first.
+
     `items` as `multiple_choice.evaluate` returns them, `requests` those of `Prepared`.
     """
-    shown = []
+    shown: list[Markup] = []
     for task in tasks:
         row = int(items.index[items["task"] == task][0])
         item = items.loc[row]
@@ -225,8 +227,10 @@ def first_items(items: pd.DataFrame, requests: Sequence[Any], tasks: Iterable[st
             )
         shown.append(
             markup(
-                "<h4>{task}</h4><p lang='{code}' style='white-space:pre-wrap'>{asked}</p>"
-                "<ul lang='{code}'>{options}</ul>",
+                '<details class="folded"{open}><summary><b>{task}</b></summary>'
+                "<p lang='{code}' style='white-space:pre-wrap'>{asked}</p>"
+                "<ul lang='{code}'>{options}</ul></details>",
+                open=Markup("") if shown else Markup(" open"),
                 task=task,
                 code=as_attribute(item["language"]),
                 asked=options[0].args[0],

@@ -40,20 +40,23 @@ def at_a_glance(page: pd.DataFrame) -> Styler:
 
 
 def claim_by_claim(page: pd.DataFrame) -> list[Markdown]:
-    """Each claim with its criterion and the evidence for its verdicts, numbered from 1."""
+    """Each claim with its criterion, and behind a click the evidence for its verdicts."""
     titles = {name: f"The {title}" for name, title in _titles(page).items()}
     titles |= {name: as_markdown(name) for name in titles if name not in ("paper", "testbed")}
-    return [
-        prose(
-            f"**{number}. {row['claim']}** ({_place(row['section'])})\n\n"
-            f"- Criterion: {row['criterion']}\n"
-            + "\n".join(
-                f"- {title}: **{row[name]}**. {row[f'{name}_evidence']}"
-                for name, title in titles.items()
-            )
+    shown = []
+    for number, row in enumerate(page.to_dict("records"), start=1):
+        evidence = "\n".join(
+            f"- {title}: **{row[name]}**. {row[f'{name}_evidence']}"
+            for name, title in titles.items()
         )
-        for number, row in enumerate(page.to_dict("records"), start=1)
-    ]
+        shown += [
+            prose(
+                f"**{number}. {row['claim']}** ({_place(row['section'])}) "
+                f"Criterion: {row['criterion']}"
+            ),
+            prose(evidence, fold=f"Claim {number}: verdicts and evidence"),
+        ]
+    return shown
 
 
 def most_cases_table(table: pd.DataFrame) -> Styler:

@@ -56,7 +56,7 @@ class Work:
             of.judged(rows)
 
     def answers(self) -> None:
-        """What is said instead of an option (notebook 04)."""
+        """What is said instead of an option (notebook 04c)."""
         literal = [row for row in self.literal() if row.method == "CRANE"]
         rows = [*one_of_each(self.base.rows("intermediate")), *literal]
         size = (self.values["n_answers"], self.values["answer_tokens"])
@@ -64,7 +64,7 @@ class Work:
         self.store.together(partial(self.base.answers, one, *size) for one in wanted)
 
     def literal(self) -> list[Row]:
-        """The rows of the literal reading, if it is wanted (notebook 04)."""
+        """The rows of the literal reading, if it is wanted (notebook 04b)."""
         return self.base.rows("projections") if self.values["literal_reading"] else []
 
     def nulls(self, of: Pipeline, kind: str, rows: Iterable[Row]) -> None:
@@ -119,10 +119,23 @@ def _masking(work: Work) -> list[Task]:
 def _table1(work: Work) -> list[Task]:
     return [
         lambda: work.base.evaluated(work.base.rows("intermediate")),
+        lambda: work.nulls(work.base, "tasks", work.base.rows("intermediate")),
+    ]
+
+
+def _confound(work: Work) -> list[Task]:
+    return [
+        *_table1(work),
+        lambda: work.base.evaluated(work.literal()),
+        lambda: work.nulls(work.base, "tasks", work.literal()),
+    ]
+
+
+def _answers(work: Work) -> list[Task]:
+    return [
+        lambda: work.base.evaluated(work.base.rows("intermediate")),
         lambda: work.base.evaluated(work.literal()),
         lambda: work.nulls(work.base, "losses", work.base.rows("intermediate")),
-        lambda: work.nulls(work.base, "tasks", work.base.rows("intermediate")),
-        lambda: work.nulls(work.base, "tasks", work.literal()),
         work.answers,
     ]
 
@@ -154,9 +167,12 @@ def _gold_standard(work: Work) -> list[Task]:
 #: notebook -> its tasks.
 PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "00_meet_the_testbed": _unmasked,
+    "00b_gate": _unmasked,
     "02_kurtosis": _kurtosis,
     "03_selecting_and_masking": _masking,
     "04_table1": _table1,
+    "04b_confound": _confound,
+    "04c_answers": _answers,
     "05_open_ended": _open_ended,
     "06_transfer": _transfer,
     "08_choices": lambda work: [work.sweep],

@@ -261,7 +261,8 @@ def test_titles_say_how_hard_and_how_long(path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [path.stem[:2] for path in NOTEBOOKS if "exercises." in path.read_text("utf-8")]
+    "number",
+    [path.stem.split("_")[0] for path in NOTEBOOKS if "exercises." in path.read_text("utf-8")],
 )
 def test_a_hint_comes_before_the_solution(number: str) -> None:
     """And the stub before both: nothing of the answer is seen by accident."""
@@ -278,5 +279,5 @@ def test_a_hint_comes_before_the_solution(number: str) -> None:
 
 
 def test_these_have_stubs() -> None:
-    with_stubs = {p.stem[:2] for p in NOTEBOOKS if "exercises." in p.read_text("utf-8")}
+    with_stubs = {p.stem.split("_")[0] for p in NOTEBOOKS if "exercises." in p.read_text("utf-8")}
     assert with_stubs >= {"01", "02", "03", "04", "09", "12"}

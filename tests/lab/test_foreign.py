@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from hostile import HOSTILE
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
@@ -147,7 +148,7 @@ def test_prose_is_ours_or_shown_as_it_stands() -> None:
                          "hardbreak"}  # fmt: skip
         assert said == theirs
     assert foreign.prose("- a", "More <b>").data == (
-        "<details><summary>More &lt;b&gt;</summary>\n\n- a\n\n</details>"
+        '<details class="folded"><summary>More &lt;b&gt;</summary>\n\n- a\n\n</details>'
     )
 
 
@@ -159,6 +160,17 @@ def test_html_is_made_from_templates() -> None:
 
 
 # --- tables and figures ---------------------------------------------------------------------------
+
+
+def test_tables_and_figures_behind_a_click() -> None:
+    cells = table(pd.DataFrame({"a": ["<b>"]}), "A caption")
+    figure = foreign.marked_up(foreign.markup("<p>{x}</p>", x="a figure"))
+    soup = BeautifulSoup(foreign.folded("All <rows>", cells, figure).data, "lxml")
+    folded = soup.select_one("details:not([open])")
+    assert folded is not None and folded.summary is not None
+    assert folded.summary.text == "All <rows>" and folded.find("p", string="a figure")
+    assert [cell.text for cell in folded.select("table td")] == ["<b>"]
+    assert folded.select("th[scope=col]")
 
 
 def test_a_table_shows_what_it_is_given() -> None:

@@ -335,6 +335,15 @@ def test_notebooks_are_found_by_number_and_by_name(project: Project) -> None:
             project.find(text)
 
 
+def test_a_second_part_has_the_number_with_a_letter(project: Project) -> None:
+    folder = project.root / "notebooks"
+    (folder / "02b_more.py").write_text((folder / "02_two.py").read_text())
+    found = Project(project.root)
+    assert [nb.name for nb in found.notebooks] == ["01_one", "02_two", "02b_more"]
+    assert found.find("02").name == "02_two" and found.find("02b").name == "02b_more"
+    assert found.find("02b_m").number == "02b"
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_given_as_text_is_the_same_float(value: float) -> None:
     parameter = Parameter("threshold", 1.0, "", "float")

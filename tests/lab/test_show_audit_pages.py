@@ -140,7 +140,9 @@ def test_claims() -> None:
     read = cells(page.claims_by_verdict(claims))
     assert read["verdict"].to_list() == ["does not hold", "cannot tell", "holds"]
     assert page.claim_criteria(claims).data == (
-        "By which criterion:\n\n- *B* — y\n- *C* — z\n- *A* — x"
+        '<details class="folded"><summary>By which criterion</summary>'
+        "\n\n- *B* — y\n- *C* — z\n- *A* — x\n\n"
+        "</details>"
     )
 
 

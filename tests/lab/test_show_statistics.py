@@ -153,3 +153,14 @@ def test_two_halves_in_words() -> None:
     assert text.endswith("are in both from 1,500 windows per half.")
     text = statistics_pages.two_halves_in_words(halves(0.4)).data
     assert "Even with 1,500 windows per half, fewer than half of all neurons" in text
+
+
+@pytest.mark.parametrize("hits", [2, 1])
+def test_conclusions_on_statistics(hits: int) -> None:
+    scored = pd.DataFrame(
+        {"statistic": ["gini", "mean"], "how": ["alone", "contrast"], "own_most": [hits, 1]}
+    )
+    first, second = statistics_pages.statistics_conclusions(scored, halves(0.5), 2).data.split("\n")
+    assert first.endswith(f"in every language: {'gini, alone' if hits == 2 else 'none'}.")
+    assert "Two halves of 1,500 windows each" in second
+    assert "a correlation of 0.80 and select sets with a Jaccard index of 0.50" in second

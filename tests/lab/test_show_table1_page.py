@@ -43,10 +43,8 @@ def test_masks_with_their_sizes() -> None:
 
 def test_evaluations_are_counted() -> None:
     original: Outcome = (pd.DataFrame({"task": ["a", "a", "b"]}), {})
-    first = Evaluated(["en"], MASKS, original, [])
-    second = Evaluated(["en"], MASKS[:1], original, [])
-    text = table1_page.evaluations({"intermediate": first, "projections": second}, 10).data
-    assert text.startswith("6 evaluations: the unmasked model, 4 masks of intermediate neurons and")
+    text = table1_page.evaluations(Evaluated(["en"], MASKS, original, []), 10).data
+    assert text.startswith("5 evaluations: the unmasked model and 4 masks, ")
     assert "each on 2 tasks (3 items) and on 10 held-out windows" in text
 
 

@@ -143,7 +143,7 @@ def test_verdicts_as_lists() -> None:
         "- **CRANE, English**",
         "- **Random, English*",
     ]
-    assert table_pages.mask_by_mask(verdicts, NAMES).data.startswith("<details><summary>Mask by")
+    assert "<summary>Mask by" in table_pages.mask_by_mask(verdicts, NAMES).data
     assert "grade points" in table_pages.mask_by_mask(verdicts, NAMES, readouts.GRADE).data
     assert table_pages.by_method(verdicts).data == f"- {readouts.summary(verdicts, 'CRANE')}"
     assert table_pages.by_method(verdicts, "So:").data.startswith("So:\n\n- **CRANE**")

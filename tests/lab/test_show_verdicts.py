@@ -44,19 +44,21 @@ def test_verdicts_are_counted_there_and_here() -> None:
 
 
 def test_each_claim_has_its_criterion_and_both_evidences() -> None:
-    first, second = verdict_pages.claim_by_claim(PAGE)
-    assert first.data == (
-        "**1. First.** (§ 3)\n\n- Criterion: It must.\n- The paper's tables: **holds**. 3 of 3.\n"
-        "- The testbed: **does not**. 0 of 3."
+    first, evidence, second, last = verdict_pages.claim_by_claim(PAGE)
+    assert first.data == "**1. First.** (§ 3) Criterion: It must."
+    assert evidence.data == (
+        '<details class="folded"><summary>Claim 1: verdicts and evidence</summary>\n\n'
+        "- The paper's tables: **holds**. 3 of 3.\n- The testbed: **does not**. 0 of 3.\n\n"
+        "</details>"
     )
-    assert second.data.startswith("**2. Second.**") and "**–**. Not tested here." in second.data
+    assert second.data.startswith("**2. Second.**") and "**–**. Not tested here." in last.data
 
 
 def test_the_verdicts_of_another_run_stand_beside() -> None:
     shipped = PAGE.rename(columns={"testbed": "g", "testbed_evidence": "g_evidence"})
     page = gather.with_shipped(PAGE, shipped)
     assert gather.sources(page) == ["paper", "testbed", "g"]
-    assert "- g: **does not**. 0 of 3." in str(verdict_pages.claim_by_claim(page)[0].data)
+    assert "- g: **does not**. 0 of 3." in str(verdict_pages.claim_by_claim(page)[1].data)
     shipped.loc[0, "criterion"] = "It must not."
     with pytest.raises(ValueError, match="about other claims"):
         gather.with_shipped(PAGE, shipped)
