@@ -225,7 +225,7 @@ def first_items(items: pd.DataFrame, requests: Sequence[Any], tasks: Iterable[st
             )
         shown.append(
             markup(
-                "<h4>{task}</h4><p lang='{code}' style='white-space:pre-wrap'>{asked}</p>"
+                "<p><b>{task}</b></p><p lang='{code}' style='white-space:pre-wrap'>{asked}</p>"
                 "<ul lang='{code}'>{options}</ul>",
                 task=task,
                 code=as_attribute(item["language"]),

@@ -81,7 +81,9 @@ def test_the_first_item_of_each_task() -> None:
         for number in range(4)
     ]
     html = pages.first_items(items, requests, TASKS).data
-    assert html.count("<h4>") == 6 and "prompt &lt;4&gt;" in html and "prompt &lt;5&gt;" not in html
+    assert (
+        html.count("<p><b>") == 6 and "prompt &lt;4&gt;" in html and "prompt &lt;5&gt;" not in html
+    )
     assert "<li>option 0: -1.00 <b>(right)</b></li><li>option 1: -2.00 <b>(chosen)</b></li>" in html
 
 
