@@ -4,16 +4,29 @@
 
   const WIDE = ":is(table, pre, .explorable-rows, .choice-rows, [style*='overflow-x'], mjx-container[display='true'])";
 
+  const SAID = ":is(table, div)"; /* of which it is also said; a cut line of code shows it itself */
+
   /* A stop for the tabulator as long as there is something to scroll, and not beyond. */
   function check(box) {
     const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
     if (scrolls && !box.hasAttribute("tabindex")) {
       box.tabIndex = 0;
       box.dataset.scrolls = "";
+      if (box.matches(SAID)) say(box);
     } else if (!scrolls && "scrolls" in box.dataset) {
       box.removeAttribute("tabindex");
       delete box.dataset.scrolls;
+      if (box.previousElementSibling?.matches(".scroll-hint")) box.previousElementSibling.remove();
     }
+  }
+
+  /* For eyes alone: who hears the page hears all of it. */
+  function say(box) {
+    const hint = document.createElement("div");
+    hint.className = "scroll-hint";
+    hint.setAttribute("aria-hidden", "true");
+    hint.textContent = "wider than the page: scroll it sideways →";
+    box.before(hint);
   }
 
   addEventListener("load", () => {

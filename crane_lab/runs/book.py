@@ -21,6 +21,7 @@ from crane_lab.runs.parameters import load_profile
 from crane_lab.runs.questions import with_questions
 from crane_lab.runs.reading import READING_TIME, reading_time
 from crane_lab.runs.repository import add_launch_buttons
+from crane_lab.store import ROOT
 from crane_lab.store.files import canonical, digest_of, file_sha256, write_text
 from crane_lab.store.sources import packages_digest, source_digest
 
@@ -45,6 +46,12 @@ def _build(run: Run) -> Path:
     base = output.parent
     source = base / "src"
     stamp = base / "book.sha256"
+    built_from, staged_from = [*_words(stamp), "", ""][:2] if output.is_dir() else ("", "")
+    # Staging takes seconds, a look at all that it reads does not.
+    inputs = _inputs(run)
+    if staged_from == inputs:
+        print(f"book: up to date, {_shown(output)}")
+        return output
     _stage(run, source)
     # The reference is made from docstrings, which no digest of code covers.
     depends: list[Any] = [_tree(source), _tree(run.project.root / "crane_core")]
@@ -54,7 +61,8 @@ def _build(run: Run) -> Path:
     modules = ["crane_lab.runs.book", *(x for x in extensions if x.startswith("crane_lab."))]
     depends += [*map(source_digest, modules), packages_digest()]
     digest = digest_of(canonical(depends), 64)
-    if output.is_dir() and stamp.is_file() and stamp.read_text() == digest:
+    if built_from == digest:
+        write_text(stamp, f"{digest} {inputs}")
         print(f"book: up to date, {_shown(output)}")
         return output
     # Always from nothing: Sphinx's incremental builds forget the warnings of unchanged pages.
@@ -78,9 +86,29 @@ def _build(run: Run) -> Path:
     shutil.rmtree(output, ignore_errors=True)
     os.replace(scratch / "_build" / "html", output)
     shutil.rmtree(scratch, ignore_errors=True)
-    write_text(stamp, digest)
+    write_text(stamp, f"{digest} {inputs}")
     print(f"book: built, {_shown(output)}")
     return output
+
+
+def _words(path: Path) -> list[str]:
+    return path.read_text("utf-8").split() if path.is_file() else []
+
+
+def _inputs(run: Run) -> str:
+    """Return a digest of all that the pages of a run are made from, whatever comes of it."""
+    root = run.project.root
+    folders = [root / name for name in ("book", "notebooks", "data", "crane_core", "crane_lab")]
+    # Ours may be elsewhere, if the project is not the one that we are part of.
+    folders += [ROOT / "crane_core", ROOT / "crane_lab"]
+    folders += [run.directory / "notebooks", run.directory / "results"]
+    real = root / str(run.parameters.get("real_data", "data"))
+    folders += [] if real.is_relative_to(root / "data") else [real]
+    files = [root / "_config.yml", root / "_toc.yml"]
+    depends: list[Any] = [_tree(folder) for folder in dict.fromkeys(folders)]
+    depends += [[file_sha256(path) for path in files], run.name, run.profile]
+    depends += [run.values, run.overrides, packages_digest()]
+    return digest_of(canonical(depends), 64)
 
 
 def _said(output: str, source: Path) -> str:
@@ -99,7 +127,7 @@ def _tree(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 

@@ -13,6 +13,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.criteria_pages import GREEDY, SINGLE, damage_curves
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.anatomy import ATTNLRP, FED, PRUNED
@@ -155,11 +156,15 @@ def windows_figures(means: pd.DataFrame) -> list[HTML]:
             str(name): tuple(own[part] for part in ("windows", *ranges[column]))
             for name, own in means.sort_values("windows").groupby("criterion", sort=False)
         }
-        told = "; ".join(f"{name} {value:+.3f}" for name, value in few[column].items())
+        told = [(f"{name} {value:+.3f}", value) for name, value in few[column].items()]
         found.append(
             figures.show(
                 figures.curves(curves, "windows of text per language", label, xscale="log"),
-                alt=f"{label}, by windows of text. With the fewest: {told}.",
+                alt=in_short(
+                    f"{label[0].upper()}{label[1:]}, by windows of text. With the fewest:",
+                    told,
+                    "criterion_windows.csv",
+                ),
             )
         )
     return found

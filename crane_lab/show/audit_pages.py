@@ -17,6 +17,7 @@ from crane_lab.audit.grim import seeds_coincidence
 from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN
 from crane_lab.audit.tables import Published
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import prose
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
@@ -254,15 +255,19 @@ def noise_figure(noise: pd.DataFrame, number: str) -> HTML:
     name = own["table"].iloc[0]
     return figures.show(
         figures.noise_ranges(own, title=f"{name}: drops, in {unit} at the bars' ends"),
-        alt=f"{name}: for every mask and language the smallest and largest number of standard "
-        "errors that the drop may be, against 1.96. "
-        + each_row(
-            own,
-            lambda r: (
-                f"{r['method']} {r['mask_language']}, {r['language']}: {r['z_low']:.1f} to "
-                f"{r['z_high']:.1f}, {r['verdict']}."
-            ),
-            " ",
+        alt=in_short(
+            f"{name}: for every mask and language the smallest and largest number of standard "
+            "errors that the drop may be, against 1.96.",
+            [
+                (
+                    f"{r['method']} {r['mask_language']}, {r['language']}: {r['z_low']:.1f} to "
+                    f"{r['z_high']:.1f}, {r['verdict']}",
+                    r["z_low"],
+                )
+                for r in own.to_dict("records")
+            ],
+            "audit_noise.csv",
+            by="the smallest number",
         ),
     )
 

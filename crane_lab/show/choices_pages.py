@@ -15,6 +15,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study import choices, summaries
 
@@ -131,16 +132,24 @@ def glance(sweep: pd.DataFrame) -> HTML:
             ]
         )
     title = "Reference value (dot) and span over all values of each choice (line)"
-    told = " ".join(
-        f"{choices.LABELS[str(choice)]}: Jaccard with the default {own['jaccard'].min():.2f} to "
-        f"{own['jaccard'].max():.2f}, LangSpec-F1 {own['langspec_f1'].min():.2f} to "
-        f"{own['langspec_f1'].max():.2f}, selectivity {own['selectivity'].min():+.2f} to "
-        f"{own['selectivity'].max():+.2f}."
+    told = [
+        (
+            f"{choices.LABELS[str(choice)]}: Jaccard with the default {own['jaccard'].min():.2f} "
+            f"to {own['jaccard'].max():.2f}, LangSpec-F1 {own['langspec_f1'].min():.2f} to "
+            f"{own['langspec_f1'].max():.2f}, selectivity {own['selectivity'].min():+.2f} to "
+            f"{own['selectivity'].max():+.2f}",
+            own["langspec_f1"].max() - own["langspec_f1"].min(),
+        )
         for choice, own in sweep.groupby("choice", sort=False)
-    )
+    ]
     return figures.show(
         figures.dot_ranges(panels, zero=SIGNED, title=title),
-        alt=f"For each choice and language the span of four measures over its values. {told}",
+        alt=in_short(
+            "For each choice and language the span of four measures over its values.",
+            told,
+            "choices_sweep.csv",
+            by="the span of LangSpec-F1",
+        ),
     )
 
 
@@ -204,21 +213,21 @@ def choice(sweep: pd.DataFrame, name: str) -> tuple[Markdown, HTML]:
     """What one choice amounts to, in sentences, and its figure, the reference starred; folded."""
     own = sweep[sweep["choice"] == name].copy()
     own["shown"] = own["value"] + np.where(own["reference"], " ★", "")
-    told = " ".join(
-        f"{value}: "
-        + ", ".join(
-            f"{r['mask_language']} {r['n_neurons']} neurons, Jaccard {r['jaccard']:.2f}, "
-            f"LangSpec-F1 {r['langspec_f1']:.2f}, selectivity {r['selectivity']:+.3f}"
-            for r in group.to_dict("records")
+    told = [
+        (
+            f"{r['shown']}: {r['mask_language']} {r['n_neurons']} neurons, Jaccard "
+            f"{r['jaccard']:.2f}, LangSpec-F1 {r['langspec_f1']:.2f}, selectivity "
+            f"{r['selectivity']:+.3f}",
+            r["langspec_f1"],
         )
-        + "."
-        for value, group in own.groupby("shown", sort=False)
-    )
+        for r in own.to_dict("records")
+    ]
     label = choices.LABELS[name]
     figure = figures.dot_ranges(
         read_out_panels(own, "shown"), zero=SIGNED, reference_label=RANDOM, title=label.capitalize()
     )
-    alt = f"Four measures under each value of {label}. {told}"
+    lead = f"Four measures under each value of {label}, by language."
+    alt = in_short(lead, told, "choices_sweep.csv", by="LangSpec-F1")
     return (
         prose(choice_in_words(sweep, name)),
         figures.folded("The figure: value by value", figures.show(figure, alt)),

@@ -14,6 +14,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.study import criteria, summaries
@@ -53,9 +54,12 @@ def correlations(
     )
     return figures.show(
         figure,
-        alt="Rank correlation of each criterion with necessity and with selectivity, by language, "
-        "with intervals. Mean over languages, selectivity: "
-        + "; ".join(f"{r['criterion']} {r['rho']:+.2f}" for r in overall.to_dict("records")),
+        alt=in_short(
+            "Rank correlation of each criterion with necessity and with selectivity, by language, "
+            "with intervals. Mean over languages, selectivity:",
+            [(f"{r['criterion']} {r['rho']:+.2f}", r["rho"]) for r in overall.to_dict("records")],
+            "criteria_ranking.csv",
+        ),
     )
 
 
@@ -141,9 +145,7 @@ def precision_curves(
         }
         level = own["significant_chance"].iloc[0]
         panels[names[str(x)]] = curves | {RANDOM: (budgets, [level] * len(budgets))}
-    told = "; ".join(
-        f"{name} {share:.0%}" for name, share in _precision(found, order)[budgets[-1]].items()
-    )
+    last = _precision(found, order)[budgets[-1]]
     return figures.show(
         figures.curves(
             panels,
@@ -152,7 +154,11 @@ def precision_curves(
             highlighted=highlighted,
             xscale="log",
         ),
-        alt="Precision at budget by language. Mean over languages at the largest budget: " + told,
+        alt=in_short(
+            "Precision at budget by language. Mean over languages at the largest budget:",
+            [(f"{name} {share:.0%}", share) for name, share in last.items()],
+            "criteria_precision.csv",
+        ),
     )
 
 
@@ -193,10 +199,7 @@ def damage_curves(
     the one whose numbers the alternative text gives.
     """
     panels = damage_bands(damaged, names, "budget", column)
-    told = "; ".join(
-        f"{name} {value:+.3f}"
-        for name, value in summaries.mean_damage(damaged, budget, column).items()
-    )
+    mean = summaries.mean_damage(damaged, budget, column)
     return figures.show(
         figures.curves(
             panels,
@@ -208,8 +211,12 @@ def damage_curves(
             xscale="log",
             yscale="symlog",
         ),
-        alt=f"Damage curves: {DAMAGE[column]}, by number of neurons masked. At {budget} neurons, "
-        f"mean over languages: {told}",
+        alt=in_short(
+            f"Damage curves: {DAMAGE[column]}, by number of neurons masked. At {budget} neurons, "
+            "mean over languages:",
+            [(f"{name} {value:+.3f}", value) for name, value in mean.items()],
+            "the tables of this page",
+        ),
     )
 
 

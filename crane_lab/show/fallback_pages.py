@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.fallback import UNTOLD
 from crane_lab.study.taught import RANDOM
@@ -131,15 +132,21 @@ def lens_figure(lens: pd.DataFrame) -> HTML:
         layers = middle.index.to_numpy()
         lines[str(x)] = {name: (layers, middle[kind].to_numpy()) for kind, name in names.items()}
         ahead = middle.index[middle["pivot"] > middle["own"]].to_list()
-        told.append(
+        text = (
             f"{x}: English above its own in {len(ahead)} of {len(middle)} layers, at the end "
             f"{middle['pivot'].iloc[-1]:.1f} and {middle['own'].iloc[-1]:.1f}"
         )
+        told.append((text, len(ahead)))
     label = "probability (decimal logarithm)"
     return figures.show(
         figures.curves(lines, "layer", label, columns=4),
-        alt=f"A right answer's first token after each layer from the middle on, {label}, median "
-        "over questions. " + "; ".join(told),
+        alt=in_short(
+            f"A right answer's first token after each layer from the middle on, {label}, median "
+            "over questions.",
+            told,
+            "logit_lens.csv",
+            by="number of such layers",
+        ),
     )
 
 

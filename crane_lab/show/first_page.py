@@ -12,6 +12,7 @@ from IPython.display import HTML
 
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.show import figures
+from crane_lab.show.alternative import LONGEST, in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.criteria import WITHOUT_RELEVANCE
 from crane_lab.study.shipped import Shipped
@@ -261,11 +262,12 @@ def _figure(both: tuple[OfModel, OfModel], names: Mapping[str, str]) -> HTML:
                 }
             )
         panels[f"{found.title}: own loss − largest other (nats per token)"] = pd.DataFrame(rows)
-        means = ", ".join(f"{c} {found.damage[c]:+.2f}" for c in order)
-        told.append(f"{found.title}, {found.budget:,} neurons: {means}")
+        means = [(f"{c} {found.damage[c]:+.2f}", found.damage[c]) for c in order]
+        lead = f"{found.title}, {found.budget:,} neurons:"
+        told.append(in_short(lead, means, "criteria_ranking.csv", longest=LONGEST // 3))
     return figures.show(
         figures.dot_ranges(panels, zero=list(panels), order=order, names=names),
         alt="What the first neurons of each criterion cost their own language more than any other, "
         f"with intervals over windows, for random neurons the range over seeds. Means over "
-        f"languages. {'; '.join(told)}.",
+        f"languages. {' '.join(told)}",
     )

@@ -15,6 +15,7 @@ from pandas.io.formats.style import Styler
 
 from crane_core.neurons import NeuronSet
 from crane_lab.show import figures, languages_figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.stages.standing import FDR
 from crane_lab.study.language_profiles import depth_shares, language_tree
@@ -224,9 +225,8 @@ def controls_figure(found: pd.DataFrame) -> HTML:
             {"row": part["language"], "series": series, "value": part["jaccard"]}
         )
         means = part.groupby("control", sort=False)["jaccard"].mean()
-        told.append(
-            f"{method}: " + ", ".join(f"{names[str(x)]} {value:.2f}" for x, value in means.items())
-        )
+        said = ", ".join(f"{names[str(x)]} {value:.2f}" for x, value in means.items())
+        told.append((f"{method}: {said}", means.max()))
     return figures.show(
         figures.dot_ranges(
             tables,
@@ -234,8 +234,12 @@ def controls_figure(found: pd.DataFrame) -> HTML:
             title="Jaccard index with a language's set",
             same_scale=True,
         ),
-        alt="Jaccard index of a language's set with those of its other half, of its shuffled and "
-        "of its romanised text. Means: " + "; ".join(told),
+        alt=in_short(
+            "Jaccard index of a language's set with those of its other half, of its shuffled and "
+            "of its romanised text. Means:",
+            told,
+            "languages_controls.csv",
+        ),
     )
 
 

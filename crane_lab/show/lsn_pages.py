@@ -17,6 +17,7 @@ from torch import Tensor
 
 from crane_core.neurons import NeuronSet
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.stages.standing import ENOUGH, FDR
 from crane_lab.study.activations import (
@@ -223,14 +224,21 @@ def values_figure(changes: pd.DataFrame, names: Mapping[str, str]) -> HTML:
         part["value"] = rows[column].to_numpy()
         part["low"], part["high"] = rows[f"{column}_low"], rows[f"{column}_high"]
         panels[label] = part
-    told = "; ".join(
-        f"{row}: own {own['own'].mean():+.2f}, largest other {own['other'].mean():+.2f}"
+    told = [
+        (
+            f"{row}: own {own['own'].mean():+.2f}, largest other {own['other'].mean():+.2f}",
+            own["own"].mean(),
+        )
         for row, own in rows.groupby("row", sort=False)
-    )
+    ]
     return figures.show(
         figures.dot_ranges(panels, zero=list(panels), names=dict(names)),
-        alt="Change of held-out loss by method and value, in nats per token. Means over languages: "
-        + told,
+        alt=in_short(
+            "Change of held-out loss by method and value, in nats per token. Means over languages:",
+            told,
+            "lsn_perplexity*.csv",
+            by="own loss",
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.audit.noise import CANNOT, CERTAIN, OPEN, NoiseBounds
 from crane_lab.audit.tables import Published
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import prose
 from crane_lab.show.readouts import each_row, mask_name, with_mask
 from crane_lab.texts.languages import NAMES
@@ -33,12 +34,18 @@ def iso_figure(variants: pd.DataFrame) -> HTML:
     }
     return figures.show(
         figures.iso_f1(panels),
-        alt="Published rows by recall (horizontal) and precision (vertical) over lines of equal "
-        "LangSpec-F1. "
-        + each_row(
-            variants,
-            lambda r: f"{mask_name(r)}: recall {r['recall']:.2f}, precision {r['precision']:.2f}.",
-            " ",
+        alt=in_short(
+            "Published rows by recall (horizontal) and precision (vertical) over lines of equal "
+            "LangSpec-F1.",
+            [
+                (
+                    f"{mask_name(r)}: recall {r['recall']:.2f}, precision {r['precision']:.2f}",
+                    r["paper"],
+                )
+                for r in variants.to_dict("records")
+            ],
+            "audit_variants.csv",
+            by="LangSpec-F1",
         ),
     )
 
@@ -62,15 +69,19 @@ def null_figure(nulls: pd.DataFrame, table: Published) -> HTML:
     sizes = dict(zip(("MMLU", "C-Eval", "Belebele"), table.items.values(), strict=True))
     return figures.show(
         figures.null_curves(curves, {"70 questions": 70, **sizes}),
-        alt="Mean and 95th percentile of LangSpec-F1 of simulated masks that do nothing, against "
-        "the number of items. "
-        + each_row(
-            nulls,
-            lambda r: (
-                f"{r['changed']:.0%} of answers flipped, {r['items']:,.0f} items: mean "
-                f"{r['mean']:.3f}, 95th percentile {r['p95']:.3f}."
-            ),
-            " ",
+        alt=in_short(
+            "Mean and 95th percentile of LangSpec-F1 of simulated masks that do nothing, against "
+            "the number of items.",
+            [
+                (
+                    f"{r['changed']:.0%} of answers flipped, {r['items']:,.0f} items: mean "
+                    f"{r['mean']:.3f}, 95th percentile {r['p95']:.3f}",
+                    r["p95"],
+                )
+                for r in nulls.to_dict("records")
+            ],
+            "audit_null_masks.csv",
+            by="the 95th percentile",
         ),
     )
 

@@ -148,25 +148,35 @@ def largest_published(published: pd.DataFrame, names: Mapping[str, str]) -> str:
     return text + (f", and another's for {', '.join(least)}." if least else ".")
 
 
-def drops_in_words(table: pd.DataFrame, languages: Sequence[str], digits: int = 3) -> str:
-    """The drops of every row and its LangSpec-F1, for readers who cannot see a figure of them."""
+def drops_of_rows(
+    table: pd.DataFrame, languages: Sequence[str], digits: int = 3
+) -> list[tuple[str, float]]:
+    """The drops of every row in words, for readers who cannot see them, and its LangSpec-F1."""
     org = table.iloc[0]
-    return " ".join(
-        f"{row['method']} {row['mask_language']}: "
-        + ", ".join(f"{x} {org[x] - row[x]:+.{digits}f}" for x in languages)
-        + f"; LangSpec-F1 {row['langspec_f1']:.3f}."
+    return [
+        (
+            f"{row['method']} {row['mask_language']}: "
+            + ", ".join(f"{x} {org[x] - row[x]:+.{digits}f}" for x in languages)
+            + f", LangSpec-F1 {row['langspec_f1']:.3f}",
+            float(row["langspec_f1"]),
+        )
         for _, row in table.iloc[1:].iterrows()
-    )
+    ]
 
 
-def strip_in_words(null: Mapping[str, ArrayLike], marks: Mapping[str, Mapping[str, float]]) -> str:
-    """What `figures.f1_strip` draws, for readers who cannot see it."""
-    return " ".join(
-        f"{row}: random {', '.join(f'{v:.3f}' for v in np.asarray(values, dtype=float))}; "
-        + ", ".join(f"{method} {found[row]:.3f}" for method, found in marks.items())
-        + "."
-        for row, values in null.items()
-    )
+def strip_in_words(
+    null: Mapping[str, ArrayLike], marks: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, float]]:
+    """What `figures.f1_strip` draws, row by row in words, and CRANE's mark there."""
+    rows = []
+    for row, values in null.items():
+        drawn = np.asarray(values, dtype=float)
+        random = ", ".join(f"{v:.3f}" for v in drawn) or "not measured"
+        if len(drawn) > 4:
+            random = f"{drawn.min():.3f} to {drawn.max():.3f} ({len(drawn)} masks)"
+        marked = ", ".join(f"{method} {found[row]:.3f}" for method, found in marks.items())
+        rows.append((f"{row}: random {random}, {marked}", marks.get("CRANE", {}).get(row, np.nan)))
+    return rows
 
 
 def left_language(spoken: pd.DataFrame, names: Mapping[str, str], level: float = 0.95) -> str:

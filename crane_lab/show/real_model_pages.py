@@ -16,6 +16,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.criteria_pages import RANDOM, damage_bands
 from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
@@ -175,7 +176,7 @@ def correlations_beside(
             ["row", "series", "value", "low", "high", "reference"]
         ]
         rho = means[title]["rho"]
-        told.append(f"{title}: " + ", ".join(f"{c} {rho[c]:+.2f}" for c in order))
+        told += [(f"{title}, {c} {rho[c]:+.2f}", rho[c]) for c in order]
     figure = figures.dot_ranges(
         panels,
         zero=list(panels),
@@ -185,8 +186,12 @@ def correlations_beside(
     )
     return figures.show(
         figure,
-        alt=f"Rank correlation of each criterion with {truth} by language, with intervals. Means "
-        f"over languages, {'; '.join(told)}.",
+        alt=in_short(
+            f"Rank correlation of each criterion with {truth} by language, with intervals. Means "
+            "over languages:",
+            told,
+            "the table of correlations on this page",
+        ),
     )
 
 
@@ -278,12 +283,16 @@ def tops_figure(tops: pd.DataFrame, names: Mapping[str, str], value: str = "zero
     figure = figures.dot_ranges(panels, zero=list(panels)[:1], order=order, names=names)
     n = int(own.loc[own["criterion"] != sampled.RANDOM, "n"].max())
     share = own.groupby("criterion")["significant"].mean()
-    told = "; ".join(f"{c} {1000 * mean[c]:+.2f} millinats, {share[c]:.0%}" for c in order)
+    told = [(f"{c} {1000 * mean[c]:+.2f} millinats, {share[c]:.0%}", mean[c]) for c in order]
     return figures.show(
         figure,
-        alt=f"Mean selectivity, and share significantly selective, of the first {n} neurons of "
-        f"each criterion and of random ones, by language, with intervals. Means over "
-        f"languages: {told}.",
+        alt=in_short(
+            f"Mean selectivity, and share significantly selective, of the first {n} neurons of "
+            "each criterion and of random ones, by language, with intervals. Means over languages:",
+            told,
+            "data/gemma/criteria_precision.csv",
+            by="mean selectivity",
+        ),
     )
 
 
@@ -341,10 +350,7 @@ def damage_by_share(
     percent = damaged.assign(percent=(100 * damaged["share"]).round(2))
     panels = damage_bands(percent, names, "percent", column)
     last = damaged[damaged["budget"] == damaged["budget"].max()]
-    told = "; ".join(
-        f"{name} {value:+.2f}"
-        for name, value in last.groupby("criterion", sort=False)[column].mean().items()
-    )
+    mean = last.groupby("criterion", sort=False)[column].mean()
     return figures.show(
         figures.curves(
             panels,
@@ -356,8 +362,12 @@ def damage_by_share(
             xscale="log",
             yscale="symlog",
         ),
-        alt=f"Damage curves: {LOSSES[column]}, by share of neurons masked. At "
-        f"{last['share'].iloc[0]:.0%}, mean over languages: {told}.",
+        alt=in_short(
+            f"Damage curves: {LOSSES[column]}, by share of neurons masked. At "
+            f"{last['share'].iloc[0]:.0%}, mean over languages:",
+            [(f"{name} {value:+.2f}", value) for name, value in mean.items()],
+            "data/gemma/criteria_damage.csv",
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.style import QUIET, palette, panels, shared_legend, styled
 
@@ -152,10 +153,14 @@ def depth_figure(counts: Mapping[str, pd.DataFrame], methods: tuple[str, ...]) -
             for x, rows in own.groupby("language", sort=False):
                 if rows["n_neurons"].sum():
                     mean = np.average(rows["depth"], weights=rows["n_neurons"])
-                    words.append(f"{title}, {x}: mean depth {mean:.2f}.")
+                    words.append((f"{title}, {x}: mean depth {mean:.2f}", mean))
     return figures.show(
         _layers(shares),
-        alt="Lines of the share of each set in each layer, by depth. " + " ".join(words),
+        alt=in_short(
+            "Lines of the share of each set in each layer, by depth.",
+            words,
+            "data/gemma/layers.csv and the run's neurons_*.safetensors",
+        ),
     )
 
 

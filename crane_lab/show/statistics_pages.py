@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -9,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from crane_core.concentration import STATISTICS
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.choices_pages import RANDOM, SIGNED, read_out_panels
 from crane_lab.show.foreign import prose
 from crane_lab.study import summaries
@@ -45,13 +48,16 @@ def agreement_figure(rho: pd.DataFrame) -> HTML:
     """How alike the statistics rank neurons; `rho` as `choices.agreement` returns it."""
     between = rho[rho["kind"] == "between"].groupby(["a", "b"])["rho"].mean().unstack()
     between = between.loc[list(SHORT), list(SHORT)].rename(index=SHORT, columns=SHORT)
-    told = " ".join(
-        f"{a}: " + ", ".join(f"{b} {row[b]:+.2f}" for b in between.columns if b != a) + "."
-        for a, row in between.iterrows()
-    )
+    names, values = [str(name) for name in between.columns], between.to_numpy()
+    told = [
+        (f"{names[i]} and {names[j]} {values[i, j]:+.2f}", float(values[i, j]))
+        for i, j in combinations(range(len(names)), 2)
+    ]
     return figures.show(
         figures.correlation_heatmap(between, "Agreement of the statistics"),
-        alt=f"Rank correlations of the statistics with each other. {told}",
+        alt=in_short(
+            "Rank correlations of the statistics with each other.", told, "choices_agreement.csv"
+        ),
     )
 
 
@@ -82,15 +88,17 @@ def selected(table: pd.DataFrame) -> HTML:
     `table` is `choices.compare_statistics` beside the random masks (`choices.with_floor`).
     """
     ordered = _ordered(table)
-    told = " ".join(
-        f"{row}: "
-        + ", ".join(
-            f"{r['mask_language']} {r['langspec_f1']:.2f} and {r['selectivity']:+.3f}"
-            for r in group.to_dict("records")
+    told = [
+        (
+            f"{row}: "
+            + ", ".join(
+                f"{r['mask_language']} {r['langspec_f1']:.2f} and {r['selectivity']:+.3f}"
+                for r in group.to_dict("records")
+            ),
+            group["selectivity"].mean(),
         )
-        + "."
         for row, group in ordered.groupby("row", sort=False)
-    )
+    ]
     return figures.show(
         figures.dot_ranges(
             read_out_panels(ordered, "row", MEASURES),
@@ -98,8 +106,13 @@ def selected(table: pd.DataFrame) -> HTML:
             reference_label=RANDOM,
             title="What each statistic selects, at CRANE's number of neurons",
         ),
-        alt="LangSpec-F1, selectivity, overlap with CRANE and repeatability of what each statistic "
-        f"selects. {told}",
+        alt=in_short(
+            "LangSpec-F1, selectivity, overlap with CRANE and repeatability of what each statistic "
+            "selects.",
+            told,
+            "choices_statistics.csv",
+            by="mean selectivity",
+        ),
     )
 
 
@@ -178,13 +191,14 @@ def _measured(halves: pd.DataFrame, measure: str, reference: str | None = None) 
     return frame
 
 
-def _told(halves: pd.DataFrame, measure: str) -> str:
-    own = halves[halves["measure"] == measure]
-    return "; ".join(
-        f"{n:,} windows: "
-        + ", ".join(f"{r['language']} {r['mean']:.2f}" for r in group.to_dict("records"))
-        for n, group in own.groupby("n")
-    )
+def _told(halves: pd.DataFrame, measure: str) -> tuple[str, float]:
+    """A measure's means over languages with the fewest and the most windows, and the latter."""
+    means = halves[halves["measure"] == measure].groupby("n")["mean"].mean()
+    return f"{means.iloc[0]:.2f} to {means.iloc[-1]:.2f}", float(means.iloc[-1])
+
+
+def _from_to(halves: pd.DataFrame) -> str:
+    return f"from {halves['n'].min():,} to {halves['n'].max():,} windows, mean over languages"
 
 
 def two_halves(halves: pd.DataFrame) -> HTML:
@@ -200,10 +214,11 @@ def two_halves(halves: pd.DataFrame) -> HTML:
             reference_label=RANDOM,
             title="Two halves of the texts: rank correlation of kurtosis, and selected sets",
         ),
-        alt="Split-half agreement as the number of windows grows. Rank correlation of kurtosis "
-        f"within a language: {_told(halves, 'spearman')}. Between languages: "
-        f"{_told(halves, 'spearman, other language')}. Jaccard of the sets: "
-        f"{_told(halves, 'jaccard')}. By chance: {_told(halves, 'chance')}.",
+        alt=f"Split-half agreement, {_from_to(halves)}. Rank correlation of kurtosis "
+        f"within a language: {_told(halves, 'spearman')[0]}. Between languages: "
+        f"{_told(halves, 'spearman, other language')[0]}. Jaccard of the sets: "
+        f"{_told(halves, 'jaccard')[0]}. By chance: {_told(halves, 'chance')[0]}. "
+        "By language and number: choices_reliability.csv.",
     )
 
 
@@ -216,8 +231,16 @@ def two_halves_by_layer(halves: pd.DataFrame) -> HTML:
             {name.capitalize(): _measured(halves, m) for m, name in names.items()},
             title="Rank correlation of kurtosis between two halves, layer by layer",
         ),
-        alt="Rank correlation of kurtosis between halves in each layer. "
-        + " ".join(f"{name}: {_told(halves, m)}." for m, name in names.items()),
+        alt=in_short(
+            f"Rank correlation of kurtosis between halves in each layer, {_from_to(halves)}.",
+            [
+                (f"{name}: {text}", last)
+                for m, name in names.items()
+                for text, last in [_told(halves, m)]
+            ],
+            "choices_reliability.csv",
+            by="that with the most windows",
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
@@ -28,7 +29,10 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
         ],
     ).rename(columns={"method": "series", "change": "value", "random": "reference"})
     told = [
-        f"{row['row']}, {row['series']}: {row['value']:+.1f}, random {row['reference']:+.1f}"
+        (
+            f"{row['row']}, {row['series']}: {row['value']:+.1f}, random {row['reference']:+.1f}",
+            row["value"],
+        )
         for row in rows.to_dict("records")
     ]
     label = "change of the score (points)"
@@ -37,7 +41,8 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
         zero=[label],
         reference_label="random neurons",
     )
-    return figures.show(figure, alt="Change of scores under steering. " + "; ".join(told))
+    alt = in_short("Change of scores under steering, in points.", told, "steered_tasks.csv")
+    return figures.show(figure, alt)
 
 
 def tasks_table(summary: pd.DataFrame) -> Styler:

@@ -15,6 +15,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
@@ -58,13 +59,18 @@ def forcing_figure(table: pd.DataFrame, methods: Sequence[str], setup: Setting) 
     told = []
     for name, matrix in panels.items():
         apart = [matrix.loc[x, y] for x in matrix.index for y in matrix.columns if x != y]
-        told.append(f"{name}: {np.nanmean(apart):.0%} of answers in another language as wanted")
+        mean = float(np.nanmean(apart))
+        told.append((f"{name}: {mean:.0%} of answers in another language as wanted", mean))
     return figures.show(
         figures.shares_grid(
             panels, "language that is wanted", "language of the question", columns=2
         ),
-        alt=f"Share of answers in the language wanted, by language of the question, "
-        f"{_setup_name(*setup)}. " + "; ".join(told),
+        alt=in_short(
+            "Share of answers in the language wanted, by language of the question, "
+            f"{_setup_name(*setup)}.",
+            told,
+            "steering.csv",
+        ),
     )
 
 
@@ -170,12 +176,17 @@ def tradeoff_figures(summary: pd.DataFrame) -> list[HTML]:
             part = pd.concat([nothing, steered])
             lines[str(method)] = (part["share"].to_numpy(float), part[name].to_numpy(float))
         told = [
-            f"{row['method']} × {row['strength']:g}: {row['share']:.0%} in the target, {label} "
-            f"{row[name]:.2f}"
+            (
+                f"{row['method']} × {row['strength']:g}: {row['share']:.0%} in the target, "
+                f"{row[name]:.2f}",
+                row["share"],
+            )
             for row in own.to_dict("records")
         ]
         figure = figures.curves(lines, "share of answers in the target language", label)
-        pages.append(figures.show(figure, alt=f"{label} against success. " + "; ".join(told)))
+        lead = f"{label[0].upper()}{label[1:]} against success."
+        alt = in_short(lead, told, "steering_summary.csv", by="share in the target")
+        pages.append(figures.show(figure, alt))
     return pages
 
 

@@ -11,6 +11,7 @@ from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.stages.comparisons import CATEGORIES, hit_most, leaves_language
 from crane_lab.stages.outcomes import Evaluated, Row
@@ -163,10 +164,14 @@ def loss_figure(losses: pd.DataFrame, languages: Sequence[str], model: str = "")
         figures.matrix_heatmap(
             matrix, row_label="mask", title=f"Held-out perplexity, masked / unmasked{of}"
         ),
-        alt=f"Matrix of held-out perplexity{of} under each mask divided by the unmasked one. "
-        + " ".join(
-            f"{name}: " + ", ".join(f"{x} {row[x]:.2f}" for x in languages) + "."
-            for name, row in matrix.iterrows()
+        alt=in_short(
+            f"Matrix of held-out perplexity{of} under each mask divided by the unmasked one.",
+            [
+                (f"{name}: " + ", ".join(f"{x} {row[x]:.2f}" for x in languages), row.max())
+                for name, row in matrix.iterrows()
+            ],
+            "the table of losses on this page",
+            by="any language's ratio",
         ),
     )
 
@@ -244,13 +249,19 @@ def answers_figure(shares: pd.DataFrame, names: Mapping[str, str]) -> HTML:
         panels[f"asked in {names[x]}"] = own[list(CATEGORIES)].set_axis(labels)
     return figures.show(
         figures.stacked_bars(panels, "share of the free answers"),
-        alt="What free answers are, by language of the question and mask. "
-        + " ".join(
-            f"{panel}, {mask}: "
-            + ", ".join(f"{name} {value:.0%}" for name, value in row.items() if value)
-            + "."
-            for panel, bars in panels.items()
-            for mask, row in bars.iterrows()
+        alt=in_short(
+            "What free answers are, by language of the question and mask.",
+            [
+                (
+                    f"{panel}, {mask}: "
+                    + ", ".join(f"{name} {value:.0%}" for name, value in row.items() if value),
+                    row.iloc[0],
+                )
+                for panel, bars in panels.items()
+                for mask, row in bars.iterrows()
+            ],
+            "answers.csv",
+            by=f"the share of “{CATEGORIES[0]}”",
         ),
     )
 

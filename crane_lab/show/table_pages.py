@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
+from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.readouts import (
     GRADE,
     PERCENT,
     Unit,
-    drops_in_words,
+    drops_of_rows,
     left_language,
     sentence,
     strip_in_words,
@@ -59,6 +60,8 @@ PRINTED = {
         "grade",
     ),
 }
+#: Where the scores behind a figure can be read.
+SCORES = "the tables of this page and results/table*.csv"
 BENCHMARKS = {"en": "MMLU (en)", "zh": "C-Eval (zh)", "vi": "Belebele (vi)"}
 
 
@@ -197,11 +200,16 @@ def _drops(
     unit: str,
     reach: float | None,
     places: int,
+    where: str,
 ) -> HTML:
     return figures.show(
         figures.fig4_heatmap(table, languages, labels, unit, title, reach),
-        alt=f"Heatmap of drops in {unit} under each mask, with bars of LangSpec-F1. {title}. "
-        + drops_in_words(table, languages, places),
+        alt=in_short(
+            f"Heatmap of drops in {unit} under each mask, with bars of LangSpec-F1. {title}.",
+            drops_of_rows(table, languages, places),
+            where,
+            by="LangSpec-F1",
+        ),
     )
 
 
@@ -214,7 +222,7 @@ def drops_figure(
     reach: float | None = None,
 ) -> HTML:
     """Figure 4 of one of our tables; `tasks` labels the columns, `reach` ends the colours."""
-    return _drops(table, list(names), title, tasks, unit.score, reach, unit.places)
+    return _drops(table, list(names), title, tasks, unit.score, reach, unit.places, SCORES)
 
 
 def published_drops(number: str, scores: pd.DataFrame) -> HTML:
@@ -229,6 +237,7 @@ def published_drops(number: str, scores: pd.DataFrame) -> HTML:
         printed.unit,
         None,
         3 if accuracy else 2,
+        f"the paper's Table {number}",
     )
 
 
@@ -239,21 +248,23 @@ def largest_change(tables: Iterable[pd.DataFrame], languages: Sequence[str]) -> 
 
 
 def _transfer(
-    table: pd.DataFrame, languages: Sequence[str], labels: Mapping[str, str], title: str
+    table: pd.DataFrame, languages: Sequence[str], labels: Mapping[str, str], title: str, where: str
 ) -> HTML:
-    text = " ".join(
-        f"{row['method']} {row['mask_language']}: "
-        + ", ".join(
-            f"{x} base {row[f'base_{x}']:.3f}, chat {row[f'chat_{x}']:.3f}"
-            for x in languages
-            if row["mask_language"] in (x, "")
-        )
-        + "."
-        for row in table.to_dict("records")
-    )
+    told = []
+    for row in table.to_dict("records"):
+        own = [x for x in languages if row["mask_language"] in (x, "")]
+        scores = (f"{x} base {row[f'base_{x}']:.3f}, chat {row[f'chat_{x}']:.3f}" for x in own)
+        name = " ".join(filter(None, (row["method"], row["mask_language"])))
+        least = min((row[f"chat_{x}"] for x in own), default=np.nan)
+        told.append((f"{name}: {', '.join(scores)}", least))
     return figures.show(
         figures.fig6_transfer(table, languages, labels, title=title, floor=0.25),
-        alt=f"Accuracy in each target language under its masks, base and chat. {title}. {text}",
+        alt=in_short(
+            f"Accuracy in each target language under its masks, base and chat. {title}.",
+            told,
+            where,
+            by="the chat model's accuracy",
+        ),
     )
 
 
@@ -261,13 +272,13 @@ def transfer_figure(
     table: pd.DataFrame, names: Mapping[str, str], tasks: Mapping[str, str], title: str
 ) -> HTML:
     """Figure 6 of our Table 3, with its numbers as alternative text."""
-    return _transfer(table, list(names), tasks, title)
+    return _transfer(table, list(names), tasks, title, SCORES)
 
 
 def published_transfer(scores: pd.DataFrame) -> HTML:
     """Figure 6 of the paper's Table 3."""
     title = f"Published ({PRINTED['3'].model}), drawn from the paper's Table 3"
-    return _transfer(scores, list(BENCHMARKS), BENCHMARKS, title)
+    return _transfer(scores, list(BENCHMARKS), BENCHMARKS, title, "the paper's Table 3")
 
 
 # --- against random masks, and what each mask did -----------------------------------------------
@@ -302,8 +313,13 @@ def random_strip(
     null, marks = null_and_marks(table, seeds, names)
     return figures.show(
         figures.f1_strip(null, marks, title),
-        alt=f"{title}: a row per masked language, random masks of CRANE's size as dots and other "
-        f"methods marked. {strip_in_words(null, marks)}",
+        alt=in_short(
+            f"{title}: a row per masked language, random masks of CRANE's size as dots and other "
+            "methods marked.",
+            strip_in_words(null, marks),
+            SCORES,
+            by="CRANE's LangSpec-F1",
+        ),
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import loaded
+from driven import Driven
 
 #: What axe calls an impact and what fails a page; "moderate" ones are looked at by name.
 FAILING = {"serious", "critical"}
@@ -17,14 +16,31 @@ FAILING = {"serious", "critical"}
 #: Later versions of axe call the first serious.
 NOTICED = {"scrollable-region-focusable", "heading-order"}
 
-_RUN = """<script>addEventListener("load", () => setTimeout(() => {
-  axe.run(document, OPTIONS).then((found) => {
-    const made = document.createElement("pre");
-    made.id = "axe-found";
-    made.textContent = JSON.stringify(found.violations);
-    document.body.replaceChildren(made);
-  });
-}, 500));</script>"""
+#: Nothing fades in, or it would be looked at while it is pale. What is folded is opened, or it
+#: would not be looked at. Of a table's rows that are alike, in tags and colours, the first is
+#: kept: axe takes its time for each of a thousand cells.
+PREPARE = """(() => {
+  const still = document.createElement("style");
+  still.textContent = "* { animation: none !important; transition: none !important }";
+  document.head.append(still);
+  document.querySelectorAll("details").forEach((fold) => { fold.open = true; });
+  const boxes = document.querySelectorAll(".toggle-hidden");
+  for (const box of boxes) box.classList.remove("toggle-hidden");
+  const look = (cell) => {
+    const { color, backgroundColor } = getComputedStyle(cell);
+    const within = [...cell.querySelectorAll("*")];
+    const tags = within.map((part) => part.tagName + part.getAttribute("style"));
+    return [cell.tagName, cell.scope, color, backgroundColor, ...tags].join();
+  };
+  for (const body of document.querySelectorAll("tbody")) {
+    const known = new Set();
+    for (const row of [...body.rows]) {
+      const seen = [...row.cells].map(look).join(";");
+      if (known.has(seen) && !row.querySelector("[rowspan]")) row.remove();
+      known.add(seen);
+    }
+  }
+})()"""
 
 
 def axe_script() -> str:
@@ -35,35 +51,19 @@ def axe_script() -> str:
     return (Path(spec.origin).parent / "axe.min.js").read_text("utf-8")
 
 
-def prepared(html: str, address: str, *, dark: bool, rules: list[str] | None = None) -> str:
-    """A page that checks itself when it has been loaded: with the checker, and without MathJax.
+def failing(page: Driven, rules: list[str] | None = None) -> list[str]:
+    """What fails the page that is open: rule, number of places and the first of them.
 
-    Formulas are set by MathJax, which has an accessible form of its own and takes most of the time.
     `rules`: these alone; by default all.
     """
-    html = re.sub(r"<script[^>]*mathjax[^>]*></script>", "", html)
-    if dark:
-        html = re.sub(r'localStorage\.getItem\("(mode|theme)"\)', '"dark"', html)
     options: dict[str, Any] = {"resultTypes": ["violations"]}
     if rules is not None:
         options["runOnly"] = {"type": "rule", "values": rules}
-    check = f"<script>{axe_script()}</script>" + _RUN.replace("OPTIONS", json.dumps(options))
-    html = html.replace("<head>", f'<head><base href="{address}">', 1)
-    return html.replace("</body>", f"{check}</body>")
-
-
-def checked(folder: Path, html: str, width: int) -> list[dict[str, Any]]:
-    """What axe says against a prepared page in a window of a width; skips without Chromium."""
-    options = ["--virtual-time-budget=60000", f"--window-size={width},1000"]
-    (found,) = loaded(folder, html, options, timeout=300).select("#axe-found")
-    violations: list[dict[str, Any]] = json.loads(found.text)
-    return violations
-
-
-def failing(violations: list[dict[str, Any]]) -> list[str]:
-    """Of what was found, what fails a page: rule, number of places and the first of them."""
+    page.said(PREPARE)
+    page.said(f"{axe_script()}; 0")
+    run = f"axe.run(document, {json.dumps(options)}).then((found) => found.violations)"
     return [
         f"{v['impact']} {v['id']}, {len(v['nodes'])} times: {v['nodes'][0]['html'][:200]}"
-        for v in violations
+        for v in page.said(run)
         if v["impact"] in FAILING or v["id"] in NOTICED
     ]

@@ -243,6 +243,15 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
     build_book(run)
     assert "up to date" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.html")} == before
+    # Nothing is staged to find that out, unless something that it is made from has changed.
+    source = folder.parent / "src" / "book" / "intro.md"
+    source.unlink()
+    build_book(run)
+    assert not source.exists()
+    (project.root / "data").mkdir(exist_ok=True)
+    (project.root / "data" / "more.csv").write_text("a\n")
+    build_book(run)
+    assert "up to date" in capsys.readouterr().out and source.exists()
     (folder.parent / "book.sha256").unlink()
     build_book(run)
     assert (folder / "notebooks" / "01_count.html").read_bytes() == page

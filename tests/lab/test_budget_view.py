@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from accessible import checked, failing, prepared
 from browser import STATIC, opened
 from bs4 import BeautifulSoup
 from hostile import HOSTILE
@@ -172,23 +171,6 @@ def test_a_browser_shows_the_budget_that_is_chosen(tmp_path: Path) -> None:
     assert not soup.select(".explorable-fields[hidden]")
     drawings = soup.select(".budget-drawings svg[role=img]")
     assert len(drawings) == 3 and all(len(str(one["aria-label"])) < 600 for one in drawings)
-
-
-@pytest.mark.parametrize("dark", [True, False])
-def test_axe_finds_nothing_serious(dark: bool, tmp_path: Path) -> None:
-    sheets = "".join(
-        (STATIC / f"{n}.css").read_text("utf-8") for n in ("explorable", "budget_view")
-    )
-    scripts = "".join(f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in SCRIPTS)
-    theme = ("#14181e", "#ced6dd", "#9ca4af") if dark else ("#fff", "#222832", "#48566b")
-    ground = "--pst-color-background:{};--pst-color-text-base:{};--pst-color-text-muted:{}"
-    style = f"<style>body{{{ground.format(*theme)};background:{theme[0]};color:{theme[1]}}}{sheets}"
-    head = (
-        f"<!doctype html><html lang=en><head><title>A page</title>{style}</style>{scripts}</head>"
-    )
-    html = f"{head}<body><main><h1>Title</h1>{view()}</main></body></html>"
-    html = prepared(html, tmp_path.as_uri() + "/", dark=dark)
-    assert failing(checked(tmp_path, html, 1280)) == []
 
 
 def test_names_do_no_harm(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accessible import checked, failing, prepared
 from browser import STATIC, opened
 from bs4 import BeautifulSoup
 from byte_tokens import WITH_BOS
@@ -252,23 +251,6 @@ def test_a_browser_knows_neurons_that_are_not_all(tmp_path: Path) -> None:
         assert now["rows"][0][2] == needed("en", layer, unit)
     with pytest.raises(ValueError, match="no neuron to show"):
         view(cards([1, 2]))
-
-
-@pytest.mark.parametrize("dark", [True, False])
-def test_axe_finds_nothing_serious(dark: bool, tmp_path: Path) -> None:
-    sheets = "".join(
-        (STATIC / f"{n}.css").read_text("utf-8") for n in ("explorable", "neuron_view")
-    )
-    scripts = "".join(f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in SCRIPTS)
-    theme = ("#14181e", "#ced6dd", "#9ca4af") if dark else ("#fff", "#222832", "#48566b")
-    ground = "--pst-color-background:{};--pst-color-text-base:{};--pst-color-text-muted:{}"
-    style = f"<style>body{{{ground.format(*theme)};background:{theme[0]};color:{theme[1]}}}{sheets}"
-    head = (
-        f"<!doctype html><html lang=en><head><title>A page</title>{style}</style>{scripts}</head>"
-    )
-    html = f"{head}<body><main><h1>Title</h1>{view()}</main></body></html>"
-    html = prepared(html, tmp_path.as_uri() + "/", dark=dark)
-    assert failing(checked(tmp_path, html, 390 if dark else 1280)) == []
 
 
 def test_texts_and_names_do_no_harm(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_spans_of_all_choices_in_words() -> None:
     text = alt(choices_pages.glance(SWEEP))
     assert f"{RULE}: Jaccard with the default 0.25 to 1.00, LangSpec-F1 0.20 to 0.50" in text
     assert f"{REDUCTION}: Jaccard with the default 1.00 to 1.00" in text
-    assert "selectivity +0.00 to +0.60." in text
+    assert "selectivity +0.00 to +0.60; " in text
 
 
 def test_the_summary_is_shown_with_three_decimals() -> None:

@@ -46,7 +46,7 @@ TRUST = pd.DataFrame(
 
 def test_correlations_in_a_figure_and_a_table() -> None:
     text = alt(criteria_pages.correlations(agreed(), TRUST, NAMES))
-    assert text.endswith(f"Mean over languages, selectivity: LAPE +0.50; {CRANE} +0.20")
+    assert text.endswith(f"Mean over languages, selectivity: LAPE +0.50; {CRANE} +0.20.")
     table = criteria_pages.correlations_table(agreed(), CRANE)
     assert f"default score ({CRANE})" in caption(table)
     found = cells(table).set_index("criterion")
@@ -97,7 +97,7 @@ def test_precision_ends_with_a_random_order() -> None:
         ["random order", "20%", "20%"],
     ]
     text = alt(criteria_pages.precision_curves(FOUND, ["LAPE", CRANE], NAMES, ["LAPE"]))
-    assert text.endswith(f"largest budget: LAPE 75%; {CRANE} 25%; random order 20%")
+    assert text.endswith(f"largest budget: LAPE 75%; {CRANE} 25%; random order 20%.")
 
 
 def damaged(**of_english: float) -> pd.DataFrame:

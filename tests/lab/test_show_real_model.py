@@ -43,7 +43,7 @@ RANKED = {"testbed": (TESTBED, TRUST), "Gemma 3": (GEMMA, TRUST.assign(all=0.5))
 
 def test_correlations_beside_the_testbed() -> None:
     shown = pages.correlations_beside(RANKED, NAMES).data
-    assert "testbed: LAPE +0.10" in shown and "Gemma 3: LAPE +0.30" in shown
+    assert "testbed, LAPE +0.10" in shown and "Gemma 3, LAPE +0.30" in shown
     assert "0.99" not in shown
     assert "more +" not in shown  # which only the testbed has
 

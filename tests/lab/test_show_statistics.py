@@ -34,7 +34,7 @@ RHO = pd.DataFrame(
 
 def test_agreement_of_statistics_with_each_other_and_with_themselves() -> None:
     text = alt(statistics_pages.agreement_figure(RHO))
-    assert f"{LABELS[0]}: {LABELS[1]} +0.25, " in text and "+1.00" not in text
+    assert f"{LABELS[0]} and {LABELS[1]} +0.25; " in text and "+1.00" not in text
     table = statistics_pages.statistics_reliability(RHO, 1000)
     assert "(500 each)" in caption(table)
     assert rows(table)[0] == [LABELS[0], "+0.50", "-0.12"]
@@ -95,7 +95,7 @@ SWEEP = pd.DataFrame(
 def test_what_statistics_select_in_words_and_numbers() -> None:
     table = selected("larger")
     text = alt(statistics_pages.selected(table))
-    assert f"{LABELS[0]}, alone: en 0.20 and +0.000, zh 0.20 and +0.000." in text
+    assert f"{LABELS[0]}, alone: en 0.20 and +0.000, zh 0.20 and +0.000; " in text
     assert text.index(f"{LABELS[1]}, alone") < text.index(f"{LABELS[0]}, contrast")
     shown = statistics_pages.scored(summaries.of_statistics(table, RANDOM), SWEEP, RANDOM)
     assert "out of 2 languages" in caption(shown) and "of 2 random masks" in caption(shown)
@@ -136,11 +136,11 @@ def halves(jaccard: float) -> pd.DataFrame:
 
 def test_two_halves_in_figures() -> None:
     text = alt(statistics_pages.two_halves(halves(0.7)))
-    assert "within a language: 30 windows: en 0.40, zh 0.40; 1,500 windows: en 0.80" in text
-    assert "Jaccard of the sets: 30 windows: en 0.35" in text
-    assert "By chance: 30 windows: en 0.03" in text
+    assert text.startswith("Split-half agreement, from 30 to 1,500 windows, mean over languages.")
+    assert "within a language: 0.40 to 0.80. Between languages: 0.30 to 0.60." in text
+    assert "Jaccard of the sets: 0.35 to 0.70. By chance: 0.03 to 0.05." in text
     text = alt(statistics_pages.two_halves_by_layer(halves(0.7)))
-    assert "layer 0: 30 windows: en 0.45" in text and "layer 1: " in text
+    assert "layer 0: 0.45 to 0.90; layer 1: 0.35 to 0.70" in text
 
 
 def test_two_halves_in_words() -> None:

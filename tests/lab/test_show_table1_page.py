@@ -123,7 +123,7 @@ LOSSES = pd.DataFrame(
 
 def test_losses_in_a_figure_a_table_and_words() -> None:
     text = alt(table1_page.loss_figure(LOSSES, ["en", "zh"]))
-    assert "CRANE · en (n = 1,234): en 1.11, zh 1.00." in text
+    assert "CRANE · en (n = 1,234): en 1.11, zh 1.00;" in text
     table = table1_page.loss_table(LOSSES, {"en": 4.0, "zh": 5.5})
     assert caption(table).endswith("Unmasked perplexity: en 4.00, zh 5.50")
     row = cells(table).loc[1]

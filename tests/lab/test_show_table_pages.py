@@ -55,12 +55,16 @@ def test_tables_as_read_and_in_words() -> None:
         *("CRANE", "en", "1,234", "0.60 [0.55,\u00a00.65]", "0.300 [0.200,\u00a00.400]")
     ]
     assert shown.loc[0, "LangSpec-F1"] == "–"
-    assert readouts.drops_in_words(table, ["en"]) == "CRANE en: en +0.200; LangSpec-F1 0.300."
+    assert readouts.drops_of_rows(table, ["en"]) == [
+        ("CRANE en: en +0.200, LangSpec-F1 0.300", 0.3)
+    ]
     seeds = pd.DataFrame({"mask_language": ["en", "en"], "langspec_f1": [0.1, 0.2]})
     null, marks = table_pages.null_and_marks(table, seeds, {"en": "English"})
     assert marks == {"CRANE": {"English, n = 1,234": 0.3}}
     assert null["English, n = 1,234"].tolist() == [0.1, 0.2]
-    assert "random 0.100, 0.200; CRANE 0.300" in readouts.strip_in_words(null, marks)
+    assert readouts.strip_in_words(null, marks) == [
+        ("English, n = 1,234: random 0.100, 0.200, CRANE 0.300", 0.3)
+    ]
 
 
 def test_results_table_says_what_its_brackets_are() -> None:
@@ -108,7 +112,7 @@ def test_published_tables_are_shown_as_printed(number: str) -> None:
 def test_figures_of_drops_carry_their_numbers() -> None:
     text = alt(table_pages.drops_figure(results(), NAMES, "Ours", unit=readouts.GRADE, reach=1.0))
     assert text.startswith("Heatmap of drops in grade under each mask, with bars of LangSpec-F1. O")
-    assert "CRANE en: en +0.20, zh +0.00; LangSpec-F1 0.300." in text
+    assert "CRANE en: en +0.20, zh +0.00, LangSpec-F1 0.300;" in text
     text = alt(table_pages.drops_figure(results(), NAMES, "Ours"))
     assert "drops in accuracy" in text and "CRANE en: en +0.200" in text
     for number, unit in (("1", "accuracy"), ("4", "grade")):
@@ -122,8 +126,8 @@ def test_figure_6_says_only_a_masks_own_language() -> None:
     both = results().rename(columns={"en": "base_en", "zh": "base_zh"})
     both = both.assign(chat_en=0.5, chat_zh=[0.4, 0.3, 0.2, 0.1])
     text = alt(table_pages.transfer_figure(both, NAMES, NAMES, "Ours"))
-    assert "Org : en base 0.800, chat 0.500, zh base 0.600, chat 0.400." in text
-    assert "CRANE zh: zh base 0.500, chat 0.200." in text
+    assert "Org: en base 0.800, chat 0.500, zh base 0.600, chat 0.400;" in text
+    assert "CRANE zh: zh base 0.500, chat 0.200;" in text
     text = alt(table_pages.published_transfer(audit.read_scores("3")))
     assert "drawn from the paper's Table 3" in text and "CRANE vi: vi base" in text
 
@@ -131,7 +135,10 @@ def test_figure_6_says_only_a_masks_own_language() -> None:
 def test_random_masks_are_dots_beside_marks() -> None:
     text = alt(table_pages.random_strip(results(), SEEDS, NAMES, "Title"))
     assert text.startswith("Title: a row per masked language")
-    assert "English, n = 1,234: random 0.100, 0.200; CRANE 0.300." in text
+    assert "English, n = 1,234: random 0.100, 0.200, CRANE 0.300; Chinese, n = 12: random" in text
+    more = pd.concat([SEEDS.assign(langspec_f1=n / 10) for n in range(4)])
+    text = alt(table_pages.random_strip(results(), more, NAMES, "Title"))
+    assert "random 0.000 to 0.300 (8 masks), CRANE 0.300" in text
     none = table_pages.null_and_marks(results(), SEEDS.iloc[:0], NAMES)[0]
     assert [len(values) for values in none.values()] == [0, 0]
 
