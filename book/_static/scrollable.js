@@ -9,7 +9,7 @@
   /* A stop for the tabulator as long as there is something to scroll, and not beyond. */
   function check(box) {
     const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX !== "visible";
-    if (scrolls && !box.hasAttribute("tabindex")) {
+    if (scrolls && box.tabIndex < 0) { // which the theme says of code that was narrower, or folded
       box.tabIndex = 0;
       box.dataset.scrolls = "";
       if (box.matches(SAID)) say(box);

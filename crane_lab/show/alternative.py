@@ -58,7 +58,8 @@ def _ends(lead: str, ranked: list[str], count: int, total: int, where: str, by: 
     measure = f" by {by}" if by else ""
     parts = [lead]
     if top:
-        parts.append(f"Largest{measure}: {'; '.join(ranked[:top])}.")
+        word = "largest" if lead.endswith(":") else "Largest"
+        parts.append(f"{word}{measure}: {'; '.join(ranked[:top])}.")
     if low:
         parts.append(f"Smallest{measure}: {'; '.join(ranked[-low:])}.")
     parts.append(f"All {total}: {where}.")

@@ -27,6 +27,10 @@ def test_of_what_does_not_fit_the_ends_are_said_and_where_all_is() -> None:
     )
 
 
+def test_a_sentence_goes_on_after_a_colon() -> None:
+    assert in_short("Means:", MANY, "t.csv").startswith("Means: largest: mask 39: drop 0.39; ")
+
+
 @pytest.mark.parametrize("length", [10, 100, 300, 1000])
 def test_long_names_leave_out_more_until_it_fits(length: int) -> None:
     text = in_short("Drops.", [(f"{n}" * length, n) for n in range(9)], "t.csv")
