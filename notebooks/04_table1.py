@@ -162,11 +162,14 @@ display(
 )
 
 # %% [markdown]
-# And this is the table as the paper prints it.
+# And this is the table as the paper prints it; Figure 4 below has both side by side.
 
 # %% tags=["published"]
 published = audit.read_scores("1")
-table_pages.printed_table("1", published)
+figures.folded(
+    "Table 1, as printed",
+    table_pages.printed_table("1", published),
+)
 
 # %% [markdown]
 # Compare the *patterns* of the two tables, not their numbers: the models, the tasks and the number

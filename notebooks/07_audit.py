@@ -192,8 +192,11 @@ display(
 close = audit.closeness(tables)
 write_table(close, results / "audit_closeness.csv")
 display(
-    page.closeness_table(close),
     page.closeness_in_words(close, tables["1"]),
+    figures.folded(
+        "Score by score",
+        page.closeness_table(close),
+    ),
 )
 
 # %% [markdown]
