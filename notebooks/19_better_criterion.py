@@ -129,14 +129,21 @@ display(
 # ones:
 
 # %% tags=["shipped"]
-nulls = tables[exploration.NULLS]
-areas = tables[exploration.MERIT_NULLS]
-write_table(nulls, results / "criterion_nulls.csv")
-write_table(areas, results / "criterion_merit_nulls.csv")
-display(
-    merit_pages.nulls_table(nulls, "on the testbed"),
-    merit_pages.merit_nulls_table(areas, "on the testbed"),
-)
+for name, file, shown in (
+    (
+        exploration.NULLS,
+        "criterion_nulls.csv",
+        merit_pages.nulls_table,
+    ),
+    (
+        exploration.MERIT_NULLS,
+        "criterion_merit_nulls.csv",
+        merit_pages.merit_nulls_table,
+    ),
+):
+    if name in tables:
+        write_table(tables[name], results / file)
+        display(shown(tables[name], "on the testbed"))
 
 # %% [markdown]
 # So two candidates, their rivals, eight other languages, other budgets and what counts as confirmed
