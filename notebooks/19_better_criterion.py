@@ -32,7 +32,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
-from crane_lab.show import anatomy_pages, merit_pages
+from crane_lab.show import anatomy_pages, figures, merit_pages
 from crane_lab.store import write_table
 from crane_lab.study import (
     anatomy,
@@ -90,10 +90,11 @@ display(
 )
 
 # %% tags=["shipped"]
-merit_pages.merits_table(
+table = merit_pages.merits_table(
     merits,
     "All candidates on the testbed, mean over languages",
 )
+figures.folded("All candidates, both figures", table)
 
 # %% [markdown]
 # Look at `mean_abs, alone`: no contrast at all. Its merit is the best, and by the second figure it
@@ -109,12 +110,13 @@ merit_pages.merits_table(
 damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")
 there = exploration.curve_merits(damaged[damaged["seed"] == -1])
 write_table(there, results / "criterion_merits_real.csv")
+table = merit_pages.merits_table(
+    there,
+    "Criteria on Gemma 3 270M, mean over languages",
+)
 display(
     merit_pages.merits_figure(there, names),
-    merit_pages.merits_table(
-        there,
-        "Criteria on Gemma 3 270M, mean over languages",
-    ),
+    figures.folded("All criteria, both figures", table),
 )
 
 # %% [markdown]
@@ -190,7 +192,10 @@ display(
 
 # %% tags=["shipped"]
 display(
-    *merit_pages.by_language_tables(held_out, others),
+    figures.folded(
+        "Both figures, language by language",
+        *merit_pages.by_language_tables(held_out, others),
+    ),
     merit_pages.nulls_table(
         confirmed[confirmation.NULLS],
         "in the plan's languages",
@@ -234,7 +239,11 @@ display(
 # %% tags=["shipped"]
 searched = ceiling.read_ceiling(criterion_data)
 write_table(searched, results / "criterion_ceiling.csv")
-anatomy_pages.ceiling_table(searched, damaged)
+at = ceiling.at_the_largest(searched, damaged)
+display(
+    anatomy_pages.ceiling_in_words(at),
+    figures.folded("All of them", anatomy_pages.ceiling_table(at)),
+)
 
 # %% [markdown]
 # ### Sign or size?
@@ -259,7 +268,8 @@ merit_pages.sign_or_size_table(
         ),
     }
 )
-#
+
+# %% [markdown]
 # ### Relevance, gradients, and ablations
 #
 # Relevance is activation × gradient under rules that keep it from exploding. Does it foresee what

@@ -81,26 +81,38 @@ def ceiling_figure(sets: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     return damage_curves(sets, names, budget, highlighted=shown)
 
 
-def ceiling_table(found: pd.DataFrame, damaged: pd.DataFrame) -> Styler:
-    """A greedy search on a real model beside criteria, at the search's largest budget.
-
-    `found`: the table of `ceiling.ship_ceiling`; `damaged`: criteria's rows of `damage.damage` on
-    the same model and windows.
-    """
-    budget = int(found["budget"].max())
-    every = pd.concat([found, damaged[damaged["seed"] < 0]] if len(damaged) else [found])
-    at = every[every["budget"] == budget]
-    of = at.groupby("criterion", sort=False)
-    shown = of[["own", "other", "difference"]].mean()
-    shown["error"] = of["difference_se"].agg(lambda se: float((se**2).sum() ** 0.5 / len(se)))
-    shown = shown.sort_values("difference", ascending=False, kind="stable").reset_index()
-    names = {"own": "own loss", "other": "largest other", "error": "standard error"}
-    shown = shown.rename(columns={**names, "criterion": "set by"})
+def ceiling_table(at: pd.DataFrame) -> Styler:
+    """A greedy search on a real model beside criteria; `at` is `ceiling.at_the_largest`."""
+    names = {"own": "own loss", "other": "largest other", "difference_se": "standard error"}
+    shown = at.rename(columns={**names, "criterion": "set by"}).drop(columns="budget")
     return figures.table(
         shown,
-        f"Sets of {budget} neurons on Gemma 3 270M, by what masking them adds to the own loss less "
-        "the largest other's (nats per token, mean over languages; standard errors over windows)",
+        f"Sets of {int(at['budget'].iloc[0])} neurons on Gemma 3 270M, by what masking them adds "
+        "to the own loss less the largest other's (nats per token, mean over languages; standard "
+        "errors over windows)",
         dict.fromkeys(list(shown)[1:], "{:+.3f}"),
+    )
+
+
+def ceiling_in_words(at: pd.DataFrame) -> Markdown:
+    """How far the best criterion stays behind the greedy search; `at` as in `ceiling_table`."""
+    greedy, single = (at[at["criterion"] == name].iloc[0] for name in (GREEDY, SINGLE))
+    criteria = at[~at["criterion"].isin([GREEDY, SINGLE])]
+    best = criteria.iloc[0]  # the largest difference comes first
+    errors = np.hypot(greedy["difference_se"], criteria["difference_se"])
+    behind = int((greedy["difference"] - criteria["difference"] > 2 * errors).sum())
+
+    def said(row: pd.Series) -> str:
+        return (
+            f"{row['own']:.2f} nats from the own language and {row['other']:.2f} from the most hit "
+            "other"
+        )
+
+    return prose(
+        f"{int(greedy['budget'])} neurons by the greedy search take {said(greedy)}; by single "
+        f"effects, {said(single)}; by the criterion that comes nearest, "
+        f"“{as_markdown(str(best['criterion']))}”, {said(best)}. By more than two standard errors "
+        f"{behind} of {len(criteria)} criteria stay behind the greedy search."
     )
 
 

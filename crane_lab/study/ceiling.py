@@ -111,3 +111,19 @@ def read_ceiling(folder: str | Path) -> pd.DataFrame:
     """The table that `ship_ceiling` wrote; FileNotFoundError without it."""
     made_by = "crane_lab.cli.criterion --ceiling"
     return pd.read_csv(shipped_file(folder, FILE, "a greedy search on a real model", made_by))
+
+
+def at_the_largest(found: pd.DataFrame, damaged: pd.DataFrame) -> pd.DataFrame:
+    """Means over languages at the search's largest budget, the largest difference first.
+
+    `found`: the table of `ship_ceiling`; `damaged`: criteria's rows of `damage.damage` on the same
+    model and windows (no random ones). One row per `criterion`: `budget`, `own`, `other`,
+    `difference` and its standard error over windows, `difference_se`.
+    """
+    budget = int(found["budget"].max())
+    every = pd.concat([found, damaged[damaged["seed"] < 0]], ignore_index=True)
+    of = every[every["budget"] == budget].groupby("criterion", sort=False)
+    at = of[["own", "other", "difference"]].mean()
+    errors = of["difference_se"].agg(lambda se: float((se**2).sum() ** 0.5 / len(se)))
+    at = at.assign(difference_se=errors, budget=budget).reset_index()
+    return at.sort_values("difference", ascending=False, kind="stable", ignore_index=True)

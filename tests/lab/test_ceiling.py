@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -74,8 +75,19 @@ def test_the_search_begins_with_the_best_of_the_shortlist(
     row = found.query("criterion == 'greedy search' and language == 'zh' and budget == 1").iloc[0]
     assert row["own"] == pytest.approx(wanted["zh"], abs=1e-6)
     assert row["own"] != 0
-    html = anatomy_pages.ceiling_table(found, found.iloc[:0]).to_html()
-    assert "greedy search" in html and f"{found['budget'].max()} neurons" in html
+    criteria = found[found["criterion"] == ceiling.SINGLE].assign(seed=-1, criterion="x")
+    largest = ceiling.at_the_largest(found, pd.concat([criteria, criteria.assign(seed=0, own=9.0)]))
+    assert set(largest["criterion"]) == {"x", ceiling.SINGLE, ceiling.GREEDY}
+    searched = found[(found["criterion"] == ceiling.GREEDY) & (found["budget"] == PLAN.steps[-1])]
+    mean = largest.set_index("criterion").loc[ceiling.GREEDY]
+    assert mean["own"] == pytest.approx(searched["own"].mean())
+    assert mean["difference_se"] == pytest.approx(
+        np.sqrt((searched["difference_se"] ** 2).sum()) / 3
+    )
+    html = anatomy_pages.ceiling_table(largest).to_html()
+    assert "greedy search" in html and f"{PLAN.steps[-1]} neurons" in html
+    said = str(anatomy_pages.ceiling_in_words(largest).data)
+    assert f"greedy search take {mean['own']:.2f} nats" in said and "of 1 criteria" in said
     ceiling.ship_ceiling(pipeline, PLAN, tmp_path / "two", shipped)
     name = ceiling.FILE
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
