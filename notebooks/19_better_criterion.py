@@ -322,7 +322,9 @@ display(
 # Random masks of the same sizes and layers stand beside the sets in the base model. LangSpec-F1 is
 # a ratio, so that a mask which costs next to nothing can have a large one by luck: on tasks random
 # masks show how large. Graded answers tell the sets apart more clearly, in the chat model as well,
-# although the sets were found in the base model. In the mean few answers change their language.
+# although the sets were found in the base model. So few random masks certify no single set; that a
+# candidate is above all of them in every language is what to look for. In the mean few answers
+# change their language.
 #
 # On a real model both candidates' sets are steered, to make it answer in another language
 # ([notebook 16](16_steering)), and switched off language by language
