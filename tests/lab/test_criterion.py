@@ -298,6 +298,9 @@ def test_a_confirmation_is_of_one_plan(pipeline: Pipeline, tmp_path: Path) -> No
     said = str(merit_pages.outcomes_in_words(outcomes, merits, plan).data)
     for outcome, count in outcomes["outcome"].value_counts().items():
         assert f"{outcome} {count}" in said
+    mean = merits[(merits["candidate"] == plan.mains[0].name) & (merits["language"] == "all")]
+    short = str(merit_pages.confirmed_in_short(merits, plan).data)
+    assert f"{mean['merit'].item():.2f} [{mean['low'].item():.2f}, " in short
     html = merit_pages.nulls_table(nulls, "here").to_html()
     above = int((nulls["percentile"] == 100).sum())
     assert f"{above} of 2" in html and "0.050" in html
