@@ -70,9 +70,9 @@ held_out = confirmed[confirmation.MERITS]
 merit_pages.confirmed_in_short(held_out, plan)
 
 # %% [markdown]
-# **Limits.** One model of one size was left for confirming, harm to others has to be looked at
-# beside the own loss, and a criterion that looks at whole sets does much better still; all of it
-# below, with [how to run it again](../book/rerun).
+# **Limits.** It was confirmed on one model of one size; harm to others has to be looked at beside
+# the own loss; and a search that measures what whole sets do is well ahead of every criterion. All
+# of it stands below, with [how to run it again](../book/rerun).
 #
 # ## The candidates
 #
