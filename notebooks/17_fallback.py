@@ -36,7 +36,7 @@ from IPython.display import display
 
 from crane_lab.audit import la_claims
 from crane_lab.show import fallback_pages as page
-from crane_lab.show import verdict_pages
+from crane_lab.show import figures, verdict_pages
 from crane_lab.store import write_table
 from crane_lab.study import fallback, fallback_effects, logit_lens
 
@@ -61,12 +61,13 @@ display(
 )
 
 # %% [markdown]
-# Is there one step at which fewer answers stay in English than with random neurons?
+# Is there one step at which fewer answers stay in English than with random neurons? The last column
+# of the table below says, corrected over all steps and methods.
 
 # %% tags=["shipped"]
 kept = fallback_effects.kept_language(table)
 write_table(kept, results / "fallback_kept.csv")
-page.kept_language_table(kept)
+figures.folded("Step by step", page.kept_language_table(kept))
 
 # %% [markdown]
 # And is it still a model? Its loss on text in every language, added to what it was:

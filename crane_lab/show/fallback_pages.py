@@ -65,7 +65,7 @@ def fallback_loss_figure(table: pd.DataFrame, order: str) -> HTML:
         last = added.iloc[-1]
         told.append(f"{method}: {last.min():+.2f} ({last.idxmin()}) to {last.max():+.2f}")
     return figures.show(
-        figures.curves(lines, "languages deactivated", "loss added (nats per token)"),
+        figures.curves(lines, "languages deactivated", "loss added (nats per token)", columns=2),
         alt="Loss added to each language's text, by languages deactivated. At the end "
         + "; ".join(told),
     )
