@@ -14,10 +14,11 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
-from crane_lab.show.criteria_pages import GREEDY, SINGLE, damage_curves
+from crane_lab.show.criteria_pages import damage_curves
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.anatomy import ATTNLRP, FED, PRUNED
 from crane_lab.study.criteria import OBJECTIVES
+from crane_lab.study.damage import GREEDY, SINGLE
 from crane_lab.study.uses import masked_rows
 
 #: What `anatomy.estimates` calls what is taken, in words.

@@ -18,8 +18,9 @@ from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.study import criteria, summaries
+from crane_lab.study.damage import GREEDY, SINGLE
 
-RANDOM, SINGLE, GREEDY = "random order", "single effects", "greedy search"
+RANDOM = "random order"
 #: Columns of `damaged` that a figure can show -> what is on its axis.
 DAMAGE = {
     "difference": "own loss increase less the largest other (nats)",

@@ -25,7 +25,6 @@ from crane_lab.study.real_model import inputs
 from crane_lab.study.shipped import Shipped, other_inputs
 
 FILE = "ceiling_real.csv"
-SINGLE, GREEDY = "single effects", "greedy search"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def ship_ceiling(
                 "order": damage.greedy_order(pipeline.model, few, x, listed, plan.steps)
             },
         )
-        orders |= {(SINGLE, x, -1): listed, (GREEDY, x, -1): found["order"]}
+        orders |= {(damage.SINGLE, x, -1): listed, (damage.GREEDY, x, -1): found["order"]}
     table = damage.damage(orders, plan.steps, pipeline.model, others, store=pipeline.store)
     rests_on: dict[str, Any] = {
         "model": pipeline.loaded.lasting_key,

@@ -41,6 +41,10 @@ from crane_lab.study.necessity import (
 Texts = dict[str, Tensor]
 
 
+#: What orders of measured effects are called.
+SINGLE, GREEDY = "single effects", "greedy search"
+
+
 def random_orders(model: PreTrainedModel, seeds: Sequence[int]) -> dict[int, Tensor]:
     """All intermediate neurons in random order, one order per seed, the same for all languages."""
     layers, width = models.shape(model)["intermediate"]
@@ -280,9 +284,9 @@ def orders_of(
     found = {(name, x, -1): order(of[x]) for name, of in scores.items() for x in languages}
     random = random_orders(pipeline.model, seeds)
     for x in languages:
-        found["single effects", x, -1] = order(gold.necessity.selectivity(x).value)
+        found[SINGLE, x, -1] = order(gold.necessity.selectivity(x).value)
         if x in gold.greedy:
-            found["greedy search", x, -1] = gold.greedy[x]
+            found[GREEDY, x, -1] = gold.greedy[x]
         found |= {("random order", x, number): neurons for number, neurons in random.items()}
     return found
 

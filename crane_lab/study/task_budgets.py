@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from crane_core.interventions import zero
 from crane_core.metrics import langspec_f1
@@ -24,6 +23,7 @@ from crane_lab.stages.keys import weights_of
 from crane_lab.stages.outcomes import UNMASKED, Evaluated, Reading, Row
 from crane_lab.store.grown import made_of, shipped_file, write_made
 from crane_lab.study.candidates import CRANE, LAPE, Candidate
+from crane_lab.study.damage import random_orders
 from crane_lab.study.merit import candidate_inputs, candidate_sets
 
 TASK_BUDGETS = "task_budgets.csv"
@@ -93,12 +93,12 @@ def _with_losses(masks: Evaluated, table: pd.DataFrame) -> pd.DataFrame:
 
 def _drawn(of: Pipeline, n: int, draws: int) -> list[Row]:
     """Random masks of `n` neurons out of all layers; of no language."""
+    orders = random_orders(of.model, range(FIRST_SEED, FIRST_SEED + draws))
     size = of.shape["intermediate"]
-    found = []
-    for seed in range(FIRST_SEED, FIRST_SEED + draws):
-        order = torch.randperm(size[0] * size[1], generator=torch.Generator().manual_seed(seed))
-        found.append(Row(RANDOM, "", zero(NeuronSet.from_flat(order[:n], size)), seed))
-    return found
+    return [
+        Row(RANDOM, "", zero(NeuronSet.from_flat(order[:n], size)), seed)
+        for seed, order in orders.items()
+    ]
 
 
 def _random(of: Pipeline, drawn: Sequence[Row]) -> pd.DataFrame:

@@ -75,11 +75,11 @@ def test_the_search_begins_with_the_best_of_the_shortlist(
     row = found.query("criterion == 'greedy search' and language == 'zh' and budget == 1").iloc[0]
     assert row["own"] == pytest.approx(wanted["zh"], abs=1e-6)
     assert row["own"] != 0
-    criteria = found[found["criterion"] == ceiling.SINGLE].assign(seed=-1, criterion="x")
+    criteria = found[found["criterion"] == damage.SINGLE].assign(seed=-1, criterion="x")
     largest = ceiling.at_the_largest(found, pd.concat([criteria, criteria.assign(seed=0, own=9.0)]))
-    assert set(largest["criterion"]) == {"x", ceiling.SINGLE, ceiling.GREEDY}
-    searched = found[(found["criterion"] == ceiling.GREEDY) & (found["budget"] == PLAN.steps[-1])]
-    mean = largest.set_index("criterion").loc[ceiling.GREEDY]
+    assert set(largest["criterion"]) == {"x", damage.SINGLE, damage.GREEDY}
+    searched = found[(found["criterion"] == damage.GREEDY) & (found["budget"] == PLAN.steps[-1])]
+    mean = largest.set_index("criterion").loc[damage.GREEDY]
     assert mean["own"] == pytest.approx(searched["own"].mean())
     assert mean["difference_se"] == pytest.approx(
         np.sqrt((searched["difference_se"] ** 2).sum()) / 3
