@@ -60,8 +60,8 @@ results.mkdir(parents=True, exist_ok=True)
 # 2. Average it over texts of each language: its size, or with its sign.
 # 3. Set languages against each other: own less the largest other, or that as a share of the sum.
 # 4. Take the first neurons of all layers together, as many as the budget allows.
-# 5. Mask them; hold the own language's loss against the largest other's, and both against random
-#    masks of the same size in every layer.
+# 5. Mask them; hold the own language's loss against the largest other's, and the difference against
+#    that of random masks of the same size in every layer.
 
 # %% tags=["shipped"]
 plan = confirmation.read_plan()
@@ -70,6 +70,10 @@ held_out = confirmed[confirmation.MERITS]
 merit_pages.confirmed_in_short(held_out, plan)
 
 # %% [markdown]
+# In these names `kurtosis, difference, zscore` is CRANE's criterion and `lape_order, alone` LAPE's;
+# the others are explained below. Intervals are for other windows, not for other languages: of the
+# hypotheses that were set down most could not be settled (*What came of it*).
+#
 # **Limits.** It was confirmed on one model of one size; harm to others has to be looked at beside
 # the own loss; and a search that measures what whole sets do is well ahead of every criterion. All
 # of it stands below, with [how to run it again](../book/rerun).
@@ -152,7 +156,7 @@ display(
 # ## What may be believed of this
 #
 # Little yet. With thirty candidates, one is best by luck alone, and the choice was made on these
-# very numbers. Random masks of the same sizes and layers say at least that the sets are no usual
+# very numbers. Random masks of the same sizes and layers say at least which sets are no usual
 # ones:
 
 # %% tags=["shipped"]
@@ -255,8 +259,8 @@ display(
 # and some drawn at random, single ablations are known ([notebook 18](18_real_model)). The most
 # selective of each language are the shortlist on which the greedy search builds its sets, by what
 # they do together on a few windows. Both are held against the criteria on other windows. The
-# criteria choose among all neurons, the search among a few that were known already: it is a ceiling
-# for what can be built of these, not for the model.
+# criteria choose among all neurons, the search among a few that were known already: what it
+# finds can be reached, and better sets may exist.
 
 # %% tags=["shipped"]
 searched = ceiling.read_ceiling(criterion_data)
@@ -359,8 +363,8 @@ display(
 #   means.
 # - What is confirmed is confirmed for one model of 270 million parameters and eight languages. The
 #   testbed is a single training.
-# - Everything under *Taken apart* was looked at after the choice, and all of it but the ceiling
-#   on the testbed alone.
+# - What is under *Taken apart* was looked at after the choice, except *Sign or size?*, which has
+#   figures that were explored; and on the testbed alone, except the ceiling and sign or size.
 #
 # ## To try it
 #
