@@ -54,6 +54,7 @@ def command_line() -> argparse.ArgumentParser:
         add_run(added)
         if name in ("run", "book"):
             added.add_argument("--notebook", help="this one only, by number or name")
+            added.add_argument("--jobs", type=int, help="so many notebooks side by side")
         if name == "work":
             added.add_argument("--workers", type=int, help="start so many, through submitit")
             added.add_argument(
@@ -93,7 +94,8 @@ def command_line() -> argparse.ArgumentParser:
 def _execute(options: argparse.Namespace) -> None:
     run = the_run(options, Project())
     one = options.notebook
-    run.execute(None if one is None else [run.project.find(one)])
+    jobs = run.jobs if options.jobs is None else options.jobs
+    run.execute(None if one is None else [run.project.find(one)], jobs=jobs)
     if options.command == "book":
         build_book(run)
 
@@ -176,7 +178,7 @@ def _rehearse(options: argparse.Namespace) -> None:
         run = project.run("rehearsal")
         run = dataclasses.replace(run, values={**run.values, **values})
         os.environ.setdefault("OPENAI_API_KEY", "rehearsal")
-        run.execute()
+        run.execute(jobs=run.jobs)
     print(f"rehearsed: {os.path.relpath(run.directory / 'results')}")
 
 

@@ -1,13 +1,23 @@
-"""A run: a profile with overrides, the notebooks executed under it, and its directory."""
+"""A run: a profile with overrides, the notebooks executed under it, and its directory.
+
+A notebook is executed in a folder of its own beside the results, so that several can be executed
+side by side, and one that fails leaves nothing half-written.
+"""
 
 from __future__ import annotations
 
 import glob
 import json
 import logging
+import multiprocessing
 import os
+import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -26,10 +36,10 @@ from crane_lab.runs.executed import (
     remove_own,
     remove_results,
 )
+from crane_lab.runs.kernels import environment, side_by_side, threads_of
 from crane_lab.runs.outputs import scrub, tidy
 from crane_lab.runs.parameters import Notebook, load_profile
 from crane_lab.settings import OF_THE_METHOD, Settings
-from crane_lab.store.artefacts import RUN_NAME, USES
 from crane_lab.store.files import canonical, digest_of, file_sha256, remove_leftovers, write_text
 from crane_lab.store.locks import holder, locked
 from crane_lab.store.secrets import refuse_secret, scrubbed
@@ -49,22 +59,6 @@ RUN_DIR = "run_dir"
 
 # Bytes up to which a file that a parameter names is read to see whether it is still the same.
 _READ_WHOLE = 2**24
-
-# What an executed notebook must not depend on: the user's Jupyter, IPython and matplotlib set-up,
-# the network, hash randomisation, and progress bars that print timings into the pages.
-_KERNEL_ENVIRONMENT = {
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_OFFLINE": "1",
-    "JUPYTER_PREFER_ENV_PATH": "1",
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "PYTHONHASHSEED": "0",
-    "PYTHONUTF8": "1",
-    # tqdm.auto, which libraries import, asks for a widget package that pages cannot show anyway.
-    "PYTHONWARNINGS": "ignore:IProgress not found",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-}
 
 
 class RunError(RuntimeError):
@@ -245,33 +239,90 @@ class Run:
             )
         )
 
-    def execute(self, notebooks: Iterable[Notebook] | None = None, *, progress: bool = True) -> int:
+    @property
+    def jobs(self) -> int:
+        """How many notebooks are executed side by side unless something else is asked for."""
+        if "model" not in self.project.parameters:
+            return 1
+        folder = self.project.root / os.path.expanduser(str(self.parameters["model"]))
+        return side_by_side(folder, str(self.parameters.get("device", "cpu")))
+
+    def execute(
+        self,
+        notebooks: Iterable[Notebook] | None = None,
+        *,
+        progress: bool = True,
+        jobs: int = 1,
+    ) -> int:
         """Execute the notebooks that are not current (all by default); return how many were.
 
+        `jobs` are executed side by side, each in a process of its own.
+
         Raises RunError when a notebook fails, naming notebook and cell, or when another process is
-        at work on the same run.
+        at work on the same run, and ValueError for less than one job.
         """
+        if jobs < 1:
+            raise ValueError(f"jobs is {jobs}: expected at least 1 notebook at a time")
         chosen = list(self.notebooks if notebooks is None else notebooks)
+        titles = {nb.name: f"[{i}/{len(chosen)}] {nb.name}" for i, nb in enumerate(chosen, 1)}
         # Where nothing is to be done nothing is written: a run can be looked at that is read-only.
         stale = [notebook for notebook in chosen if not self.is_current(notebook)]
-        if not stale:
-            for number, notebook in enumerate(chosen, 1):
-                print(f"[{number}/{len(chosen)}] {notebook.name}: up to date", flush=True)
-            return 0
-        self.check(stale)
-        with self.lock():
-            remove_leftovers(self.project.runs)
-            prune(self.executed(chosen[0]).parent, (nb.name for nb in self.project.notebooks))
-            self.begin()
-            count = 0
-            for number, notebook in enumerate(chosen, 1):
-                current = self.is_current(notebook)
-                state = "up to date" if current else "running"
-                print(f"[{number}/{len(chosen)}] {notebook.name}: {state}", flush=True)
-                if not current:
-                    self._execute(notebook, progress)
-                    count += 1
-        return count
+        if stale:
+            self.check(stale)
+            with self.lock():
+                stale = [notebook for notebook in chosen if not self.is_current(notebook)]
+                self._prepare()
+                for notebook in chosen:
+                    if notebook not in stale:
+                        print(f"{titles[notebook.name]}: up to date", flush=True)
+                if jobs == 1:
+                    for notebook in stale:
+                        print(f"{titles[notebook.name]}: running", flush=True)
+                        self._execute(notebook, progress=progress)
+                else:
+                    self._side_by_side(stale, jobs, titles)
+            return len(stale)
+        for notebook in chosen:
+            print(f"{titles[notebook.name]}: up to date", flush=True)
+        return 0
+
+    def _prepare(self) -> None:
+        """Remove what was left of notebooks that were interrupted, or are no more."""
+        names = [notebook.name for notebook in self.project.notebooks]
+        remove_leftovers(self.project.runs)
+        prune(self.directory / "notebooks", names)
+        for name in names:
+            shutil.rmtree(self._own(name), ignore_errors=True)
+        self.begin()
+
+    def _side_by_side(
+        self, notebooks: Iterable[Notebook], jobs: int, titles: Mapping[str, str]
+    ) -> None:
+        begun = self.project.root, self.profile, self.values, self.overrides
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context, _begin, (code_digest(),)) as pool:
+            running = {
+                pool.submit(_execute_alone, begun, nb.name, jobs, titles[nb.name]): nb
+                for nb in notebooks
+            }
+            try:
+                for done in as_completed(running):
+                    done.result()
+                    # Here, one after another: two that end together would not see each other.
+                    results = record_of(self.executed(running[done])).get("results", {})
+                    self._refuse_shared(running[done], results)
+            except BrokenProcessPool:
+                raise RunError(
+                    "a process that executed notebooks was killed, as happens when memory runs "
+                    "out; start the same command again, with --jobs 1 if it happens again"
+                ) from None
+            except RunError:
+                pool.shutdown(cancel_futures=True)  # those that run come to their end
+                raise
+            except BaseException:
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
 
     def begin(self) -> None:
         """Write down the run's parameters: what is stored for it is needed until it is finished."""
@@ -314,15 +365,26 @@ class Run:
         """The lock of whoever executes the run."""
         return self.project.runs / f".{self.name}.lock"
 
-    def _result_times(self) -> dict[str, tuple[int, int]]:
-        folder = self.directory / "results"
-        return {
-            path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.stat().st_size)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.startswith(".")
-        }
+    def _own(self, name: str) -> Path:
+        """The folder that a notebook is executed in: `run_dir`, as far as it can tell."""
+        return self.directory / f".{name}"
 
-    def _execute(self, notebook: Notebook, progress: bool) -> None:
+    def _take_over(self, notebook: Notebook) -> list[str]:
+        """Move what a notebook wrote into the run's folder; return its results' names.
+
+        Raises RunError, and moves nothing, for a result that is another notebook's.
+        """
+        own = self._own(notebook.name)
+        found = [path.relative_to(own) for path in sorted(own.rglob("*")) if path.is_file()]
+        found = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+        results = [n.relative_to("results").as_posix() for n in found if n.parts[0] == "results"]
+        self._refuse_shared(notebook, results)
+        for name in found:
+            (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(own / name, self.directory / name)
+        return results
+
+    def _execute(self, notebook: Notebook, *, progress: bool, jobs: int = 1) -> None:
         import nbformat
         from papermill import PapermillExecutionError, execute_notebook
 
@@ -334,22 +396,30 @@ class Run:
         remove_results(self.directory / "results", record_of(target).get("results", {}))
         remove_own(target)
         remove_own(failed)
-        before = self._result_times()
         digest = self.digest(notebook)
         received = self.received(notebook)
+        own = self._own(notebook.name)
+        here, there = (
+            path.relative_to(self.project.root).as_posix() for path in (own, self.directory)
+        )
         source = notebook.read()
         # Named here: the runner's own bar is not meant by TQDM_DISABLE, which is for the kernels.
         bar = {"desc": notebook.name, "disable": False}
         # It would name every setting that this notebook's page does not talk about.
         logging.getLogger("papermill").setLevel(logging.ERROR)
+        offline, threads = self.values.get("offline") is not False, threads_of(jobs)
+        own.mkdir(parents=True)
         try:
-            with tempfile.TemporaryDirectory() as scratch, _environment(scratch, self):
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                environment(scratch, self.name, offline=offline, threads=threads),
+            ):
                 source.metadata["crane"] = {"notebook": notebook.name}
                 executed = execute_notebook(
                     source,
                     # papermill fills in parameters between braces
                     str(failed).replace("{", "{{").replace("}", "}}"),
-                    parameters=received,
+                    parameters={k: here if k == RUN_DIR else v for k, v in received.items()},
                     kernel_name="python3",
                     start_timeout=300,
                     progress_bar=bar if progress else False,
@@ -359,29 +429,31 @@ class Run:
                 )
                 asked = Path(scratch, "uses")
                 used = sorted(set(asked.read_text("utf-8").split())) if asked.exists() else []
+            written = self._take_over(notebook)
         except PapermillExecutionError as error:
-            scrub(failed)
+            scrub(failed, here, there)
             mark_failed(failed, notebook.name)
             index, reason = error.cell_index, f"{error.ename}: {error.evalue}"
             message = self._failure(notebook, index, bool(received), scrubbed(reason))
-            raise RunError(message) from None
+            raise RunError(message.replace(here, there)) from None
+        except RunError:
+            raise
         except RuntimeError as error:  # nbclient's way to say that the kernel is gone
-            scrub(failed)
+            scrub(failed, here, there)
             index = mark_failed(failed, notebook.name)
             reason = f"the kernel stopped, as it does when memory runs out: {error}"
             raise RunError(self._failure(notebook, index, bool(received), reason)) from None
-        after = self._result_times()
-        written = [name for name in after if before.get(name) != after[name]]
-        self._refuse_shared(notebook, written)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+        tidy(executed, self.project.root, here, there)
         folder = self.directory / "results"
-        tidy(executed, self.project.root)
         results = {name: file_sha256(folder / name) for name in written}
         mark(executed, notebook.name, run=self.name, digest=digest, results=results)
         write_text(self.uses(notebook), json.dumps(used, indent=0))
         write_text(target, nbformat.writes(executed))
         failed.unlink(missing_ok=True)
 
-    def _refuse_shared(self, notebook: Notebook, written: list[str]) -> None:
+    def _refuse_shared(self, notebook: Notebook, written: Iterable[str]) -> None:
         for other in self.project.notebooks:
             if other.name == notebook.name:
                 continue
@@ -480,29 +552,29 @@ def _state(path: Path) -> list[Any]:
     return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
-@contextmanager
-def _environment(scratch: str, run: Run) -> Iterator[None]:
-    """Set the environment that kernels inherit, and put the old one back."""
-    changed: dict[str, str | None] = {
-        **_KERNEL_ENVIRONMENT,
-        "IPYTHONDIR": scratch,
-        RUN_NAME: run.name,  # what the store notes beside an artefact
-        USES: str(Path(scratch, "uses")),
-        CODE: code_digest(),  # kernels begin later than their runner
-    }
-    changed["JUPYTER_PATH"] = None
-    saved = {name: os.environ.get(name) for name in changed}
-    offline = "0" if run.values.get("offline") is False else "1"
-    _set_environment({n: offline if "OFFLINE" in n else v for n, v in changed.items()})
-    try:
-        yield
-    finally:
-        _set_environment(saved)
+def _execute_alone(
+    begun: tuple[Path, str, dict[str, Any], dict[str, Any]], name: str, jobs: int, title: str
+) -> None:
+    """Execute one notebook of a run that another process holds and has checked."""
+    root, profile, values, overrides = begun
+    project = Project(root)
+    began = time.monotonic()
+    print(f"{title}: running", flush=True)
+    Run(project, profile, values, overrides)._execute(project.find(name), progress=False, jobs=jobs)
+    print(f"{title}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+def _begin(code: str) -> None:
+    """Expect in kernels the code that the run began with; end when the process that holds it does.
+
+    However that one ends.
+    """
+    os.environ[CODE] = code
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 _PICTURE = re.compile(r"(base64,[A-Za-z0-9+/=]{100,})")
 
 
-def tidy(notebook: nbformat.NotebookNode, root: Path) -> None:
+def tidy(notebook: nbformat.NotebookNode, root: Path, here: str, there: str) -> None:
     """Take times, process numbers, this machine's paths and keys out of an executed notebook.
 
-    What was printed is left without characters that control a terminal or turn a line's direction.
+    What was printed is left without characters that control a terminal or turn a line's direction;
+    the folder `here`, which it was executed in, is called `there`.
     """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
@@ -30,13 +31,14 @@ def tidy(notebook: nbformat.NotebookNode, root: Path) -> None:
             cell.metadata.pop(key, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
+            cell["source"] = cell["source"].replace(here, there)
             cell.metadata["tags"].append("hide-input")  # as the cell above it, which it overrides
         if cell.cell_type != "code":
             continue
         streams: dict[str, Any] = {}
         outputs: list[Any] = []
         for output in cell.outputs:
-            _change(output, lambda text: _kept(text, root))
+            _change(output, lambda text: _kept(text, root).replace(here, there))
             if output.output_type == "stream":
                 output["text"] = visible(output["text"], None)
                 # stderr arrives in pieces whose order among the rest depends on timing
@@ -52,9 +54,12 @@ def tidy(notebook: nbformat.NotebookNode, root: Path) -> None:
             cell["outputs"].append(streams["stderr"])
 
 
-def scrub(path: Path) -> None:
-    """Take keys out of what a notebook that failed has said; it is kept to be looked at."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+def scrub(path: Path, here: str, there: str) -> None:
+    """Take keys out of what a notebook that failed has said; it is kept to be looked at.
+
+    The folder `here`, which it was executed in, is called `there`.
+    """
+    notebook = json.loads(path.read_text(encoding="utf-8").replace(here, there))
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             _change(output, scrubbed)

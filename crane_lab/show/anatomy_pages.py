@@ -16,9 +16,11 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.criteria_pages import damage_curves
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.study.anatomy import ATTNLRP, FED, PRUNED
+from crane_lab.study.anatomy import ATTNLRP, FED, IN_TURNS, PRUNED
+from crane_lab.study.candidates import HELD
 from crane_lab.study.criteria import OBJECTIVES
 from crane_lab.study.damage import GREEDY, SINGLE
+from crane_lab.study.exploration import criterion_of
 from crane_lab.study.uses import masked_rows
 
 #: What `anatomy.estimates` calls what is taken, in words.
@@ -77,9 +79,19 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
 
 def ceiling_figure(sets: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     """What sets do by budget, beside the greedy search; `sets` is `anatomy.sets_apart`'s table."""
-    shown = [GREEDY, SINGLE, PRUNED, *(one.name for one in (*FED[:1], *FED[3:]))]
+    shown = [GREEDY, SINGLE, PRUNED, IN_TURNS, *(one.name for one in (*FED[:1], *FED[3:]))]
     budget = int(sets["budget"].max())
     return damage_curves(sets, names, budget, highlighted=shown)
+
+
+def real_ceiling_figure(
+    found: pd.DataFrame, damaged: pd.DataFrame, names: Mapping[str, str]
+) -> HTML:
+    """The same of a real model: `found` and `damaged` as `ceiling.at_the_largest` takes them."""
+    curves = pd.concat([found.assign(seed=-1), damaged], ignore_index=True)
+    shown = [GREEDY, SINGLE, *(criterion_of(one) for one in HELD)]
+    curves = curves[curves["criterion"].isin(shown)]
+    return damage_curves(curves, names, int(found["budget"].max()), highlighted=[GREEDY, SINGLE])
 
 
 def ceiling_table(at: pd.DataFrame) -> Styler:
@@ -184,27 +196,39 @@ def windows_figures(means: pd.DataFrame) -> list[HTML]:
 
 
 def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
-    """LangSpec-F1 and fidelity under candidates' sets; `summary` is `uses.uses_summary`."""
-    shown = pd.DataFrame({"sets": summary["method"]})
-    for read in ("tasks", "answers"):
-        for model in ("base", "chat"):
-            shown[f"F1, {read}, {model}"] = summary[f"{read}, {model}"]
-    for read in ("tasks", "answers"):
-        if f"above, {read}" in summary:
-            shown[f"F1, {read}, random"] = summary[f"random, {read}"]
-            above = summary[f"above, {read}"]
-            shown[f"above all random, {read}"] = [f"{n} of {languages}" for n in above]
-    for model in ("base", "chat"):
-        shown[f"fidelity, {model}"] = [
-            f"{100 * own:+.0f} | {100 * other:+.0f}"
-            for own, other in zip(summary[f"own, {model}"], summary[f"other, {model}"], strict=True)
-        ]
+    """LangSpec-F1 under candidates' sets and random masks; `summary` is `uses.uses_summary`."""
+    names = {"read": "read-out", "method": "sets", "langspec_f1": "F1", "null_mean": "F1, random"}
+    shown = summary.rename(columns=names)
+    shown["above"] = [f"{int(n)} of {languages}" for n in shown["above"]]
+    shown = shown.rename(columns={"above": "above all random", "q": "least q"})
     return figures.table(
         shown,
         f"Sets of {100 * share:g} % of all neurons, found in the base model: LangSpec-F1, mean "
-        "over masked languages; and the change, in points, of answers in the language of the "
-        "question: the masked language's | the most another loses",
-        dict.fromkeys((c for c in map(str, shown) if c.startswith("F1")), "{:.3f}"),
+        "over masked languages, beside random masks of the same size in every layer; in how many "
+        "languages it is above all of them, and the least q, corrected over the read-out",
+        {**dict.fromkeys(("F1", "F1, random"), "{:.3f}"), "least q": "{:.2g}"},
+    )
+
+
+def fidelity_table(changed: pd.DataFrame) -> Styler:
+    """Changes of answers in the language asked, in points; `changed`: `uses.fidelity_changes`."""
+    wide = 100 * changed.pivot_table(
+        index="method", columns="model", values=["own", "other"], sort=False
+    )
+    shown = pd.DataFrame(
+        {
+            f"{model} model": [
+                f"{own:+.0f} | {other:+.0f}".replace("-0", "0")
+                for own, other in zip(wide["own", model], wide["other", model], strict=True)
+            ]
+            for model in dict.fromkeys(changed["model"])
+        },
+        index=wide.index.rename("sets"),
+    )
+    return figures.table(
+        shown.reset_index(),
+        "Answers in the language of the question, change in points, mean over masked languages: "
+        "the masked language's | the most another loses",
     )
 
 

@@ -49,6 +49,8 @@ SETS, ESTIMATES, NEEDED = (f"anatomy_{name}.csv" for name in ("sets", "estimates
 Orders = dict[tuple[str, str, int], Tensor]
 #: Mean |relevance| without a contrast, less every neuron that comes earlier in another language.
 PRUNED = "mean_abs, overlaps pruned"
+#: The same, pruned greedily: languages take turns, each the first of its order that is still there.
+IN_TURNS = "mean_abs, taken in turns"
 #: Mean activation × plain gradient of the next token's log-probability: what the loss loses to
 #: first order when the neuron is zero. Tried after the plan in `data/criterion` had been set down.
 FIRST_ORDER = "first-order loss, difference"
@@ -125,11 +127,13 @@ def ship_anatomy(
         write_made(found.round(6), folder / ESTIMATES, how)
     orders = anatomy_orders(pipeline, plan.candidates, gold)
     how = {**about, "shares": list(plan.shares), "orders": sorted({name for name, *_ in orders})}
-    found = sets_apart(pipeline, orders, gold.necessity, others, plan.shares)
-    write_made(found.round(6), folder / SETS, how)
+    if not is_made(folder / SETS, how):
+        found = sets_apart(pipeline, orders, gold.necessity, others, plan.shares)
+        write_made(found.round(6), folder / SETS, how)
     how = {"windows": list(plan.windows), "seeds": list(plan.seeds), "share": plan.beside}
-    found = windows_needed(pipeline, plan, others)
-    write_made(found.round(6), folder / NEEDED, {**about, **how})
+    if not is_made(folder / NEEDED, {**about, **how}):
+        found = windows_needed(pipeline, plan, others)
+        write_made(found.round(6), folder / NEEDED, {**about, **how})
 
 
 def read_anatomy(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -147,13 +151,14 @@ def read_anatomy(folder: str | Path) -> dict[str, pd.DataFrame]:
 def anatomy_orders(
     pipeline: Pipeline, candidates: Sequence[Candidate], gold: damage.GoldStandard
 ) -> Orders:
-    """Candidates' orders, and beside them those of `damage.orders_of` (measured effects), `PRUNED`
-    and `FIRST_ORDER`."""
+    """Candidates' orders, and beside them those of `damage.orders_of` (measured effects), `PRUNED`,
+    `IN_TURNS` and `FIRST_ORDER`."""
     found = _orders(pipeline, candidates)
     loss = gradient_x_activation(pipeline.changed(objective=OBJECTIVES[1]), "signed_mean")
     found |= {(FIRST_ORDER, x, -1): order(score) for x, score in contrasted(loss).items()}
     amounts = statistics_of(pipeline, ["mean_abs"])["mean_abs"]
     found |= {(PRUNED, x, -1): order(score) for x, score in pruned(amounts).items()}
+    found |= {(IN_TURNS, x, -1): own for x, own in taken_in_turns(amounts).items()}
     return found | damage.orders_of(pipeline, {}, gold, ())
 
 
@@ -173,6 +178,27 @@ def pruned(scores: Score) -> dict[str, Tensor]:
     return {
         x: torch.where(contrast >= 0, places[x], -float(places[x].numel()))
         for x, contrast in contrasted(places).items()
+    }
+
+
+def taken_in_turns(scores: Score) -> dict[str, Tensor]:
+    """Orders in which overlaps are pruned greedily: in every round each language takes the first
+    neuron of its order that none has taken, in the order of the languages.
+
+    What other languages took comes last.
+    """
+    orders = {x: order(v).tolist() for x, v in scores.items()}
+    rest = {x: iter(own) for x, own in orders.items()}
+    mine: dict[str, dict[int, None]] = {x: {} for x in orders}
+    taken: set[int] = set()
+    for _ in range(max(map(len, orders.values()))):
+        for x, left in rest.items():
+            if (first := next((i for i in left if i not in taken), None)) is not None:
+                mine[x][first] = None
+                taken.add(first)
+    return {
+        x: torch.tensor([*mine[x], *(i for i in own if i not in mine[x])])
+        for x, own in orders.items()
     }
 
 

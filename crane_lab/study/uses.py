@@ -29,8 +29,8 @@ BASE, CHAT = "base", "chat"
 
 @dataclass(frozen=True)
 class UsesPlan:
-    """`share` of all neurons that each candidate's sets have; in the base model, `draws` of random
-    masks beside them for tasks, and `answer_draws` for answers."""
+    """`share` of all neurons that each candidate's sets have; `draws` of random masks beside each
+    for tasks, and `answer_draws` for answers."""
 
     candidates: Sequence[Candidate] = (
         CRANE,
@@ -47,26 +47,24 @@ def ship_uses(pipeline: Pipeline, chat: str, plan: UsesPlan, folder: str | Path)
     """Write `USES`, with its record; `chat` is the chat model's checkpoint.
 
     One row per read-out and mask, the model as it is first: `read` and `model`, then as
-    `outcomes.Scored.table` (for answers `outcomes.Judged.table`) has them. Those of the base model
-    have the columns of `standing.held_against` for LangSpec-F1, corrected over each read-out.
+    `outcomes.Scored.table` (for answers `outcomes.Judged.table`) has them, and the columns of
+    `standing.held_against` for LangSpec-F1, corrected over each read-out.
     """
     folder = Path(folder)
     base = pipeline.changed(task_tables=(pipeline.main_table,))
     sets = candidate_sets(pipeline, plan.candidates, [plan.share])
     rows = [Row(name, x, zero(own)) for (name, x, _), own in sets.items()]
-    on_chat = base.on_chat(chat)
-    tasks, answers = tasks_of(base, rows), base.judged(rows).table()
-    if random := _random_rows(sets, plan.draws):
-        evaluated = base.evaluated(random, losses=False)
-        tasks = held_in_null(tasks, evaluated.seeds(base.main_tasks))
-    if random := _random_rows(sets, plan.answer_draws):
-        answers = held_in_null(answers, base.judged(random).seeds())
-    tables = [
-        tasks.assign(read=TASKS, model=BASE),
-        tasks_of(on_chat, rows).assign(read=TASKS, model=CHAT),
-        answers.assign(read=ANSWERS, model=BASE),
-        on_chat.judged(rows).table().assign(read=ANSWERS, model=CHAT),
-    ]
+    beside = {n: _random_rows(sets, n) for n in (plan.draws, plan.answer_draws)}
+    tables = []
+    for model, own in ((BASE, base), (CHAT, base.on_chat(chat))):
+        tasks = own.evaluated(rows, losses=False).table(own.main_tasks)
+        if random := beside[plan.draws]:
+            evaluated = own.evaluated(random, losses=False)
+            tasks = held_in_null(tasks, evaluated.seeds(own.main_tasks))
+        answers = own.judged(rows).table()
+        if random := beside[plan.answer_draws]:
+            answers = held_in_null(answers, own.judged(random).seeds())
+        tables += [tasks.assign(read=TASKS, model=model), answers.assign(read=ANSWERS, model=model)]
     about = {
         **candidate_inputs(base, "tasks"),
         "candidates": [one.as_dict() for one in plan.candidates],
@@ -85,11 +83,6 @@ def read_uses(folder: str | Path) -> pd.DataFrame:
     made_by = "crane_lab.cli.criterion --uses"
     file = shipped_file(folder, USES, "what sets do to tasks and answers", made_by)
     return pd.read_csv(file, keep_default_na=False, na_values=[""])
-
-
-def tasks_of(pipeline: Pipeline, rows: Sequence[Row]) -> pd.DataFrame:
-    """The main table under some masks."""
-    return pipeline.evaluated(rows, losses=False).table(pipeline.main_tasks)
 
 
 def _random_rows(sets: Sets, draws: int) -> list[Row]:
@@ -137,24 +130,14 @@ def fidelity_changes(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def uses_summary(uses: pd.DataFrame, languages: Sequence[str]) -> pd.DataFrame:
-    """Means over masked languages: one row per candidate, with LangSpec-F1 of the four read-outs
-    (`tasks, base` …), in how many languages it is above all random masks, where there are some
-    (`above, tasks` …), their mean (`random, tasks` …), and `fidelity_changes`'s changes
-    (`own, base` …)."""
+def uses_summary(uses: pd.DataFrame) -> pd.DataFrame:
+    """Means over masked languages, one row per read-out, model and candidate.
+
+    `langspec_f1`; where there are random masks, their mean (`null_mean`), in how many languages the
+    candidate's is `above` all of them, and the least `q`.
+    """
     masks = masked_rows(uses)
-    f1 = masks.pivot_table(
-        index="method", columns=["read", "model"], values="langspec_f1", sort=False
-    )
-    f1.columns = [", ".join(column) for column in f1.columns]
-    changed = fidelity_changes(uses, languages).pivot_table(
-        index="method", columns="model", values=["own", "other"], sort=False
-    )
-    changed.columns = [", ".join(column) for column in changed.columns]
-    table = f1.join(changed)
-    if "percentile" in masks:
-        for read, own in masks[masks["percentile"].notna()].groupby("read", sort=False):
-            of = own.assign(above=own["percentile"] == 100).groupby("method")
-            table[f"random, {read}"] = of["null_mean"].mean()
-            table[f"above, {read}"] = of["above"].sum().astype(int)
-    return table.reset_index()
+    masks = masks.assign(above=masks.get("percentile", pd.Series(index=masks.index)) == 100)
+    of = masks.groupby(["read", "model", "method"], sort=False)
+    columns = {"langspec_f1": "mean", "null_mean": "mean", "above": "sum", "q": "min"}
+    return of.agg({c: how for c, how in columns.items() if c in masks}).reset_index()

@@ -68,13 +68,40 @@ def test_overlaps_are_pruned_whatever_the_budget() -> None:
     assert found == {"en": [0, 1, 3, 2], "zh": [0, 2, 3, 1]}
 
 
+def test_taken_in_turns_no_neuron_is_two_languages() -> None:
+    amounts = {
+        "en": torch.tensor([[9.0, 8.0, 7.0, 2.0]]),
+        "zh": torch.tensor([[9.5, 9.0, 8.0, 2.0]]),
+    }
+    found = {x: own.tolist() for x, own in anatomy.taken_in_turns(amounts).items()}
+    # English takes 0, so that Chinese goes on to 1, English to 2, and Chinese to 3.
+    assert found == {"en": [0, 2, 1, 3], "zh": [1, 3, 0, 2]}
+    drawn = {
+        x: torch.rand(3, 7, generator=torch.Generator().manual_seed(i)) for i, x in enumerate("abc")
+    }
+    orders = anatomy.taken_in_turns(drawn)
+    assert all(sorted(own.tolist()) == list(range(21)) for own in orders.values())
+    assert len({i for own in orders.values() for i in own[:7].tolist()}) == 21
+
+
+def test_what_is_made_is_not_made_again(
+    pipeline: Pipeline, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anatomy.ship_anatomy(pipeline, PLAN, tmp_path, measured)
+    for name in ("estimates", "sets_apart", "windows_needed"):
+        monkeypatch.setattr(anatomy, name, None)
+    anatomy.ship_anatomy(pipeline, PLAN, tmp_path, measured)
+    with pytest.raises(TypeError):
+        anatomy.ship_anatomy(pipeline, replace(PLAN, seeds=(5,)), tmp_path, measured)
+
+
 def test_criteria_are_taken_apart_and_again_the_same(
     pipeline: Pipeline, measured: Path, tmp_path: Path
 ) -> None:
     anatomy.ship_anatomy(pipeline, PLAN, tmp_path / "one", measured)
     tables = anatomy.read_anatomy(tmp_path / "one")
     sets = tables[anatomy.SETS]
-    named = {one.name for one in FEW} | {anatomy.PRUNED, anatomy.FIRST_ORDER}
+    named = {one.name for one in FEW} | {anatomy.PRUNED, anatomy.IN_TURNS, anatomy.FIRST_ORDER}
     named |= {"single effects", "greedy search"}
     assert set(sets["criterion"]) == named
     greedy = sets[sets["criterion"] == "greedy search"]
@@ -125,6 +152,8 @@ def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_pa
     assert len(found) == 4 * (1 + 2 * len(languages))
     tasks = found[(found["read"] == "tasks") & (found["model"] == "base")]
     assert tasks["null_masks"].iloc[1:].eq(2).all() and tasks["null_masks"].isna().iloc[0]
+    chatting = found[(found["read"] == "tasks") & (found["model"] == "chat")]
+    assert chatting["null_masks"].iloc[1:].eq(2).all()
     answers = found[(found["read"] == "answers") & (found["model"] == "base")]
     assert answers["null_masks"].iloc[1:].eq(1).all()
     one = merit.random_sets(merit.candidate_sets(pipeline, FEW[:1], [0.2], ["vi"]), 1)
@@ -138,10 +167,11 @@ def test_tasks_and_answers_are_read_out(pipeline: Pipeline, folder: Path, tmp_pa
     assert row["zh"] == pytest.approx(right, abs=1e-6)
     drawn = anatomy_pages.uses_figure(found, dict.fromkeys(languages, "x"))
     assert f"tasks of the base model {tasks['langspec_f1'].mean():.2f}" in drawn.data
-    summary = uses.uses_summary(found, languages)
-    assert list(summary["method"]) == [one.name for one in FEW]
-    above = tasks[tasks["method"] == FEW[0].name]["percentile"].eq(100).sum()
-    assert summary["above, tasks"].iloc[0] == above
+    summary = uses.uses_summary(found)
+    assert list(summary["method"]) == 4 * [one.name for one in FEW]
+    rows = tasks[tasks["method"] == FEW[0].name]
+    assert summary["above"].iloc[0] == rows["percentile"].eq(100).sum()
+    assert summary["null_mean"].iloc[0] == pytest.approx(rows["null_mean"].mean())
     with pytest.raises(FileNotFoundError, match="--uses"):
         uses.read_uses(tmp_path / "none")
 
@@ -179,24 +209,16 @@ def test_pages_say_what_was_found(pipeline: Pipeline, measured: Path, tmp_path: 
         assert "<img" in figure.data or "<svg" in figure.data
 
 
-def test_uses_are_a_row_per_candidate() -> None:
+def test_uses_are_a_row_per_read_out_and_candidate() -> None:
     summary = pd.DataFrame(
         {
-            "method": ["a", "b"],
-            **{
-                f"{read}, {model}": 0.25
-                for read in ("tasks", "answers")
-                for model in ("base", "chat")
-            },
-            **{f"{end}, {model}": -0.5 for end in ("own", "other") for model in ("base", "chat")},
-            "random, answers": [0.125, 0.5],
-            "above, answers": [2, 0],
+            **{"read": ["tasks", "answers"], "model": "chat", "method": "a", "langspec_f1": 0.25},
+            **{"null_mean": [0.125, 0.5], "above": [2, 0], "q": [0.04, 0.9]},
         }
     )
     html = anatomy_pages.uses_table(summary, 0.02, 3).to_html()
-    assert (
-        "2 of 3" in html
-        and "0.125" in html
-        and "0.250" in html
-        and "-50 | -50" in html.replace("−", "-")
-    )
+    assert "2 of 3" in html and "0.125" in html and "0.250" in html and "0.04" in html
+    rows = [("base", "a", "zh", -0.5, -0.125), ("base", "a", "en", -0.25, 0.0)]
+    columns = ["model", "method", "mask_language", "own", "other"]
+    html = anatomy_pages.fidelity_table(pd.DataFrame(rows, columns=columns)).to_html()
+    assert "-38 | -6" in html.replace("−", "-")

@@ -553,7 +553,11 @@ def test_killed_and_started_again_ends_with_the_same_files(tmp_path: Path) -> No
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        pattern = {"start": "*/notebooks/*", "store": "store/numbers/*", "result": "*/results/.*"}
+        pattern = {
+            "start": "*/notebooks/*",
+            "store": "store/numbers/*",
+            "result": "*/.01_slow/results/.*",
+        }
         deadline = time.monotonic() + 240
         while not list((project.root / "runs").glob(pattern[moment])):
             assert time.monotonic() < deadline, "the run never got that far"
