@@ -9,7 +9,7 @@
 #
 # **It assumes** single neurons and damage curves ([notebook 09](09_gold_standard)).
 #
-# **It takes** half an hour to read; the computer needs some seconds.
+# **It takes** twenty minutes to read; the computer needs some seconds.
 #
 # **It covers** a question that none of the three papers asks: which statistic of the relevance that
 # CRANE {cite:p}`le2026crane` computes finds the neurons that a language needs.
@@ -32,15 +32,9 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
-from crane_lab.show import anatomy_pages, figures, merit_pages
+from crane_lab.show import figures, merit_pages
 from crane_lab.store import write_table
-from crane_lab.study import (
-    anatomy,
-    ceiling,
-    confirmation,
-    exploration,
-    uses,
-)
+from crane_lab.study import confirmation, exploration
 from crane_lab.texts.languages import language_names
 from crane_lab.texts.names import full_names
 
@@ -75,8 +69,8 @@ merit_pages.confirmed_in_short(held_out, plan)
 # hypotheses that were set down most could not be settled (*What came of it*).
 #
 # **Limits.** It was confirmed on one model of one size; harm to others has to be looked at beside
-# the own loss; and a search that measures what whole sets do is well ahead of every criterion. All
-# of it stands below, with [how to run it again](../book/rerun).
+# the own loss; and a search that measures what whole sets do is well ahead of every criterion
+# ([notebook 19b](19b_why_it_works)). How to run it again stands at the end.
 #
 # ## The candidates
 #
@@ -132,8 +126,8 @@ figures.folded("All candidates, both figures", table)
 #
 # ### On Gemma 3 270M
 #
-# The criteria of [notebook 18](18_real_model), by the same two figures; from its shipped curves, so
-# without intervals.
+# What was looked at before the choice were the criteria of [notebook 18](18_real_model), by the
+# same two figures, from its curves.
 
 # %% tags=["shipped"]
 damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")
@@ -146,6 +140,18 @@ table = merit_pages.merits_table(
 display(
     merit_pages.merits_figure(there, names),
     figures.folded("All criteria, both figures", table),
+)
+
+# %% [markdown]
+# Those curves are means over windows. So that there are intervals as well, the testbed's main
+# candidates were masked once more, after the confirmation, on fewer windows:
+
+# %% tags=["shipped"]
+once_more = exploration.read_exploration(Path(criterion_data) / "gemma")[exploration.MERITS]
+write_table(once_more, results / "criterion_merits_gemma.csv")
+merit_pages.merits_table(
+    once_more,
+    "Candidates on Gemma 3 270M, mean over languages",
 )
 
 # %% [markdown]
@@ -217,11 +223,21 @@ display(
 # random masks:
 
 # %% tags=["shipped"]
-display(
+wanted = [one.name for one in plan.candidates]
+by_language = {
+    "confirmed": (held_out, others),
+    "explored, testbed": (merits, names),
+    "explored, Gemma 3 270M": (once_more, names),
+}
+folds = [
     figures.folded(
-        "Both figures, language by language",
-        *merit_pages.by_language_tables(held_out, others),
-    ),
+        f"By language: {place}",
+        *merit_pages.by_language_tables(found[found["candidate"].isin(wanted)], called),
+    )
+    for place, (found, called) in by_language.items()
+]
+display(
+    *folds,
     merit_pages.nulls_table(
         confirmed[confirmation.NULLS],
         "in the plan's languages",
@@ -229,142 +245,14 @@ display(
 )
 
 # %% [markdown]
-# ## Taken apart
-#
-# On the testbed every neuron has been ablated alone ([notebook 09](09_gold_standard)), so sets can
-# be taken apart. Beside the candidates stand sets of the neurons with the largest measured effects,
-# a greedy search that looks at whole sets, and two orders that were tried after the plan had been
-# set down: `overlaps pruned` takes mean |relevance| without a contrast, and leaves out every neuron
-# that comes earlier in another language's order; `first-order loss` is what a neuron's zero does to
-# the loss to first order, the mean of activation × gradient of the log-probability.
-
-# %% tags=["shipped"]
-apart = anatomy.read_anatomy(criterion_data)
-share = 0.02
-parts = anatomy.parts_of(apart[anatomy.SETS], share)
-write_table(parts, results / "criterion_parts.csv")
-display(
-    anatomy_pages.sets_apart_table(parts, share),
-    anatomy_pages.parts_in_words(parts),
-    anatomy_pages.ceiling_figure(apart[anatomy.SETS], names),
-)
-
-# %% [markdown]
-# The division by the sum over languages does what it is for: of the neurons that shares take,
-# hardly any is much needed elsewhere. It pays with neurons that matter less to their own language.
-#
-# ### A ceiling on Gemma
-#
-# Gemma has too many neurons to ablate them all. Of a sample, the first ones of several criteria
-# and some drawn at random, single ablations are known ([notebook 18](18_real_model)). The most
-# selective of each language are the shortlist on which the greedy search builds its sets, by what
-# they do together on a few windows. Both are held against the criteria on other windows. The
-# criteria choose among all neurons, the search among a few that were known already: what it
-# finds can be reached, and better sets may exist.
-
-# %% tags=["shipped"]
-searched = ceiling.read_ceiling(criterion_data)
-write_table(searched, results / "criterion_ceiling.csv")
-at = ceiling.at_the_largest(searched, damaged)
-display(
-    anatomy_pages.ceiling_in_words(at),
-    figures.folded("All of them", anatomy_pages.ceiling_table(at)),
-)
-
-# %% [markdown]
-# ### Sign or size?
-#
-# A neuron can push the right token up in some texts and down in others. The signed mean lets the
-# two cancel, the mean of sizes adds them up. Only sizes can be shared out among languages, since a
-# signed sum can be zero; so the relative contrast has no signed form. Where both forms exist, as a
-# difference, they compare like this:
-
-# %% tags=["shipped"]
-merit_pages.sign_or_size_table(
-    {
-        "testbed": (
-            merits,
-            "signed_mean, difference",
-            "mean_abs, difference",
-        ),
-        "Gemma 3 270M": (
-            there,
-            "signed mean, contrast",
-            "mean |relevance|, contrast",
-        ),
-    }
-)
-
-# %% [markdown]
-# ### Relevance, gradients, and ablations
-#
-# Relevance is activation × gradient under rules that keep it from exploding. Does it foresee what
-# zeroing a neuron does to the loss? Beside it, on the same windows, are plain gradients, and
-# integrated gradients, which add up what happens on the way from zero to the activation. Each is
-# taken as the signed mean over texts or as the mean of its size, and of the true token's logit or
-# of its log-probability, which is what the loss is made of.
-
-# %% tags=["shipped"]
-estimated = apart[anatomy.ESTIMATES]
-write_table(estimated, results / "criterion_estimates.csv")
-display(
-    anatomy_pages.estimates_figure(estimated),
-    anatomy_pages.estimates_in_words(estimated),
-)
-
-# %% [markdown]
-# To first order, activation × gradient of the log-probability *is* what an ablation does to the
-# loss. What makes good sets is another question: a single ablation does not see neurons that stand
-# in for each other.
-#
-# ### How many windows?
-#
-# Sets of the same size from fewer windows of text. Bands are from the least to the most of three
-# draws.
-
-# %% tags=["shipped"]
-needed = anatomy.by_windows(apart[anatomy.NEEDED])
-write_table(needed, results / "criterion_windows.csv")
-display(*anatomy_pages.windows_figures(needed))
-
-# %% [markdown]
-# A few extreme texts decide a kurtosis, so other texts give other neurons; a mean settles soon.
-#
-# ## What the sets are good for
-#
-# The same sets masked on the testbed, and on the chat model that was tuned from it, read out as in
-# Tables 1 to 4 of the paper:
-
-# %% tags=["shipped"]
-used = uses.read_uses(criterion_data)
-write_table(used, results / "criterion_uses.csv")
-summary = uses.uses_summary(used, languages)
-display(
-    anatomy_pages.uses_table(summary, share, len(languages)),
-    anatomy_pages.uses_figure(used, names),
-)
-
-# %% [markdown]
-# Random masks of the same sizes and layers stand beside the sets in the base model. LangSpec-F1 is
-# a ratio, so that a mask which costs next to nothing can have a large one by luck: on tasks random
-# masks show how large. Graded answers tell the sets apart more clearly, in the chat model as well,
-# although the sets were found in the base model. So few random masks certify no single set; that a
-# candidate is above all of them in every language is what to look for. In the mean few answers
-# change their language.
-#
-# On a real model both candidates' sets are steered, to make it answer in another language
-# ([notebook 16](16_steering)), and switched off language by language
-# ([notebook 17](17_fallback)); what tuning does to the relative contrast's stands in
-# [notebook 14](14_lsn_tuning).
-#
 # ## Limits
 #
 # - The merit is a difference of losses under masks. It says what a model needs, not what a neuron
 #   means.
 # - What is confirmed is confirmed for one model of 270 million parameters and eight languages. The
 #   testbed is a single training.
-# - What is under *Taken apart* was looked at after the choice, except *Sign or size?*, which has
-#   figures that were explored; and on the testbed alone, except the ceiling and sign or size.
+# - Only the two main candidates were held against random masks where it was confirmed, at one
+#   budget and by the difference, as had been set down.
 #
 # ## To try it
 #
@@ -395,4 +283,5 @@ display(
 # price, A does more.
 # ```
 #
-# Next: [what was set down](../book/set_down), because a plan is worth what it said beforehand.
+# Next: [why it works](19b_why_it_works), and what the sets are good for. What was
+# [set down](../book/set_down) has a page of its own: a plan is worth what it said beforehand.
