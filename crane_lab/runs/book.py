@@ -17,6 +17,7 @@ import yaml
 from crane_lab.runs.dictionary import SOURCE, results_page
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
+from crane_lab.runs.numbering import PAGE, Shown, list_of, with_numbers
 from crane_lab.runs.parameters import load_profile
 from crane_lab.runs.questions import with_questions
 from crane_lab.runs.reading import READING_TIME, reading_time
@@ -186,12 +187,15 @@ def _stage(run: Run, target: Path) -> None:
     if missing:
         raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")
     (target / "notebooks").mkdir()
-    for entry in sorted(name for name in listed if name.startswith("notebooks/")):
+    shown: list[tuple[str, str, list[Shown]]] = []
+    for entry in (name for name in entries if name.startswith("notebooks/")):
         executed = run.directory / f"{entry}.ipynb"
         number = Path(entry).name.split("_")[0]
         if executed.is_file():
             asked = root / "book" / "questions" / f"{number}.yaml"
-            offered = downloadable(with_questions(executed.read_text("utf-8"), asked), address)
+            text, own = with_numbers(executed.read_text("utf-8"), number)
+            shown.append((Path(entry).name, run.project.find(Path(entry).name).title, own))
+            offered = downloadable(with_questions(text, asked), address)
             (target / f"{entry}.ipynb").write_text(offered, "utf-8")
         else:
             (target / f"{entry}.md").write_text(
@@ -199,6 +203,8 @@ def _stage(run: Run, target: Path) -> None:
                 f"`{entry}.py`. `make book NOTEBOOK={number}` does.\n",
                 "utf-8",
             )
+    if f"book/{Path(PAGE).stem}" in listed:
+        (target / "book" / PAGE).write_text(list_of(shown), "utf-8")
 
 
 def parameter_reference(run: Run) -> str:

@@ -118,12 +118,11 @@ def results_page(run: Run, order: Iterable[str]) -> str:
     lines = [_PAGE.format(folder=folder.relative_to(run.project.root).as_posix())]
     if not made:
         lines.append("This run has left none so far.\n")
-    sources = {nb.name: nb.source for nb in run.project.notebooks}
+    titles = {nb.name: nb.title for nb in run.project.notebooks}
     shown: dict[tuple[Any, ...], str] = {}
     for notebook in (name for name in order if name in made):
-        title = re.search(r"^# # (.+)$", sources[notebook], re.M)
         number = notebook.split("_")[0]
-        lines += [f"## {number}: {title[1] if title else notebook}", ""]
+        lines += [f"## {number}: {titles[notebook]}", ""]
         lines += [f"Made by [notebook {number}](../notebooks/{notebook}).", ""]
         found = {name: known.find(name, columns_of(folder / name)) for name in made[notebook]}
         lines += _entries(found, list(known.files), shown)

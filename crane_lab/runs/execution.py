@@ -36,7 +36,7 @@ from crane_lab.runs.executed import (
     remove_own,
     remove_results,
 )
-from crane_lab.runs.kernels import environment, side_by_side, threads_of
+from crane_lab.runs.kernels import environment, notebooks_at_once, threads_of
 from crane_lab.runs.outputs import scrub, tidy
 from crane_lab.runs.parameters import Notebook, load_profile
 from crane_lab.settings import OF_THE_METHOD, Settings
@@ -245,7 +245,7 @@ class Run:
         if "model" not in self.project.parameters:
             return 1
         folder = self.project.root / os.path.expanduser(str(self.parameters["model"]))
-        return side_by_side(folder, str(self.parameters.get("device", "cpu")))
+        return notebooks_at_once(folder, str(self.parameters.get("device", "cpu")))
 
     def execute(
         self,

@@ -32,7 +32,7 @@ THREADS = "OMP_NUM_THREADS"
 SMALL, MOST = 2**28, 4
 
 
-def side_by_side(model: Path, device: str) -> int:
+def notebooks_at_once(model: Path, device: str) -> int:
     """How many notebooks over a model are executed at once: one on each core for a small one.
 
     One alone where the model is large, not in a folder, or on another device than the CPU: it

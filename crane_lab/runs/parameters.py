@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,12 @@ class Notebook:
     def number(self) -> str:
         """What stands before the name's first underscore, such as `02` or `04b`."""
         return self.name.split("_")[0]
+
+    @property
+    def title(self) -> str:
+        """Its first heading, or its name without one."""
+        found = re.search(r"^# # (.+)$", self.source, re.MULTILINE)
+        return found[1] if found else self.name
 
     @cached_property
     def source(self) -> str:

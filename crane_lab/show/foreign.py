@@ -166,6 +166,11 @@ def folded(title: str, *shown: Any) -> HTML:
     )
 
 
+def made_here(html: str) -> Markup:
+    """HTML that was made here before, and is read again from an executed notebook."""
+    return Markup(html)
+
+
 def markup(template: str, **values: Any) -> Markup:
     """A template of HTML with values in its fields: texts through `as_html`, HTML as it is."""
     return Markup(template).format(

@@ -162,6 +162,14 @@ print("tiếng Việt, 中文\\n" * n_samples)
 import matplotlib.pyplot as plt
 
 plt.plot([1, 2, 3]);
+
+# %%
+from crane_lab.show import figures
+
+drawn, axes = plt.subplots()
+axes.plot([3, 1])
+plt.close()
+figures.show(drawn, "A line that falls from 3 to 1")
 """
 
 ASKED = """\
@@ -201,7 +209,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (root / "book" / "references.bib").write_text("")
     (root / "_config.yml").write_text((ROOT / "_config.yml").read_text())
     (root / "book" / "asked.md").write_text(ASKED)
-    chapters = ["notebooks/01_count", "book/asked", "notebooks/02_more", "book/parameters"]
+    chapters = ["notebooks/01_count", "book/asked", "notebooks/02_more"]
+    chapters += ["book/parameters", "book/figures"]
     toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": c} for c in chapters]}
     (root / "_toc.yml").write_text(yaml.safe_dump(toc))
     return Project(root)
@@ -220,6 +229,9 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
     count = (folder / "notebooks" / "01_count.html").read_text("utf-8")
     assert count.count("tiếng Việt, 中文") == 3  # the source, and two lines of output
     assert 'alt="A line that rises from 1 to 3"' in count
+    assert '<span class="numbered" id="figure-1-1">Figure 1.1.</span>' in count
+    listed = (folder / "book" / "figures.html").read_text("utf-8")
+    assert 'notebooks/01_count.html#figure-1-1">Figure 1.1</a>: A line that falls' in listed
     assert str(project.root) not in count
     assert "mathjax/tex-chtml.js" in (folder / "book" / "intro.html").read_text("utf-8")
     assert run.name in (folder / "book" / "intro.html").read_text("utf-8")

@@ -7,7 +7,7 @@ import pytest
 from test_runs import make_project, tree
 
 from crane_lab.runs import RunError, kernels
-from crane_lab.runs.kernels import side_by_side
+from crane_lab.runs.kernels import notebooks_at_once
 
 MEETING = """\
 # %% tags=["parameters"]
@@ -87,8 +87,12 @@ def test_large_models_are_not_run_side_by_side(
 ) -> None:
     monkeypatch.setattr("crane_lab.runs.kernels._cores", lambda: 8)
     (tmp_path / "model.safetensors").write_bytes(b"12")
-    assert side_by_side(tmp_path, "cpu") == kernels.MOST
-    assert side_by_side(tmp_path, "cuda") == side_by_side(tmp_path / "org" / "name", "cpu") == 1
+    assert notebooks_at_once(tmp_path, "cpu") == kernels.MOST
+    assert (
+        notebooks_at_once(tmp_path, "cuda")
+        == notebooks_at_once(tmp_path / "org" / "name", "cpu")
+        == 1
+    )
     monkeypatch.setattr("crane_lab.runs.kernels.SMALL", 1)
-    assert side_by_side(tmp_path, "cpu") == 1
+    assert notebooks_at_once(tmp_path, "cpu") == 1
     assert [kernels.threads_of(jobs) for jobs in (1, 2, 16)] == [None, 4, 1]

@@ -1,0 +1,97 @@
+"""Figures and tables of notebooks, numbered page by page when the book is staged, and their list.
+
+The numbers begin with the notebook's: Table 4.2 is the second of notebook 04. The paper's own
+tables and figures have a number without a point.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from crane_lab.show.foreign import made_here, markup
+
+#: A table's caption, or the beginning of a picture with its alternative text (`figures`).
+_PIECE = re.compile(
+    r"(?P<caption><caption>)(?P<title>.*?)</caption>"
+    r'|(?P<picture><div style="overflow-x:auto"><img src="[^"]*" alt="(?P<alt>[^"]*)")',
+    re.DOTALL,
+)
+#: What can be tried has its own picture and tables, which change.
+_TRIED = 'class="explorable'
+PAGE = "figures.md"
+_HEAD = """# Figures and tables
+
+Every figure and table of the notebooks by its number, with what it shows. What is numbered without
+a point, such as Table 1, is the paper's.
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure or table: its `name` ("Table 4.2"), where it is, and its caption as HTML."""
+
+    name: str
+    anchor: str
+    title: Markup
+
+
+def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
+    """An executed notebook with its figures and tables numbered, and what they are.
+
+    `page`: the notebook's number, such as "04b". Cells whose output is not shown, or that have
+    something to try, are left as they are.
+    """
+    notebook = json.loads(text)
+    found: list[Shown] = []
+    counts = {"Table": 0, "Figure": 0}
+    short = page.lstrip("0") or "0"
+    short = short if short[0].isdigit() else f"0{short}"
+
+    def with_number(match: re.Match[str]) -> str:
+        kind = "Table" if match["caption"] else "Figure"
+        counts[kind] += 1
+        name = f"{kind} {short}.{counts[kind]}"
+        anchor = name.lower().replace(" ", "-").replace(".", "-")
+        title = made_here(match["title"] if match["caption"] else match["alt"])
+        found.append(Shown(name, anchor, title))
+        label = markup(
+            '<span class="numbered" id="{anchor}">{name}.</span>', anchor=anchor, name=name
+        )
+        if kind == "Table":
+            return f"<caption>{label} {match['title']}</caption>"
+        return f"{markup('<p>{label}</p>', label=label)}{match['picture']}"
+
+    for cell in notebook["cells"]:
+        if {"remove-cell", "remove-output"} & set(cell["metadata"].get("tags", [])):
+            continue
+        for output in cell.get("outputs", []):
+            html = "".join(output.get("data", {}).get("text/html", ""))
+            if html and _TRIED not in html:
+                output["data"]["text/html"] = _PIECE.sub(with_number, html)
+    return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", found
+
+
+def list_of(pages: Iterable[tuple[str, str, list[Shown]]]) -> str:
+    """The page that lists them, as MyST text; `pages`: a notebook's name, title, and its own."""
+    lines = [_HEAD]
+    for name, title, own in pages:
+        if not own:
+            continue
+        lines += [f"## [{title}](../notebooks/{name})", "", "<ul>"]
+        lines += [
+            markup(
+                '<li><a href="../notebooks/{page}.html#{anchor}">{name}</a>: {title}</li>',
+                page=name,
+                anchor=one.anchor,
+                name=one.name,
+                title=one.title,
+            )
+            for one in own
+        ]
+        lines += ["</ul>", ""]
+    return "\n".join(lines)

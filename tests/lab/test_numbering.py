@@ -1,0 +1,55 @@
+"""Figures and tables have a number, page by page, and a list."""
+
+import json
+
+from markupsafe import Markup
+
+from crane_lab.runs.numbering import Shown, list_of, with_numbers
+
+PICTURE = (
+    '<div style="overflow-x:auto"><img src="data:image/png;base64,AA" alt="a &lt;b&gt;"></div>'
+)
+TABLE = "<table><caption>What <i>it</i> is</caption></table>"
+
+
+def notebook(*outputs: str, tags: tuple[str, ...] = ()) -> str:
+    cells = [
+        {"metadata": {"tags": list(tags)}, "outputs": [{"data": {"text/html": html}}]}
+        for html in outputs
+    ]
+    return json.dumps({"cells": [*cells, {"metadata": {}, "source": "# One"}]})
+
+
+def html(text: str) -> list[str]:
+    cells = json.loads(text)["cells"]
+    return [output["data"]["text/html"] for cell in cells for output in cell.get("outputs", [])]
+
+
+def test_figures_and_tables_are_counted_apart_through_the_page() -> None:
+    text, found = with_numbers(notebook(TABLE + PICTURE, TABLE), "04b")
+    names = [one.name for one in found]
+    assert names == ["Table 4b.1", "Figure 4b.1", "Table 4b.2"]
+    first, second = html(text)
+    assert '<caption><span class="numbered" id="table-4b-1">Table 4b.1.</span> What' in first
+    assert first.index('id="figure-4b-1"') < first.index("<img")
+    assert "Table 4b.2." in second and found[0].title == Markup("What <i>it</i> is")
+    assert [with_numbers(notebook(TABLE), page)[1][0].name for page in ("00", "00b", "12")] == [
+        "Table 0.1",
+        "Table 0b.1",
+        "Table 12.1",
+    ]
+
+
+def test_what_is_tried_and_what_is_not_shown_has_no_number() -> None:
+    tried = f'<div class="explorable choice-view">{TABLE}{PICTURE}</div>'
+    for text in (notebook(tried), notebook(TABLE, tags=("remove-cell",)), notebook("<p>x</p>")):
+        again, found = with_numbers(text, "03")
+        assert found == [] and html(again) == html(text)
+
+
+def test_the_list_leads_to_each() -> None:
+    own = [Shown("Table 4.1", "table-4-1", Markup("a &lt;b&gt;"))]
+    text = list_of([("04_table1", "Table 1", own), ("05_x", "Nothing", [])])
+    assert "## [Table 1](../notebooks/04_table1)" in text and "Nothing" not in text
+    link = '<li><a href="../notebooks/04_table1.html#table-4-1">Table 4.1</a>: a &lt;b&gt;</li>'
+    assert link in text
