@@ -173,7 +173,8 @@ def _stage(run: Run, target: Path) -> None:
         text = text.replace(READING_TIME, reading_time(nb.source for nb in run.project.notebooks))
     if first_page.MARK in text:
         real = root / str(run.parameters["real_data"])
-        text = first_page.staged(text, run.directory / "results", real)
+        criterion = root / str(run.parameters["criterion_data"])
+        text = first_page.staged(text, run.directory / "results", real, criterion)
     first.write_text(text, "utf-8")
     (target / "book" / "parameters.md").write_text(parameter_reference(run), "utf-8")
 

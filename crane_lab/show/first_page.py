@@ -14,6 +14,8 @@ from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.show import figures
 from crane_lab.show.alternative import LONGEST, in_short
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.study.candidates import CRANE
+from crane_lab.study.confirmation import MERITS, ConfirmationPlan, read_confirmed, read_plan
 from crane_lab.study.criteria import WITHOUT_RELEVANCE
 from crane_lab.study.shipped import Shipped
 from crane_lab.study.summaries import mean_damage
@@ -70,8 +72,8 @@ class OfModel:
         return float(own.groupby("seed")["difference"].mean().max())
 
 
-def staged(page: str, results: Path, real: Path) -> str:
-    """The first page with what came out in the place of `MARK`."""
+def staged(page: str, results: Path, real: Path, criterion: Path) -> str:
+    """The first page with what came out in the place of `MARK`; folders as in `findings`."""
     missing = sorted({n for name, n in NEEDED.items() if not (results / f"{name}.csv").is_file()})
     if missing:
         said = prose(
@@ -79,14 +81,15 @@ def staged(page: str, results: Path, real: Path) -> str:
             f"{', '.join(missing)}, so what came out is not summed up here."
         ).data
     else:
-        said = "\n\n".join(findings(results, real))
+        said = "\n\n".join(findings(results, real, criterion))
     return page.replace(MARK, str(said))
 
 
-def findings(results: Path, real: Path) -> tuple[str, str]:
+def findings(results: Path, real: Path, criterion: Path) -> tuple[str, str]:
     """Five sentences in Markdown, and a figure in HTML.
 
-    `results` are the run's, `real` the shipped ones of a real model.
+    `results` are the run's, `real` the shipped ones of a real model, `criterion` has what came of
+    the plan that was set down for other sums of relevance.
     """
     here = OfModel(
         "the testbed",
@@ -102,13 +105,20 @@ def findings(results: Path, real: Path) -> tuple[str, str]:
         main,
     )
     both = (here, away)
-    return str(prose(_sentences(both)).data), str(
+    confirmed = _confirmed(read_confirmed(criterion)[MERITS], read_plan())
+    return str(prose(_sentences(both, confirmed)).data), str(
         _figure(both, language_names(there.languages)).data
     )
 
 
-def _sentences(both: tuple[OfModel, OfModel]) -> str:
-    lines = [_kurtosis(both), _others(both), _counts(both), _metric(both), _paper(both[0])]
+def _sentences(both: tuple[OfModel, OfModel], confirmed: str = "") -> str:
+    lines = [
+        _kurtosis(both),
+        _others(both) + confirmed,
+        _counts(both),
+        _metric(both),
+        _paper(both[0]),
+    ]
     return "\n".join(f"- {line}" for line in lines).replace(" -", " −")
 
 
@@ -183,6 +193,22 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
         f"more than any other, mean over languages: {'; '.join(said)}. (The best of "
         f"{len(sums)} that are shown, found by this very number; each with its interval in the "
         "figure.)"
+    )
+
+
+def _confirmed(merits: pd.DataFrame, plan: ConfirmationPlan) -> str:
+    mean = merits[merits["language"] == "all"].set_index("candidate").to_dict("index")
+    of = int(merits.loc[merits["language"] != "all", "language"].nunique())
+    told = "; ".join(
+        f"“{as_markdown(one.name)}” {found['merit']:+.2f} [{found['low']:+.2f}, "
+        f"{found['high']:+.2f}]".replace("-", "−")
+        for one in (*plan.mains, CRANE)
+        for found in [mean[one.name]]
+    )
+    return (
+        f" In {of} further languages, by a plan that was [set down first](set_down), the same over "
+        f"all budgets is, for the plan's two candidates and CRANE's criterion (the last): {told} "
+        "([notebook 19](../notebooks/19_better_criterion))."
     )
 
 

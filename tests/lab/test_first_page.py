@@ -9,6 +9,8 @@ import pandas as pd
 
 from crane_lab.show import first_page
 from crane_lab.show.first_page import MARK, RANDOM, OfModel
+from crane_lab.study.candidates import CRANE as CANDIDATE
+from crane_lab.study.confirmation import PLAN, read_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 CRANE = "kurtosis (logit), contrast"
@@ -68,6 +70,27 @@ def test_sentences_are_made_of_the_results() -> None:
     assert "Of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
 
 
+def test_what_was_confirmed_is_said_with_its_intervals() -> None:
+    plan = read_plan(ROOT / PLAN)
+    names = [*(one.name for one in plan.mains), CANDIDATE.name]
+    merits = pd.DataFrame(
+        [
+            (name, x, i, i - 0.5, i + 0.5)
+            for i, name in enumerate(names)
+            for x in ("pl", "tr", "all")
+        ],
+        columns=["candidate", "language", "merit", "low", "high"],
+    )
+    both = model("the testbed", 0.05), model("Gemma", 0.5)
+    said = first_page._sentences(both, first_page._confirmed(merits, plan)).split("\n")
+    assert len(said) == 5
+    assert "In 2 further languages" in said[1]
+    assert (
+        "difference” +0.00 [−0.50, +0.50]" in said[1].replace("\\", "")
+        and "zscore” +2.00 [+1.50" in said[1]
+    )
+
+
 def test_too_few_masks_for_tasks_are_said() -> None:
     few = model("Gemma", 0.5)
     few.tables["table1_verdicts"]["against_random"] = ["open"] * 2 + ["within"] * 4
@@ -124,7 +147,7 @@ def test_the_figure_says_what_it_shows() -> None:
 
 
 def test_a_run_without_the_results_says_so(tmp_path: Path) -> None:
-    page = first_page.staged(f"before\n{MARK}\nafter", tmp_path, tmp_path)
+    page = first_page.staged(f"before\n{MARK}\nafter", tmp_path, tmp_path, tmp_path)
     assert re.search(r"before\nThis book is of a run without notebooks 04, 04c, 09, 10", page)
     assert page.endswith("after")
 
