@@ -37,7 +37,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma book print badge test test-core test-vllm lint rehearse testbed clean clean-all
+.PHONY: help setup gemma book print slides badge test test-core test-vllm lint rehearse testbed clean clean-all
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -68,6 +68,9 @@ book: setup ## run the notebooks that changed and build the book
 
 print: setup ## the built book as one PDF, _build/print/crane.pdf (needs Chromium, Chrome or Edge)
 	$(BIN)/crane print --profile "$(PROFILE)" $(PARAMS)
+
+slides: setup ## the built book as slides, a deck for each part, in _build/slides/
+	$(BIN)/crane slides --profile "$(PROFILE)" $(PARAMS)
 
 badge: setup ## write the README's badge from the repository's address in _config.yml
 	$(BIN)/python -m crane_lab.cli.badge

@@ -80,6 +80,7 @@ def command_line() -> argparse.ArgumentParser:
     command("run", "execute the notebooks that are not up to date", _execute)
     command("book", "execute the notebooks and build the book", _execute)
     command("print", "the built book as one PDF, with the Chromium that is there", _print)
+    command("slides", "the built book as slides, a deck for each part", _slides)
     command("work", "compute what the notebooks need, together with any other workers", _work)
     command("plan", "what a run will take: work, time, memory, calls to the judge", _plan)
     command("status", "what of a run is done, and what the store keeps of it", _status)
@@ -104,6 +105,12 @@ def _print(options: argparse.Namespace) -> None:
     from crane_lab.runs.printed import print_book
 
     print_book(the_run(options, Project()))
+
+
+def _slides(options: argparse.Namespace) -> None:
+    from crane_lab.runs.slides import write_slides
+
+    write_slides(the_run(options, Project()))
 
 
 def _work(options: argparse.Namespace) -> None:

@@ -1,0 +1,163 @@
+"""Slides of the built book, a deck for each of its parts: what is read on a page, on a wall.
+
+A page begins with its title and what one will be able to do; every section with a figure or a short
+table of its own is a slide, with the section's first paragraph. A deck is one HTML file beside the
+book, without scripts but for formulas: space and the arrow keys go on, and printed it has a slide
+on every sheet.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import yaml
+from bs4 import BeautifulSoup, Tag
+
+from crane_lab.runs.execution import Run, RunError
+from crane_lab.store.files import write_text
+
+#: Rows of a table, and characters of a paragraph, that fit on a slide.
+ROWS, LETTERS = 9, 420
+_STYLE = """
+@page { size: 32cm 18cm; margin: 0; }
+html { background: #fff; color: #1b1b1b; font: 20px/1.4 system-ui, sans-serif;
+  scroll-snap-type: y mandatory; }
+body { margin: 0; }
+section { box-sizing: border-box; break-after: page; display: flex; flex-direction: column;
+  gap: .6rem; height: 100vh; overflow: hidden; padding: 4vh 5vw; scroll-snap-align: start; }
+section.title { background: #12324a; color: #fff; justify-content: center; }
+h1, h2, p { margin: 0; }
+h1 { font-size: 2.4rem; line-height: 1.15; }
+h2 { font-size: 1.5rem; }
+.shown { align-items: start; display: flex; flex: 1; justify-content: center; min-height: 0; }
+.shown img { height: auto !important; max-height: 100%; max-width: 100%; min-width: 0 !important;
+  object-fit: contain; }
+table { border-collapse: collapse; font-size: .8rem; }
+td, th { border-bottom: 1px solid #ccc; padding: .2rem .5rem; text-align: left; }
+caption { caption-side: bottom; font-size: .75rem; padding-top: .4rem; text-align: left; }
+.where { color: #555; font-size: .7rem; }
+"""
+_DECK = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<title>{title}</title>
+<style>{style}</style>
+<script>window.MathJax = {{options: {{
+  ignoreHtmlClass: "deck", processHtmlClass: "math"
+}}}};</script>
+<script defer src="{base}/_static/mathjax/tex-chtml.js"></script>
+</head>
+<body class="deck">
+{slides}
+</body>
+</html>
+"""
+
+
+def write_slides(run: Run) -> list[Path]:
+    """Write a deck for every part of the built book of a run, and return their paths.
+
+    Raises RunError without a built book.
+    """
+    toc = yaml.safe_load((run.project.root / "_toc.yml").read_text(encoding="utf-8"))
+    decks = []
+    for part in toc.get("parts") or [toc]:
+        title = str(part.get("caption", run.name))
+        slides: list[str] = []
+        for entry in (str(chapter["file"]) for chapter in part["chapters"]):
+            if not entry.startswith("notebooks/"):
+                continue
+            page = run.book / f"{entry}.html"
+            if not page.is_file():
+                raise RunError(f"no {os.path.relpath(page)}: `make book` builds the pages first")
+            slides += slides_of(page.read_text(encoding="utf-8"), entry, run.book.name)
+        if not slides:
+            continue
+        slug = re.sub(r"\W+", "-", title.lower()).strip("-")
+        path = run.book.parent / "slides" / f"{slug}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begin = f'<section class="title"><h1>{escape(title)}</h1></section>'
+        write_text(
+            path,
+            _DECK.format(
+                title=escape(title),
+                style=_STYLE,
+                base=posixpath.join("..", run.book.name),
+                slides="\n".join([begin, *slides]),
+            ),
+        )
+        decks.append(path)
+        print(f"slides: {os.path.relpath(path)}, {len(slides) + 1} slides")
+    return decks
+
+
+def slides_of(page: str, entry: str, built: str) -> list[str]:
+    """The slides of a built page as HTML, its title first; `built`: the folder of the pages."""
+    article = BeautifulSoup(page, "html.parser").find("article")
+    heading = article.find("h1") if isinstance(article, Tag) else None
+    if not isinstance(article, Tag) or not isinstance(heading, Tag):
+        return []
+    for gone in article.select("script, .headerlink, .explorable, .quick-question, .toggle-hidden"):
+        gone.decompose()
+    for tag in article.select("[src], [href]"):
+        for name in {"src", "href"} & set(tag.attrs):
+            tag[name] = _from_beside(str(tag[name]), entry, built)
+    glance = article.select_one(".admonition.tip p:not(.admonition-title)")
+    told = f"<p>{glance.decode_contents()}</p>" if glance else ""
+    slides = [f'<section class="title"><h1>{_words(heading)}</h1>{told}</section>']
+    for section in article.select("section > section"):
+        shown = next(_shown(section), None)
+        title = section.find(re.compile(r"^h[2-6]$"), recursive=False)
+        if shown is None or not isinstance(title, Tag):
+            continue
+        first = section.find("p", recursive=False)
+        text = _first_sentences(first) if isinstance(first, Tag) else ""
+        where = f"{_words(heading)} · {_words(title)}" if title.name != "h2" else _words(heading)
+        slides.append(
+            f"<section><h2>{_words(title)}</h2>{text}"
+            f'<div class="shown">{shown}</div><p class="where">{where}</p></section>'
+        )
+    return slides
+
+
+def _shown(section: Tag) -> Iterator[str]:
+    """Figures of a section itself, and tables that fit, as HTML: what there is to look at."""
+    own = [tag for tag in section.select(".cell_output") if tag.find_parent("section") is section]
+    for output in own:
+        for image in output.select("img"):
+            if image.find_parent("details") is None:
+                yield str(image)
+    for output in own:
+        for table in output.select("table"):
+            if len(table.select("tr")) <= ROWS and table.find_parent("details") is None:
+                yield str(table)
+
+
+def _first_sentences(paragraph: Tag) -> str:
+    """A paragraph as far as a slide has room, in whole sentences; nothing if none fits."""
+    if len(paragraph.get_text()) <= LETTERS:
+        return f"<p>{paragraph.decode_contents()}</p>"
+    if paragraph.select(".math"):  # cut in the middle, a formula is none
+        return ""
+    text = paragraph.get_text()[:LETTERS]
+    end = max(text.rfind(". "), text.rfind("? "))
+    return f"<p>{escape(text[: end + 1])}</p>" if end > 0 else ""
+
+
+def _words(tag: Tag) -> str:
+    return tag.decode_contents().strip()
+
+
+def _from_beside(address: str, entry: str, built: str) -> str:
+    """Where an address on a page leads, as seen from a folder beside the pages."""
+    if re.match(r"(?:[a-z]+:|//|#)", address):
+        return address
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(entry), address))
+    return posixpath.join("..", built, path)
