@@ -91,7 +91,7 @@ def real_ceiling_figure(
     curves = pd.concat([found.assign(seed=-1), damaged], ignore_index=True)
     shown = [GREEDY, SINGLE, *(criterion_of(one) for one in HELD)]
     curves = curves[curves["criterion"].isin(shown)]
-    return damage_curves(curves, names, int(found["budget"].max()), highlighted=[GREEDY, SINGLE])
+    return damage_curves(curves, names, int(found["budget"].max()), highlighted=shown)
 
 
 def ceiling_table(at: pd.DataFrame) -> Styler:
