@@ -174,7 +174,7 @@ display(
 # On a real model both candidates' sets are steered, to make it answer in another language
 # ([notebook 16](16_steering)), and switched off language by language
 # ([notebook 17](17_fallback)); what tuning does to the relative contrast's stands in
-# [notebook 14](14_lsn_tuning).
+# [notebook 14b](14b_lsn_verdicts).
 #
 # ## Limits
 #
