@@ -196,8 +196,8 @@ display(
 # - *translation* from English, after two translations that are shown: paragraphs of software
 #   manuals, scored by chrF, which counts runs of characters that are also in the reference. The
 #   task's own language is the one translated into, so English is another;
-# - *nli*: premise and hypothesis of [notebook 13](13_lsn_transfer), learned in English by the whole
-#   model, three trainings; what is added are the means before training.
+# - *nli*: premise and hypothesis of [notebook 13b](13b_lsn_ours), learned in English by the
+#   whole model, three trainings; what is added are the means before training.
 #
 # Items are the same in every language. Random neurons of the same layers get the same numbers, as
 # above. A change is certain if it is for other items (and trainings); whether it is more than

@@ -88,8 +88,8 @@ merit_pages.confirmed_in_short(held_out, plan)
 # gradient, which is relevance without LRP's rules, by the mean of its size. `zscore` and `ratio`
 # put a statistic on a scale within each layer first, and `each layer` takes as many neurons from
 # every layer. LAPE's order is beside them. These are all that were tried on the testbed before the
-# choice was made; on Gemma the criteria of [notebook 18](18_real_model) had been looked at, which
-# follow.
+# choice was made; on Gemma the criteria of [notebook 18c](18c_real_criteria) had been looked at,
+# which follow.
 #
 # ## Two figures of merit
 #
@@ -126,8 +126,8 @@ figures.folded("All candidates, both figures", table)
 #
 # ### On Gemma 3 270M
 #
-# What was looked at before the choice were the criteria of [notebook 18](18_real_model), by the
-# same two figures, from its curves.
+# What was looked at before the choice were the criteria of [notebook 18c](18c_real_criteria), by
+# the same two figures, from its curves.
 
 # %% tags=["shipped"]
 damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")

@@ -67,11 +67,11 @@ display(
 # ## A ceiling on Gemma
 #
 # Gemma has too many neurons to ablate them all. Of a sample, the first ones of several criteria
-# and some drawn at random, single ablations are known ([notebook 18](18_real_model)). The most
-# selective of each language are the shortlist on which the greedy search builds its sets, by what
-# they do together on a few windows. Both are held against the criteria on other windows. The
-# criteria choose among all neurons, the search among a few that were known already: what it
-# finds can be reached, and better sets may exist.
+# and some drawn at random, single ablations are known ([notebook 18c](18c_real_criteria)). The
+# most selective of each language are the shortlist on which the greedy search builds its sets, by
+# what they do together on a few windows. Both are held against the criteria on other windows. The
+# criteria choose among all neurons, the search among a few that were known already: what it finds
+# can be reached, and better sets may exist.
 
 # %% tags=["shipped"]
 damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")
@@ -174,7 +174,7 @@ display(
 # On a real model both candidates' sets are steered, to make it answer in another language
 # ([notebook 16](16_steering)), and switched off language by language
 # ([notebook 17](17_fallback)); what tuning does to the relative contrast's stands in
-# [notebook 14](14_lsn_tuning).
+# [notebook 14b](14b_lsn_verdicts).
 #
 # ## Limits
 #
