@@ -45,7 +45,8 @@ results.mkdir(parents=True, exist_ok=True)
 # a greedy search that looks at whole sets, and three orders that were tried after the plan had been
 # set down. Two prune overlaps of mean |relevance| without a contrast: `overlaps pruned` at once,
 # leaving out every neuron that comes earlier in another language's order; `taken in turns`
-# greedily, each language taking the first of its order that is still there. `first-order loss` is
+# greedily, each language taking the first of its order that is still there (rows that are alike say
+# that it makes no difference). `first-order loss` is
 # what a neuron's zero does to the loss to first order, the mean of activation × gradient of the
 # log-probability.
 
