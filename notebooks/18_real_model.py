@@ -9,7 +9,7 @@
 #
 # **It assumes** the notebooks on the testbed up to [the verdicts](10_verdicts).
 #
-# **It takes** twenty minutes to read; the computer needs some seconds after notebooks 04c and 09,
+# **It takes** twenty minutes to read; the computer needs some seconds after notebooks 04c and 09c,
 # since results are read that are shipped with the book.
 # :::
 #
@@ -76,7 +76,7 @@ home_names = language_names(settings.languages)
 # (`data/texts/SOURCES.md` names sources and licences), of which this page uses three. They are
 # translations of each other. So **every language gets windows of the very same paragraphs**. The
 # testbed's corpus has other people in every language, with Chinese or Vietnamese names, so that a
-# neuron for a name could look like a neuron for a language; [notebook 02](02_kurtosis) makes
+# neuron for a name could look like a neuron for a language; [notebook 02b](02b_trust) makes
 # parallel text of its world to tell the two apart.
 
 # %% tags=["shipped"]
@@ -269,9 +269,9 @@ display(
 # %% [markdown]
 # ## Which criterion finds the neurons that are needed?
 #
-# [Notebook 09](09_gold_standard) ablates every neuron of the testbed, one at a time, and holds each
-# criterion against that. Gemma has 36,864 neurons and a vocabulary 85 times as large, so a sample
-# has to do.
+# [Notebook 09](09_gold_standard) ablates every neuron of the testbed, one at a time, and
+# [09b](09b_criteria) holds each criterion against that. Gemma has 36,864 neurons and a vocabulary
+# 85 times as large, so a sample has to do.
 
 # %% tags=["shipped"]
 causal, places = there.causal(), {}
