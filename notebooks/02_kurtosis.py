@@ -4,15 +4,15 @@
 # :::{admonition} At a glance
 # :class: tip
 #
-# **You will be able to** compute Equation 2 and say what it measures and what it ignores; say what
-# a kurtosis cannot exceed and how it is put on one scale per layer; and read Figure 3.
+# **You will be able to** compute Equation 2 and say what it measures and what it ignores; and say
+# what a kurtosis cannot exceed, and how it is put on one scale per layer.
 #
 # **It assumes** that you know what relevance is ([notebook 01](01_relevance)), of a neuron in
 # particular ([01b](01b_words_and_neurons)), and means and standard deviations.
 #
 # **It takes** half an hour to read; the computer needs half a minute.
 #
-# **It covers** §3.3 and §5.1, Equation 2, Figure 3, and lines 8 to 16 of Algorithm 1 of the
+# **It covers** §3.3 and §5.1, Equation 2, and lines 8 to 16 of Algorithm 1 of the
 # paper {cite:p}`le2026crane`.
 # :::
 #
@@ -44,7 +44,6 @@ run_dir = "runs/testbed"  # where results are written; the runner sets it
 from pathlib import Path
 
 import numpy as np
-from IPython.display import display
 from scipy import stats
 
 from crane_core.attribution import neuron_relevance
@@ -259,33 +258,6 @@ kurtosis_pages.normalisation_table(
 )
 
 # %% [markdown]
-# ## Figure 3: the target against the rest
-#
-# Here is what selection looks at. Each panel is a layer and each point a neuron: its normalised
-# kurtosis under the target language to the right, the highest of the other languages upwards. The
-# shaded region, lower right, holds the candidates: above the threshold for the target and for no
-# other language. The number over a panel counts them.
-
-# %%
-display(*kurtosis_pages.target_against_rest(normalised, threshold))
-
-# %%
-regions = scores.region_counts(normalised, threshold)
-write_table(regions, results / "kurtosis_regions.csv")
-separated = scores.separation(normalised, threshold)
-display(
-    kurtosis_pages.regions_table(regions, threshold),
-    kurtosis_pages.separation_words(separated),
-)
-
-# %% [markdown]
-# Look at the last column before you read structure into the shaded region. Even if a neuron's
-# kurtosis in one language had nothing to do with that in the others, many of the neurons above the
-# threshold would lie there: the fewer neurons are above it in any one language, the fewer are kept
-# out by another. The paper sees "clear separation" in its picture; counted, it is a question of
-# more or fewer than that. [The next notebook](02b_trust) looks at Figure 3 without languages.
-
-# %% [markdown]
 # ## Exercises
 #
 # ```{exercise-start} Why 3 / p? · medium, 15 minutes
@@ -310,8 +282,8 @@ display(
 # ## What the numbers do and do not show
 #
 # The testbed has a few thousand neurons and texts about a small world. What its relevance looks
-# like is a fact about this model. The paper's Figure 3 shows the same plot for Llama-2-7B; it
-# publishes no numbers behind it, so ours can be laid beside it only by eye.
+# like is a fact about this model. That large values come from rare texts, and that size does not
+# enter, holds anywhere.
 #
 # Next: [how far kurtosis can be trusted](02b_trust), because a few windows of text can decide over
 # a neuron, and other windows may decide otherwise.

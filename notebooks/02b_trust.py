@@ -5,15 +5,15 @@
 # :class: tip
 #
 # **You will be able to** say what is in a neuron's heavy tail, and how much of it hangs on one
-# window of text; say whether other windows would select the same neurons; and read Figures 2 and 3
-# with the right amount of doubt.
+# window of text; say whether other windows would select the same neurons; and read Figure 2 with
+# the right amount of doubt.
 #
 # **It assumes** Equation 2 and normalised kurtosis ([notebook 02](02_kurtosis)).
 #
 # **It takes** twenty minutes to read; the computer needs about a minute.
 #
-# **It covers** §3.3 and §5.1 and Figures 2 and 3 of the paper {cite:p}`le2026crane`, with controls
-# that it does not have.
+# **It covers** §3.3 and Figure 2 of the paper {cite:p}`le2026crane`, with controls that it does not
+# have.
 # :::
 
 # %% tags=["parameters", "hide-input"]
@@ -28,7 +28,6 @@ run_dir = "runs/testbed"  # where results are written; the runner sets it
 # %%
 from pathlib import Path
 
-import pandas as pd
 import torch
 from IPython.display import display
 
@@ -38,7 +37,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import exercises, figures, kurtosis_pages
 from crane_lab.store import write_table
-from crane_lab.study import halves, influence, scores, without_language
+from crane_lab.study import halves, influence, scores
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -189,52 +188,6 @@ again = halves.selected_again(in_two, threshold)
 kurtosis_pages.repeat_table(again, n_splits)
 
 # %% [markdown]
-# ## Figure 3 without languages
-#
-# Neurons would lie in the lower right of [Figure 3](02_kurtosis) even if their kurtosis in one
-# language had nothing to do with that in the others. A harder test of the same doubt: take *one*
-# language, cut its windows at random into as many parts as there are languages, and pretend that
-# each part is a language. Whatever is selected then owes nothing to language. For a fair comparison
-# the real languages get the same, smaller number of windows.
-
-# %%
-n_parts = len(settings.languages)
-in_parts = halves.parts(look.blocks, n_parts, n_splits, normalisation)
-null = halves.without_languages(in_parts, threshold)
-windows_each = look.block * halves.blocks_per_part(look.blocks, n_parts)
-display(
-    kurtosis_pages.null_table(null, windows_each, n_splits),
-    kurtosis_pages.null_words(null),
-)
-
-# %% [markdown]
-# ## Language, or what the texts are about?
-#
-# Parts drawn at random have all else in common. Languages here do not: the testbed's English texts
-# are about people with English names, the Chinese ones about people with Chinese names. So two more
-# comparisons, for CRANE and for LAPE. *One* language is divided by the people that its texts are
-# about (no surname in two parts), so that content differs and language does not. And the very same
-# facts about the same people are written in all languages, so that language differs and content
-# does not. (On a real model the languages' texts are translations of each other where the settings
-# say so, and nobody knows whom a text is about; there chance alone divides a language.)
-
-# %%
-few = of_kurtosis.changed(n_samples=settings.n_samples // n_parts)
-seeds, found = (0, 1, 2), []
-if settings.label == "testbed":
-    found.append(without_language.compared_in_the_world(few))
-else:
-    seeds = (0,)
-    few = few.changed(n_samples=max(30, few.settings.n_samples // 2))
-found.insert(0, without_language.compared_groups(few, n_parts, seeds))
-compared = pd.concat(found, ignore_index=True)
-write_table(compared, results / "kurtosis_groups.csv")
-display(
-    kurtosis_pages.groups_table(compared, few.settings.n_samples),
-    kurtosis_pages.groups_in_words(compared),
-)
-
-# %% [markdown]
 # ## Results
 #
 # Every neuron's values, for notebooks of your own:
@@ -298,20 +251,9 @@ kurtosis_pages.by_magnitude_table(found)
 
 # %% [markdown]
 # ## What the numbers do and do not show
-
-# %%
-summary = scores.kurtosis_summary(raw)
-kurtosis_pages.what_kurtosis_shows(
-    summary,
-    together,
-    agreement,
-    again,
-    null,
-)
-
-# %% [markdown]
-# The testbed has a few thousand neurons and texts about a small world. What its relevance looks
-# like is a fact about this model.
 #
-# Next: [selecting and masking](03_selecting_and_masking), where scores become sets of neurons that
-# can be switched off.
+# They show how *unevenly* a neuron's relevance is spread over texts, with an error: a few odd texts
+# can decide. They do not show how much a neuron contributes, and nothing yet about what the model
+# *needs*.
+#
+# Next: [Figure 3](02c_figure3), because what is selected need not be owed to language.

@@ -203,8 +203,8 @@ criteria_pages.additivity_in_words(ratios, added)
 #
 # A criterion's first 8 to 64 neurons do next to nothing to any language, and with its first 256 the
 # masked language loses far more than the others. Somebody concludes that the criterion finds the
-# language's neurons, if only enough are taken. Name two other readings, and say which number on
-# this page would tell them apart.
+# language's neurons, if only enough are taken. Name two other readings, and say which numbers
+# would tell them apart.
 # ```
 #
 # ```{solution} exercise-late-rise
@@ -221,7 +221,7 @@ criteria_pages.additivity_in_words(ratios, added)
 # %% [markdown]
 # ## What the numbers do and do not show
 #
-# Of all three pages:
+# Of notebooks 09 to 09c:
 
 # %% tags=["shipped"]
 counts = summaries.significant_counts(necessity, fdr)

@@ -5,8 +5,7 @@
 # :class: tip
 #
 # **You will be able to** say what it means to add to, replace, scale and contrast a language's
-# neurons; hold a steered model against the untouched one and against random neurons; and weigh
-# what is won against what is lost.
+# neurons; and hold a steered model against the untouched one and against random neurons.
 #
 # **It assumes** [notebook 15](15_languages), whose sets are used here.
 #
@@ -30,7 +29,6 @@ from pathlib import Path
 
 from IPython.display import display
 
-from crane_lab.show import figures
 from crane_lab.show import steering_pages as page
 from crane_lab.store import write_table
 from crane_lab.study import steering, steering_effects
@@ -123,17 +121,8 @@ write_table(summary, results / "steering_summary.csv")
 display(
     page.steering_in_words(summary),
     page.steering_table(summary),
-    figures.folded("Random neurons, kind by kind", page.steering_random_table(summary)),
+    page.steering_random_table(summary),
 )
-
-# %% [markdown]
-# ## Success against side effects
-#
-# Each point is a strength that was run, from nothing on. What is gained lies to the right; what it
-# costs can be read upwards (loss, repetition) and downwards (right answers).
-
-# %% tags=["shipped"]
-display(*page.tradeoff_figures(summary))
 
 # %% [markdown]
 # ## Exercises

@@ -4,9 +4,10 @@
 # :::{admonition} At a glance
 # :class: tip
 #
-# **You will be able to** compare setups of steering on the same questions; say which languages are
-# reached by adding to their neurons and what that goes together with; and hold a task's score under
-# steering against the untouched model, another language's neurons, and random ones.
+# **You will be able to** weigh what steering wins against what it loses; compare setups on the same
+# questions; say which languages are reached by adding to their neurons and what that goes together
+# with; and hold a task's score under steering against the untouched model, another language's
+# neurons, and random ones.
 #
 # **It assumes** [notebook 16](16_steering): what is added to which neurons, and what its answers
 # count as.
@@ -46,10 +47,11 @@ results = Path(run_dir) / "results"
 results.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
-# ## Is arithmetic better than replacement?
+# ## Success against side effects
 #
-# The paper says so. The same neurons, questions and targets, one setup of
-# [notebook 16](16_steering) against another:
+# Each point is a strength that was run in [notebook 16](16_steering), from nothing on. What is
+# gained lies to the right; what it costs can be read upwards (loss, repetition) and downwards
+# (right answers).
 
 # %% tags=["shipped"]
 asked = steering.read_steering_questions(
@@ -58,6 +60,16 @@ asked = steering.read_steering_questions(
 )
 answers = steering.read_steering(languages_data)
 table = steering.answer_outcomes(answers, asked)
+summary = steering_effects.steering_summary(table)
+display(*page.tradeoff_figures(summary))
+
+# %% [markdown]
+# ## Is arithmetic better than replacement?
+#
+# The paper says so. The same neurons, questions and targets, one setup of
+# [notebook 16](16_steering) against another:
+
+# %% tags=["shipped"]
 central = ("add", "mean", 1.0)
 compared = steering_effects.setup_contrasts(
     table,

@@ -76,7 +76,7 @@ home_names = language_names(settings.languages)
 # (`data/texts/SOURCES.md` names sources and licences), of which this page uses three. They are
 # translations of each other. So **every language gets windows of the very same paragraphs**. The
 # testbed's corpus has other people in every language, with Chinese or Vietnamese names, so that a
-# neuron for a name could look like a neuron for a language; [notebook 02b](02b_trust) makes
+# neuron for a name could look like a neuron for a language; [notebook 02c](02c_figure3) makes
 # parallel text of its world to tell the two apart.
 
 # %% tags=["shipped"]

@@ -181,6 +181,7 @@ PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "00b_gate": _unmasked,
     "02_kurtosis": _kurtosis,
     "02b_trust": _kurtosis,
+    "02c_figure3": _kurtosis,
     "03_selecting_and_masking": _masking,
     "04_table1": _table1,
     "04b_confound": _confound,
