@@ -4,22 +4,22 @@
 # :::{admonition} At a glance
 # :class: tip
 #
-# **You will be able to** compute Equation 2 and say what it measures and what it ignores; say how
-# far a kurtosis can be trusted; and read Figures 2 and 3 with the right amount of doubt.
+# **You will be able to** compute Equation 2 and say what it measures and what it ignores; and say
+# what a kurtosis cannot exceed, and how it is put on one scale per layer.
 #
-# **It assumes** that you know what relevance is ([notebook 01](01_relevance)), and means and
-# standard deviations.
+# **It assumes** that you know what relevance is ([notebook 01](01_relevance)), of a neuron in
+# particular ([01b](01b_words_and_neurons)), and means and standard deviations.
 #
-# **It takes** half an hour to read; the computer needs about a minute.
+# **It takes** half an hour to read; the computer needs half a minute.
 #
-# **It covers** §3.3 and §5.1, Equation 2, Figures 2 and 3, and lines 8 to 16 of Algorithm 1 of the
+# **It covers** §3.3 and §5.1, Equation 2, and lines 8 to 16 of Algorithm 1 of the
 # paper {cite:p}`le2026crane`.
 # :::
 #
 # Relevance says how much each neuron contributed to what the model predicts in *one* text. A method
 # that looks for the neurons of a *language* has to turn many texts into one verdict. CRANE's idea
 # is to look at how unevenly a neuron's relevance is spread over the texts. This notebook takes that
-# idea apart before it is used.
+# idea apart before it is used; [the next](02b_trust) asks how far its results can be trusted.
 
 # %% [markdown]
 # ## Parameters
@@ -38,26 +38,21 @@ seed = 0  # seed of everything that is drawn at random, except training
 objective = "next_token"  # what is explained: next_token, next_token_logprob or last_max
 normalisation = "zscore"  # scale within a layer: zscore, ratio, robust or global
 threshold = 1.0  # normalised score above which a neuron is a candidate
-n_splits = 5  # random splits of the windows, for the sampling error
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import torch
-from IPython.display import display
 from scipy import stats
 
 from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
-from crane_core.selection import normalise, overlap, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import exercises, kurtosis_pages
+from crane_lab.show import kurtosis_pages
 from crane_lab.store import write_table
-from crane_lab.study import halves, influence, scores, without_language
+from crane_lab.study import scores
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -67,7 +62,7 @@ results = Path(run_dir) / "results"
 # %% [markdown]
 # ## Equation 2 by hand
 #
-# Notebook 01 ended with one number per neuron and text: the neuron's share of what the model
+# Notebook 01b ended with one number per neuron and text: the neuron's share of what the model
 # predicts there. Over many texts in one language those numbers form a distribution, and CRANE sums
 # it up by its kurtosis {cite:p}`decarlo1997kurtosis`:
 #
@@ -263,220 +258,6 @@ kurtosis_pages.normalisation_table(
 )
 
 # %% [markdown]
-# ## A second look at the windows
-#
-# Kurtosis alone leaves questions open: how large was the relevance, what is in the tails, and would
-# other windows give the same answer? One more pass answers them. It keeps, for every language,
-#
-# - moments of |relevance|, for its mean;
-# - the moments of twenty blocks of windows apart, to be merged in any grouping we like;
-# - the single values of a handful of neurons, picked *by rule*: for each language, of the neurons
-#   that the default rule selects, the one with the largest contrast (target minus the highest other
-#   language) and the one with the median contrast.
-
-# %%
-picked = scores.pick(normalised, threshold)
-look = scores.second_look(pipeline, picked, n_blocks=20)
-
-whole = StreamingMoments(raw[first].shape)
-for block in look.blocks[first]:
-    whole.merge(block)
-assert torch.allclose(
-    whole.kurtosis(), raw[first], rtol=1e-3, equal_nan=True
-)  # the same windows, regrouped
-
-# %% [markdown]
-# ## Figure 2, with real neurons
-#
-# For each language, the selected neuron with the largest contrast, under all languages. These are
-# the clearest cases there are, found by searching all neurons; the table below puts a median one
-# beside each. What lies beyond twelve standard deviations is counted at the edge.
-
-# %%
-display(*kurtosis_pages.real_neurons(look, picked))
-
-# %% [markdown]
-# Two columns of the table deserve a look. *Top 1 %* is the share of the sum of fourth powers that
-# the most extreme hundredth of the windows contributes. *Mean |R|* shows what the figure, which is
-# standardised, hides. A neuron picked for one language may well have more relevance in another.
-
-# %%
-kurtosis_pages.neurons_table(look, picked, raw)
-
-# %% [markdown]
-# What is in such a tail? These are the windows in which the neuron with the largest contrast
-# departs most from its mean. (Windows are cut from a stream of documents, so they begin and end
-# anywhere; ‖ marks where a new document begins.)
-
-# %%
-kurtosis_pages.outliers_table(
-    look,
-    picked,
-    pipeline.windows,
-    pipeline.tokenizer,
-)
-
-# %% [markdown]
-# ### How much hangs on one window?
-#
-# A fourth power lets one window outweigh a thousand. Moments without one sample follow from the
-# moments of all, so every window can be left out in turn: what is each neuron's kurtosis without
-# the window that it rests on most, and would the neuron still be selected?
-
-# %%
-left_out = {x: influence.influence(of_kurtosis, x) for x in settings.languages}
-hangs = influence.influence_summary(left_out)
-write_table(hangs, results / "kurtosis_influence.csv")
-display(
-    kurtosis_pages.influence_table(hangs),
-    kurtosis_pages.influence_words(hangs),
-)
-
-# %% [markdown]
-# ## Large is not heavy-tailed
-#
-# Above we saw that kurtosis *can* ignore magnitude. Does it, on this model? Each point is a neuron.
-# The rank correlation says whether neurons with more relevance also tend to have a higher kurtosis;
-# it is taken within layers and then averaged, because layers differ in both.
-
-# %%
-together = scores.magnitude_and_kurtosis(look.magnitude, raw)
-kurtosis_pages.magnitude_figure(look.magnitude, raw, together)
-
-# %% [markdown]
-# The same question with a cut: of the tenth of all neurons with the most relevance, how many are in
-# the top tenth by kurtosis? Two random tenths would share a tenth of a tenth.
-
-# %%
-display(
-    kurtosis_pages.magnitude_table(together),
-    kurtosis_pages.magnitude_words(together),
-)
-
-# %% [markdown]
-# ## Would other windows give the same answer?
-#
-# Split the windows of every language at random into two halves, compute kurtosis from each half,
-# and compare. If the ranking of neurons is a property of model and language, the halves agree. If
-# it mostly hangs on which rare windows were drawn, they do not. Blocks of windows are split rather
-# than single ones, so that a document cut in two mostly stays on one side, and merging their
-# moments is all it takes.
-#
-# The table has a row for each language's half A and a column for each language's half B. On the
-# diagonal a language meets itself on other texts; off it, it meets another language. Ranks are
-# compared within each layer and the layers averaged, as in [notebook 08b](08b_statistics), which
-# asks how the agreement grows with the number of windows.
-
-
-# %%
-in_two = halves.parts(look.blocks, 2, n_splits, normalisation)
-agreement = halves.halves_agreement(in_two)
-windows_each = look.block * halves.blocks_per_part(look.blocks, 2)
-display(
-    kurtosis_pages.agreement_table(agreement, windows_each),
-    kurtosis_pages.agreement_words(agreement),
-)
-
-# %% [markdown]
-# The diagonal is the ceiling for everything below: kurtosis cannot tell languages apart more
-# reliably than it repeats itself. Between whole languages, with all windows:
-
-# %%
-kurtosis_pages.between_table(
-    halves.between_languages(normalised),
-    settings.n_samples,
-)
-
-# %% [markdown]
-# A question closer to what is done next: would the same neurons be *selected*? Apply the default
-# rule to either set of halves and count the neurons that come back. The last column is what two
-# random sets of those sizes in those layers would share.
-
-# %%
-again = halves.selected_again(in_two, threshold)
-kurtosis_pages.repeat_table(again, n_splits)
-
-# %% [markdown]
-# ## Figure 3: the target against the rest
-#
-# Here is what selection looks at. Each panel is a layer and each point a neuron: its normalised
-# kurtosis under the target language to the right, the highest of the other languages upwards. The
-# shaded region, lower right, holds the candidates: above the threshold for the target and for no
-# other language. The number over a panel counts them.
-
-# %%
-display(*kurtosis_pages.target_against_rest(normalised, threshold))
-
-# %%
-regions = scores.region_counts(normalised, threshold)
-separated = scores.separation(normalised, threshold)
-display(
-    kurtosis_pages.regions_table(regions, threshold),
-    kurtosis_pages.separation_words(separated),
-)
-
-# %% [markdown]
-# Look at the last column before you read structure into the shaded region. Even if a neuron's
-# kurtosis in one language had nothing to do with that in the others, many of the neurons above the
-# threshold would lie there: the fewer neurons are above it in any one language, the fewer are kept
-# out by another. The paper sees "clear separation" in its picture; counted, it is a question of
-# more or fewer than that.
-#
-# ### Figure 3 without languages
-#
-# A harder test of the same doubt: take *one* language, cut its windows at random into as many parts
-# as there are languages, and pretend that each part is a language. Whatever is selected then owes
-# nothing to language. For a fair comparison the real languages get the same, smaller number of
-# windows.
-
-# %%
-n_parts = len(settings.languages)
-in_parts = halves.parts(look.blocks, n_parts, n_splits, normalisation)
-null = halves.without_languages(in_parts, threshold)
-windows_each = look.block * halves.blocks_per_part(look.blocks, n_parts)
-display(
-    kurtosis_pages.null_table(null, windows_each, n_splits),
-    kurtosis_pages.null_words(null),
-)
-
-# %% [markdown]
-# ### Language, or what the texts are about?
-#
-# Parts drawn at random have all else in common. Languages here do not: the testbed's English texts
-# are about people with English names, the Chinese ones about people with Chinese names. So two more
-# comparisons, for CRANE and for LAPE. *One* language is divided by the people that its texts are
-# about (no surname in two parts), so that content differs and language does not. And the very same
-# facts about the same people are written in all languages, so that language differs and content
-# does not. (On a real model the languages' texts are translations of each other where the settings
-# say so, and nobody knows whom a text is about; there chance alone divides a language.)
-
-# %%
-few = of_kurtosis.changed(n_samples=settings.n_samples // n_parts)
-seeds, found = (0, 1, 2), []
-if settings.label == "testbed":
-    found.append(without_language.compared_in_the_world(few))
-else:
-    seeds = (0,)
-    few = few.changed(n_samples=max(30, few.settings.n_samples // 2))
-found.insert(0, without_language.compared_groups(few, n_parts, seeds))
-compared = pd.concat(found, ignore_index=True)
-write_table(compared, results / "kurtosis_groups.csv")
-display(
-    kurtosis_pages.groups_table(compared, few.settings.n_samples),
-    kurtosis_pages.groups_in_words(compared),
-)
-
-# %% [markdown]
-# ## Results
-#
-# Every neuron's values, for notebooks of your own:
-
-# %%
-everything = scores.every_neuron(raw, normalised, look.magnitude)
-write_table(everything, results / "kurtosis.parquet")
-write_table(regions, results / "kurtosis_regions.csv")
-
-# %% [markdown]
 # ## Exercises
 #
 # ```{exercise-start} Why 3 / p? · medium, 15 minutes
@@ -498,72 +279,11 @@ write_table(regions, results / "kurtosis_regions.csv")
 # ```
 
 # %% [markdown]
-# ```{exercise-start} Select by magnitude instead · medium, 20 minutes
-# :label: exercise-magnitude
-# ```
-# Replace kurtosis by mean |relevance|, keep everything else (z-score within layers, the contrast
-# rule), and compare the sets with those of kurtosis. How many neurons do they share, and how many
-# would chance give? `look.magnitude` holds what you need; `select`, `normalise` and `overlap` do
-# the work.
-
-# %%
-my_sets = dict.fromkeys(languages, ...)  # a set of neurons for each language
-
-exercises.sets_by_magnitude(
-    my_sets,
-    look.magnitude,
-    normalised,
-    normalisation,
-    threshold,
-)
-
-# %% [markdown]
-# ```{exercise-end}
-# ```
-#
-# ```{dropdown} Hint
-# `normalise` takes the magnitudes of all languages at once, `select` their scores and one target.
-# What `overlap` returns knows how many neurons chance would give.
-# ```
-
-# %% [markdown]
-# ```{solution-start} exercise-magnitude
-# :class: dropdown
-# ```
-
-# %%
-magnitude = normalise(look.magnitude, normalisation)
-found = {}
-for x in languages:
-    a = select(magnitude, x, threshold=threshold)
-    b = select(normalised, x, threshold=threshold)
-    both = overlap(a, b)
-    by_chance = both.expected_within_layers
-    found[x] = (len(a), len(b), both.shared, by_chance)
-kurtosis_pages.by_magnitude_table(found)
-
-# %% [markdown]
-# Which of the two sets a language *needs* cannot be read off this table. It is a question for the
-# mask.
-# ```{solution-end}
-# ```
-
-# %% [markdown]
 # ## What the numbers do and do not show
-
-# %%
-kurtosis_pages.what_kurtosis_shows(
-    summary,
-    together,
-    agreement,
-    again,
-    null,
-)
-
-# %% [markdown]
-# The testbed has a few thousand neurons and texts about a small world. What its relevance looks
-# like is a fact about this model. The paper's Figure 3 shows the same plot for Llama-2-7B; it
-# publishes no numbers behind it, so ours can be laid beside it only by eye.
 #
-# Next: [selecting and masking](03_selecting_and_masking), where scores become sets of neurons that
-# can be switched off.
+# The testbed has a few thousand neurons and texts about a small world. What its relevance looks
+# like is a fact about this model. That large values come from rare texts, and that size does not
+# enter, holds anywhere.
+#
+# Next: [how far kurtosis can be trusted](02b_trust), because a few windows of text can decide over
+# a neuron, and other windows may decide otherwise.

@@ -392,7 +392,7 @@ display(
 # What masking a set costs is not measured anew for every choice. Instead the effects of its neurons
 # are added up, each measured by setting that neuron alone to zero ([09](09_gold_standard)), beside
 # the average of random sets with as many neurons in every layer. Together neurons do more or less
-# than the sum, as notebook 09 shows, and a sum has no interval here: it is a guide to what to
+# than the sum, as notebook 09c shows, and a sum has no interval here: it is a guide to what to
 # measure, and no measurement.
 
 # %% tags=["shipped"]

@@ -172,7 +172,7 @@ statistics_pages.statistics_conclusions(scored, halves, n_languages)
 
 # %% [markdown]
 # - Every statistic was given CRANE's number of neurons and the same rule. With another number the
-#   order may be another one; [damage curves](09_gold_standard) show all numbers.
+#   order may be another one; [damage curves](09c_sets) show all numbers.
 # - Intervals are over items and held-out windows, not over the windows that relevance was taken on
 #   or another training run of the model.
 # - Everything here is one small model. That two statistics put the same neurons first may come from

@@ -79,7 +79,7 @@ results.mkdir(parents=True, exist_ok=True)
 #   the paper does not say (its code takes an eighth of a per cent); here they are as many as
 #   CRANE's.
 # - **mean |relevance|**: how large relevance is in one language, less the largest other language's,
-#   as a share of all; one of the criteria of [notebook 09](09_gold_standard).
+#   as a share of all; one of the criteria of [notebook 09b](09b_criteria).
 
 # %%
 sets = contenders.contenders(pipeline)

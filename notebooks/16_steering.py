@@ -5,15 +5,13 @@
 # :class: tip
 #
 # **You will be able to** say what it means to add to, replace, scale and contrast a language's
-# neurons; hold a steered model against the untouched one and against random neurons; and weigh
-# what is won against what is lost.
+# neurons; and hold a steered model against the untouched one and against random neurons.
 #
 # **It assumes** [notebook 15](15_languages), whose sets are used here.
 #
 # **It takes** twenty minutes to read; the computer needs some seconds.
 #
-# **It covers** *language forcing* and the other tasks of *Language Arithmetics*
-# {cite:p}`gurgurov2025arithmetics`.
+# **It covers** *language forcing* of *Language Arithmetics* {cite:p}`gurgurov2025arithmetics`.
 # :::
 #
 # Notebooks 12 to 14 asked whether setting a language's neurons helps a task, and saw little. The
@@ -24,26 +22,16 @@
 # %% tags=["parameters", "hide-input"]
 languages_data = "data/languages"  # folder with the shipped results on many languages
 steering_questions = "data/steering/questions.yaml"  # short questions with answers
-permutations = 4999  # permutations of languages in Mantel's test
-seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
 from pathlib import Path
 
-import pandas as pd
 from IPython.display import display
 
-from crane_lab.show import steered_tasks_pages as tasks_page
 from crane_lab.show import steering_pages as page
 from crane_lab.store import write_table
-from crane_lab.study import (
-    known,
-    steered_tasks,
-    steering,
-    steering_effects,
-    task_effects,
-)
+from crane_lab.study import steering, steering_effects
 from crane_lab.study.many_languages import (
     CRANE,
     LAPE,
@@ -137,96 +125,8 @@ display(
 )
 
 # %% [markdown]
-# ## Success against side effects
+# ## Exercises
 #
-# Each point is a strength that was run, from nothing on. What is gained lies to the right; what it
-# costs can be read upwards (loss, repetition) and downwards (right answers).
-
-# %% tags=["shipped"]
-display(*page.tradeoff_figures(summary))
-
-# %% [markdown]
-# ## Is arithmetic better than replacement?
-#
-# The paper says so. The same neurons, questions and targets, one setup against another:
-
-# %% tags=["shipped"]
-compared = steering_effects.setup_contrasts(
-    table,
-    {
-        "add less set": (central, ("set", "mean", 1.0)),
-        "add less contrast": (central, ("contrast", "mean", 1.0)),
-        "add less zero + add": (central, ("zero + add", "mean", 1.0)),
-        "mean less probability": (central, ("add", "probability", 1.0)),
-    },
-)
-write_table(compared, results / "steering_setups.csv")
-page.setup_contrast_table(compared)
-
-# %% [markdown]
-# ## Into which languages?
-#
-# The paper finds that languages with much text are reached more easily, and related ones. How much
-# text Gemma was trained on in each language is not published. What can be measured is how well it
-# knows a language: what it needs for the same paragraphs, in nats.
-
-# %% tags=["shipped"]
-understood = pd.read_csv(Path(languages_data) / known.FILE)
-success = steering_effects.success_by_language(
-    table,
-    central,
-    understood,
-    permutations,
-    seed,
-)
-write_table(success, results / "steering_success.csv")
-display(
-    tasks_page.known_table(understood),
-    tasks_page.success_table(success),
-)
-
-# %% [markdown]
-# ## Does it help a task?
-#
-# The paper's other four tasks are done while the mean is added once to the neurons of the task's
-# language, or of another:
-#
-# - *facts* (capitals, currencies, and the like) and *continuation* (which sentence comes next): the
-#   likeliest of four options is taken;
-# - *translation* from English, after two translations that are shown: paragraphs of software
-#   manuals, scored by chrF, which counts runs of characters that are also in the reference. The
-#   task's own language is the one translated into, so English is another;
-# - *nli*: premise and hypothesis of [notebook 13b](13b_lsn_ours), learned in English by the
-#   whole model, three trainings; what is added are the means before training.
-#
-# Items are the same in every language. Random neurons of the same layers get the same numbers, as
-# above. A change is certain if it is for other items (and trainings); whether it is more than
-# random neurons bring about is asked separately, with the spread of what random sets do.
-
-# %% tags=["shipped"]
-scores, corpora = steered_tasks.shipped_scores(languages_data)
-tasks = task_effects.task_summary(scores)
-write_table(tasks, results / "steered_tasks.csv")
-display(
-    tasks_page.tasks_figure(tasks),
-    tasks_page.tasks_in_words(tasks),
-    tasks_page.tasks_table(tasks),
-)
-
-# %% [markdown]
-# Language by language:
-
-# %% tags=["shipped"]
-cells = task_effects.task_cells(scores)
-write_table(cells, results / "steered_tasks_cells.csv")
-translated = task_effects.translation_summary(corpora)
-write_table(translated, results / "steered_translations.csv")
-display(
-    tasks_page.task_cells_table(cells),
-    tasks_page.translation_table(translated),
-)
-
-# %% [markdown]
 # ```{exercise} A broken model or another language · medium, 10 minutes
 # :label: exercise-steering-control
 #
@@ -244,5 +144,5 @@ display(
 # ```
 
 # %% [markdown]
-# Next: [languages switched off](17_fallback), the opposite question: what answers when a language's
-# neurons are taken away.
+# Next: [what steering is good for](16b_steered_tasks), because an answer in the wanted language is
+# worth little if the task is done worse.

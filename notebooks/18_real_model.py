@@ -66,7 +66,7 @@ home, away = settings.label, "Gemma"
 # (`data/texts/SOURCES.md` names sources and licences), of which three are used here. They are
 # translations of each other. So **every language gets windows of the very same paragraphs**. The
 # testbed's corpus has other people in every language, with Chinese or Vietnamese names, so that a
-# neuron for a name could look like a neuron for a language; [notebook 02](02_kurtosis) makes
+# neuron for a name could look like a neuron for a language; [notebook 02c](02c_figure3) makes
 # parallel text of its world to tell the two apart.
 
 # %% tags=["shipped"]

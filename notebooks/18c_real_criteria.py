@@ -52,9 +52,9 @@ home, away = settings.label, "Gemma"
 # %% [markdown]
 # ## Which criterion finds the neurons that are needed?
 #
-# [Notebook 09](09_gold_standard) ablates every neuron of the testbed, one at a time, and holds each
-# criterion against that. Gemma has 36,864 neurons and a vocabulary 85 times as large, so a sample
-# has to do.
+# [Notebook 09](09_gold_standard) ablates every neuron of the testbed, one at a time, and
+# [09b](09b_criteria) holds each criterion against that. Gemma has 36,864 neurons and a vocabulary
+# 85 times as large, so a sample has to do.
 
 # %% tags=["shipped"]
 causal, places = there.causal(), {}

@@ -7,7 +7,8 @@
 # **You will be able to** say how thirty ways to score neurons by relevance differ, why a figure of
 # merit can be won by doing harm, and what it takes before the best of thirty may be believed.
 #
-# **It assumes** single neurons and damage curves ([notebook 09](09_gold_standard)).
+# **It assumes** single neurons ([notebook 09](09_gold_standard)) and damage curves
+# ([09c](09c_sets)).
 #
 # **It takes** twenty minutes to read; the computer needs some seconds.
 #

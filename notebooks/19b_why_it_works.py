@@ -46,9 +46,8 @@ results.mkdir(parents=True, exist_ok=True)
 # set down. Two prune overlaps of mean |relevance| without a contrast: `overlaps pruned` at once,
 # leaving out every neuron that comes earlier in another language's order; `taken in turns`
 # greedily, each language taking the first of its order that is still there (rows that are alike say
-# that it makes no difference). `first-order loss` is
-# what a neuron's zero does to the loss to first order, the mean of activation × gradient of the
-# log-probability.
+# that it makes no difference). `first-order loss` is what a neuron's zero does to the loss to first
+# order, the mean of activation × gradient of the log-probability.
 
 # %% tags=["shipped"]
 apart = anatomy.read_anatomy(criterion_data)

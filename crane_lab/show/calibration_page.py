@@ -1,4 +1,4 @@
-"""How the read-outs go together: held-out loss, accuracy, grades, LangSpec-F1 (notebook 09)."""
+"""How the read-outs go together: held-out loss, accuracy, grades, LangSpec-F1 (notebook 09c)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What notebook 09 shows of criteria: against single ablations, and by what their sets do.
+"""What notebooks 09b and 09c show of criteria: against single ablations, and by what their sets do.
 
 `names` is everywhere language -> its name; `agreed`, `found` and `damaged` are the tables of
 `criteria.rank_agreement` (with a column `set_to`), `criteria.precision` and `damage.damage`.

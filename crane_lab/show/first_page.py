@@ -28,7 +28,7 @@ RANDOM = "random order"
 NEEDED = {
     "loss_verdicts": "04c",
     "table1_verdicts": "04",
-    "criteria_damage": "09",
+    "criteria_damage": "09c",
     "verdicts": "10",
 }
 

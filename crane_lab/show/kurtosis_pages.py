@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of notebook 02, From relevance to kurtosis."""
+"""Tables, figures and sentences of notebooks 02 and 02b: kurtosis and how far to trust it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of notebook 01, Relevance."""
+"""Tables, figures and sentences of notebooks 01 and 01b, Relevance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of tasks under steering (notebook 16).
+"""Tables, figures and sentences of tasks under steering (notebook 16b).
 
 `summary` and `cells` are those of `task_effects`, `success` that of
 `steering_effects.success_by_language`.

@@ -1,6 +1,7 @@
 """Relevance looked at before anything is made of it: what it explains, and what the rules change.
 
-Notebook 01's measurements on a model and a few windows (§3.2); `conservation` has those of Eq. 1.
+Measurements of notebooks 01 and 01b on a model and a few windows (§3.2); `conservation` has those
+of Eq. 1.
 """
 
 from __future__ import annotations

@@ -84,8 +84,15 @@ class Work:
         if not choices.differing_inputs(choices.probe(self.settings, self.store), made_with):
             summaries.sets_again(self.settings, made_with, tables["choices"], store=self.store)
 
+    def ablations(self) -> None:
+        """Single ablations if they are wanted again (notebooks 09 and 09b)."""
+        if self.values["recompute_necessity"]:
+            v = self.values
+            texts, _ = damage.held_out(self.base, v["n_necessity"], v["n_damage"])
+            damage.ablations(self.base, texts)
+
     def damage(self) -> None:
-        """Single ablations if they are wanted again, and whole sets (notebook 09)."""
+        """Single ablations if they are wanted again, and whole sets (notebook 09c)."""
         v, of = self.values, self.base
         texts, others = damage.held_out(of, v["n_necessity"], v["n_damage"])
         if v["recompute_necessity"]:
@@ -161,6 +168,10 @@ def _transfer(work: Work) -> list[Task]:
 
 
 def _gold_standard(work: Work) -> list[Task]:
+    return [lambda: criteria.criteria(work.base), work.ablations]
+
+
+def _sets(work: Work) -> list[Task]:
     return [lambda: criteria.criteria(work.base), work.damage]
 
 
@@ -169,6 +180,8 @@ PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "00_meet_the_testbed": _unmasked,
     "00b_gate": _unmasked,
     "02_kurtosis": _kurtosis,
+    "02b_trust": _kurtosis,
+    "02c_figure3": _kurtosis,
     "03_selecting_and_masking": _masking,
     "04_table1": _table1,
     "04b_confound": _confound,
@@ -177,6 +190,8 @@ PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "06_transfer": _transfer,
     "08_choices": lambda work: [work.sweep],
     "09_gold_standard": _gold_standard,
+    "09b_criteria": _gold_standard,
+    "09c_sets": _sets,
 }
 
 

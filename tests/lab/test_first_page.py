@@ -148,7 +148,7 @@ def test_the_figure_says_what_it_shows() -> None:
 
 def test_a_run_without_the_results_says_so(tmp_path: Path) -> None:
     page = first_page.staged(f"before\n{MARK}\nafter", tmp_path, tmp_path, tmp_path)
-    assert re.search(r"before\nThis book is of a run without notebooks 04, 04c, 09, 10", page)
+    assert re.search(r"before\nThis book is of a run without notebooks 04, 04c, 09c, 10", page)
     assert page.endswith("after")
 
 

@@ -22,8 +22,10 @@ CONVENTIONS = {"95", "5", "0.25", "1.96"}
 EXPLAINED = {
     # A rule of the gate, an exercise's question.
     "00b": {"3", "100", "0.60", "0.57"},
-    # Made-up neurons, the name of a column.
-    "02": {"98", "1"},
+    # Made-up neurons.
+    "02": {"98"},
+    # The name of a column.
+    "02b": {"1"},
     # "say, 0.1".
     "04": {"0.1"},
     # What a factor of perplexity means.
