@@ -134,7 +134,7 @@ display(
 # trainings are those of the folder `taught_data`. The last column is of the real model, with what
 # was run on it.
 
-# %% tags=["nulls", "published", "shipped"]
+# %% tags=["nulls", "published", "shipped", "hide-input"]
 sets = contenders.contenders(pipeline)
 interventions, made_before = taught.taught_tables(
     pipeline,

@@ -64,7 +64,10 @@ if causal:
     effects = there.table("single_effects")
     display(
         real_model_pages.sampled_in_words(causal, names),
-        real_model_pages.effects_summary(effects, names),
+        figures.folded(
+            "What single ablations do",
+            real_model_pages.effects_summary(effects, names),
+        ),
     )
 
 # %% [markdown]
@@ -201,7 +204,7 @@ display(
 # What [notebook 18](18_real_model) selects, what [18b](18b_real_masks) masks, and what is above, on
 # both models:
 
-# %% tags=["nulls", "shipped"]
+# %% tags=["nulls", "shipped", "hide-input"]
 threshold = there.settings["threshold"]
 selected = {
     home: scores.region_counts(
