@@ -53,7 +53,7 @@ from crane_core.masking import bake, masked
 from crane_core.selection import NeuronSet, select
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import exercises, selection_pages
+from crane_lab.show import exercises, figures, selection_pages
 from crane_lab.show.selection_view import MOST, selection_view
 from crane_lab.store import write_table
 from crane_lab.study import effects, selectable
@@ -135,7 +135,10 @@ selection_pages.layers_figure(sets, rule)
 # %%
 projections = pipeline.neuron_sets("projections")
 display(
-    selection_pages.projections_table(projections, rule),
+    figures.folded(
+        "Projection by projection",
+        selection_pages.projections_table(projections, rule),
+    ),
     selection_pages.projections_words(projections, sets),
 )
 
@@ -180,7 +183,10 @@ attempt(rule="top", budget=total + 1)
 shared = by_rule["threshold"]
 display(
     selection_pages.shared_figure(shared),
-    selection_pages.shared_table(shared),
+    figures.folded(
+        "The same as a table",
+        selection_pages.shared_table(shared),
+    ),
     selection_pages.shared_words(shared),
 )
 
@@ -279,7 +285,10 @@ display(*selection_pages.continued_tables(tokenizer, prompts, found))
 # language.
 
 # %%
-display(*selection_pages.next_tokens_figures(tokenizer, prompts, found))
+figures.folded(
+    "Next tokens as bars",
+    *selection_pages.next_tokens_figures(tokenizer, prompts, found),
+)
 
 # %% [markdown]
 # One sentence is an anecdote. It shows what a mask *is*; what it does to a language takes many

@@ -43,7 +43,7 @@ from crane_lab import audit
 from crane_lab.engines import generation
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import open_page, readouts, table_pages
+from crane_lab.show import figures, open_page, readouts, table_pages
 from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
@@ -177,7 +177,10 @@ n, n_seeds = len(asked) // len(names), len(settings.random_seeds)
 grader, grades = pipeline.judge.name, readouts.GRADE
 display(
     table_pages.grades_table("2", table2, names, n, grader, n_seeds),
-    table_pages.printed_table("2", published),
+    figures.folded(
+        "Table 2 as printed",
+        table_pages.printed_table("2", published),
+    ),
     open_page.graded_in_words(items, names),
 )
 
@@ -191,7 +194,10 @@ display(
 title = f"Ours, {settings.label}"
 display(
     table_pages.drops_figure(table2, names, title, unit=grades),
-    table_pages.published_drops("2", published),
+    figures.folded(
+        "The printed ones",
+        table_pages.published_drops("2", published),
+    ),
 )
 
 # %% [markdown]

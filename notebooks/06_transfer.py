@@ -33,7 +33,7 @@ from IPython.display import display
 from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import readouts, table_pages, transfer_page
+from crane_lab.show import figures, readouts, table_pages, transfer_page
 from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import side_by_side
@@ -103,7 +103,10 @@ write_table(seeds3, results / "table3_seeds.csv")
 n_seeds, published3 = len(settings.random_seeds), audit.read_scores("3")
 display(
     table_pages.both_models_table(*tables, names, paper, n_seeds),
-    table_pages.printed_table("3", published3),
+    figures.folded(
+        "Table 3 as printed",
+        table_pages.printed_table("3", published3),
+    ),
 )
 
 # %% [markdown]
@@ -162,7 +165,10 @@ n, grader = len(chat.asked) // len(names), chat.judge.name
 grades = readouts.GRADE
 display(
     table_pages.grades_table("4", table4, names, n, grader, n_seeds),
-    table_pages.printed_table("4", published4),
+    figures.folded(
+        "Table 4 as printed",
+        table_pages.printed_table("4", published4),
+    ),
 )
 
 # %% [markdown]
@@ -172,7 +178,10 @@ display(
 title = "Ours, testbed chat"
 display(
     table_pages.drops_figure(table4, names, title, unit=grades),
-    table_pages.published_drops("4", published4),
+    figures.folded(
+        "The printed ones",
+        table_pages.published_drops("4", published4),
+    ),
 )
 
 # %% [markdown]

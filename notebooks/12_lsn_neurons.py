@@ -48,7 +48,7 @@ from IPython.display import display
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import exercises, lsn_pages
+from crane_lab.show import exercises, figures, lsn_pages
 from crane_lab.store import write_table
 from crane_lab.study import (
     activations,
@@ -149,8 +149,11 @@ lsn_pages.methods_shared_table(shared)
 # And languages with each other? (CRANE's sets share nothing, by its rule.)
 
 # %%
-for method in ("LAPE", "LAPE matched", "Act Prob 90p"):
-    display(lsn_pages.languages_figure(sets[method], method))
+first, *others = (
+    lsn_pages.languages_figure(sets[method], method)
+    for method in ("LAPE", "LAPE matched", "Act Prob 90p")
+)
+display(first, figures.folded("The same for other sets", *others))
 
 # %% [markdown]
 # ## What a neuron puts out
@@ -201,8 +204,11 @@ changes = value_losses.perplexity_changes(
     null_data,
 )
 write_table(changes, results / "lsn_perplexity.csv")
-for method in sets:
-    display(lsn_pages.ratios_figure(changes, method))
+drawn = [lsn_pages.ratios_figure(changes, method) for method in sets]
+display(
+    drawn[0],
+    figures.folded("The same for other sets", *drawn[1:]),
+)
 
 # %% [markdown]
 # Selective would be a diagonal that stands out: the language's own text suffers and no other does.
@@ -213,7 +219,7 @@ lsn_pages.values_figure(changes, names)
 
 # %% tags=["nulls"]
 display(
-    lsn_pages.changes_table(changes),
+    figures.folded("All of them", lsn_pages.changes_table(changes)),
     lsn_pages.zero_in_words(changes),
 )
 

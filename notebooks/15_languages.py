@@ -35,7 +35,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
-from crane_lab.show import exercises
+from crane_lab.show import exercises, figures
 from crane_lab.show import languages_pages as page
 from crane_lab.store import write_table
 from crane_lab.study import language_profiles, many_languages
@@ -118,7 +118,7 @@ controls = pd.read_csv(folder / many_languages.CONTROLS)
 write_table(controls, results / "languages_controls.csv")
 display(
     page.controls_figure(controls),
-    page.controls_table(controls),
+    figures.folded("In numbers", page.controls_table(controls)),
 )
 
 # %% [markdown]
@@ -134,7 +134,7 @@ display(
 # held against random sets with as many neurons in every layer, drawn from the method's own.
 
 # %% tags=["shipped"]
-overlaps, known = {}, {}
+overlaps, known, drawn = {}, {}, []
 for method in many_languages.SHARING:
     overlaps[method] = language_overlaps(sets[method])
     name = method.replace(" ", "_").replace("|", "").replace(",", "")
@@ -148,8 +148,12 @@ for method in many_languages.SHARING:
         known[method],
         method,
     )
-    display(figure)
-page.overlaps_in_words(overlaps)
+    drawn.append(figure)
+display(
+    drawn[0],
+    figures.folded("The same for other sets", *drawn[1:]),
+    page.overlaps_in_words(overlaps),
+)
 
 # %% [markdown]
 # Is that kinship? Words are borrowed from neighbours, scripts are shared without kinship, and
@@ -169,7 +173,10 @@ for method in many_languages.SHARING:
     )
 every = pd.concat(mantel, names=["method", None])
 write_table(every.reset_index("method"), results / "languages_mantel.csv")
-display(page.mantel_in_words(mantel), page.mantel_table(mantel))
+display(
+    page.mantel_in_words(mantel),
+    figures.folded("Test by test", page.mantel_table(mantel)),
+)
 
 # %% [markdown]
 # The five kinds of nearness go together, so a correlation with one of them can be another's. All in
