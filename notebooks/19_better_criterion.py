@@ -268,7 +268,7 @@ display(
 #   --confirm data/criterion/plan.yaml --out runs/mine
 # ```
 #
-# ```{exercise}
+# ```{exercise} Larger, or less harmful? · easy, 5 minutes
 # :label: exercise-criterion-harm
 #
 # Set A adds 3.0 nats to its own language and 2.4 to another; set B adds 0.5 and 0.02. Which has the

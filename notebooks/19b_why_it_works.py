@@ -182,7 +182,7 @@ display(
 # - The search on Gemma sees a sample; a ceiling over all neurons may be higher.
 # - Nineteen random masks give no p below a twentieth, nine none below a tenth.
 #
-# ```{exercise}
+# ```{exercise} Neurons that stand in for each other · medium, 10 minutes
 # :label: exercise-together-alone
 #
 # Two neurons stand in for each other: without one the other does its work, without both a language
