@@ -17,9 +17,10 @@
 # :::
 #
 # CRANE computes how much each neuron contributes to predictions, text by text, and then keeps only
-# the *shape* of that distribution, its kurtosis. What masking its sets costs is no more than random
-# masks cost, on the testbed and on a real model. Perhaps what was thrown away, how *much* a neuron
-# contributes, is what should have been kept. It costs nothing to try: the relevance is the same.
+# the *shape* of that distribution, its kurtosis. Masking its sets is not shown to cost a language
+# more of its own than random masks do, on the testbed or on a real model. Perhaps what was thrown
+# away, how *much* a neuron contributes, is what should have been kept. It costs nothing to try: the
+# relevance is the same.
 
 # %% tags=["parameters", "hide-input"]
 criterion_data = "data/criterion"  # folder with what candidates for a criterion do
@@ -46,8 +47,8 @@ results.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## In short
 #
-# **Question.** Which neurons does a language need? CRANE's answer, by kurtosis, costs a model no
-# more than random masks do.
+# **Question.** Which neurons does a language need? CRANE's answer, by kurtosis, is not shown to
+# cost a language more of its own than random masks do.
 #
 # **Method.**
 #
@@ -69,8 +70,9 @@ merit_pages.confirmed_in_short(held_out, plan)
 # the others are explained below. Intervals are for other windows, not for other languages: of the
 # hypotheses that were set down most could not be settled (*What came of it*).
 #
-# **Limits.** It was confirmed on one model of one size; harm to others has to be looked at beside
-# the own loss; and a search that measures what whole sets do is well ahead of every criterion
+# **Limits.** It was confirmed on one model of one size, on few windows a language, of which
+# intervals are rather too narrow; harm to others has to be looked at beside the own loss; and a
+# search that measures what whole sets do is well ahead of every criterion
 # ([notebook 19b](19b_why_it_works)). How to run it again stands at the end.
 #
 # ## The candidates
@@ -95,8 +97,9 @@ merit_pages.confirmed_in_short(held_out, plan)
 # ## Two figures of merit
 #
 # Masking a language's neurons adds to its own loss, and to others'. The **difference** of its own
-# and the largest other's, averaged over budgets from a thousandth to a tenth of all neurons (on a
-# logarithmic scale), is the **merit**. It does not mind harm. The second figure does: the most that
+# and the largest other's, averaged over budgets on a logarithmic scale (from a thousandth to a
+# tenth of all neurons where it was explored, over the plan's where it was confirmed), is the
+# **merit**. It does not mind harm. The second figure does: the most that
 # is added to the own loss while **no other language loses more than a tenth of a nat**.
 #
 # ### On the testbed
@@ -157,8 +160,8 @@ merit_pages.merits_table(
 
 # %% [markdown]
 # The two figures do not agree. Differences of relevance take neurons that matter most to a language
-# and much to others; shares take neurons that matter to hardly any other. Which is wanted depends
-# on what the neurons are for.
+# and much to others; shares take neurons that matter less to others. Which is wanted depends on
+# what the neurons are for. At large budgets no set spares the others.
 #
 # ## What may be believed of this
 #
@@ -220,25 +223,30 @@ display(
 )
 
 # %% [markdown]
-# Language by language, with intervals over windows; and where the two main candidates lie among
-# random masks:
+# Language by language, and where the two main candidates lie among random masks:
 
 # %% tags=["shipped"]
-wanted = [one.name for one in plan.candidates]
-by_language = {
-    "confirmed": (held_out, others),
-    "explored, testbed": (merits, names),
-    "explored, Gemma 3 270M": (once_more, names),
+side_by_side = {
+    "testbed, explored": (
+        merits,
+        names,
+        tables.get(exploration.MERIT_NULLS),
+    ),
+    "Gemma, explored": (once_more, names, None),
+    "Gemma, confirmed": (
+        held_out,
+        others,
+        confirmed[confirmation.NULLS],
+    ),
 }
-folds = [
-    figures.folded(
-        f"By language: {place}",
-        *merit_pages.by_language_tables(found[found["candidate"].isin(wanted)], called),
-    )
-    for place, (found, called) in by_language.items()
-]
 display(
-    *folds,
+    figures.folded(
+        "Explored and confirmed, language by language",
+        *merit_pages.by_language_tables(
+            side_by_side,
+            [one.name for one in plan.candidates],
+        ),
+    ),
     merit_pages.nulls_table(
         confirmed[confirmation.NULLS],
         "in the plan's languages",

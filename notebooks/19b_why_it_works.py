@@ -11,9 +11,9 @@
 #
 # **It takes** twenty minutes to read; the computer needs some seconds.
 #
-# **It covers** nothing of the paper. What is here was looked at after the choice, except *Sign or
-# size?*, which has figures that were explored; and on the testbed alone, except the ceiling and
-# sign or size.
+# **It covers** nothing of the paper. What is here was looked at after the choice, except *Sign,
+# size or concentration?*, which has figures that were explored; and on the testbed alone, except
+# that and the ceiling.
 # :::
 
 # %% tags=["parameters", "hide-input"]
@@ -55,7 +55,7 @@ share = 0.02
 parts = anatomy.parts_of(apart[anatomy.SETS], share)
 write_table(parts, results / "criterion_parts.csv")
 display(
-    anatomy_pages.sets_apart_table(parts, share),
+    anatomy_pages.sets_apart_table(parts, share, len(languages)),
     anatomy_pages.parts_in_words(parts),
     anatomy_pages.ceiling_figure(apart[anatomy.SETS], names),
 )
@@ -85,12 +85,12 @@ display(
 )
 
 # %% [markdown]
-# ## Sign or size?
+# ## Sign, size or concentration?
 #
 # A neuron can push the right token up in some texts and down in others. The signed mean lets the
-# two cancel, the mean of sizes adds them up. Only sizes can be shared out among languages, since a
-# signed sum can be zero; so the relative contrast has no signed form. Where both forms exist, as a
-# difference, they compare like this:
+# two cancel, the mean of sizes adds them up; kurtosis keeps neither, only how far the total is
+# concentrated in few texts. Only sizes can be shared out among languages, since a signed sum can be
+# zero; so the relative contrast has no signed form. As a difference all three exist:
 
 # %% tags=["shipped"]
 merits = exploration.read_exploration(criterion_data)[exploration.MERITS]
@@ -99,13 +99,19 @@ merit_pages.sign_or_size_table(
     {
         "testbed": (
             merits,
-            "signed_mean, difference",
-            "mean_abs, difference",
+            {
+                "signed mean": "signed_mean, difference",
+                "mean of sizes": "mean_abs, difference",
+                "kurtosis": "kurtosis, difference, zscore",
+            },
         ),
         "Gemma 3 270M": (
             there,
-            "signed mean, contrast",
-            "mean |relevance|, contrast",
+            {
+                "signed mean": "signed mean, contrast",
+                "mean of sizes": "mean |relevance|, contrast",
+                "kurtosis": "kurtosis (logit), contrast",
+            },
         ),
     }
 )
@@ -158,6 +164,7 @@ changed = uses.fidelity_changes(used, languages)
 display(
     anatomy_pages.uses_figure(used, names),
     anatomy_pages.uses_table(summary, share, len(languages)),
+    anatomy_pages.uses_in_words(summary, len(languages)),
     figures.folded(
         "Which language answers come in",
         anatomy_pages.fidelity_table(changed),
@@ -165,11 +172,11 @@ display(
 )
 
 # %% [markdown]
-# LangSpec-F1 is a ratio, so that a mask which costs next to nothing can have a large one by luck:
-# on tasks random masks show how large. Graded answers tell the sets apart more clearly, in the chat
-# model as well, although the sets were found in the base model. So few random masks certify no
-# single set; that a candidate is above all of them in every language is what to look for. In the
-# mean few answers change their language.
+# A large merit does not make tasks suffer more than under random masks. LangSpec-F1 is a ratio, so
+# that a mask which costs next to nothing can have a large one by luck: on tasks random masks show
+# how large. Graded answers tell sets apart more clearly, in the chat model as well, although the
+# sets were found in the base model. So few random masks certify no single set. In the mean few
+# answers change their language.
 #
 # On a real model both candidates' sets are steered, to make it answer in another language
 # ([notebook 16](16_steering)), and switched off language by language

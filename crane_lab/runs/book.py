@@ -17,6 +17,7 @@ import yaml
 from crane_lab.runs.dictionary import SOURCE, results_page
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
+from crane_lab.runs.glossary import glossary_terms, with_terms
 from crane_lab.runs.numbering import PAGE, Shown, list_of, with_numbers
 from crane_lab.runs.parameters import load_profile
 from crane_lab.runs.questions import with_questions
@@ -83,6 +84,7 @@ def _build(run: Run) -> Path:
     if built.returncode != 0:
         shutil.rmtree(scratch, ignore_errors=True)
         raise RunError(f"the book did not build without warnings:\n{_said(built.stdout, source)}")
+    _mark_heads(scratch / "_build" / "html")
     stamp.unlink(missing_ok=True)
     shutil.rmtree(output, ignore_errors=True)
     os.replace(scratch / "_build" / "html", output)
@@ -90,6 +92,16 @@ def _build(run: Run) -> Path:
     write_text(stamp, f"{digest} {inputs}")
     print(f"book: built, {_shown(output)}")
     return output
+
+
+def _mark_heads(pages: Path) -> None:
+    """Say of the heads of Markdown's tables that they are columns', which docutils does not."""
+    for page in pages.rglob("*.html"):
+        text = page.read_text("utf-8")
+        if '<th class="head">' in text:
+            page.write_text(
+                text.replace('<th class="head">', '<th class="head" scope="col">'), "utf-8"
+            )
 
 
 def _words(path: Path) -> list[str]:
@@ -189,12 +201,14 @@ def _stage(run: Run, target: Path) -> None:
         raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")
     (target / "notebooks").mkdir()
     shown: list[tuple[str, str, list[Shown]]] = []
+    glossary = root / "book" / "glossary.md"
+    terms = glossary_terms(glossary.read_text("utf-8")) if glossary.is_file() else []
     for entry in (name for name in entries if name.startswith("notebooks/")):
         executed = run.directory / f"{entry}.ipynb"
         number = Path(entry).name.split("_")[0]
         if executed.is_file():
             asked = root / "book" / "questions" / f"{number}.yaml"
-            text, own = with_numbers(executed.read_text("utf-8"), number)
+            text, own = with_numbers(with_terms(executed.read_text("utf-8"), terms), number)
             shown.append((Path(entry).name, run.project.find(Path(entry).name).title, own))
             offered = downloadable(with_questions(text, asked), address)
             (target / f"{entry}.ipynb").write_text(offered, "utf-8")

@@ -16,7 +16,7 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.criteria_pages import damage_curves
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.study.anatomy import ATTNLRP, FED, IN_TURNS, PRUNED
+from crane_lab.study.anatomy import ATTNLRP, FED, IN_TURNS, MUCH, PRUNED
 from crane_lab.study.candidates import HELD
 from crane_lab.study.criteria import OBJECTIVES
 from crane_lab.study.damage import GREEDY, SINGLE
@@ -27,9 +27,15 @@ from crane_lab.study.uses import masked_rows
 TAKEN = {"sign": "signed mean", "size": "mean of sizes"}
 
 
-def sets_apart_table(parts: pd.DataFrame, share: float) -> Styler:
+def sets_apart_table(parts: pd.DataFrame, share: float, languages: int) -> Styler:
     """What sets do together and one by one; `parts` is `anatomy.parts_of`."""
-    shown = parts[["criterion", "own", "other", "predicted", "ratio", "elsewhere", "late"]].copy()
+    shown = parts[["criterion", "own", "other"]].copy()
+    shown["own less other ± se"] = [
+        f"{value:+.3f} ± {error:.3f}"
+        for value, error in zip(parts["difference"], parts["difference_se"], strict=True)
+    ]
+    shown = shown.join(parts[["predicted", "ratio", "elsewhere", "late"]])
+    by_chance = 1 - (1 - MUCH) ** (languages - 1)
     for name in ("elsewhere", "late"):
         shown[name] = 100 * shown[name]
     names = {
@@ -45,8 +51,9 @@ def sets_apart_table(parts: pd.DataFrame, share: float) -> Styler:
         shown.rename(columns=names),
         f"Sets of {100 * share:g} % of all neurons on the testbed, by own less largest other loss "
         "(nats per token, mean over languages): the whole set, the sum of single ablations for the "
-        "own language, neurons that are among the tenth most needed of another language, and those "
-        "in the last third of the layers",
+        "own language, neurons that are among the tenth most needed of another language (of any "
+        f"neurons {100 * by_chance:.0f} %, if languages did not share them), and those in the last "
+        "third of the layers",
         {
             **dict.fromkeys(("own loss", "largest other", "sum of neurons alone"), loss),
             "together / alone": "{:.1f}",
@@ -65,6 +72,7 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
         [f"“{as_markdown(str(name))}”" for name in known.index[told]]
         for told in (apart > 2 * error, apart < -2 * error)
     )
+    late = 100 * known["late"]
     even = [n for n in known.index if n != SINGLE and abs(apart[n]) <= 2 * error[n]]
     return prose(
         f"Beside the order by measured single effects ({single['difference']:+.3f}), by more than "
@@ -73,7 +81,8 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
         f"{', '.join(f'“{as_markdown(str(n))}”' for n in even) or 'none'}. Together a set's "
         f"neurons do {known['ratio'].min():.1f} to {known['ratio'].max():.1f} times what they do "
         "alone. That fits neurons which stand in for each other, and does not show it: a model "
-        "that breaks down would do so, too."
+        "that breaks down would do so, too. In the last third of the layers lie "
+        f"{late.min():.0f} to {late.max():.0f} % of a set."
     )
 
 
@@ -218,7 +227,7 @@ def fidelity_table(changed: pd.DataFrame) -> Styler:
     shown = pd.DataFrame(
         {
             f"{model} model": [
-                f"{own:+.0f} | {other:+.0f}".replace("-0", "0")
+                f"{_whole(own)} | {_whole(other)}"
                 for own, other in zip(wide["own", model], wide["other", model], strict=True)
             ]
             for model in dict.fromkeys(changed["model"])
@@ -230,6 +239,21 @@ def fidelity_table(changed: pd.DataFrame) -> Styler:
         "Answers in the language of the question, change in points, mean over masked languages: "
         "the masked language's | the most another loses",
     )
+
+
+def _whole(value: float) -> str:
+    return f"{round(value):+d}" if round(value) else "0"
+
+
+def uses_in_words(summary: pd.DataFrame, languages: int) -> Markdown:
+    """Which candidates are above all their random masks in every language, read-out by read-out."""
+    lines = []
+    for (read, model), own in summary.groupby(["read", "model"], sort=False):
+        every = own.loc[own["above"] == languages, "method"]
+        said = ", ".join(f"“{as_markdown(name)}”" for name in every) or "none"
+        lines.append(f"- {read} of the {model} model: {said}.")
+    head = "Above all of its random masks in every language is, by LangSpec-F1 on"
+    return prose(f"{head}\n\n" + "\n".join(lines))
 
 
 def uses_figure(uses: pd.DataFrame, names: Mapping[str, str]) -> HTML:

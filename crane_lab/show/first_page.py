@@ -206,9 +206,9 @@ def _confirmed(merits: pd.DataFrame, plan: ConfirmationPlan) -> str:
         for found in [mean[one.name]]
     )
     return (
-        f" In {of} further languages, by a plan that was [set down first](set_down), the same over "
-        f"all budgets is, for the plan's two candidates and CRANE's criterion (the last): {told} "
-        "([notebook 19](../notebooks/19_better_criterion))."
+        f" In {of} further languages of Gemma, by a plan that was set down first, the same over "
+        f"budgets of {min(plan.shares):.1%} to {max(plan.shares):.0%} of all neurons is, for the "
+        f"plan's two candidates and CRANE's criterion (the last): {told}."
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -16,12 +17,14 @@ from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
 from crane_lab.study.candidates import Candidate
 from crane_lab.study.confirmation import ConfirmationPlan
+from crane_lab.texts.names import full_names
 
 #: Figures of merit as axes name them.
 LABELS = {
     "merit": "merit (nats per token)",
     "little_harm": "own loss at little harm (nats per token)",
 }
+SHORT = {"merit": "merit", "little_harm": "little harm"}
 
 
 def merits_figure(merits: pd.DataFrame, names: Mapping[str, str], by: str = "merit") -> HTML:
@@ -59,22 +62,44 @@ def merits_table(merits: pd.DataFrame, caption: str) -> Styler:
     return figures.table(shown, caption, {"own loss at little harm": "{:.3f}"})
 
 
-def by_language_tables(merits: pd.DataFrame, names: Mapping[str, str]) -> list[Styler]:
-    """Both figures of each candidate, a row per language: the merit with its interval."""
-    own = merits[merits["language"] != "all"]
-    order = list(dict.fromkeys(own["candidate"]))
-    cells = {
-        "Merit with its 95 % interval over windows": written_intervals(own, "merit", form="{:.2f}"),
-        "Own loss at little harm": [f"{x:.2f}" for x in own["little_harm"]],
-    }
+def by_language_tables(
+    places: Mapping[str, tuple[pd.DataFrame, Mapping[str, str], pd.DataFrame | None]],
+    candidates: Sequence[str],
+) -> list[Styler]:
+    """Both figures of some candidates side by side, a row per place and language.
+
+    `places`: where -> merits, names of languages, and where sets lie among random masks
+    (`percentile`), if that is known.
+    """
+    merit_rows: list[dict[str, Any]] = []
+    harm_rows: list[dict[str, Any]] = []
+    for place, (merits, names, nulls) in places.items():
+        own = merits[(merits["language"] != "all") & merits["candidate"].isin(candidates)]
+        own = own.assign(cell=written_intervals(own, "merit", form="{:.2f}"))
+        if nulls is not None:
+            of = nulls.set_index(["candidate", "language"])["percentile"].to_dict()
+            keys = zip(own["candidate"], own["language"], strict=True)
+            own["cell"] += [f" ({of[key]:.0f})" if key in of else "" for key in keys]
+        harm = own.assign(cell=[f"{x:.2f}" for x in own["little_harm"]])
+        for rows, table in ((merit_rows, own), (harm_rows, harm)):
+            cells = table.set_index(["language", "candidate"])["cell"].to_dict()
+            for x in (x for x in names if any((x, one) in cells for one in candidates)):
+                row = {"where": place, "language": names[x]}
+                rows.append(row | {one: cells.get((x, one), "") for one in candidates})
     found = []
-    for caption, written in cells.items():
-        wide = own.assign(cell=written).pivot(index="language", columns="candidate", values="cell")
-        shown = wide.loc[[x for x in names if x in wide.index], order].rename(index=dict(names))
-        shown = shown.reset_index().rename_axis(columns=None)
+    for caption, rows in (
+        (
+            "Merit with its 95 % interval over windows and, where it is known, the percentile "
+            "among random masks in brackets: of the merit on the testbed, of the difference at "
+            "one budget where it was confirmed",
+            merit_rows,
+        ),
+        ("Own loss at little harm", harm_rows),
+    ):
+        shown = pd.DataFrame(rows)
         # Heads break at spaces.
         shown.columns = shown.columns.str.replace("_", " ")
-        found.append(figures.table(shown, f"{caption}, by language, nats per token"))
+        found.append(figures.table(shown, f"{caption}; nats per token, language by language"))
     return found
 
 
@@ -90,10 +115,15 @@ def confirmed_in_short(merits: pd.DataFrame, plan: ConfirmationPlan) -> Markdown
     mains = " and ".join(f"“{as_markdown(one.name)}”" for one in plan.mains)
     return prose(
         f"**Results.** In {of} languages that were not looked at before the plan was set down, own "
-        "less largest other loss with its 95 % interval over windows, and own loss where no other "
-        f"language loses more than a tenth of a nat (nats per token): {told}. The plan's main "
-        f"candidates were {mains}."
+        f"less largest other loss over budgets of {_budgets(plan)} with its 95 % interval over "
+        f"{plan.held_out} windows a language, and own loss where no other language loses more than "
+        f"a tenth of a nat (nats per token): {told}. The plan's main candidates were {mains}."
     )
+
+
+def _budgets(plan: ConfirmationPlan) -> str:
+    ends = min(plan.shares), max(plan.shares)
+    return " to ".join(f"{100 * share:g} %" for share in ends) + " of all neurons"
 
 
 def outcomes_in_words(
@@ -119,6 +149,13 @@ def outcomes_in_words(
         )
     for main in plan.mains:
         own = by_language[by_language["candidate"] == main.name]
+        most = str(own.sort_values("merit")["language"].iloc[-1])
+        named = full_names([most])[most]
+        rest = own[own["language"] != most]["merit"]
+        lines.append(
+            f"- The mean of “{as_markdown(main.name)}” owes most to {named}: without it "
+            f"{rest.mean():.2f} instead of {own['merit'].mean():.2f}."
+        )
         harmful = int((own["little_harm"] == 0).sum())
         lines.append(
             f"- Selective does not mean harmless: in {harmful} of {of} languages every set of "
@@ -222,25 +259,23 @@ def _among_random(nulls: pd.DataFrame, column: str, what: str) -> Styler:
     )
 
 
-def sign_or_size_table(places: Mapping[str, tuple[pd.DataFrame, str, str]]) -> Styler:
-    """The same contrast of the signed mean and of the mean of sizes, by both figures.
+def sign_or_size_table(places: Mapping[str, tuple[pd.DataFrame, Mapping[str, str]]]) -> Styler:
+    """The same contrast of different statistics of relevance, by both figures.
 
-    `places`: where -> merits, and what the two are called there.
+    `places`: where -> merits, and what each statistic's contrast is called there.
     """
     rows = []
-    for place, (merits, signed, size) in places.items():
+    for place, (merits, called) in places.items():
         mean = merits[merits["language"] == "all"].set_index("candidate")
-        row: dict[str, object] = {"model": place}
-        for column, short in (("merit", "merit"), ("little_harm", "little harm")):
-            row[f"{short}, signed mean"] = mean.loc[signed, column]
-            row[f"{short}, mean of sizes"] = mean.loc[size, column]
-        rows.append(row)
+        for statistic, name in called.items():
+            found = {short: mean.loc[name, column] for column, short in SHORT.items()}
+            rows.append({"model": place, "statistic": statistic, **found})
     shown = pd.DataFrame(rows)
     return figures.table(
         shown,
-        "Own less largest other of the signed mean of relevance, and of the mean of its size, by "
-        "both figures (nats per token), mean over languages",
-        dict.fromkeys(list(shown)[1:], "{:.2f}"),
+        "Own less largest other of a statistic of relevance, by both figures (nats per token), "
+        "mean over languages",
+        dict.fromkeys(SHORT.values(), "{:.2f}"),
     )
 
 
@@ -248,7 +283,7 @@ def explored_and_confirmed(tables: Mapping[str, pd.DataFrame], plan: Confirmatio
     """Both figures of a plan's candidates, mean over languages, where they were explored and where
     they were confirmed: name of the place -> `merits`."""
     shown = pd.DataFrame({"candidate": [one.name for one in plan.candidates]})
-    for column, short in (("merit", "merit"), ("little_harm", "little harm")):
+    for column, short in SHORT.items():
         for place, merits in tables.items():
             mean = merits[merits["language"] == "all"].set_index("candidate")[column]
             shown[f"{short}, {place}"] = mean.reindex(shown["candidate"]).to_numpy()

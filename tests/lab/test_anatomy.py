@@ -190,7 +190,7 @@ def test_pages_say_what_was_found(pipeline: Pipeline, measured: Path, tmp_path: 
     anatomy.ship_anatomy(pipeline, PLAN, tmp_path, measured)
     tables = anatomy.read_anatomy(tmp_path)
     parts = anatomy.parts_of(tables[anatomy.SETS], 0.05)
-    html = anatomy_pages.sets_apart_table(parts, 0.05).to_html()
+    html = anatomy_pages.sets_apart_table(parts, 0.05, 3).to_html()
     assert all(name in html for name in parts["criterion"])
     lead = parts.set_index("criterion")["difference"]
     said = str(anatomy_pages.parts_in_words(parts).data)
@@ -217,8 +217,11 @@ def test_uses_are_a_row_per_read_out_and_candidate() -> None:
         }
     )
     html = anatomy_pages.uses_table(summary, 0.02, 3).to_html()
+    said = str(anatomy_pages.uses_in_words(summary.assign(above=[3, 0]), 3).data)
+    assert "tasks of the chat model: “a”" in said and "answers of the chat model: none" in said
     assert "2 of 3" in html and "0.125" in html and "0.250" in html and "0.04" in html
     rows = [("base", "a", "zh", -0.5, -0.125), ("base", "a", "en", -0.25, 0.0)]
+    rows += [("base", "b", "zh", -0.001, 0.0)]
     columns = ["model", "method", "mask_language", "own", "other"]
     html = anatomy_pages.fidelity_table(pd.DataFrame(rows, columns=columns)).to_html()
-    assert "-38 | -6" in html.replace("−", "-")
+    assert "-38 | -6" in html.replace("−", "-") and "0 | 0" in html

@@ -175,6 +175,10 @@ figures.show(drawn, "A line that falls from 3 to 1")
 ASKED = """\
 # Asked
 
+| who | what |
+| --- | --- |
+| you | how many |
+
 ```{exercise} First of its page
 :label: first
 
@@ -242,6 +246,7 @@ def test_book_shows_what_was_run(project: Project, capsys: pytest.CaptureFixture
     assert cells[0]["source"] == first_cell("") and "os.chdir" not in count
     assert 'href="../_sources/notebooks/01_count.ipynb"' in count
     assert not re.search(r"binder|colab|github\.com", count, re.I)
+    assert '<th class="head" scope="col">' in (folder / "book" / "asked.html").read_text("utf-8")
     parameters = BeautifulSoup(
         (folder / "book" / "parameters.html").read_text("utf-8"), "lxml"
     ).text

@@ -289,8 +289,13 @@ def test_a_confirmation_is_of_one_plan(pipeline: Pipeline, tmp_path: Path) -> No
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     tables = confirmation.read_confirmed(tmp_path / "out")
     merits, nulls = tables[confirmation.MERITS], tables[confirmation.NULLS]
-    both = merit_pages.by_language_tables(merits, {"en": "English", "zh": "Chinese"})
+    names, candidates = {"en": "English", "zh": "Chinese"}, [one.name for one in plan.candidates]
+    both = merit_pages.by_language_tables(
+        {"first": (merits, names, None), "again": (merits, names, nulls)}, candidates
+    )
     html = both[0].to_html()
+    of = nulls[(nulls["candidate"] == plan.mains[0].name) & (nulls["language"] == "zh")]
+    assert html.count(f"] ({of['percentile'].item():.0f})") >= 1 and html.count(">first<") == 2
     own = merits[(merits["candidate"] == plan.mains[0].name) & (merits["language"] == "zh")]
     assert f"{own['merit'].item():.2f}".replace("-", "−") in html.replace("-", "−")
     assert f"{own['little_harm'].item():.2f}" in both[1].to_html()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from crane_lab.show import first_page
+from crane_lab.show import first_page, foreign
 from crane_lab.show.first_page import MARK, RANDOM, OfModel
 from crane_lab.study.candidates import CRANE as CANDIDATE
 from crane_lab.study.confirmation import PLAN, read_plan
@@ -84,7 +84,9 @@ def test_what_was_confirmed_is_said_with_its_intervals() -> None:
     both = model("the testbed", 0.05), model("Gemma", 0.5)
     said = first_page._sentences(both, first_page._confirmed(merits, plan)).split("\n")
     assert len(said) == 5
-    assert "In 2 further languages" in said[1]
+    assert "In 2 further languages of Gemma" in said[1] and "of 0.2% to 5% of all" in said[1]
+    # A link, which `prose` does not know, would have all of it shown as it stands.
+    assert all(str(foreign.prose(line).data) == line for line in said)
     assert (
         "difference” +0.00 [−0.50, +0.50]" in said[1].replace("\\", "")
         and "zscore” +2.00 [+1.50" in said[1]
