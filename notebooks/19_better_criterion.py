@@ -153,9 +153,12 @@ display(
 # %% tags=["shipped"]
 once_more = exploration.read_exploration(Path(criterion_data) / "gemma")[exploration.MERITS]
 write_table(once_more, results / "criterion_merits_gemma.csv")
-merit_pages.merits_table(
-    once_more,
-    "Candidates on Gemma 3 270M, mean over languages",
+figures.folded(
+    "The same with intervals",
+    merit_pages.merits_table(
+        once_more,
+        "Candidates on Gemma 3 270M, mean over languages",
+    ),
 )
 
 # %% [markdown]

@@ -207,8 +207,8 @@ def _confirmed(merits: pd.DataFrame, plan: ConfirmationPlan) -> str:
     )
     return (
         f" In {of} further languages of Gemma, by a plan that was set down first, the same over "
-        f"budgets of {min(plan.shares):.1%} to {max(plan.shares):.0%} of all neurons is, for the "
-        f"plan's two candidates and CRANE's criterion (the last): {told}."
+        f"budgets of {100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons is, "
+        f"for the plan's two candidates and CRANE's criterion (the last): {told}."
     )
 
 

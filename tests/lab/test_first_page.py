@@ -84,7 +84,7 @@ def test_what_was_confirmed_is_said_with_its_intervals() -> None:
     both = model("the testbed", 0.05), model("Gemma", 0.5)
     said = first_page._sentences(both, first_page._confirmed(merits, plan)).split("\n")
     assert len(said) == 5
-    assert "In 2 further languages of Gemma" in said[1] and "of 0.2% to 5% of all" in said[1]
+    assert "In 2 further languages of Gemma" in said[1] and "of 0.2 to 5 % of all" in said[1]
     # A link, which `prose` does not know, would have all of it shown as it stands.
     assert all(str(foreign.prose(line).data) == line for line in said)
     assert (
