@@ -31,6 +31,7 @@ from IPython.display import display
 from crane_lab.show import anatomy_pages, figures, merit_pages
 from crane_lab.store import write_table
 from crane_lab.study import anatomy, ceiling, exploration, uses
+from crane_lab.study.candidates import CRANE, Candidate
 from crane_lab.texts.languages import language_names
 
 names = language_names(languages)
@@ -93,27 +94,21 @@ display(
 # zero; so the relative contrast has no signed form. As a difference all three exist:
 
 # %% tags=["shipped"]
-merits = exploration.read_exploration(criterion_data)[exploration.MERITS]
-there = exploration.curve_merits(damaged[damaged["seed"] == -1])
+there = Path(criterion_data) / "gemma"
+explored = {
+    place: exploration.read_exploration(folder)[exploration.MERITS]
+    for place, folder in (
+        ("testbed", criterion_data),
+        ("Gemma 3 270M", there),
+    )
+}
 merit_pages.sign_or_size_table(
+    explored,
     {
-        "testbed": (
-            merits,
-            {
-                "signed mean": "signed_mean, difference",
-                "mean of sizes": "mean_abs, difference",
-                "kurtosis": "kurtosis, difference, zscore",
-            },
-        ),
-        "Gemma 3 270M": (
-            there,
-            {
-                "signed mean": "signed mean, contrast",
-                "mean of sizes": "mean |relevance|, contrast",
-                "kurtosis": "kurtosis (logit), contrast",
-            },
-        ),
-    }
+        "signed mean": Candidate("signed_mean", "difference"),
+        "mean of sizes": Candidate("mean_abs", "difference"),
+        "kurtosis": CRANE,
+    },
 )
 
 # %% [markdown]

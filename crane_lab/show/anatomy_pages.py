@@ -21,6 +21,7 @@ from crane_lab.study.candidates import HELD
 from crane_lab.study.criteria import OBJECTIVES
 from crane_lab.study.damage import GREEDY, SINGLE
 from crane_lab.study.exploration import criterion_of
+from crane_lab.study.merit import HARM
 from crane_lab.study.uses import masked_rows
 
 #: What `anatomy.estimates` calls what is taken, in words.
@@ -74,15 +75,24 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
     )
     late = 100 * known["late"]
     even = [n for n in known.index if n != SINGLE and abs(apart[n]) <= 2 * error[n]]
+    harm = known["other"].max()
+    why = (
+        f"No set takes more than {harm:.2f} nats from another language, so it is not the model as a "
+        "whole that breaks down. Within the language it fits neurons that stand in for each other, "
+        "which single ablations cannot see; a loss that rises ever faster would look alike."
+        if harm <= HARM
+        else f"That fits neurons which stand in for each other, and does not show it: some take up "
+        f"to {harm:.2f} nats from another language as well, and a model that breaks down would do "
+        "so, too."
+    )
     return prose(
         f"Beside the order by measured single effects ({single['difference']:+.3f}), by more than "
         f"two standard errors: ahead {', '.join(ahead) or 'none'}; behind "
         f"{', '.join(behind) or 'none'}; not to be told apart "
         f"{', '.join(f'“{as_markdown(str(n))}”' for n in even) or 'none'}. Together a set's "
         f"neurons do {known['ratio'].min():.1f} to {known['ratio'].max():.1f} times what they do "
-        "alone. That fits neurons which stand in for each other, and does not show it: a model "
-        "that breaks down would do so, too. In the last third of the layers lie "
-        f"{late.min():.0f} to {late.max():.0f} % of a set."
+        f"alone. {why} In the last third of the layers lie {late.min():.0f} to {late.max():.0f} % "
+        "of a set."
     )
 
 

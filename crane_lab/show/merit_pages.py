@@ -259,23 +259,25 @@ def _among_random(nulls: pd.DataFrame, column: str, what: str) -> Styler:
     )
 
 
-def sign_or_size_table(places: Mapping[str, tuple[pd.DataFrame, Mapping[str, str]]]) -> Styler:
+def sign_or_size_table(
+    places: Mapping[str, pd.DataFrame], statistics: Mapping[str, Candidate]
+) -> Styler:
     """The same contrast of different statistics of relevance, by both figures.
 
-    `places`: where -> merits, and what each statistic's contrast is called there.
+    `places`: where -> merits with intervals; `statistics`: a statistic's name -> its contrast.
     """
-    rows = []
-    for place, (merits, called) in places.items():
+    tables = []
+    for place, merits in places.items():
         mean = merits[merits["language"] == "all"].set_index("candidate")
-        for statistic, name in called.items():
-            found = {short: mean.loc[name, column] for column, short in SHORT.items()}
-            rows.append({"model": place, "statistic": statistic, **found})
-    shown = pd.DataFrame(rows)
+        own = mean.loc[[one.name for one in statistics.values()]].reset_index()
+        shown = pd.DataFrame({"model": place, "statistic": list(statistics)})
+        shown["merit"] = written_intervals(own, "merit", form="{:.2f}")
+        tables.append(shown.assign(**{SHORT["little_harm"]: own["little_harm"].to_numpy()}))
     return figures.table(
-        shown,
+        pd.concat(tables, ignore_index=True),
         "Own less largest other of a statistic of relevance, by both figures (nats per token), "
-        "mean over languages",
-        dict.fromkeys(SHORT.values(), "{:.2f}"),
+        "mean over languages; 95 % over windows",
+        {SHORT["little_harm"]: "{:.2f}"},
     )
 
 
