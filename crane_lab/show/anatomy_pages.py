@@ -78,8 +78,8 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
     harm = known["other"].max()
     why = (
         f"No set takes more than {harm:.2f} nats from another language, so it is not the model as "
-        "a whole that breaks down. Within the language it fits neurons that stand in for each other, "
-        "which single ablations cannot see; a loss that rises ever faster would look alike."
+        "a whole that breaks down. Within the language it fits neurons that stand in for each "
+        "other, which single ablations cannot see; a loss that rises ever faster would look alike."
         if harm <= HARM
         else f"That fits neurons which stand in for each other, and does not show it: some take up "
         f"to {harm:.2f} nats from another language as well, and a model that breaks down would do "

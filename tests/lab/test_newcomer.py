@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ from bs4 import BeautifulSoup
 from driven import Driven, driven
 from test_accessible import BUILT, PAGES
 
+from crane_core.neurons import NeuronSet
 from crane_lab.cli.main import command_line
 from crane_lab.cli.options import the_run
 from crane_lab.parameter import NoSuchPathError
@@ -133,3 +135,21 @@ def test_a_threshold_of_ones_own() -> None:
     assert run.received(run.project.find(options.notebook))["threshold"] == 1.5
     with pytest.raises(ValueError, match="treshold"):
         the_run(command_line().parse_args(as_make_runs_it(own.replace("threshold", "treshold"))))
+
+
+def test_sets_of_ones_own_threshold() -> None:
+    """The same command under `smoke`, run: a higher threshold leaves fewer neurons."""
+    before = Project().run("smoke")
+    if not PAGES or not before.is_current(before.project.find("03")):
+        pytest.skip("no finished run: `make book PROFILE=smoke` makes it")
+    command = "make book PROFILE=smoke NOTEBOOK=03 PARAMS='-p threshold 1.5'"
+    options = command_line().parse_args(as_make_runs_it(command))
+    run = the_run(options)
+    try:
+        assert run.execute([run.project.find(options.notebook)], progress=False) == 1
+        for x in run.parameters["languages"]:
+            name = Path("results") / f"neurons_{x}.safetensors"
+            own, theirs = (NeuronSet.load(of.directory / name) for of in (run, before))
+            assert 0 < len(own) < len(theirs)
+    finally:
+        shutil.rmtree(run.directory, ignore_errors=True)
