@@ -66,9 +66,8 @@ held_out = confirmed[confirmation.MERITS]
 merit_pages.confirmed_in_short(held_out, plan)
 
 # %% [markdown]
-# In these names `kurtosis, difference, zscore` is CRANE's criterion and `lape_order, alone` LAPE's;
-# the others are explained below. Intervals are for other windows, not for other languages: of the
-# hypotheses that were set down most could not be settled (*What came of it*).
+# What the names say is explained below. Intervals are for other windows, not for other languages:
+# of the hypotheses that were set down most could not be settled (*What came of it*).
 #
 # **Limits.** It was confirmed on one model of one size, on few windows a language, of which
 # intervals are rather too narrow; harm to others has to be looked at beside the own loss; and a
@@ -88,8 +87,8 @@ merit_pages.confirmed_in_short(held_out, plan)
 # - **alone**: no contrast.
 #
 # Statistics are mean |relevance|, signed mean relevance, variance and kurtosis; and activation ×
-# gradient, which is relevance without LRP's rules, by the mean of its size. `zscore` and `ratio`
-# put a statistic on a scale within each layer first, and `each layer` takes as many neurons from
+# gradient, which is relevance without LRP's rules, by the mean of its size. A z-score and a ratio
+# put a statistic on a scale within each layer first, and *each layer* takes as many neurons from
 # every layer. LAPE's order is beside them. These are all that were tried on the testbed before the
 # choice was made; on Gemma the criteria of [notebook 18c](18c_real_criteria) had been looked at,
 # which follow.
@@ -124,9 +123,9 @@ table = merit_pages.merits_table(
 figures.folded("All candidates, both figures", table)
 
 # %% [markdown]
-# Look at `mean_abs, alone`: no contrast at all. Its merit is the best, and by the second figure it
-# is far behind, since its largest sets take more than a tenth of a nat from other languages. A
-# figure that does not mind such harm should not stand alone.
+# Look at mean |relevance|, alone: no contrast at all. Its merit is the best, and by the second
+# figure it is far behind, since its largest sets take more than a tenth of a nat from other
+# languages. A figure that does not mind such harm should not stand alone.
 #
 # ### On Gemma 3 270M
 #
@@ -151,7 +150,9 @@ display(
 # candidates were masked once more, after the confirmation, on fewer windows:
 
 # %% tags=["shipped"]
-once_more = exploration.read_exploration(Path(criterion_data) / "gemma")[exploration.MERITS]
+there_too = Path(criterion_data) / "gemma"
+explored_there = exploration.read_exploration(there_too)
+once_more = explored_there[exploration.MERITS]
 write_table(once_more, results / "criterion_merits_gemma.csv")
 figures.folded(
     "The same with intervals",

@@ -17,7 +17,7 @@ from crane_lab.show.alternative import in_short
 from crane_lab.show.criteria_pages import damage_curves
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.anatomy import ATTNLRP, FED, IN_TURNS, MUCH, PRUNED
-from crane_lab.study.candidates import HELD
+from crane_lab.study.candidates import HELD, worded
 from crane_lab.study.criteria import OBJECTIVES
 from crane_lab.study.damage import GREEDY, SINGLE
 from crane_lab.study.exploration import criterion_of
@@ -30,7 +30,7 @@ TAKEN = {"sign": "signed mean", "size": "mean of sizes"}
 
 def sets_apart_table(parts: pd.DataFrame, share: float, languages: int) -> Styler:
     """What sets do together and one by one; `parts` is `anatomy.parts_of`."""
-    shown = parts[["criterion", "own", "other"]].copy()
+    shown = parts[["criterion", "own", "other"]].assign(criterion=parts["criterion"].map(worded))
     shown["own less other ± se"] = [
         f"{value:+.3f} ± {error:.3f}"
         for value, error in zip(parts["difference"], parts["difference_se"], strict=True)
@@ -70,7 +70,7 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
     apart = known["difference"] - single["difference"]
     error = np.hypot(known["difference_se"], single["difference_se"])
     ahead, behind = (
-        [f"“{as_markdown(str(name))}”" for name in known.index[told]]
+        [f"“{as_markdown(worded(name))}”" for name in known.index[told]]
         for told in (apart > 2 * error, apart < -2 * error)
     )
     late = 100 * known["late"]
@@ -89,7 +89,7 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
         f"Beside the order by measured single effects ({single['difference']:+.3f}), by more than "
         f"two standard errors: ahead {', '.join(ahead) or 'none'}; behind "
         f"{', '.join(behind) or 'none'}; not to be told apart "
-        f"{', '.join(f'“{as_markdown(str(n))}”' for n in even) or 'none'}. Together a set's "
+        f"{', '.join(f'“{as_markdown(worded(n))}”' for n in even) or 'none'}. Together a set's "
         f"neurons do {known['ratio'].min():.1f} to {known['ratio'].max():.1f} times what they do "
         f"alone. {why} In the last third of the layers lie {late.min():.0f} to {late.max():.0f} % "
         "of a set."
@@ -100,7 +100,8 @@ def ceiling_figure(sets: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     """What sets do by budget, beside the greedy search; `sets` is `anatomy.sets_apart`'s table."""
     shown = [GREEDY, SINGLE, PRUNED, IN_TURNS, *(one.name for one in (*FED[:1], *FED[3:]))]
     budget = int(sets["budget"].max())
-    return damage_curves(sets, names, budget, highlighted=shown)
+    sets = sets.assign(criterion=sets["criterion"].map(worded))
+    return damage_curves(sets, names, budget, highlighted=[*map(worded, shown)])
 
 
 def real_ceiling_figure(
@@ -197,10 +198,10 @@ def windows_figures(means: pd.DataFrame) -> list[HTML]:
         ("jaccard", "Jaccard index with the set from most windows"),
     ):
         curves = {
-            str(name): tuple(own[part] for part in ("windows", *ranges[column]))
+            worded(name): tuple(own[part] for part in ("windows", *ranges[column]))
             for name, own in means.sort_values("windows").groupby("criterion", sort=False)
         }
-        told = [(f"{name} {value:+.3f}", value) for name, value in few[column].items()]
+        told = [(f"{worded(name)} {value:+.3f}", value) for name, value in few[column].items()]
         found.append(
             figures.show(
                 figures.curves(curves, "windows of text per language", label, xscale="log"),
@@ -217,7 +218,7 @@ def windows_figures(means: pd.DataFrame) -> list[HTML]:
 def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
     """LangSpec-F1 under candidates' sets and random masks; `summary` is `uses.uses_summary`."""
     names = {"read": "read-out", "method": "sets", "langspec_f1": "F1", "null_mean": "F1, random"}
-    shown = summary.rename(columns=names)
+    shown = summary.assign(method=summary["method"].map(worded)).rename(columns=names)
     shown["above"] = [f"{int(n)} of {languages}" for n in shown["above"]]
     shown = shown.rename(columns={"above": "above all random", "q": "least q"})
     return figures.table(
@@ -242,7 +243,7 @@ def fidelity_table(changed: pd.DataFrame) -> Styler:
             ]
             for model in dict.fromkeys(changed["model"])
         },
-        index=wide.index.rename("sets"),
+        index=wide.index.map(worded).rename("sets"),
     )
     return figures.table(
         shown.reset_index(),
@@ -260,7 +261,7 @@ def uses_in_words(summary: pd.DataFrame, languages: int) -> Markdown:
     lines = []
     for (read, model), own in summary.groupby(["read", "model"], sort=False):
         every = own.loc[own["above"] == languages, "method"]
-        said = ", ".join(f"“{as_markdown(name)}”" for name in every) or "none"
+        said = ", ".join(f"“{as_markdown(worded(name))}”" for name in every) or "none"
         lines.append(f"- {read} of the {model} model: {said}.")
     head = "Above all of its random masks in every language is, by LangSpec-F1 on"
     return prose(f"{head}\n\n" + "\n".join(lines))
@@ -273,6 +274,7 @@ def uses_figure(uses: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     for (read, model), own in masks.groupby(["read", "model"], sort=False):
         told.append(f"{read} of the {model} model {own['langspec_f1'].mean():.2f}")
         part = own[["method", "mask_language"]].set_axis(["row", "series"], axis=1)
+        part["row"] = part["row"].map(worded)
         part["value"] = own["langspec_f1"]
         for end in ("low", "high"):
             part[end] = own[f"langspec_f1_{end}"]

@@ -14,7 +14,7 @@ from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.show import figures
 from crane_lab.show.alternative import LONGEST, in_short
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.study.candidates import CRANE
+from crane_lab.study.candidates import CRANE, worded
 from crane_lab.study.confirmation import MERITS, ConfirmationPlan, read_confirmed, read_plan
 from crane_lab.study.criteria import WITHOUT_RELEVANCE
 from crane_lab.study.shipped import Shipped
@@ -200,15 +200,15 @@ def _confirmed(merits: pd.DataFrame, plan: ConfirmationPlan) -> str:
     mean = merits[merits["language"] == "all"].set_index("candidate").to_dict("index")
     of = int(merits.loc[merits["language"] != "all", "language"].nunique())
     told = "; ".join(
-        f"“{as_markdown(one.name)}” {found['merit']:+.2f} [{found['low']:+.2f}, "
-        f"{found['high']:+.2f}]".replace("-", "−")
+        f"“{as_markdown(worded(one.name))}” {found['merit']:+.2f} [{found['low']:+.2f}, "
+        f"{found['high']:+.2f}]".replace(" -", " −").replace("[-", "[−")
         for one in (*plan.mains, CRANE)
         for found in [mean[one.name]]
     )
     return (
         f" In {of} further languages of Gemma, by a plan that was set down first, the same over "
         f"budgets of {100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons is, "
-        f"for the plan's two candidates and CRANE's criterion (the last): {told}."
+        f"for the plan's two candidates and CRANE's criterion: {told}."
     )
 
 

@@ -15,7 +15,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import written_intervals
-from crane_lab.study.candidates import Candidate
+from crane_lab.study.candidates import Candidate, worded
 from crane_lab.study.confirmation import ConfirmationPlan
 from crane_lab.texts.names import full_names
 
@@ -35,16 +35,19 @@ def merits_figure(merits: pd.DataFrame, names: Mapping[str, str], by: str = "mer
     panels = {}
     for column, label in LABELS.items():
         part = own[["candidate", "language"]].set_axis(["row", "series"], axis=1)
+        part["row"] = part["row"].map(worded)
         part["value"] = own[column].to_numpy()
         if column == "merit" and "low" in own:
             part["low"], part["high"] = own["low"].to_numpy(), own["high"].to_numpy()
         panels[label] = part
     told = "; ".join(
-        f"{name} {mean.loc[name, 'merit']:.2f} and {mean.loc[name, 'little_harm']:.2f}"
+        f"{worded(name)} {mean.loc[name, 'merit']:.2f} and {mean.loc[name, 'little_harm']:.2f}"
         for name in order[:6]
     )
     return figures.show(
-        figures.dot_ranges(panels, zero=list(panels), order=list(order), names=dict(names)),
+        figures.dot_ranges(
+            panels, zero=list(panels), order=[*map(worded, order)], names=dict(names)
+        ),
         alt=f"Merit and own loss at little harm by candidate, best first; mean over languages of "
         f"the first: {told}.",
     )
@@ -53,7 +56,7 @@ def merits_figure(merits: pd.DataFrame, names: Mapping[str, str], by: str = "mer
 def merits_table(merits: pd.DataFrame, caption: str) -> Styler:
     """Both figures, mean over languages, the best first."""
     mean = merits[merits["language"] == "all"].sort_values("merit", ascending=False, kind="stable")
-    shown = pd.DataFrame({"candidate": mean["candidate"]})
+    shown = pd.DataFrame({"candidate": mean["candidate"].map(worded)})
     with_intervals = "low" in mean and mean["low"].notna().any()
     shown["merit"] = (
         written_intervals(mean, "merit") if with_intervals else mean["merit"].map("{:+.3f}".format)
@@ -85,7 +88,7 @@ def by_language_tables(
             cells = table.set_index(["language", "candidate"])["cell"].to_dict()
             for x in (x for x in names if any((x, one) in cells for one in candidates)):
                 row = {"where": place, "language": names[x]}
-                rows.append(row | {one: cells.get((x, one), "") for one in candidates})
+                rows.append(row | {worded(one): cells.get((x, one), "") for one in candidates})
     found = []
     for caption, rows in (
         (
@@ -97,8 +100,6 @@ def by_language_tables(
         ("Own loss at little harm", harm_rows),
     ):
         shown = pd.DataFrame(rows)
-        # Heads break at spaces.
-        shown.columns = shown.columns.str.replace("_", " ")
         found.append(figures.table(shown, f"{caption}; nats per token, language by language"))
     return found
 
@@ -108,11 +109,11 @@ def confirmed_in_short(merits: pd.DataFrame, plan: ConfirmationPlan) -> Markdown
     mean = merits[merits["language"] == "all"].sort_values("merit", ascending=False, kind="stable")
     of = int(merits.loc[merits["language"] != "all", "language"].nunique())
     told = "; ".join(
-        f"“{as_markdown(str(row['candidate']))}” {row['merit']:.2f} [{row['low']:.2f}, "
+        f"“{as_markdown(worded(row['candidate']))}” {row['merit']:.2f} [{row['low']:.2f}, "
         f"{row['high']:.2f}], {row['little_harm']:.2f}"
         for row in mean.to_dict("records")
     )
-    mains = " and ".join(f"“{as_markdown(one.name)}”" for one in plan.mains)
+    mains = " and ".join(f"“{as_markdown(worded(one.name))}”" for one in plan.mains)
     return prose(
         f"**Results.** In {of} languages that were not looked at before the plan was set down, own "
         f"less largest other loss over budgets of {_budgets(plan)} with its 95 % interval over "
@@ -140,12 +141,12 @@ def outcomes_in_words(
     for one in plan.questions:
         wide = by_language.pivot(index="language", columns="candidate", values=one.figure)
         ahead = "; ".join(
-            f"“{as_markdown(rival.name)}” in {int((wide[one.main.name] > wide[rival.name]).sum())}"
+            f"{_named([rival])} in {int((wide[one.main.name] > wide[rival.name]).sum())}"
             for rival in one.against
         )
         lines.append(
             f"- Not asked, but seen: by {LABELS[one.figure].partition(' (')[0]}, "
-            f"“{as_markdown(one.main.name)}” is ahead, of {of} languages, of {ahead}."
+            f"“{as_markdown(worded(one.main.name))}” is ahead, of {of} languages, of {ahead}."
         )
     for main in plan.mains:
         own = by_language[by_language["candidate"] == main.name]
@@ -153,13 +154,13 @@ def outcomes_in_words(
         named = full_names([most])[most]
         rest = own[own["language"] != most]["merit"]
         lines.append(
-            f"- The mean of “{as_markdown(main.name)}” owes most to {named}: without it "
+            f"- The mean of “{as_markdown(worded(main.name))}” owes most to {named}: without it "
             f"{rest.mean():.2f} instead of {own['merit'].mean():.2f}."
         )
         harmful = int((own["little_harm"] == 0).sum())
         lines.append(
             f"- Selective does not mean harmless: in {harmful} of {of} languages every set of "
-            f"“{as_markdown(main.name)}” takes more than a tenth of a nat from another."
+            f"“{as_markdown(worded(main.name))}” takes more than a tenth of a nat from another."
         )
     return prose("\n".join(lines))
 
@@ -172,13 +173,13 @@ def leading_in_words(merits: pd.DataFrame, few: Sequence[str]) -> Markdown:
         ranks = mean[column].rank(ascending=False, method="min").astype(int)
         best = str(mean[column].idxmax())
         said = "; ".join(
-            f"“{as_markdown(name)}” {float(mean[column][name]):.2f} (place {ranks[name]})"
+            f"“{as_markdown(worded(name))}” {float(mean[column][name]):.2f} (place {ranks[name]})"
             for name in few
             if name in mean.index and name != best
         )
         lines.append(
-            f"- {label.partition(' (')[0]}: of {len(mean)} candidates “{as_markdown(best)}” leads "
-            f"with {mean[column].max():.2f}; {said}."
+            f"- {label.partition(' (')[0]}: of {len(mean)} candidates "
+            f"“{as_markdown(worded(best))}” leads with {mean[column].max():.2f}; {said}."
         )
     return prose("\n".join(lines))
 
@@ -199,12 +200,12 @@ def questions_in_words(plan: ConfirmationPlan) -> Markdown:
 
 
 def _named(several: Sequence[Candidate]) -> str:
-    return "; ".join(f"“{as_markdown(one.name)}”" for one in several)
+    return "; ".join(f"“{as_markdown(worded(one.name))}”" for one in several)
 
 
 def outcomes_table(outcomes: pd.DataFrame) -> Styler:
     """What became of each hypothesis: `confirmation.hypothesis_outcomes`."""
-    shown = pd.DataFrame({"hypothesis": outcomes["hypothesis"]})
+    shown = pd.DataFrame({"hypothesis": outcomes["hypothesis"].map(worded)})
     counted = outcomes["p"].isna()
     written = written_intervals(outcomes, "estimate")
     shown["found"] = [
@@ -240,7 +241,7 @@ def _among_random(nulls: pd.DataFrame, column: str, what: str) -> Styler:
     for name, own in nulls.groupby("candidate", sort=False):
         rows.append(
             {
-                "candidate": name,
+                "candidate": worded(name),
                 column: own[column].mean(),
                 "random masks": own["null_mean"].mean(),
                 "percentiles": f"{own['percentile'].min():.0f} to {own['percentile'].max():.0f}",
@@ -289,6 +290,7 @@ def explored_and_confirmed(tables: Mapping[str, pd.DataFrame], plan: Confirmatio
         for place, merits in tables.items():
             mean = merits[merits["language"] == "all"].set_index("candidate")[column]
             shown[f"{short}, {place}"] = mean.reindex(shown["candidate"]).to_numpy()
+    shown["candidate"] = shown["candidate"].map(worded)
     return figures.table(
         shown,
         "The plan's candidates by both figures (nats per token), mean over languages. Budgets and "

@@ -137,6 +137,26 @@ HELD = (
 )
 
 
+#: What candidates' names are made of, in words; whole names first.
+_WORDS = {
+    "kurtosis, difference, zscore": "CRANE’s (kurtosis, difference, z-score)",
+    "lape_order, alone": "LAPE’s order",
+    "signed_mean": "signed mean",
+    "mean_abs": "mean |relevance|",
+    "gradient_x_activation": "gradient × activation",
+    "zscore": "z-score",
+    "little_harm": "little harm",
+}
+
+
+def worded(text: object) -> str:
+    """A text with the names of candidates in it as readers are shown them."""
+    said = str(text)
+    for name, words in _WORDS.items():
+        said = said.replace(name, words)
+    return said
+
+
 def statistics_of(pipeline: Pipeline, wanted: Iterable[str]) -> dict[str, Score]:
     """What candidates are made of: statistic -> language -> float64 (layers, neurons)."""
     found: dict[str, Score] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from crane_lab.stages import outcomes
 from crane_lab.store import Store
 from crane_lab.study import anatomy, criteria, damage, merit, uses
 from crane_lab.study.anatomy import AnatomyPlan
-from crane_lab.study.candidates import CRANE, Candidate
+from crane_lab.study.candidates import CRANE, Candidate, worded
 from crane_lab.testbed import chat
 
 __all__ = ["folder"]  # a fixture
@@ -191,7 +192,7 @@ def test_pages_say_what_was_found(pipeline: Pipeline, measured: Path, tmp_path: 
     tables = anatomy.read_anatomy(tmp_path)
     parts = anatomy.parts_of(tables[anatomy.SETS], 0.05)
     html = anatomy_pages.sets_apart_table(parts, 0.05, 3).to_html()
-    assert all(name in html for name in parts["criterion"])
+    assert all(escape(worded(name)) in html for name in parts["criterion"])
     lead = parts.set_index("criterion")["difference"]
     said = str(anatomy_pages.parts_in_words(parts).data)
     assert f"{lead['single effects']:+.3f}".replace("-", "−") in said.replace("-", "−")

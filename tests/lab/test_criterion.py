@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.show import merit_pages
 from crane_lab.store import ROOT, Store
 from crane_lab.study import candidates, confirmation, exploration, merit
-from crane_lab.study.candidates import Candidate
+from crane_lab.study.candidates import Candidate, worded
 from crane_lab.study.fallback import FallbackPlan
 
 __all__ = ["folder"]  # a fixture
@@ -310,7 +311,7 @@ def test_a_confirmation_is_of_one_plan(pipeline: Pipeline, tmp_path: Path) -> No
     above = int((nulls["percentile"] == 100).sum())
     assert f"{above} of 2" in html and "0.050" in html
     html = merit_pages.explored_and_confirmed({"here": merits}, plan).to_html()
-    assert all(one.name in html for one in plan.candidates)
+    assert all(escape(worded(one.name)) in html for one in plan.candidates)
     with pytest.raises(FileNotFoundError, match="--confirm"):
         confirmation.read_confirmed(tmp_path)
     other = confirmation.read_plan(plan_in(tmp_path, shares=[0.1, 0.2]))

@@ -89,7 +89,7 @@ def test_what_was_confirmed_is_said_with_its_intervals() -> None:
     assert all(str(foreign.prose(line).data) == line for line in said)
     assert (
         "difference” +0.00 [−0.50, +0.50]" in said[1].replace("\\", "")
-        and "zscore” +2.00 [+1.50" in said[1]
+        and "z-score)” +2.00 [+1.50" in said[1]
     )
 
 
