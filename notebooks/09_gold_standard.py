@@ -11,7 +11,7 @@
 # **It assumes** relevance and kurtosis ([01](01_relevance), [02](02_kurtosis)) and masking
 # ([03](03_selecting_and_masking)).
 #
-# **It takes** twenty minutes to read; the computer needs a minute on the testbed, because the
+# **It takes** twenty minutes to read; the computer needs two minutes on the testbed, as the
 # effects of all single ablations are shipped and read.
 #
 # **It covers** §3.1 and §3.4 of the paper {cite:p}`le2026crane`: "specific" means that the model
