@@ -49,7 +49,7 @@ def _linked(line: str, terms: list[str]) -> tuple[str, list[str]]:
     """A line with the first use of each term as a link, and the terms that it does not use."""
     left = []
     for term in terms:
-        word = re.compile(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", re.IGNORECASE)
+        word = re.compile(rf"(?<![\w|-]){re.escape(term)}s?(?![\w|-])", re.IGNORECASE)
         parts = _OTHER.split(line)
         for i in range(0, len(parts), 2):
             parts[i], count = word.subn(lambda m, t=term: f"{{term}}`{m[0]} <{t}>`", parts[i], 1)

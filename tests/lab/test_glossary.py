@@ -25,7 +25,7 @@ def test_the_first_use_is_a_link_and_no_other() -> None:
 def test_what_is_no_running_text_is_left_alone() -> None:
     source = """# A nat
 | nat |
-[a nat](x.md) and `nat`, $nat$ {cite:p}`nat` alternating signat
+[a nat](x.md) and `nat`, $nat$ {cite:p}`nat` alternating signat |nat|
 
 :::{note}
 A nat.
