@@ -104,13 +104,8 @@ def one_page(built: Path, toc: Mapping[str, Any], title: str) -> str:
     Links between pages lead to places of this one. Scripts are left out, but for formulas.
     Raises RunError if a page of the table of contents was not built.
     """
-    entries = [("", str(toc["root"])), *_chapters(toc)]
-    sources = {}
-    for _, entry in entries:
-        file = built / f"{entry}.html"
-        if not file.is_file():
-            raise RunError(f"no {os.path.relpath(file)}: `make book` builds the pages first")
-        sources[entry] = file.read_text(encoding="utf-8")
+    entries = [("", str(toc["root"])), *chapters(toc)]
+    sources = {entry: built_page(built, entry) for _, entry in entries}
     base = posixpath.join("..", built.name)
     # Of the names on a page only those that links lead to are changed: styles name others.
     linked = r'href="(?:[^"#:]+\.html)?#([^"]+)"'
@@ -125,7 +120,7 @@ def one_page(built: Path, toc: Mapping[str, Any], title: str) -> str:
         contents.append(f'<li><a href="#{_slug(entry)}">{name[1] if name else entry}</a></li>')
         articles.append(_article(sources[entry], entry, sources, places, base))
     styles = "\n".join(
-        f'<link rel="stylesheet" href="{_moved(address, toc["root"], sources, base)}" />'
+        f'<link rel="stylesheet" href="{moved_beside(address, toc["root"], sources, base)}" />'
         for address in re.findall(r'<link [^>]*href="([^"]+\.css[^"]*)"', sources[toc["root"]])
     )
     return _PAGE.format(
@@ -138,7 +133,15 @@ def one_page(built: Path, toc: Mapping[str, Any], title: str) -> str:
     )
 
 
-def _chapters(toc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def built_page(built: Path, entry: str) -> str:
+    """A built page as HTML; RunError if it was not built."""
+    file = built / f"{entry}.html"
+    if not file.is_file():
+        raise RunError(f"no {os.path.relpath(file)}: `make book` builds the pages first")
+    return file.read_text(encoding="utf-8")
+
+
+def chapters(toc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The caption of the part and the name of every chapter, in order."""
     parts: Iterable[Mapping[str, Any]] = toc.get("parts") or [toc]
     for part in parts:
@@ -157,14 +160,17 @@ def _article(source: str, entry: str, known: Mapping[str, str], places: set[str]
         attribute, value = found[1], found[2]
         if attribute == "id":
             return f' id="{_slug(entry)}--{value}"' if value in places else found[0]
-        return f' {attribute}="{_moved(value, entry, known, base)}"'
+        return f' {attribute}="{moved_beside(value, entry, known, base)}"'
 
     text = re.sub(r'\s(id|href|src)="([^"]*)"', renamed, text)
     return f'<article class="bd-article" id="{_slug(entry)}">{text}</article>'
 
 
-def _moved(address: str, entry: str, known: Mapping[str, str], base: str) -> str:
-    """Where an address on a page leads, as seen from the one page."""
+def moved_beside(address: str, entry: str, known: Mapping[str, str], base: str) -> str:
+    """Where an address on a page leads, as seen from a page in a folder beside the built ones.
+
+    `known`: pages that are in that one; `base`: the folder of the others.
+    """
     if re.match(r"(?:[a-z]+:|//)", address):
         return address
     path, _, place = address.partition("#")

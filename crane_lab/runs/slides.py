@@ -18,7 +18,8 @@ from pathlib import Path
 import yaml
 from bs4 import BeautifulSoup, Tag
 
-from crane_lab.runs.execution import Run, RunError
+from crane_lab.runs.execution import Run
+from crane_lab.runs.printed import built_page, chapters, moved_beside
 from crane_lab.store.files import write_text
 
 #: Rows of a table, and characters of a paragraph, that fit on a slide.
@@ -67,19 +68,12 @@ def write_slides(run: Run) -> list[Path]:
     Raises RunError without a built book.
     """
     toc = yaml.safe_load((run.project.root / "_toc.yml").read_text(encoding="utf-8"))
-    decks = []
-    for part in toc.get("parts") or [toc]:
-        title = str(part.get("caption", run.name))
-        slides: list[str] = []
-        for entry in (str(chapter["file"]) for chapter in part["chapters"]):
-            if not entry.startswith("notebooks/"):
-                continue
-            page = run.book / f"{entry}.html"
-            if not page.is_file():
-                raise RunError(f"no {os.path.relpath(page)}: `make book` builds the pages first")
-            slides += slides_of(page.read_text(encoding="utf-8"), entry, run.book.name)
-        if not slides:
-            continue
+    decks, parts = [], dict[str, list[str]]()
+    for caption, entry in chapters(toc):
+        if entry.startswith("notebooks/"):
+            page = built_page(run.book, entry)
+            parts.setdefault(caption or run.name, []).extend(slides_of(page, entry, run.book.name))
+    for title, slides in parts.items():
         slug = re.sub(r"\W+", "-", title.lower()).strip("-")
         path = run.book.parent / "slides" / f"{slug}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +102,8 @@ def slides_of(page: str, entry: str, built: str) -> list[str]:
         gone.decompose()
     for tag in article.select("[src], [href]"):
         for name in {"src", "href"} & set(tag.attrs):
-            tag[name] = _from_beside(str(tag[name]), entry, built)
+            if not (address := str(tag[name])).startswith("#"):
+                tag[name] = moved_beside(address, entry, {}, posixpath.join("..", built))
     glance = article.select_one(".admonition.tip p:not(.admonition-title)")
     told = f"<p>{glance.decode_contents()}</p>" if glance else ""
     slides = [f'<section class="title"><h1>{_words(heading)}</h1>{told}</section>']
@@ -153,11 +148,3 @@ def _first_sentences(paragraph: Tag) -> str:
 
 def _words(tag: Tag) -> str:
     return tag.decode_contents().strip()
-
-
-def _from_beside(address: str, entry: str, built: str) -> str:
-    """Where an address on a page leads, as seen from a folder beside the pages."""
-    if re.match(r"(?:[a-z]+:|//|#)", address):
-        return address
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(entry), address))
-    return posixpath.join("..", built, path)

@@ -218,9 +218,11 @@ def windows_figures(means: pd.DataFrame) -> list[HTML]:
 def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
     """LangSpec-F1 under candidates' sets and random masks; `summary` is `uses.uses_summary`."""
     names = {"read": "read-out", "method": "sets", "langspec_f1": "F1", "null_mean": "F1, random"}
-    shown = summary.assign(method=summary["method"].map(worded)).rename(columns=names)
-    shown["above"] = [f"{int(n)} of {languages}" for n in shown["above"]]
-    shown = shown.rename(columns={"above": "above all random", "q": "least q"})
+    names |= {"above": "above all random", "q": "least q"}
+    shown = summary.assign(
+        method=summary["method"].map(worded),
+        above=[f"{int(n)} of {languages}" for n in summary["above"]],
+    ).rename(columns=names)
     return figures.table(
         shown,
         f"Sets of {100 * share:g} % of all neurons, found in the base model: LangSpec-F1, mean "
