@@ -157,7 +157,13 @@ masks = calibration.masks_of(
     [n for n in budgets if n >= size // 4],
     pipeline.shape,
 )
-readouts = calibration.readouts(pipeline, masks, graded={size})
+readouts = calibration.kept_readouts(
+    pipeline,
+    masks,
+    {size},
+    folder,
+    recompute_necessity,
+)
 write_table(readouts, results / "calibration.csv")
 display(
     calibration_page.loss_and_accuracy(readouts, names),

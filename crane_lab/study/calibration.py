@@ -6,7 +6,9 @@ accuracy, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -16,9 +18,16 @@ from crane_core.interventions import UNTOUCHED
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.multiple_choice import accuracies
 from crane_lab.pipeline import Pipeline
+from crane_lab.store.files import canonical, digest_of
+from crane_lab.store.grown import is_made, read_grown, write_made
+from crane_lab.study.nulls import null_inputs
 
+FILE = "necessity_calibration.csv"
+_TEXTS = ("order", "mask_language", "language")
 #: What a mask is called: order of neurons, masked language, seed (-1: none).
 Name = tuple[str, str, int]
+#: The same, and how many of its first neurons.
+Masks = Mapping[tuple[str, str, int, int], NeuronSet]
 
 
 def kinds_of(found: pd.DataFrame) -> list[str]:
@@ -51,11 +60,37 @@ def masks_of(
     }
 
 
-def readouts(
+def kept_readouts(
     pipeline: Pipeline,
-    masks: Mapping[tuple[str, str, int, int], NeuronSet],
-    graded: Container[int] = (),
+    masks: Masks,
+    graded: Collection[int],
+    folder: str | Path,
+    recompute: bool = False,
 ) -> pd.DataFrame:
+    """`readouts` as a folder has them, if they are of this model, these texts, tasks and masks.
+
+    Else they are measured, and with `recompute` they are measured and saved there.
+    """
+    file, inputs = Path(folder) / FILE, _inputs(pipeline, masks, graded)
+    if recompute:
+        write_made(readouts(pipeline, masks, graded).round(6), file, inputs)
+    elif not is_made(file, inputs):
+        return readouts(pipeline, masks, graded).round(6)
+    return read_grown(file, _TEXTS)
+
+
+def _inputs(pipeline: Pipeline, masks: Masks, graded: Collection[int]) -> dict[str, Any]:
+    kinds = ["losses", "tasks", *(["grades"] if graded else [])]
+    own = [[*name, neurons.digest()] for name, neurons in masks.items()]
+    return {
+        **{kind: null_inputs(pipeline, kind) for kind in kinds},
+        "masks": digest_of(canonical(own)),
+        "graded": sorted(graded),
+        "f1_others": pipeline.settings.f1_others,
+    }
+
+
+def readouts(pipeline: Pipeline, masks: Masks, graded: Collection[int] = ()) -> pd.DataFrame:
     """Every mask by every read-out, one row per mask and language.
 
     `order`, `mask_language`, `seed`, `n_neurons`, `language`; `added_loss` (nats per token);

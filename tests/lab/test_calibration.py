@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from test_pipeline import folder, settings_in
@@ -67,3 +69,27 @@ def test_pages(pipeline: Pipeline) -> None:
     assert "reading, points lost" in html and "LangSpec-F1 of its mask" in html
     said = calibration_page.in_words(found, "a", 30, NAMES).data
     assert said.count("\n- a, 30 neurons, ") == 3 and "rank correlation" in said
+
+
+def test_kept_readouts_are_read_if_they_are_of_these_masks_and_measured_otherwise(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = {("a", "en", -1): torch.arange(40)}
+    masks, others = (calibration.masks_of(orders, ("a",), [n], pipeline.shape) for n in (4, 30))
+    made = calibration.kept_readouts(pipeline, masks, (), tmp_path, recompute=True)
+    measured: list[object] = []
+    measure = calibration.readouts
+
+    def noted(pipeline: Pipeline, masks: calibration.Masks, graded: Collection[int]) -> object:
+        measured.append(masks)
+        return measure(pipeline, masks, graded)
+
+    monkeypatch.setattr(calibration, "readouts", noted)
+    again = calibration.kept_readouts(pipeline, masks, (), tmp_path)
+    assert not measured
+    pd.testing.assert_frame_equal(again, made)
+    other = calibration.kept_readouts(pipeline, others, (), tmp_path)
+    assert measured == [others]
+    assert set(other["n_neurons"]) == {30}
+    # What was kept is of the first masks still.
+    pd.testing.assert_frame_equal(calibration.kept_readouts(pipeline, masks, (), tmp_path), made)
