@@ -1,7 +1,8 @@
 """Figures and tables of notebooks, numbered page by page when the book is staged, and their list.
 
 The numbers begin with the notebook's: Table 4.2 is the second of notebook 04. The paper's own
-tables and figures have a number without a point.
+tables and figures have a number without a point. Prose that says "the figure below" or "the table
+above" names it by its number.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from markupsafe import Markup
 
@@ -21,6 +23,8 @@ _PIECE = re.compile(
     r'|(?P<picture><div style="overflow-x:auto"><img src="[^"]*" alt="(?P<alt>[^"]*)")',
     re.DOTALL,
 )
+#: Prose that points at one of the page.
+_POINTS = re.compile(r"\b[Tt]he (?P<kind>figure|table) (?P<where>below|above)\b")
 #: What can be tried has its own picture and tables, which change.
 _TRIED = 'class="explorable'
 PAGE = "figures.md"
@@ -44,7 +48,8 @@ def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
     """An executed notebook with its figures and tables numbered, and what they are.
 
     `page`: the notebook's number, such as "04b". Cells whose output is not shown, or that have
-    something to try, are left as they are.
+    something to try, are left as they are. "The table below" becomes a link to the first numbered
+    table after the words, "the table above" to the last one before; without any, words stay.
     """
     notebook = json.loads(text)
     found: list[Shown] = []
@@ -66,14 +71,30 @@ def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
             return f"<caption>{label} {match['title']}</caption>"
         return f"{markup('<p>{label}</p>', label=label)}{match['picture']}"
 
+    before: list[int] = []  # how many had been found where a cell begins
     for cell in notebook["cells"]:
+        before.append(len(found))
         if {"remove-cell", "remove-output"} & set(cell["metadata"].get("tags", [])):
             continue
         for output in cell.get("outputs", []):
             html = "".join(output.get("data", {}).get("text/html", ""))
             if html and _TRIED not in html:
                 output["data"]["text/html"] = _PIECE.sub(with_number, html)
+    for cell, n in zip(notebook["cells"], before, strict=True):
+        if cell.get("cell_type") == "markdown":
+            named = partial(_named, list(reversed(found[:n])), found[n:])
+            cell["source"] = _POINTS.sub(named, "".join(cell["source"]))
     return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", found
+
+
+def _named(above: list[Shown], below: list[Shown], match: re.Match[str]) -> str:
+    """The link for words that point; `above` and `below` are nearest first."""
+    kind = match["kind"].capitalize()
+    nearest = below if match["where"] == "below" else above
+    for one in nearest:
+        if one.name.startswith(kind):
+            return str(markup('<a href="#{anchor}">{name}</a>', anchor=one.anchor, name=one.name))
+    return match[0]
 
 
 def list_of(pages: Iterable[tuple[str, str, list[Shown]]]) -> str:

@@ -47,6 +47,17 @@ def test_what_is_tried_and_what_is_not_shown_has_no_number() -> None:
         assert found == [] and html(again) == html(text)
 
 
+def test_prose_that_points_at_a_table_or_figure_names_it() -> None:
+    cells = json.loads(notebook(TABLE, TABLE + PICTURE))["cells"]
+    said = "The table above, the table below, the figure below, the figure above; the table."
+    words = {"cell_type": "markdown", "metadata": {}, "source": [said[:9], said[9:]]}
+    found = json.loads(with_numbers(json.dumps({"cells": [cells[0], words, *cells[1:]]}), "04")[0])
+    assert found["cells"][1]["source"] == (
+        '<a href="#table-4-1">Table 4.1</a>, <a href="#table-4-2">Table 4.2</a>, '
+        '<a href="#figure-4-1">Figure 4.1</a>, the figure above; the table.'
+    )
+
+
 def test_the_list_leads_to_each() -> None:
     own = [Shown("Table 4.1", "table-4-1", Markup("a &lt;b&gt;"))]
     text = list_of([("04_table1", "Table 1", own), ("05_x", "Nothing", [])])
