@@ -35,11 +35,12 @@ from IPython.display import display
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import exercises, figures, necessity_pages
-from crane_lab.show.neuron_view import Known, neuron_view
+from crane_lab.show.neuron_view import neuron_view, texts_of
 from crane_lab.store import write_table
 from crane_lab.study import (
     criteria,
     damage,
+    known_neurons,
     neuron_cards,
     summaries,
 )
@@ -174,13 +175,15 @@ cards = neuron_cards.neuron_cards(
     pipeline,
     neuron_cards.neurons_to_read(lists, shape),
 )
-known = Known(
+known = known_neurons.known_of(
+    cards,
+    texts_of(cards, pipeline.tokenizer),
     pipeline.kurtosis("intermediate"),
     necessity,
     neuron_cards.sets_of_methods(pipeline, scores),
     lists,
 )
-neuron_view(cards, known, names, pipeline.tokenizer)
+neuron_view(known, names)
 
 # %% [markdown]
 # The texts show where a neuron was relevant. They do not define what it does: relevance is of what

@@ -37,8 +37,10 @@ from crane_lab.show import (
     shipped_pages,
     table_pages,
 )
+from crane_lab.show.neuron_view import neuron_view
 from crane_lab.stages import comparisons
 from crane_lab.study import real_model, scores
+from crane_lab.study.known_neurons import KnownNeurons
 from crane_lab.study.nulls import Nulls
 from crane_lab.study.shipped import Shipped
 from crane_lab.texts.languages import language_names
@@ -71,12 +73,25 @@ if causal:
     )
 
 # %% [markdown]
-# Which neurons are these? Choose a criterion and a language, and see what its first neurons do when
-# each is set to zero alone, beside those that were drawn at random.
+# Which neurons are these? Look one up, as on [notebook 09](09_gold_standard): the first of a list,
+# or any other of those that are kept. What you see is what Gemma read. *Necessity* is what setting
+# the neuron to zero alone adds to the loss.
 
 # %% tags=["shipped"]
 if causal:
-    display(real_model_pages.effects_chosen(effects, names))
+    display(neuron_view(KnownNeurons.load(real_data), names))
+
+# %% [markdown]
+# And all that were ablated, criterion by criterion:
+
+# %% tags=["shipped"]
+if causal:
+    display(
+        figures.folded(
+            "What a criterion's first neurons do, each alone",
+            real_model_pages.effects_chosen(effects, names),
+        )
+    )
 
 # %% [markdown]
 # **Do criteria rank neurons as their effects do?** On the testbed over all neurons, on Gemma over

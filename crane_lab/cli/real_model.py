@@ -7,7 +7,8 @@ the same command goes on; started several times, the processes share.
 On Gemma 3 270M an ablation of one neuron to one value on one window takes .2 s of one core in the
 first layer, .11 in the middle and .06 in the last; the loss's gradient .9 s a window, and a window
 under one set of neurons .45 s. So all of it takes three hours of one core, an hour and a half with
-`--only-main`; ablations to the mean as well (`--values zero mean`) double their part.
+`--only-main`; ablations to the mean as well (`--values zero mean`) double their part. `--cards`
+writes, of neurons ablated before, what a page shows when one is looked up, in some minutes.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ import pandas as pd
 import torch
 
 from crane_core.models import write_checksums
+from crane_core.selection import normalise
 from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.pipeline import Pipeline
 from crane_lab.runs.execution import Run
+from crane_lab.show.neuron_view import texts_of
 from crane_lab.store import source_digest, write_table
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
-from crane_lab.study import criteria, damage, nearby, necessity, sampled
+from crane_lab.study import criteria, damage, known_neurons, nearby, necessity, sampled
+from crane_lab.study.neuron_cards import neuron_cards, neurons_to_read, sets_of_methods
 from crane_lab.study.real_model import inputs
+from crane_lab.study.shipped import Shipped, other_inputs
 
 #: The tables that are written here.
 CAUSAL = (
@@ -62,8 +67,59 @@ def main(arguments: list[str] | None = None) -> int:
     add("--shares", nargs="+", type=float, default=SHARES, help="of all neurons, to be masked")
     add("--seeds", type=int, default=3, help="random orders")
     add("--only-main", action="store_true", help="damage curves of the main criteria only")
+    add("--cards", action="store_true", help="what is known of single neurons, instead")
+    add("--cards-texts", type=int, default=64, help="windows per language that they are read on")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: check_model(the_run(options), options))
+    run = ship_cards if options.cards else check_model
+    return exit_status(lambda: run(the_run(options), options))
+
+
+def ship_cards(run: Run, options: argparse.Namespace, store: Path | None = None) -> None:
+    """Write `known_neurons.FILES` of the neurons that are first on lists, among those ablated.
+
+    Raises FileNotFoundError without single ablations in the folder, and ValueError if they are of
+    another model or other texts.
+    """
+    out = Path(options.out).absolute()
+    there = Shipped.read(out)
+    effects, causal = there.table("single_effects"), there.causal()
+    with pipeline_of(run, store) as pipeline:
+        now = inputs(pipeline)
+        if differing := other_inputs(causal, now):
+            raise ValueError(f"{out} is about another {' and other '.join(differing)}")
+        s, (layers, width) = pipeline.settings, pipeline.shape["intermediate"]
+        kurtosis, size = (
+            {x: v for x, v in of.items() if isinstance(v, torch.Tensor)}
+            for of in (
+                pipeline.kurtosis("intermediate"),
+                pipeline.statistic("intermediate", "mean_abs"),
+            )
+        )
+        scores = {
+            "CRANE's score": criteria.contrasted(normalise(kurtosis, s.normalisation)),
+            "LAPE's order": criteria.lape_places(pipeline),
+            criteria.RELATIVE: criteria.relative_contrasts(size),
+        }
+        names = {criteria.RELATIVE: "the relative contrast"}
+        orders = {
+            names.get(name, name): {x: criteria.order(score) for x, score in of.items()}
+            for name, of in scores.items()
+        }
+        lists = known_neurons.sampled_lists(effects, orders, width)
+        cards = neuron_cards(pipeline, neurons_to_read(lists, (layers, width)), options.cards_texts)
+        places = (effects["layer"] * width + effects["neuron"]).to_numpy()
+        own = effects.set_index(places).loc[cards.neurons.tolist()]
+        known_neurons.KnownNeurons(
+            cards,
+            texts_of(cards, pipeline.tokenizer),
+            {x: k.flatten()[cards.neurons] for x, k in kurtosis.items()},
+            {x: torch.tensor(own[f"zero_{x}"].to_numpy()) for x in s.languages},
+            {x: torch.tensor(own[f"zero_{x}_se"].to_numpy()) * 1.96 for x in s.languages},
+            known_neurons.inside_of(cards, sets_of_methods(pipeline, scores)),
+            lists,
+        ).save(out, {**now, "texts per language": options.cards_texts, "versions": versions()})
+    write_checksums(out)
+    print(f"written: {', '.join(known_neurons.FILES)} in {os.path.relpath(out)}", flush=True)
 
 
 def check_model(run: Run, options: argparse.Namespace, store: Path | None = None) -> None:

@@ -30,7 +30,7 @@ from crane_lab.runs.execution import Run
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
 from crane_lab.store.machine import versions
-from crane_lab.study import real_model
+from crane_lab.study import known_neurons, real_model
 from crane_lab.study.nulls import Nulls
 from crane_lab.study.shipped import other_inputs
 
@@ -111,7 +111,7 @@ def _clear(out: Path, made: Mapping[str, Any]) -> None:
     causal = out / "made.json"
     kept = {file.name for file in out.glob("null_*")}  # `crane_lab.cli.nulls` keeps track of them
     if causal.is_file() and not other_inputs(json.loads(causal.read_text("utf-8")), made):
-        kept |= {"made.json", *(f"{name}.csv" for name in CAUSAL)}
+        kept |= {"made.json", *(f"{name}.csv" for name in CAUSAL), *known_neurons.FILES}
     for name in {*listed, CHECKSUMS} - kept:
         (out / name).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Single neurons that a reader looks up, on a page without a server (notebook 09).
+"""Single neurons that a reader looks up, on a page without a server (notebooks 09 and 18c).
 
 Distributions, effects, sets and the texts of highest relevance are on the page, as data, from which
 `book/_static/neuron_view.js` draws a neuron at a time. Without scripts there are a table of the
@@ -18,18 +18,16 @@ import torch
 from IPython.display import HTML
 from markupsafe import Markup
 from numpy.typing import NDArray
-from scipy.stats import t as students_t
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from crane_core.neurons import NeuronSet
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_data, marked_up, markup
 from crane_lab.show.selection_view import in_single_precision
 from crane_lab.show.style import palette, picture
 from crane_lab.show.tokens import readable_tokens
-from crane_lab.study.necessity import Necessity
-from crane_lab.study.neuron_cards import Cards, Lists
+from crane_lab.study.known_neurons import KnownNeurons, Texts
+from crane_lab.study.neuron_cards import Cards
 from crane_lab.texts.visible import visible
 
 #: Bars of a histogram.
@@ -40,38 +38,24 @@ IN_TABLE = 3
 LEVELS = 127
 
 
-@dataclass(frozen=True)
-class Known:
-    """What stands beside a neuron's relevance.
-
-    Attributes
-    ----------
-    kurtosis : language -> (layers, neurons), of all windows that sets are selected on.
-    necessity : of single ablations.
-    sets : method -> language -> neurons.
-    lists : `neuron_cards.neuron_lists`.
-    """
-
-    kurtosis: Mapping[str, Tensor]
-    necessity: Necessity
-    sets: Mapping[str, Mapping[str, NeuronSet]]
-    lists: Lists
+def texts_of(cards: Cards, tokenizer: PreTrainedTokenizerBase) -> Texts:
+    """The windows of highest relevance in pieces that can be read."""
+    found: dict[str, dict[int, tuple[list[str], list[int]]]] = {}
+    for x, ids in cards.windows.items():
+        read = {w: readable_tokens(tokenizer, ids[w]) for w in cards.tops[x].unique().tolist()}
+        found[x] = {
+            w: (pieces, counts.astype(int).tolist()) for w, (pieces, counts) in read.items()
+        }
+    return found
 
 
-def neuron_view(
-    cards: Cards, known: Known, names: Mapping[str, str], tokenizer: PreTrainedTokenizerBase
-) -> HTML:
+def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
     """Fields to look up a neuron, and what is known of it.
 
-    Parameters
-    ----------
-    cards : relevance by window and token; the neurons that can be looked up.
-    known : what else is shown of them.
-    names : language -> its name, of those of `cards`.
-    tokenizer : makes texts of the windows' tokens.
-
-    Raises ValueError for lists without a neuron that is in `cards`.
+    `names`: language -> its name, of those of the cards. Raises ValueError for lists without a
+    neuron that is in the cards.
     """
+    cards = known.cards
     there = {int(place): k for k, place in enumerate(cards.neurons)}
     lists = {
         f"{what}, {names[x]}" if x else what: [there[n] for n in own if n in there]
@@ -82,7 +66,7 @@ def neuron_view(
         raise ValueError("no neuron to show: none of the lists has one that was read")
     languages, n = list(names), len(cards.neurons)
     colours = palette(languages)
-    texts = _Texts(cards, tokenizer)
+    texts = _Texts(cards, known.texts)
     histograms = _histograms(cards, languages)
     data = as_data(
         {
@@ -93,15 +77,14 @@ def neuron_view(
             "neurons": cards.neurons.tolist() if n < cards.size[0] * cards.size[1] else n,
             "lists": [[visible(name), own] for name, own in lists.items()],
             "bars": BARS,
-            "windows": [len(cards.windows[x]) for x in languages],
+            "windows": [len(cards.values[x]) for x in languages],
             "ends": in_single_precision(histograms.ends),
             "heights": [_bytes(own) for own in histograms.heights],
-            "kurtosis": [_of(cards, known.kurtosis[x]) for x in languages],
-            "necessity": [_of(cards, known.necessity.necessity(x).value) for x in languages],
-            "reach": [_of(cards, _reach(known.necessity, x)) for x in languages],
+            "kurtosis": [in_single_precision(known.kurtosis[x]) for x in languages],
+            "necessity": [in_single_precision(known.needed[x]) for x in languages],
+            "reach": [in_single_precision(known.reach[x]) for x in languages],
             "sets": [
-                [name, [_bits(cards, own[x]) for x in languages]]
-                for name, own in known.sets.items()
+                [name, [_bits(own[x]) for x in languages]] for name, own in known.inside.items()
             ],
             **texts.data(languages),
         }
@@ -120,31 +103,21 @@ def neuron_view(
             "MB of data.</p>"
             '<script type="application/json">{data}</script></div>',
             n=f"{n:,}",
-            table=_table(cards, known, lists, names),
+            table=_table(known, lists, names),
             figure=_picture(cards, first, names, texts),
-            windows=", ".join(str(len(cards.windows[x])) for x in languages[:1]),
+            windows=len(cards.values[languages[0]]),
             size=len(data.encode()) / 1e6,
             data=data,
         )
     )
 
 
-def _of(cards: Cards, values: Tensor) -> str:
-    return in_single_precision(values.flatten()[cards.neurons])
-
-
-def _reach(necessity: Necessity, x: str) -> Tensor:
-    """Half of the 95 % interval of a neuron's necessity, over texts; (layers, neurons)."""
-    return necessity.necessity(x).error * float(students_t.ppf(0.975, necessity.n_texts - 1))
-
-
 def _bytes(values: NDArray[Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(values, np.uint8).tobytes()).decode()
 
 
-def _bits(cards: Cards, neurons: NeuronSet) -> str:
-    inside = neurons.mask("intermediate").flatten()[cards.neurons].numpy()
-    return _bytes(np.packbits(inside, bitorder="little"))
+def _bits(inside: Tensor) -> str:
+    return _bytes(np.packbits(inside.numpy(), bitorder="little"))
 
 
 # --- distributions --------------------------------------------------------------------------------
@@ -184,17 +157,17 @@ def _histograms(cards: Cards, languages: Sequence[str]) -> _Histograms:
 class _Texts:
     """Windows as pieces that can be read, each distinct piece once, and relevance by piece."""
 
-    def __init__(self, cards: Cards, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, cards: Cards, texts: Texts) -> None:
         self.cards = cards
         self.pieces: dict[str, int] = {}
         #: language -> window -> its pieces, and at which token each begins.
         self.windows: dict[str, dict[int, tuple[list[int], NDArray[np.int64]]]] = {}
-        for x, ids in cards.windows.items():
+        for x, windows in texts.items():
             own: dict[int, tuple[list[int], NDArray[np.int64]]] = {}
-            for window in sorted(set(cards.tops[x].flatten().tolist())):
-                read, counts = readable_tokens(tokenizer, ids[window])
+            for window in sorted(windows):
+                read, counts = windows[window]
                 shown = [visible(piece) for piece in read]
-                begins = np.concatenate([[0], counts.cumsum()[:-1]]).astype(np.int64)
+                begins = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
                 own[window] = [self.pieces.setdefault(p, len(self.pieces)) for p in shown], begins
             self.windows[x] = own
         self.read = list(self.pieces)
@@ -244,10 +217,9 @@ def _base64(values: NDArray[Any]) -> str:
 # --- without scripts ------------------------------------------------------------------------------
 
 
-def _table(
-    cards: Cards, known: Known, lists: Mapping[str, list[int]], names: Mapping[str, str]
-) -> Markup:
+def _table(known: KnownNeurons, lists: Mapping[str, list[int]], names: Mapping[str, str]) -> Markup:
     """The first neurons of every list: kurtosis, necessity and sets, in every language."""
+    cards = known.cards
     cell = partial(markup, "<td>{text}</td>")
     rows = []
     for name, own in lists.items():
@@ -255,15 +227,14 @@ def _table(
             layer, unit = divmod(int(cards.neurons[k]), cards.size[1])
             inside = [
                 f"{method}: {names[x]}"
-                for method, of in known.sets.items()
+                for method, of in known.inside.items()
                 for x in names
-                if bool(of[x].mask("intermediate")[layer, unit])
+                if bool(of[x][k])
             ]
             cells = [cell(text=f"{layer}.{unit}")]
             for x in names:
-                value = float(known.necessity.necessity(x).value[layer, unit])
-                half = float(_reach(known.necessity, x)[layer, unit])
-                cells.append(cell(text=f"{float(known.kurtosis[x][layer, unit]):.1f}"))
+                value, half = float(known.needed[x][k]), float(known.reach[x][k])
+                cells.append(cell(text=f"{float(known.kurtosis[x][k]):.1f}"))
                 cells.append(cell(text=f"{_signed(1000 * value)}\u00a0±\u00a0{1000 * half:.1f}"))
             cells.append(cell(text="; ".join(inside) or "none"))
             head = markup('<th scope="row">{name}</th>', name=name)

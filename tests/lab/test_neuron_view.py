@@ -21,10 +21,11 @@ from transformers import LlamaForCausalLM
 from crane_core.attribution import OBJECTIVES, neuron_relevance
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
-from crane_lab.show.neuron_view import BARS, LEVELS, Known, neuron_view
+from crane_lab.show.neuron_view import BARS, LEVELS, neuron_view, texts_of
 from crane_lab.show.real_model_pages import effects_chosen
 from crane_lab.store import Store
 from crane_lab.study import neuron_cards
+from crane_lab.study.known_neurons import KnownNeurons, known_of, sampled_lists
 from crane_lab.study.necessity import Estimate, Necessity
 from crane_lab.study.neuron_cards import TOPS, Cards, relevance_by_token
 
@@ -122,15 +123,18 @@ SETS = {
     "LAPE matched": {x: NeuronSet.from_flat([41, 7], SIZE) for x in NAMES},
 }
 LISTS = {("most needed", "en"): [41, 5, 7, 8], ("first of X", "zh"): [59, 0], ("random", ""): [30]}
-KNOWN = Known(KURTOSIS, necessity(), SETS, LISTS)
+
+
+def known(of: Cards) -> KnownNeurons:
+    return known_of(of, texts_of(of, WITH_BOS), KURTOSIS, necessity(), SETS, LISTS)
 
 
 def view(of: Cards | None = None, names: dict[str, str] = NAMES) -> str:
-    return str(neuron_view(of or cards(), KNOWN, names, WITH_BOS).data)
+    return str(neuron_view(known(of or cards()), names).data)
 
 
 def needed(x: str, layer: int, unit: int) -> str:
-    found = KNOWN.necessity.necessity(x)
+    found = necessity().necessity(x)
     half = float(found.error[layer, unit]) * students_t.ppf(0.975, 15)
     value = f"{1000 * float(found.value[layer, unit]):+.1f}".replace("-", "−")
     return f"{value}\u00a0±\u00a0{1000 * half:.1f}"
@@ -266,6 +270,44 @@ def test_texts_and_names_do_no_harm(tmp_path: Path) -> None:
 
 
 # --- neurons of a real model ----------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_shown_as_it_was(tmp_path: Path) -> None:
+    made = known(cards([5, 8, 30, 41, 59]))
+    made.save(tmp_path, {"model": "tiny"})
+    again = KnownNeurons.load(tmp_path)
+    for name in ("kurtosis", "needed", "reach"):
+        for x in NAMES:
+            torch.testing.assert_close(getattr(again, name)[x], getattr(made, name)[x].float())
+    for x in NAMES:
+        torch.testing.assert_close(
+            again.cards.tokens[x], made.cards.tokens[x], atol=1e-6, rtol=1e-3
+        )
+        assert torch.equal(again.cards.tops[x], made.cards.tops[x])
+        assert {w: list(own[0]) for w, own in again.texts[x].items()} == {
+            w: list(own[0]) for w, own in made.texts[x].items()
+        }
+        assert all(torch.equal(of[x], made.inside[m][x]) for m, of in again.inside.items())
+    assert list(again.lists.items()) == list(made.lists.items())
+    first, second = (BeautifulSoup(str(neuron_view(one, NAMES).data), "lxml")
+                     for one in (made, again))  # fmt: skip
+    assert first.select_one("table") == second.select_one("table")
+    (tmp_path / "neuron_cards.json").unlink()
+    with pytest.raises(FileNotFoundError, match="--cards"):
+        KnownNeurons.load(tmp_path)
+
+
+def test_lists_of_a_sample_have_its_neurons_alone() -> None:
+    effects = pd.DataFrame({"layer": [0, 0, 1, 2], "neuron": [3, 7, 0, 19]})
+    effects = effects.assign(random=[True, False, False, True])
+    effects = effects.assign(zero_en=[0.1, 0.3, 0.2, 0.0], zero_zh=[0.0, 0.1, 0.2, 0.3])
+    order = {"en": torch.arange(60), "zh": torch.arange(59, -1, -1)}
+    lists = sampled_lists(effects, {"X": order}, 20)
+    assert lists["most needed", "en"] == [7, 20, 3, 59]
+    assert lists["most needed", "zh"] == [59, 20, 7, 3]
+    assert lists["first of X", "en"] == [3, 7, 20, 59]
+    assert lists["first of X", "zh"] == [59, 20, 7, 3]
+    assert lists["random", ""] == [3, 59]
 
 
 def test_effects_of_a_sample_by_list() -> None:
