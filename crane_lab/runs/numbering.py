@@ -24,7 +24,7 @@ _PIECE = re.compile(
     re.DOTALL,
 )
 #: Prose that points at one of the page.
-_POINTS = re.compile(r"\b[Tt]he (?P<kind>figure|table) (?P<where>below|above)\b")
+_POINTS = re.compile(r"\b[Tt]he (?P<kind>figure|table)\s(?P<where>below|above)\b")
 #: What can be tried has its own picture and tables, which change.
 _TRIED = 'class="explorable'
 PAGE = "figures.md"

@@ -49,7 +49,7 @@ def test_what_is_tried_and_what_is_not_shown_has_no_number() -> None:
 
 def test_prose_that_points_at_a_table_or_figure_names_it() -> None:
     cells = json.loads(notebook(TABLE, TABLE + PICTURE))["cells"]
-    said = "The table above, the table below, the figure below, the figure above; the table."
+    said = "The table above, the table\nbelow, the figure below, the figure above; the table."
     words = {"cell_type": "markdown", "metadata": {}, "source": [said[:9], said[9:]]}
     found = json.loads(with_numbers(json.dumps({"cells": [cells[0], words, *cells[1:]]}), "04")[0])
     assert found["cells"][1]["source"] == (
