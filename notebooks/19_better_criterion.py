@@ -132,7 +132,7 @@ figures.folded("All candidates, both figures", table)
 # What was looked at before the choice were the criteria of [notebook 18c](18c_real_criteria), by
 # the same two figures, from its curves.
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 damaged = pd.read_csv(Path(real_data) / "criteria_damage.csv")
 there = exploration.curve_merits(damaged[damaged["seed"] == -1])
 write_table(there, results / "criterion_merits_real.csv")
@@ -149,7 +149,7 @@ display(
 # Those curves are means over windows. So that there are intervals as well, the testbed's main
 # candidates were masked once more, after the confirmation, on fewer windows:
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 there_too = Path(criterion_data) / "gemma"
 explored_there = exploration.read_exploration(there_too)
 once_more = explored_there[exploration.MERITS]
@@ -173,7 +173,7 @@ figures.folded(
 # very numbers. Random masks of the same sizes and layers say at least which sets are no usual
 # ones:
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 for name, file, shown in (
     (
         exploration.NULLS,
@@ -188,7 +188,9 @@ for name, file, shown in (
 ):
     if name in tables:
         write_table(tables[name], results / file)
-        display(shown(tables[name], "on the testbed"))
+        table = shown(tables[name], "on the testbed")
+        at_one = name == exploration.NULLS
+        display(figures.folded("At one budget", table) if at_one else table)
 
 # %% [markdown]
 # So two candidates, their rivals, eight other languages, other budgets and what counts as confirmed
@@ -213,7 +215,7 @@ display(
 # %% [markdown]
 # The figures behind it, beside those that the choice was made on:
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 on_gemma = exploration.as_candidates(there, plan.candidates)
 places = {
     "explored, testbed": merits,
@@ -223,13 +225,16 @@ places = {
 others = full_names(plan.languages)
 display(
     merit_pages.explored_and_confirmed(places, plan),
-    merit_pages.merits_figure(held_out, others),
+    figures.folded(
+        "Every candidate in every language",
+        merit_pages.merits_figure(held_out, others),
+    ),
 )
 
 # %% [markdown]
 # Language by language, and where the two main candidates lie among random masks:
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 side_by_side = {
     "testbed, explored": (
         merits,

@@ -28,7 +28,7 @@ from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
-from crane_lab.store.grown import Part, grow, made_of, read_grown
+from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets, tunable_sets
 from crane_lab.study.taught_effects import beside_draws
 from crane_lab.study.tuned import ask_questions
@@ -102,13 +102,22 @@ def read_text_taught(
     plan = TextTeaching() if seeds is None else TextTeaching(seeds=seeds)
     if seeds is not None:
         ship_text_taught(pipeline, plan, folder)
-    file = Path(folder) / FILE
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no {FILE} in {folder}: expected the results of trainings; set recompute_taught, or "
-            "run python -m crane_lab.cli.tune --parts text"
-        )
+    file = _there(folder)
     return read_grown(file, _TEXTS), made_of(file, text_inputs(pipeline, plan))
+
+
+def shipped_text(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table of a folder, whatever model it is of, and its record.
+
+    Raises FileNotFoundError if the folder has none.
+    """
+    file = _there(folder)
+    return read_grown(file, _TEXTS), made_of(file, {})
+
+
+def _there(folder: str | Path) -> Path:
+    wanted = "the results of trainings; set recompute_taught, or use the command"
+    return shipped_file(folder, FILE, wanted, "crane_lab.cli.tune --parts text")
 
 
 def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
