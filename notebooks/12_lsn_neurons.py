@@ -8,7 +8,7 @@
 # with chance; say why one of them can hardly tell neurons apart; and say what it means to
 # *deactivate* a neuron.
 #
-# **It assumes** masks and their nulls ([notebook 03](03_selecting_and_masking) and
+# **It assumes** masks and their nulls ([notebook 03b](03b_masking) and
 # [04](04_table1)).
 #
 # **It takes** half an hour to read; the computer needs about five minutes.
