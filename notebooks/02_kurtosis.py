@@ -135,7 +135,7 @@ kurtosis_pages.invariance_table(
 # - A neuron whose rare contributions are harmful scores like one whose rare contributions help.
 #
 # Kurtosis proposes. Whether the model needs what it proposes is decided by masking, in
-# [notebook 03](03_selecting_and_masking).
+# [notebook 03b](03b_masking).
 #
 # ## Tails, not the bulk
 #

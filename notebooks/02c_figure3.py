@@ -156,5 +156,4 @@ kurtosis_pages.what_kurtosis_shows(
 # like is a fact about this model. The paper's Figure 3 shows the same plot for Llama-2-7B; it
 # publishes no numbers behind it, so ours can be laid beside it only by eye.
 #
-# Next: [selecting and masking](03_selecting_and_masking), where scores become sets of neurons that
-# can be switched off.
+# Next: [selecting](03_selecting), where scores become sets of neurons.

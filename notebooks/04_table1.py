@@ -8,8 +8,8 @@
 # LangSpec-F1 rewards and what it cannot see; and tell a mask that hits one language from a mask
 # that merely hurts.
 #
-# **It assumes** sets of neurons and how they are masked ([notebook 03](03_selecting_and_masking)),
-# and [Equations 3 to 5](method).
+# **It assumes** sets of neurons and how they are masked ([notebooks 03](03_selecting)
+# and [03b](03b_masking)), and [Equations 3 to 5](method).
 #
 # **It takes** half an hour to read; the computer needs about five minutes on the testbed, nearly
 # all of it for evaluating every mask on six tasks and on held-out text.

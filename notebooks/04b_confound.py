@@ -126,9 +126,9 @@ display(table_pages.bullets(confound))
 #
 # §3.1 calls each column of the projection matrices a neuron. Taken literally, every output of
 # `gate_proj`, `up_proj` and `down_proj` is scored and masked on its own (site `projections`). Gate
-# and up outputs are switches of intermediate neurons, as notebook 03 showed. Outputs of `down_proj`
-# are not: each is a dimension of the residual stream, and masking one silences what *all* neurons
-# of the layer write there. LAPE counts intermediate neurons and has no row here.
+# and up outputs are switches of intermediate neurons, as notebook 03b showed. Outputs of
+# `down_proj` are not: each is a dimension of the residual stream, and masking one silences what
+# *all* neurons of the layer write there. LAPE counts intermediate neurons and has no row here.
 
 # %%
 rows = literal.rows

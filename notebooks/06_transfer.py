@@ -1,19 +1,18 @@
 # %% [markdown]
-# # Tables 3 and 4: from the base model to the chat model
+# # Table 3: from the base model to the chat model
 #
 # :::{admonition} At a glance
 # :class: tip
 #
-# **You will be able to** say what "strict transfer" tests and what it does not; read Tables 3 and 4
-# and Figures 5 and 6, ours and the published ones; and tell a set of neurons that keeps its role
-# after tuning from one that is merely of a size that hurts.
+# **You will be able to** say what "strict transfer" tests and what it does not; read Table 3 and
+# Figures 5 and 6, ours and the published ones; and tell a set of neurons that keeps its role after
+# tuning from one that is merely of a size that hurts.
 #
-# **It assumes** masks and their scores ([notebook 04](04_table1)) and judged answers ([notebook
-# 05](05_open_ended)).
+# **It assumes** masks and their scores ([notebook 04](04_table1)).
 #
-# **It takes** half an hour to read; the computer needs about three minutes on the testbed.
+# **It takes** twenty minutes to read; the computer needs about two minutes on the testbed.
 #
-# **It covers** §5.4 of the paper {cite:p}`le2026crane`, Tables 3 and 4, Figures 5 and 6.
+# **It covers** §5.4 of the paper {cite:p}`le2026crane`, Table 3, Figures 5 and 6.
 # :::
 
 # %% tags=["parameters", "hide-input"]
@@ -25,7 +24,7 @@ null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 from IPython.display import display
@@ -34,12 +33,11 @@ from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts, table_pages, transfer_page
-from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table
 from crane_lab.study import transfer
-from crane_lab.study.nulls import Nulls, asked_in
+from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
 
 settings = Settings.of(globals())
@@ -64,8 +62,8 @@ transfer_page.figure5()
 # Two things follow from the test being strict. A set can fail it though the chat model has neurons
 # for that language: tuning may have moved the work elsewhere. And a set can pass it without being
 # about a language: whatever costs both models something, costs it on the chat model, too. For the
-# first there is a search on the chat model itself, at the end of this page; for the second there
-# are random masks in every table.
+# first there is a search on the chat model itself, on the next page ([06b](06b_chat_answers));
+# for the second there are random masks in every table.
 
 # %% [markdown]
 # On the testbed the chat model was tuned from the base model on conversations in the three
@@ -112,8 +110,15 @@ display(
 # %% [markdown]
 # The columns are in pairs: the same mask on the base model, on which it was found, and on the chat
 # model. Compare each with the row *Org* of its own model, since the two start from different
-# scores. What each mask does to the chat model, judged as in notebook 04, with 95 % intervals from
-# paired items:
+# scores.
+#
+# ### Against chance
+#
+# LangSpec-F1 of the chat model, with random masks as dots: what is left of it when neurons are
+# picked without any method. A method's mark among the dots of its row has done no more than chance
+# would. Where even the dots lie far from zero, a mask of that size costs the chat model something
+# whichever neurons it hits, and a high mark says little. What each mask does, judged as in notebook
+# 04, with 95 % intervals from paired items, stands below.
 
 # %% tags=["nulls"]
 random = Nulls.of(chat, null_data, n_null)
@@ -125,8 +130,13 @@ verdicts3 = comparisons.verdicts(
     reading=chat.reading,
 )
 write_table(verdicts3, results / "table3_verdicts.csv")
+title = "Chat model, benchmarks (Table 3)"
 display(
-    table_pages.beside_nulls(verdicts3),
+    table_pages.random_strip(tables[1], seeds[1], names, title),
+    figures.folded(
+        "Every set beside random masks of its size and layers",
+        table_pages.beside_nulls(verdicts3),
+    ),
     table_pages.by_method(verdicts3, "On the chat model:"),
     table_pages.mask_by_mask(verdicts3, names),
 )
@@ -148,131 +158,6 @@ display(
 # Two more readings are worth a look. If the random masks fall as far as the others, the panel shows
 # what any mask of that size does, on either model. And where the unmasked chat model already lies
 # near the dotted line, no mask can take much more: a small drop there is no sign of robustness.
-
-# %% [markdown]
-# ## Table 4: open-ended answers of the chat model
-#
-# The same questions as in Table 2, now in the chat model's own template, and the same judge.
-
-# %% tags=["published"]
-judged = chat.judged(interventions)
-table4, seeds4, items4 = judged.table(), judged.seeds(), judged.items()
-write_table(table4, results / "table4.csv")
-write_table(seeds4, results / "table4_seeds.csv")
-write_table(items4, results / "items_table4.parquet")
-published4 = audit.read_scores("4")
-n, grader = len(chat.asked) // len(names), chat.judge.name
-grades = readouts.GRADE
-display(
-    table_pages.grades_table("4", table4, names, n, grader, n_seeds),
-    figures.folded(
-        "Table 4 as printed",
-        table_pages.printed_table("4", published4),
-    ),
-)
-
-# %% [markdown]
-# As drops, in grades, like Figure 4:
-
-# %% tags=["published"]
-title = "Ours, testbed chat"
-display(
-    table_pages.drops_figure(table4, names, title, unit=grades),
-    figures.folded(
-        "The printed ones",
-        table_pages.published_drops("4", published4),
-    ),
-)
-
-# %% [markdown]
-# ### Against chance
-#
-# Both tables' LangSpec-F1 of the chat model, with random masks as dots: what is left of them when
-# neurons are picked without any method.
-
-# %%
-for table, own, kind in (
-    (tables[1], seeds[1], "benchmarks (Table 3)"),
-    (table4, seeds4, "open-ended answers (Table 4)"),
-):
-    title = f"Chat model, {kind}"
-    display(table_pages.random_strip(table, own, names, title))
-
-# %% [markdown]
-# A method's mark among the dots of its row has done no more than chance would. Where even the dots
-# lie far from zero, a mask of that size costs the chat model something whichever neurons it hits,
-# and a high mark says little. What each mask does to the grades, in words:
-
-# %% tags=["nulls"]
-verdicts4 = comparisons.verdicts(
-    items4,
-    table4,
-    asked_in(names),
-    value="score",
-    nulls=random.of_rows("grades", interventions),
-    reading=chat.reading,
-)
-write_table(verdicts4, results / "table4_verdicts.csv")
-display(
-    table_pages.beside_nulls(verdicts4),
-    table_pages.by_method(verdicts4, "On the chat model, by grade:"),
-    table_pages.mask_by_mask(verdicts4, names, grades),
-)
-
-# %% [markdown]
-# ### Which language do the answers come in?
-#
-# A chat model is trained to answer in the language it is asked in. If that habit rested on a
-# language's neurons, masking them would make it break. Panels are languages of the question, rows
-# masks, columns the language of the answer.
-
-# %%
-spoken = judged.spoken()
-write_table(spoken, results / "table4_languages.csv")
-stays = readouts.left_language(spoken, names)
-display(table_pages.spoken_figure(spoken, names), prose(stays))
-
-# %% [markdown]
-# ## The counterpart: sets found on the chat model
-#
-# Strict transfer leaves a question open. If masks found on the base model do less on the chat
-# model, has the chat model moved its languages to other neurons, or are there none to be found? So
-# we run the search on the chat model, too, with the same settings, and compare: how many neurons do
-# the two searches share, against the number that two sets of that size share by chance, and what
-# does each do to the chat model?
-
-# %%
-own_sets = chat.rows()
-shared = transfer.shared_neurons(interventions, own_sets)
-write_table(shared, results / "transfer_overlap.csv")
-display(
-    transfer_page.found_again(shared),
-    transfer_page.shared_in_words(shared, names),
-)
-
-# %% [markdown]
-# And what do they do to the chat model? Two sets may share few neurons and do the same: if several
-# neurons carry the same thing, a search may take one or the other. So both are masked in the chat
-# model, and their scores stand side by side.
-
-# %%
-own = [row for row in own_sets if row.method in transfer.METHODS]
-own_table = chat.evaluated(own, losses=False).table(paper)
-counterpart = transfer.counterparts(
-    {
-        ("benchmarks", "base"): tables[1],
-        ("benchmarks", "chat"): own_table,
-        ("open-ended", "base"): table4,
-        ("open-ended", "chat"): chat.judged(own).table(),
-    },
-    settings.languages,
-)
-write_table(counterpart, results / "transfer_counterpart.csv")
-told = transfer.told_apart(counterpart)
-display(
-    transfer_page.counterpart_table(counterpart, names),
-    transfer_page.counterpart_in_words(told, names),
-)
 
 # %% [markdown]
 # ## Exercises
@@ -308,13 +193,12 @@ transfer_page.kept_table(kept)
 # ## What the numbers do and do not show
 
 # %% tags=["nulls", "published"]
-in_short = readouts.at_equal_budgets
-multiple_choice = in_short(verdicts3, names, published3)
-open_ended = in_short(verdicts4, names, published4)
-table_pages.bullets(
-    f"In benchmarks of the chat model: {multiple_choice}",
-    f"In open-ended answers of the chat model: {open_ended}",
+multiple_choice = readouts.at_equal_budgets(
+    verdicts3,
+    names,
+    published3,
 )
+table_pages.bullets(f"In benchmarks of the chat model: {multiple_choice}")
 
 # %% [markdown]
 # - The chat model here was tuned for a few minutes on text of the same world. Llama-2-Chat was
@@ -324,5 +208,4 @@ table_pages.bullets(
 # - The paper compares CRANE with LAPE as released, which masks far fewer neurons. Ours at equal
 #   budgets is the comparison that §4.2 describes.
 #
-# Next: [the audit](07_audit), since all tables of the paper have been shown by now and can be
-# checked.
+# Next: [Table 4](06b_chat_answers), since a chat model is made for answers, and not for options.

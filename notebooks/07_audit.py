@@ -9,7 +9,7 @@
 # which cannot be; and say which of the paper's claims its own tables bear out.
 #
 # **It assumes** [Equations 3 to 5](method) and Tables 1 to 4, which notebooks [04](04_table1) to
-# [06](06_transfer) show beside our own.
+# [06b](06b_chat_answers) show beside our own.
 #
 # **It takes** half an hour to read; the computer needs a few seconds.
 #

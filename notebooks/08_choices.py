@@ -8,7 +8,7 @@
 # which change what their masks do, and which change nothing; and judge a change by what a new draw
 # of texts and a larger set would have done.
 #
-# **It assumes** kurtosis ([notebook 02](02_kurtosis)), selection ([03](03_selecting_and_masking))
+# **It assumes** kurtosis ([notebook 02](02_kurtosis)), selection ([03](03_selecting))
 # and LangSpec-F1 ([04](04_table1)).
 #
 # **It takes** half an hour to read; the computer needs under a minute on the testbed,

@@ -9,7 +9,7 @@
 # look up any neuron.
 #
 # **It assumes** relevance and kurtosis ([01](01_relevance), [02](02_kurtosis)) and masking
-# ([03](03_selecting_and_masking)).
+# ([03b](03b_masking)).
 #
 # **It takes** twenty minutes to read; the computer needs two minutes on the testbed, as the
 # effects of all single ablations are shipped and read.

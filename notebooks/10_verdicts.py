@@ -7,8 +7,8 @@
 # **You will be able to** say, claim by claim, what the paper's own tables support and what the same
 # claim comes to on our testbed and on a real model, Gemma 3 270M.
 #
-# **It assumes** the tables of notebooks [04](04_table1) to [06](06_transfer) and the audit of the
-# published ones ([notebook 07](07_audit)).
+# **It assumes** the tables of notebooks [04](04_table1) to [06b](06b_chat_answers) and the audit of
+# the published ones ([notebook 07](07_audit)).
 #
 # **It takes** ten minutes to read; the computer needs some seconds, since everything was computed
 # in the notebooks before.

@@ -5,24 +5,22 @@
 # :class: tip
 #
 # **You will be able to** compare four ways of finding a language's neurons, with each other and
-# with chance; say why one of them can hardly tell neurons apart; and say what it means to
-# *deactivate* a neuron.
+# with chance; and say why one of them can hardly tell neurons apart.
 #
-# **It assumes** masks and their nulls ([notebook 03](03_selecting_and_masking) and
+# **It assumes** masks and their nulls ([notebook 03b](03b_masking) and
 # [04](04_table1)).
 #
-# **It takes** half an hour to read; the computer needs about five minutes.
+# **It takes** twenty minutes to read; the computer needs about two minutes.
 #
 # **It covers** *Language-specific neurons do not facilitate cross-lingual transfer*
-# {cite:p}`mondal2025transfer`: the questions of its Figures 1 to 24 and its Table 6, put to the
-# model at hand.
+# {cite:p}`mondal2025transfer`: how its methods' neurons overlap, asked of the model at hand.
 # :::
 #
 # CRANE asks which neurons a language *needs*. Before it others asked which neurons fire for one.
 # The second paper that this book checks takes LAPE {cite:p}`tang2024lape`, proposes Activation
 # Probability 90p beside it, sets the neurons to other values while a task is done, and finds no
 # consistent gain in any language. It reports no interval, and no random set for its interventions;
-# here are both, for its neurons and for CRANE's.
+# this page and those after it have both, for its neurons and for CRANE's.
 
 # %% [markdown]
 # ## Parameters
@@ -31,38 +29,24 @@
 model = "data/testbed/base"  # checkpoint to examine: a folder, or a name on the hub
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 n_samples = 1000  # windows of text per language that relevance is taken on
-n_perplexity = 200  # windows per language that perplexity is measured on
 seed = 0  # seed of everything that is drawn at random, except training
-null_data = "data/testbed"  # folder with what random masks do, as it is shipped
-n_null = 0  # random masks of every set whose null is not shipped
-real_data = "data/gemma"  # folder with the shipped results on a real model
 lape_file = None  # LAPE's released file of neurons of Llama-2-7B; None: not shown
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
-import pandas as pd
 from IPython.display import display
 
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import exercises, figures, lsn_pages
+from crane_lab.show import figures, lsn_pages
 from crane_lab.store import write_table
-from crane_lab.study import (
-    activations,
-    contenders,
-    criteria,
-    value_losses,
-)
-from crane_lab.study.nulls import Nulls
-from crane_lab.texts.languages import language_names
-from crane_lab.texts.names import full_names
+from crane_lab.study import contenders, criteria
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
-names = language_names(settings.languages)
 results = Path(run_dir) / "results"
 results.mkdir(parents=True, exist_ok=True)
 
@@ -156,129 +140,27 @@ first, *others = (
 display(first, figures.folded("The same for other sets", *others))
 
 # %% [markdown]
-# ## What a neuron puts out
+# ## Exercises
 #
-# An MLP's neuron multiplies two numbers. One of them went through an activation function, `act_fn`;
-# that is where LAPE counts and where the paper writes. Its Table 6 lists percentiles of the
-# activation. They were read *before* `act_fn`, though, and are written *after* it.
-
-# %%
-values = activations.activation_values(pipeline)
-least = activations.least_output(pipeline.model)
-lsn_pages.statistics_table(values, least)
-
-# %% [markdown]
-# ### Zero is not deactivation. Is this?
-#
-# The paper holds that zero does not deactivate a neuron, since scores fall further when neurons are
-# set to their tenth percentile. But that percentile was read before `act_fn`. What comes out of it
-# has a least value, and no text makes a neuron put out less. How many of the values written are
-# below?
-
-# %%
-reach = activations.out_of_reach(values, sets, least)
-write_table(reach, results / "lsn_reach.csv")
-display(
-    lsn_pages.out_of_reach_table(reach),
-    lsn_pages.out_of_reach_in_words(reach),
-)
-
-# %% [markdown]
-# A value out of reach is not a resting neuron. It is a neuron that pushes in the other direction,
-# harder than it ever does by itself.
-#
-# ## What it does to the loss
-#
-# The paper sets one language's neurons to zero and looks at the difference in every language's
-# perplexity. Its runs with and without were on other random windows; here they are the same ones.
-# Shown are ratios, so that languages can be compared: one is no change.
-
-# %% tags=["nulls"]
-nulls = Nulls.of(pipeline, null_data, n_null)
-changes = value_losses.perplexity_changes(
-    pipeline,
-    sets,
-    values,
-    value_losses.WRITTEN,
-    nulls,
-    null_data,
-)
-write_table(changes, results / "lsn_perplexity.csv")
-drawn = [lsn_pages.ratios_figure(changes, method) for method in sets]
-display(
-    drawn[0],
-    figures.folded("The same for other sets", *drawn[1:]),
-)
-
-# %% [markdown]
-# Selective would be a diagonal that stands out: the language's own text suffers and no other does.
-# And now with the other values. *After* is read where it is written; *before* is the paper's way.
-
-# %% tags=["nulls"]
-lsn_pages.values_figure(changes, names)
-
-# %% tags=["nulls"]
-display(
-    figures.folded("All of them", lsn_pages.changes_table(changes)),
-    lsn_pages.zero_in_words(changes),
-)
-
-# %% [markdown]
-# ## The same on a real model
-#
-# Gemma 3 270M has GELU where the testbed has SiLU; it, too, has a least value. Sets are found as
-# above, on 600 windows a language; zero and the tenth percentile are written while the same 48
-# windows a language are read (`python -m crane_lab.cli.tune --profile gemma --parts losses`).
-
-# %% tags=["shipped"]
-reach_there = pd.read_csv(Path(real_data) / value_losses.REACH)
-there = value_losses.read_value_losses(real_data)
-write_table(there, results / "lsn_perplexity_real.csv")
-display(
-    lsn_pages.out_of_reach_in_words(reach_there),
-    lsn_pages.values_figure(
-        there,
-        full_names(there["mask_language"].unique()),
-    ),
-    lsn_pages.zero_in_words(there),
-)
-
-# %% [markdown]
-# Two things to take along. A set's damage says little before it is held against random sets of its
-# own size *in its own layers*. And what is called deactivation must be a state that the neuron can
-# be in.
-#
-# ```{exercise-start} A state that a neuron can be in · easy, 10 minutes
-# :label: exercise-lsn-deactivation
+# ```{exercise-start} A percentile over all languages · easy, 5 minutes
+# :label: exercise-lsn-percentile
 # ```
-# The paper prints a mean tenth percentile of −0.68 and a ninetieth of 0.17 for a model with SiLU,
-# which is x · σ(x), read before SiLU. What would the neurons put out at these inputs? Which of the
-# two, written to SiLU's output, is a state that the neuron can be in?
-
-# %%
-my_outputs = ...  # SiLU's outputs at the two inputs, as a list
-my_states = ...  # those of the two that SiLU can put out, as a list
-
-exercises.silu_states(my_outputs, my_states)
-
-# %% [markdown]
+# A neuron's ninetieth percentile is taken over all tokens of one language. On what share of that
+# language's tokens is it exceeded? Now take the percentile over equally many tokens of three
+# languages together, for a neuron that is high in one of the three alone. On what share of the
+# tokens of that language is it exceeded? Which of the two scores can tell languages apart?
 # ```{exercise-end}
 # ```
 #
-# ```{dropdown} Hint
-# σ(x) is 1 / (1 + exp(−x)). To see what SiLU can put out, compute it for some inputs between −5 and
-# 5: it falls a little below 0, turns, and then grows with x.
-# ```
-#
-# ```{solution} exercise-lsn-deactivation
+# ```{solution} exercise-lsn-percentile
 # :class: dropdown
 #
-# SiLU(−0.68) is −0.23 and SiLU(0.17) is 0.09. Written as they are, −0.68 lies below SiLU's least
-# value, −0.278, so no input gives it. 0.17 can be put out, but it is nearly twice what the neuron
-# puts out at its ninetieth percentile: that is no *activation* as on a token of the language, but a
-# stronger one.
+# On a tenth, whatever the neuron does, so the first score says nothing. Over the three languages
+# together the percentile is exceeded on a tenth of all tokens. If these all belong to one language,
+# they are three tenths of its tokens, and none of the others': now the score compares languages. It
+# still does not say whether the language needs the neuron.
 # ```
 
 # %% [markdown]
-# Next: [setting the neurons during a task](13_lsn_transfer), because what goes wrong without a
-# neuron does not say what it can help with.
+# Next: [the same sets at work](12b_lsn_values), because where neurons fire does not yet say what
+# they do.

@@ -7,7 +7,7 @@
 # **You will be able to** say which of some two hundred printed changes must be more than the
 # choice of items, and find a claim that a paper's own table speaks against.
 #
-# **It assumes** [notebook 12](12_lsn_neurons); what noise can do to printed scores is explained in
+# **It assumes** [notebook 12b](12b_lsn_values); what noise can do to printed scores is explained in
 # [the audit](07_audit).
 #
 # **It takes** twenty minutes to read; the computer needs some seconds.

@@ -8,7 +8,7 @@
 # their kinship, their script or the place they are spoken at, and say what is left of a language's
 # neurons when its letters or its word order are taken away.
 #
-# **It assumes** masks and their nulls ([notebook 03](03_selecting_and_masking)); LAPE is explained
+# **It assumes** masks and their nulls ([notebook 03b](03b_masking)); LAPE is explained
 # in [notebook 12](12_lsn_neurons).
 #
 # **It takes** half an hour to read; the computer needs some seconds.

@@ -112,7 +112,7 @@ display(
 # ## Kurtosis, and what it selects
 #
 # Figure 3 for Gemma: one panel per layer, one point per neuron, and in the shaded region what the
-# rule selects. [Notebook 03](03_selecting_and_masking) has the testbed's.
+# rule selects. [Notebook 03](03_selecting) has the testbed's.
 
 # %% tags=["shipped"]
 normalised = there.normalised()

@@ -28,7 +28,7 @@ def our_outcomes(
     chat_nulls: MaskNulls | None,
     sweep: pd.DataFrame | None = None,
 ) -> Ours:
-    """Tables 1 to 4 with their verdicts, from what notebooks 04 to 06 have left in the store.
+    """Tables 1 to 4 with their verdicts, from what notebooks 04 to 06b have left in the store.
 
     Parameters
     ----------

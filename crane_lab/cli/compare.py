@@ -47,7 +47,7 @@ def compare(
     for folder in (first, second):
         if not any((folder / f"items_table{n}.parquet").is_file() for n in TABLES):
             raise FileNotFoundError(
-                f"{folder} holds no items of Tables 1 to 4; run notebooks 04 to 06 of that run"
+                f"{folder} holds no items of Tables 1 to 4; run notebooks 04 to 06b of that run"
             )
     rows: list[dict[str, object]] = []
     for number, column in TABLES.items():

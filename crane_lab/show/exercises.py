@@ -190,7 +190,7 @@ def sets_by_magnitude(
     )
 
 
-# --- notebook 03 ----------------------------------------------------------------------------------
+# --- notebook 03b ---------------------------------------------------------------------------------
 
 
 def random_down_set(found: object, neurons: NeuronSet) -> Checked:
@@ -314,7 +314,7 @@ def share_at_both(shares: object, necessity: Necessity, level: float) -> Checked
     )
 
 
-# --- notebooks 12, 13 and 15 ----------------------------------------------------------------------
+# --- notebooks 12b, 13 and 15 ---------------------------------------------------------------------
 
 
 def silu_states(outputs: object, reachable: object) -> Checked:

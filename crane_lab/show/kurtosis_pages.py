@@ -566,7 +566,7 @@ def what_kurtosis_shows(
         f"neurons per target there with parts of one language, {real:.0f} with real ones.\n"
         "- They say nothing yet about what the model *needs*. A neuron may have heavy tails in "
         "one language because of a few odd texts; only taking it away shows whether anything "
-        "depends on it. That is the subject of notebook 03."
+        "depends on it. That is the subject of notebook 03b."
     )
 
 

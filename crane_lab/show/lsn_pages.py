@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of notebook 12, Language-specific neurons.
+"""Tables, figures and sentences of notebooks 12 and 12b, Language-specific neurons.
 
 `changes` is everywhere the table of `value_losses.perplexity_changes`, `reach` that of
 `activations.out_of_reach`; `names` is language -> its name.

@@ -1,4 +1,4 @@
-"""Tables, figures and sentences of notebook 03, Selecting and masking."""
+"""Tables, figures and sentences of notebooks 03 and 03b, Selecting and Masking."""
 
 from __future__ import annotations
 
@@ -395,10 +395,6 @@ def what_masks_show(judged: pd.DataFrame, n_random: int) -> Markdown:
         f"- Number of masks, of {len(own)}, that raise the loss of their own language by more than "
         f"every one of {n_random} random masks of the same size: {counted(more)}. That hurt their "
         f"own language most, intervals apart: {counted(hit)}. {verdict}"
-        "\n- A set is not a unique object. Its size follows from the rule, the threshold and the "
-        "normalisation, and notebook 02b shows how much of it changes with the windows drawn.\n"
-        "- The overlap between languages, and with LAPE, describes the *selections*. It is no "
-        "statement about what languages have in common inside the model.\n"
-        "- Zero is one way to switch a neuron off, and not the mildest. A neuron whose usual "
+        "\n- Zero is one way to switch a neuron off, and not the mildest. A neuron whose usual "
         "output is far from zero is not removed by it but driven to an unusual value."
     )

@@ -1,4 +1,4 @@
-"""What notebook 06 shows beside the tables: tuned weights, shared neurons and counterparts."""
+"""What notebooks 06 and 06b show beside tables: tuned weights, shared neurons, counterparts."""
 
 from __future__ import annotations
 

@@ -68,11 +68,11 @@ class Work:
         return self.base.rows("projections") if self.values["literal_reading"] else []
 
     def nulls(self, of: Pipeline, kind: str, rows: Iterable[Row]) -> None:
-        """Random masks of a table's rows (notebooks 04 to 06)."""
+        """Random masks of a table's rows (notebooks 04 to 06b)."""
         Nulls.of(of, self.values["null_data"], self.values["n_null"]).of_rows(kind, rows)
 
     def counterpart(self) -> list[Row]:
-        """The rows that were found on the chat model itself (notebook 06)."""
+        """The rows that were found on the chat model itself (notebook 06b)."""
         return [row for row in self.chat.rows() if row.method in transfer.METHODS]
 
     def sweep(self) -> None:
@@ -159,8 +159,14 @@ def _transfer(work: Work) -> list[Task]:
     return [
         lambda: work.base.evaluated(work.base.rows(), losses=False),
         lambda: work.chat.evaluated(work.base.rows(), losses=False),
-        lambda: work.judged(work.chat, work.base.rows()),
         lambda: work.nulls(work.chat, "tasks", work.base.rows()),
+    ]
+
+
+def _chat_answers(work: Work) -> list[Task]:
+    return [
+        lambda: work.chat.evaluated(work.base.rows(), losses=False),
+        lambda: work.judged(work.chat, work.base.rows()),
         lambda: work.nulls(work.chat, "grades", work.base.rows()),
         lambda: work.chat.evaluated(work.counterpart(), losses=False),
         lambda: work.judged(work.chat, work.counterpart()),
@@ -182,12 +188,14 @@ PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "02_kurtosis": _kurtosis,
     "02b_trust": _kurtosis,
     "02c_figure3": _kurtosis,
-    "03_selecting_and_masking": _masking,
+    "03_selecting": lambda work: [lambda: work.base.kurtosis("intermediate")],
+    "03b_masking": _masking,
     "04_table1": _table1,
     "04b_confound": _confound,
     "04c_answers": _answers,
     "05_open_ended": _open_ended,
     "06_transfer": _transfer,
+    "06b_chat_answers": _chat_answers,
     "08_choices": lambda work: [work.sweep],
     "09_gold_standard": _gold_standard,
     "09b_criteria": _gold_standard,

@@ -117,7 +117,7 @@ def test_what_is_shipped_is_of_the_testbed(monkeypatch: pytest.MonkeyPatch, tmp_
     ):
         counts = table[kind]["profile"].value_counts()
         inner = counts[counts.index.str.startswith("intermediate")]
-        # Two of nine sets have one profile; two methods of notebook 12 have fewer, of losses alone.
+        # Two of nine sets have one profile; two methods of 12b have fewer, of losses alone.
         neighbours = 6 if kind == "losses" else 0
         assert len(inner) == 8 + neighbours and inner.min() >= min(least, 40)
         assert inner.nlargest(8).min() >= least

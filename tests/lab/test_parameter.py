@@ -144,7 +144,7 @@ def test_paths_that_are_given_must_be_there(tmp_path: Path) -> None:
 def test_what_a_notebook_uses_is_read_from_it() -> None:
     named = {nb.name: methods_named(nb.source) for nb in PROJECT.notebooks}
     assert "judged" in named["05_open_ended"] and "evaluated" in named["04_table1"]
-    assert "judged" not in named["03_selecting_and_masking"]  # a function of a module
+    assert "judged" not in named["03b_masking"]  # a function of a module
 
 
 @pytest.mark.parametrize(

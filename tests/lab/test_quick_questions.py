@@ -80,7 +80,7 @@ def test_without_scripts_the_answers_are_folded() -> None:
     folded = soup.select("details:not([open]) li")
     assert [li["data-answer"] for li in folded].count("right") == 3 and len(folded) == 9
     assert "Nothing: right. The rule keeps" in folded[0].text.replace("\n", " ")
-    assert soup.select("code")[0].text == "gate_proj"
+    assert soup.select("code")[0].text == "threshold"
     assert not soup.select("script")
 
 

@@ -1,4 +1,4 @@
-"""What notebook 06 shows beside the tables, on small data."""
+"""What notebooks 06 and 06b show beside the tables, on small data."""
 
 from __future__ import annotations
 

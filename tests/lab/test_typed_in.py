@@ -54,7 +54,7 @@ EXPLAINED = {
     # A version.
     "11": {"3.11"},
     # What the paper prints, in an exercise.
-    "12": {"0.68", "0.17"},
+    "12b": {"0.68", "0.17"},
     "13": {"61"},
     # The size of the testbed, the ratio of two vocabularies.
     "18": {"2.4"},
