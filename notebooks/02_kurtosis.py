@@ -50,6 +50,7 @@ from crane_core.attribution import neuron_relevance
 from crane_core.moments import StreamingMoments
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import kurtosis_pages
 from crane_lab.store import write_table
 from crane_lab.study import scores
@@ -264,8 +265,26 @@ kurtosis_pages.normalisation_table(
 # :label: exercise-mixture
 # ```
 # A neuron's relevance is 0 on most texts. On a share $p$ of them, drawn independently, it is normal
-# with mean 0 and standard deviation $s$. Show that its kurtosis is $3/p$. What does $s$ do?
+# with mean 0 and standard deviation $s$. Show that its kurtosis is $3/p$. What does $s$ do? And
+# what is the kurtosis if the neuron is not silent on the other texts, but normal with mean 0 and
+# standard deviation 1?
+
+
+# %%
+def my_kurtosis(p, s):
+    return ...  # of a neuron that is never silent
+
+
+exercises.kurtosis_of_mixture(my_kurtosis)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# A moment of such a mixture is the average of its parts' moments, weighed by how often each part
+# comes. A normal variable with standard deviation $s$ has second moment $s^2$ and fourth moment
+# $3s^4$.
 # ```
 #
 # ```{solution-start} exercise-mixture
@@ -274,7 +293,21 @@ kurtosis_pages.normalisation_table(
 # The mean is 0, so $\mathbb{E}[(R-\mu)^4] = \mathbb{E}[R^4]$ and $\sigma^2 = \mathbb{E}[R^2]$. A
 # text counts with probability $p$, and a normal variable with standard deviation $s$ has second
 # moment $s^2$ and fourth moment $3s^4$. So the kurtosis is $3ps^4 / (ps^2)^2 = 3/p$. The $s$
-# cancels: kurtosis sees how *rarely* the neuron speaks, not how loudly.
+# cancels: kurtosis sees how *rarely* the neuron speaks, not how loudly. If it is never silent, the
+# other texts add $1 - p$ to the second moment and $3(1 - p)$ to the fourth, and $s$ says how far
+# the rare texts stand out:
+
+
+# %%
+def kurtosis_of_mixture(p, s):
+    second, fourth = p * s**2 + 1 - p, 3 * (p * s**4 + 1 - p)
+    return fourth / second**2
+
+
+for s in (1, 3, 10, 100):
+    print(f"s = {s}: kurtosis {kurtosis_of_mixture(share, s):.1f}")
+
+# %% [markdown]
 # ```{solution-end}
 # ```
 

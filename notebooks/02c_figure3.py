@@ -30,6 +30,7 @@ from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import kurtosis_pages
 from crane_lab.store import write_table
 from crane_lab.study import halves, scores, without_language
@@ -130,6 +131,36 @@ display(
 # One language's texts cut at random: what is selected then is owed to sampling alone. And news and
 # recipes in one language, or the very same texts in both: what is selected among topics of one
 # language is owed to the topic, and what is left when all languages say the same is not.
+# ```
+#
+# ```{exercise-start} Unrelated languages · easy, 10 minutes
+# :label: exercise-unrelated
+# ```
+# Of $n$ neurons a share $a$ is above the threshold in each of $k$ languages that have nothing to do
+# with each other. How many does `contrast` select for one of them?
+
+
+# %%
+def my_selected(n, a, k):
+    return ...
+
+
+exercises.selected_if_unrelated(my_selected)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# A neuron is selected if it is above the threshold in this language *and* not above it in the
+# second, *and* not in the third, and so on. Chances of unrelated events are multiplied.
+# ```
+#
+# ```{solution} exercise-unrelated
+# :class: dropdown
+#
+# $n\,a\,(1 - a)^{k-1}$. With more languages fewer are left, although nothing about the neurons has
+# changed: numbers of selected neurons cannot be compared between runs with different languages.
 # ```
 
 # %% [markdown]

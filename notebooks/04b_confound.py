@@ -34,6 +34,7 @@ from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import figures, table1_page, table_pages
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
@@ -173,8 +174,22 @@ if literal_reading:
 # The paper has knowledge in English and Chinese and reading in Vietnamese. You may add *one* test:
 # reading in English, or knowledge in Vietnamese. Masking Vietnamese neurons lowered reading in
 # Vietnamese and nothing else. Which of the two tests do you take, and what would you conclude from
-# either outcome?
+# either outcome? And here: of which languages does CRANE's mask take most from the language itself,
+# relative to its score before, in both kinds of task?
+
+# %%
+my_languages = ...  # a set of codes, by the tables in same_task
+
+exercises.own_hit_in_both(my_languages, same_task, names)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Draw the grid of three languages and two tasks, and mark what each test fills in. In the tables
+# `relative_en` and the like are drops relative to the score before, of the language in the name;
+# `mask_language` is the one whose neurons are masked.
 # ```
 #
 # ```{solution-start} exercise-one-more
@@ -186,7 +201,19 @@ if literal_reading:
 # confounded. Reading in English tells these two apart: if it falls, too, reading was hit; if not,
 # the effect needs both, the language and the task. So each test settles one half, and only all
 # cells of the grid settle the question. Whatever the outcome, random masks have to stand beside it:
-# tests differ in how much any mask can move them.
+# tests differ in how much any mask can move them. The same in our tables:
+
+# %%
+hit = []
+for table in same_task.values():
+    crane = table[table["method"] == "CRANE"].set_index("mask_language")
+    drops = crane[[f"relative_{x}" for x in names]]
+    hardest = drops.idxmax(axis=1).str.removeprefix("relative_")
+    own = hardest.index[(hardest == hardest.index) & (drops.max(axis=1) > 0)]
+    hit.append(set(own))
+print("in each kind of task:", *hit, "in both:", set.intersection(*hit))
+
+# %% [markdown]
 # ```{solution-end}
 # ```
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from scipy import stats
@@ -20,82 +19,27 @@ from torch import Tensor
 from crane_core.metrics import langspec_f1
 from crane_core.neurons import NeuronSet
 from crane_core.selection import SelectionWarning, normalise, select
-from crane_lab.show.foreign import prose
+from crane_lab.show.checks import (
+    Checked,
+    Slip,
+    as_numbers,
+    is_blank,
+    not_yet,
+    nothing_yet,
+    slipped,
+)
 from crane_lab.study.necessity import Necessity
-
-_HEADS = {"nothing": "Nothing here yet.", "right": "Right.", "wrong": "Not yet."}
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a check found; a notebook shows it as a sentence."""
-
-    state: Literal["nothing", "right", "wrong"]
-    words: str
-
-    def _repr_markdown_(self) -> str:
-        return str(prose(f"**{_HEADS[self.state]}** {self.words}").data)
-
-
-#: A slip: the numbers that it leads to, and what to say about it.
-Slip = tuple[Sequence[float], str]
-
-
-def _nothing(what: str) -> Checked:
-    return Checked("nothing", f"Put {what} in place of `...` and run the cell again.")
-
-
-def _wrong(words: str) -> Checked:
-    return Checked("wrong", words)
-
-
-def _blank(answer: object) -> bool:
-    """Whether a part of an answer is missing: `...`, or None, which an empty function returns."""
-    if isinstance(answer, Mapping):
-        return any(map(_blank, answer.values()))
-    if isinstance(answer, list | tuple):
-        return any(map(_blank, answer))
-    return answer is ... or answer is None
-
-
-def _numbers(answer: object) -> list[float]:
-    """An answer as a flat list of numbers; empty if it is none."""
-    try:
-        found: list[float] = torch.as_tensor(answer, dtype=torch.float64).flatten().tolist()
-    except (TypeError, ValueError, RuntimeError):
-        return []
-    return found
-
-
-def _same(found: Sequence[float], wanted: Sequence[float], within: float) -> bool:
-    return len(found) == len(wanted) and all(
-        math.isclose(a, b, rel_tol=1e-6, abs_tol=within) for a, b in zip(found, wanted, strict=True)
-    )
-
-
-def _slipped(
-    answer: object, right: Sequence[float], slips: Iterable[Slip], else_: str, within: float = 1e-4
-) -> Checked | None:
-    """What is wrong with an answer, or None if it is right up to `within`."""
-    found = _numbers(answer)
-    if len(found) != len(right):
-        count = "One number is" if len(right) == 1 else f"{len(right)} numbers are"
-        return _wrong(f"{count} expected here.")
-    if _same(found, right, within):
-        return None
-    return _wrong(next((words for numbers, words in slips if _same(found, numbers, within)), else_))
-
 
 # --- notebook 01 ----------------------------------------------------------------------------------
 
 
 def relevance_by_hand(output: object, hidden: object, inputs: object) -> Checked:
     """Check the output and the relevance of all units of the two-layer network for x = (2, 1)."""
-    if _blank([output, hidden, inputs]):
-        return _nothing("your numbers")
-    handed_down = sum(_numbers(inputs))
+    if is_blank([output, hidden, inputs]):
+        return nothing_yet("your numbers")
+    handed_down = sum(as_numbers(inputs))
     wrong = (
-        _slipped(
+        slipped(
             output,
             [12],
             [
@@ -105,7 +49,7 @@ def relevance_by_hand(output: object, hidden: object, inputs: object) -> Checked
             "The output is not right. Compute the hidden units first, with ReLU, then their sum "
             "with the weights v.",
         )
-        or _slipped(
+        or slipped(
             hidden,
             [6, 6, 0],
             [
@@ -117,7 +61,7 @@ def relevance_by_hand(output: object, hidden: object, inputs: object) -> Checked
             "The output is right, the relevance of the hidden units is not. Each gets the summand "
             "that it puts into the output.",
         )
-        or _slipped(
+        or slipped(
             inputs,
             [16, -4],
             [
@@ -156,10 +100,10 @@ def sets_by_magnitude(
 
     `magnitude` as it is, `by_kurtosis` normalised, both language -> (layers, neurons).
     """
-    if _blank(sets):
-        return _nothing("a set of neurons for each language")
+    if is_blank(sets):
+        return nothing_yet("a set of neurons for each language")
     if not isinstance(sets, Mapping) or set(sets) != set(magnitude):
-        return _wrong("A dictionary is expected, with a set for each of the languages.")
+        return not_yet("A dictionary is expected, with a set for each of the languages.")
 
     def chosen(scores: Mapping[str, Tensor], rule: str = "contrast") -> dict[str, NeuronSet]:
         with warnings.catch_warnings():
@@ -171,20 +115,20 @@ def sets_by_magnitude(
     if sets == right:
         return Checked("right", "Now compare them with the sets of kurtosis, by `overlap`.")
     if sets == chosen(by_kurtosis):
-        return _wrong("These are the sets of kurtosis. Take the scores from `look.magnitude`.")
+        return not_yet("These are the sets of kurtosis. Take the scores from `look.magnitude`.")
     if sets == chosen(magnitude):
-        return _wrong(
+        return not_yet(
             "The threshold was held against magnitudes as they are. Bring them onto a scale within "
             "each layer first: `normalise(look.magnitude, normalisation)`."
         )
     if sets == chosen(scaled, "threshold"):
-        return _wrong(
+        return not_yet(
             "These neurons are above the threshold in their language, whatever they are in the "
             "others. The contrast rule also wants every other language at or below it."
         )
     if any(sets[x] == right[y] for x in sets for y in right if x != y and len(right[y])):
-        return _wrong("A language has another language's set: look at the target of `select`.")
-    return _wrong(
+        return not_yet("A language has another language's set: look at the target of `select`.")
+    return not_yet(
         "Not the expected sets. Is everything but the statistic as above: the normalisation, the "
         "rule, the threshold, and no budget?"
     )
@@ -195,12 +139,12 @@ def sets_by_magnitude(
 
 def random_down_set(found: object, neurons: NeuronSet) -> Checked:
     """Check a random set of `down_proj` outputs that follows the counts per layer of `neurons`."""
-    if _blank(found):
-        return _nothing("a `NeuronSet`")
+    if is_blank(found):
+        return nothing_yet("a `NeuronSet`")
     if not isinstance(found, NeuronSet):
-        return _wrong("A `NeuronSet` is expected, made as the exercise says.")
+        return not_yet("A `NeuronSet` is expected, made as the exercise says.")
     if found.sites != ("down",):
-        return _wrong(
+        return not_yet(
             f"This set has the sites {', '.join(found.sites) or 'of nothing'}. The outputs of "
             '`down_proj` are the site `"down"`, and the set should have no other.'
         )
@@ -208,20 +152,20 @@ def random_down_set(found: object, neurons: NeuronSet) -> Checked:
     depth, width = mask.shape
     uncapped = neurons.counts("intermediate")
     if depth != len(uncapped):
-        return _wrong("The set has another number of layers than the model.")
+        return not_yet("The set has another number of layers than the model.")
     wanted = uncapped.clamp(max=width // 4)
     counts = mask.sum(1)
     if not torch.equal(counts, wanted):
         if torch.equal(counts, uncapped):
-            return _wrong(
+            return not_yet(
                 "As many as the set has in each layer, but in some layers that is more than a "
                 "quarter of the outputs. Cut the counts there."
             )
         if int(counts.sum()) == int(wanted.sum()):
-            return _wrong("The total is right, but not the number in each layer.")
-        return _wrong("Some layers do not have as many entries as the largest set has there.")
+            return not_yet("The total is right, but not the number in each layer.")
+        return not_yet("Some layers do not have as many entries as the largest set has there.")
     if torch.equal(mask, torch.arange(width).expand(depth, width) < wanted[:, None]):
-        return _wrong(
+        return not_yet(
             "The numbers are right, but these are the first outputs of each layer, which is no "
             "draw. `baselines.random_matched` draws as many at random."
         )
@@ -241,10 +185,10 @@ _MASKED: tuple[tuple[dict[str, float], dict[str, float]], ...] = (
 def mean_and_relative(reading: Callable[[dict[str, float], dict[str, float], str], Any]) -> Checked:
     """Check a function of scores before and after and the target: F1 of relative drops, by mean."""
     answers = [reading(dict(before), dict(after), "a") for before, after in _MASKED]
-    if _blank(answers):
-        return _nothing("the formula, or a call of `metrics.langspec_f1`,")
+    if is_blank(answers):
+        return nothing_yet("the formula, or a call of `metrics.langspec_f1`,")
     if all(hasattr(answer, "f1") for answer in answers):
-        return _wrong("That is the whole result. Return its `.f1`.")
+        return not_yet("That is the whole result. Return its `.f1`.")
 
     def by(how: str, relative: bool) -> list[float]:
         return [langspec_f1(b, a, "a", how=how, relative=relative).f1 for b, a in _MASKED]
@@ -263,7 +207,7 @@ def mean_and_relative(reading: Callable[[dict[str, float], dict[str, float], str
         "Not the expected numbers. Precision compares the target's drop with the mean of the "
         "others', all relative; recall is the target's relative drop; F1 is their harmonic mean."
     )
-    return _slipped(answers, by("mean", True), slips, else_, 1e-5) or Checked(
+    return slipped(answers, by("mean", True), slips, else_, 1e-5) or Checked(
         "right", "Now use it on both tables: does the best method of any language change?"
     )
 
@@ -281,13 +225,13 @@ def _with_gains(before: Mapping[str, float], after: Mapping[str, float]) -> floa
 
 def share_at_both(shares: object, necessity: Necessity, level: float) -> Checked:
     """Check, for each language, the share of neurons necessary at zero that are so at the mean."""
-    if _blank(shares):
-        return _nothing("a share for each language")
+    if is_blank(shares):
+        return nothing_yet("a share for each language")
     if not {"zero", "mean"} <= set(necessity.values):
         return Checked("nothing", "This run has no ablations to the mean to check against.")
     languages = necessity.languages
     if not isinstance(shares, Mapping) or set(shares) != set(languages):
-        return _wrong("A dictionary is expected, with a share for each of the languages.")
+        return not_yet("A dictionary is expected, with a share for each of the languages.")
     counts = []
     for x in languages:
         zero, mean = (necessity.significant(x, "necessity", v, level) for v in ("zero", "mean"))
@@ -309,7 +253,7 @@ def share_at_both(shares: object, necessity: Necessity, level: float) -> Checked
         "Not the expected shares. `necessity.significant(x, \"necessity\", value, fdr)` says which "
         "neurons are necessary, at `\"zero\"` and at `\"mean\"`."
     )  # fmt: skip
-    return _slipped([shares[x] for x in languages], right, slips, else_, 0.005) or Checked(
+    return slipped([shares[x] for x in languages], right, slips, else_, 0.005) or Checked(
         "right", "What might the others be doing, those that are necessary at zero only?"
     )
 
@@ -319,11 +263,11 @@ def share_at_both(shares: object, necessity: Necessity, level: float) -> Checked
 
 def silu_states(outputs: object, reachable: object) -> Checked:
     """Check SiLU's outputs at the two printed percentiles, and which of the two it can put out."""
-    if _blank([outputs, reachable]):
-        return _nothing("your numbers")
+    if is_blank([outputs, reachable]):
+        return nothing_yet("your numbers")
     inputs = (-0.68, 0.17)
     sigmoid = [1 / (1 + math.exp(-x)) for x in inputs]
-    wrong = _slipped(
+    wrong = slipped(
         outputs,
         [x * share for x, share in zip(inputs, sigmoid, strict=True)],
         [
@@ -340,34 +284,34 @@ def silu_states(outputs: object, reachable: object) -> Checked:
         return wrong
     if not isinstance(reachable, list | tuple | set):
         reachable = [reachable]
-    states = sorted(_numbers(list(reachable)))
+    states = sorted(as_numbers(list(reachable)))
     if states == [0.17]:
         return Checked("right", "SiLU never goes below about −0.28, and upwards it has no end.")
     if not states:
-        return _wrong(
+        return not_yet(
             "SiLU's outputs are right. For large inputs it comes close to x: is there really no "
             "input that gives 0.17?"
         )
     if -0.68 in states:
-        return _wrong(
+        return not_yet(
             "SiLU's outputs are right. Now draw SiLU for negative inputs: how far down does it go, "
             "and is −0.68 above that?"
         )
-    return _wrong(
+    return not_yet(
         "SiLU's outputs are right. The states in question are −0.68 and 0.17, as printed."
     )
 
 
 def counted_changes(fewest: object, p_fewest: object, p_more: object) -> Checked:
     """Check the fewest items that can have changed from 134 to 144 right, and two p-values."""
-    if _blank([fewest, p_fewest, p_more]):
-        return _nothing("your numbers")
+    if is_blank([fewest, p_fewest, p_more]):
+        return nothing_yet("your numbers")
     few, more = (stats.binomtest(better, n).pvalue for better, n in ((10, 10), (35, 60)))
     doubled = stats.binomtest(30, 50).pvalue
     one_sided = "That is the chance of so many for the better. So many for the worse would have "
     one_sided += "counted as well: take both sides."
     wrong = (
-        _slipped(
+        slipped(
             fewest,
             [10],
             [
@@ -376,7 +320,7 @@ def counted_changes(fewest: object, p_fewest: object, p_more: object) -> Checked
             ],
             "The fewest items change if all of them change for the better.",
         )
-        or _slipped(
+        or slipped(
             p_fewest,
             [few],
             [
@@ -387,7 +331,7 @@ def counted_changes(fewest: object, p_fewest: object, p_more: object) -> Checked
             "The first p-value is not right. How likely are ten heads or ten tails in ten throws?",
             0.0006,
         )
-        or _slipped(
+        or slipped(
             p_more,
             [more],
             [
@@ -404,11 +348,11 @@ def counted_changes(fewest: object, p_fewest: object, p_more: object) -> Checked
 
 def shared_by_chance(of_layer: object, of_600: object) -> Checked:
     """Check the neurons that two pairs of sets share by chance, in a layer and in 600 of it."""
-    if _blank([of_layer, of_600]):
-        return _nothing("your numbers")
+    if is_blank([of_layer, of_600]):
+        return nothing_yet("your numbers")
     pairs, width = ((400, 400), (100, 100)), 2048
     shared = [a * b / width for a, b in pairs]
-    wrong = _slipped(
+    wrong = slipped(
         of_layer,
         shared,
         [
@@ -421,7 +365,7 @@ def shared_by_chance(of_layer: object, of_600: object) -> Checked:
         ],
         "Each neuron of one set is in the other with the share of the layer that the other has.",
         0.5,
-    ) or _slipped(
+    ) or slipped(
         of_600,
         [a * b / 600 for a, b in pairs],
         [

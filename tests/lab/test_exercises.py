@@ -16,7 +16,7 @@ from crane_core.metrics import langspec_f1
 from crane_core.neurons import NeuronSet
 from crane_core.selection import normalise, select
 from crane_lab.show import exercises
-from crane_lab.show.exercises import Checked
+from crane_lab.show.checks import Checked
 from crane_lab.store import ROOT
 from crane_lab.study.necessity import Necessity
 
