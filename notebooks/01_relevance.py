@@ -273,9 +273,9 @@ display(
 # %% [markdown]
 # ### Where it is lost
 #
-# The relevance of the whole residual stream, at each point between the embeddings (0) and the
-# last layer, relative to the sum of logits that is being explained. If every step conserved, all
-# lines would lie at 1. The band holds nine of ten windows.
+# The relevance of the whole residual stream, at each point between the embeddings (0) and the last
+# layer, relative to the sum of logits that is being explained. If every step conserved, all lines
+# would lie at 1. The band of the figure below holds nine of ten windows.
 
 # %%
 shares = {x: stream_shares(net, windows[x][:16]) for x in languages}

@@ -97,9 +97,9 @@ display(*relevance_pages.heatmap(tokenizer, stories, "Stories"))
 # × gradient of each of the units that `down_proj` reads, added up over the tokens of a text. One
 # text gives one number per neuron. Here is one window in one language, by layer.
 #
-# The table sums up each layer. The figure puts its neurons in order of |relevance|, largest first,
-# and adds them up: the steeper a curve starts, the fewer neurons have most of the layer's
-# relevance.
+# The table below sums up each layer. The figure below puts its neurons in order of |relevance|,
+# largest first, and adds them up: the steeper a curve starts, the fewer neurons have most of the
+# layer's relevance.
 
 # %%
 first = languages[0]

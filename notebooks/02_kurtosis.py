@@ -141,9 +141,9 @@ kurtosis_pages.invariance_table(
 # ## Tails, not the bulk
 #
 # The paper's Figure 2 is a sketch of the intuition. Here is ours, simulated: two distributions with
-# the *same* spread. The left panel shows the bulk, where the heavy-tailed one looks merely a bit
-# slimmer. On the right, with a logarithmic axis, you see where the difference in kurtosis comes
-# from.
+# the *same* spread. The left panel of the figure below shows the bulk, where the heavy-tailed one
+# looks merely a bit slimmer. On the right, with a logarithmic axis, you see where the difference in
+# kurtosis comes from.
 
 # %%
 kurtosis_pages.intuition()
@@ -169,9 +169,9 @@ for n in (25, 50, 100, 200, 400, 800, 1600, 3200):
 kurtosis_pages.sampling_error(sampled, truth=3 / share)
 
 # %% [markdown]
-# Read it from the left. With few texts even the typical sample is far below the truth, and it
-# cannot be otherwise: the ceiling is lower than the truth. With more texts the median comes up to
-# the dashed line, and the band, in which nine of ten samples lie, gets narrower.
+# Read the figure above from the left. With few texts even the typical sample is far below the
+# truth, and it cannot be otherwise: the ceiling is lower than the truth. With more texts the median
+# comes up to the dashed line, and the band, in which nine of ten samples lie, gets narrower.
 #
 # That is why every language here gets equally many windows of equally many tokens. With unequal
 # numbers the language with more text would tend to show the heavier tails for that reason alone.
@@ -239,7 +239,7 @@ kurtosis_pages.summary_table(summary, settings.n_samples, window)
 #
 # ## One scale per layer
 #
-# Do layers differ in level, and languages? The figure shows each layer's median.
+# Do layers differ in level, and languages? The figure below shows each layer's median.
 
 # %%
 kurtosis_pages.layer_medians(raw)

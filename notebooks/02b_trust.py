@@ -126,9 +126,10 @@ display(
 # %% [markdown]
 # ## Large is not heavy-tailed
 #
-# Notebook 02 says that kurtosis *can* ignore magnitude. Does it, on this model? Each point is a
-# neuron. The rank correlation says whether neurons with more relevance also tend to have a higher
-# kurtosis; it is taken within layers and then averaged, because layers differ in both.
+# Notebook 02 says that kurtosis *can* ignore magnitude. Does it, on this model? Each point of the
+# figure below is a neuron. The rank correlation says whether neurons with more relevance also tend
+# to have a higher kurtosis; it is taken within layers and then averaged, because layers differ in
+# both.
 
 # %%
 together = scores.magnitude_and_kurtosis(look.magnitude, raw)
@@ -153,8 +154,8 @@ display(
 # than single ones, so that a document cut in two mostly stays on one side, and merging their
 # moments is all it takes.
 #
-# The table has a row for each language's half A and a column for each language's half B. On the
-# diagonal a language meets itself on other texts; off it, it meets another language. Ranks are
+# The table below has a row for each language's half A and a column for each language's half B. On
+# the diagonal a language meets itself on other texts; off it, it meets another language. Ranks are
 # compared within each layer and the layers averaged, as in [notebook 08b](08b_statistics), which
 # asks how the agreement grows with the number of windows.
 
@@ -169,8 +170,8 @@ display(
 )
 
 # %% [markdown]
-# The diagonal is the ceiling for everything below: kurtosis cannot tell languages apart more
-# reliably than it repeats itself. Between whole languages, with all windows:
+# The diagonal of the table above is the ceiling for everything below: kurtosis cannot tell
+# languages apart more reliably than it repeats itself. Between whole languages, with all windows:
 
 # %%
 kurtosis_pages.between_table(
@@ -180,8 +181,8 @@ kurtosis_pages.between_table(
 
 # %% [markdown]
 # A question closer to what is done next: would the same neurons be *selected*? Apply the default
-# rule to either set of halves and count the neurons that come back. The last column is what two
-# random sets of those sizes in those layers would share.
+# rule to either set of halves and count the neurons that come back. The last column of the table
+# below is what two random sets of those sizes in those layers would share.
 
 # %%
 again = halves.selected_again(in_two, threshold)

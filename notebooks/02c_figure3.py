@@ -45,10 +45,10 @@ normalised = of_kurtosis.normalised("intermediate")
 # %% [markdown]
 # ## The target against the rest
 #
-# Here is what selection looks at. Each panel is a layer and each point a neuron: its normalised
-# kurtosis under the target language to the right, the highest of the other languages upwards. The
-# shaded region, lower right, holds the candidates: above the threshold for the target and for no
-# other language. The number over a panel counts them.
+# Here is what selection looks at. Each panel of the figure below is a layer and each point a
+# neuron: its normalised kurtosis under the target language to the right, the highest of the other
+# languages upwards. The shaded region, lower right, holds the candidates: above the threshold for
+# the target and for no other language. The number over a panel counts them.
 
 # %%
 display(*kurtosis_pages.target_against_rest(normalised, threshold))

@@ -185,9 +185,9 @@ selection_pages.one_switch_table(changes, int(mask.sum()))
 # switching off neurons may hurt whichever they are; the question is whether *these* neurons hurt
 # *this* language more.
 #
-# A row of the table is one mask and one language's text. Compare *change* with *their range*: a
-# mask that stays inside the range of the random ones does no more to that language than any set of
-# its size. Then compare the rows of one mask: only if its own language loses most has it found
+# A row of the table below is one mask and one language's text. Compare *change* with *their range*:
+# a mask that stays inside the range of the random ones does no more to that language than any set
+# of its size. Then compare the rows of one mask: only if its own language loses most has it found
 # neurons *of* that language.
 
 # %%

@@ -98,10 +98,11 @@ display(
 )
 
 # %% [markdown]
-# The last column of the table is a check, not a result. Before any mask is evaluated the pipeline
-# runs one text per language with it and without, and takes the largest change of any logit. A hook
-# that sits on the wrong module changes nothing, and every table after it would say, wrongly, that
-# the mask does no harm. So a mask that selects neurons and changes no logit is an error.
+# The last column of the table above is a check, not a result. Before any mask is evaluated the
+# pipeline runs one text per language with it and without, and takes the largest change of any
+# logit. A hook that sits on the wrong module changes nothing, and every table after it would say,
+# wrongly, that the mask does no harm. So a mask that selects neurons and changes no logit is an
+# error.
 #
 # Where texts and items come from, with their licences and checksums, is kept beside the results.
 
@@ -189,10 +190,10 @@ display(
 )
 
 # %% [markdown]
-# The bars at the right sum a row up as LangSpec-F1, with its interval. A long bar needs two things:
-# a drop in the outlined cell that is large for where that language started, and no drop beside it
-# that comes close. A row that is orange throughout has a bar, too, if its outlined cell lost much:
-# how selective a mask is stands in the cells, and only partly in the bar.
+# The bars at the right of the figure above sum a row up as LangSpec-F1, with its interval. A long
+# bar needs two things: a drop in the outlined cell that is large for where that language started,
+# and no drop beside it that comes close. A row that is orange throughout has a bar, too, if its
+# outlined cell lost much: how selective a mask is stands in the cells, and only partly in the bar.
 
 # %% [markdown]
 # ## What LangSpec-F1 cannot see

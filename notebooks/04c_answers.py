@@ -55,10 +55,10 @@ names = language_names(settings.languages)
 # ## Language by language: held-out loss
 #
 # Accuracy is a coarse read-out: an item has to change sides before anything is seen, and at chance
-# there is nothing left to lose. The loss on held-out text has neither problem. Rows are masks,
-# columns the language of the text, and a cell is the mean change in next-token loss in nats per
-# token, with its standard error. Tokens differ between languages (a Chinese token is about one
-# character), so compare a row's cells with care and a column's cells freely.
+# there is nothing left to lose. The loss on held-out text has neither problem. Rows of the table
+# below are masks, columns the language of the text, and a cell is the mean change in next-token
+# loss in nats per token, with its standard error. Tokens differ between languages (a Chinese token
+# is about one character), so compare a row's cells with care and a column's cells freely.
 
 # %% tags=["nulls"]
 random = Nulls.of(pipeline, null_data, n_null)
@@ -89,11 +89,11 @@ display(
 )
 
 # %% [markdown]
-# The figure gives the same changes as factors of perplexity, the exponential of the loss: 1.10 is a
-# tenth more than without a mask, and 1 is no change at all. The last column of the first table,
-# which opens with a click, is the test itself: the change in the masked language less that in the
-# language which comes closest (or which is clearly ahead), with its 95 % interval. "Not settled"
-# means that this interval includes zero.
+# The figure above gives the same changes as factors of perplexity, the exponential of the loss:
+# 1.10 is a tenth more than without a mask, and 1 is no change at all. The last column of the first
+# table, which opens with a click, is the test itself: the change in the masked language less that
+# in the language which comes closest (or which is clearly ahead), with its 95 % interval. "Not
+# settled" means that this interval includes zero.
 
 # %% [markdown]
 # ## What does the model answer instead?

@@ -109,10 +109,10 @@ choices_pages.default_reading_table(sweep)
 # %% [markdown]
 # ## All choices at a glance
 #
-# Each row is a choice. The dot is its reference value (the default, wherever the default has a say)
-# and the line spans everything that its other values give. A long line means that the choice
-# matters for that read-out; a line that crosses zero in the last panel, that the choice decides
-# whether the mask hurts its own language most or another one.
+# Each row of the figure below is a choice. The dot is its reference value (the default, wherever
+# the default has a say) and the line spans everything that its other values give. A long line means
+# that the choice matters for that read-out; a line that crosses zero in the last panel, that the
+# choice decides whether the mask hurts its own language most or another one.
 
 # %% tags=["shipped"]
 choices_pages.glance(sweep)

@@ -147,7 +147,8 @@ criteria_pages.damage_in_words(damaged, scores, names, size, crane)
 #
 # The paper judges masks by accuracy, this page by held-out loss. Here the same masks go through
 # both, and through open answers: the first neurons by the contrast of the signed mean, by CRANE's
-# score and in random order, in growing numbers. A dot is a mask and a language's text or task.
+# score and in random order, in growing numbers. A dot of the figure below is a mask and a
+# language's text or task.
 
 # %% tags=["shipped"]
 compared = ("signed mean, contrast", crane, "random order")

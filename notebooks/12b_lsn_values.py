@@ -93,7 +93,7 @@ display(
 #
 # The paper sets one language's neurons to zero and looks at the difference in every language's
 # perplexity. Its runs with and without were on other random windows; here they are the same ones.
-# Shown are ratios, so that languages can be compared: one is no change.
+# The figure below shows ratios, so that languages can be compared: one is no change.
 
 # %% tags=["nulls"]
 nulls = Nulls.of(pipeline, null_data, n_null)

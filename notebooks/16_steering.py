@@ -99,8 +99,8 @@ page.forcing_figure(
 )
 
 # %% [markdown]
-# A row is the language of the question, a column the one that is wanted. On the diagonal they are
-# the same; what is off it is what steering is about.
+# A row of the figure above is the language of the question, a column the one that is wanted. On the
+# diagonal they are the same; what is off it is what steering is about.
 #
 # ## See for yourself
 #

@@ -49,9 +49,9 @@ results.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## Success against side effects
 #
-# Each point is a strength that was run in [notebook 16](16_steering), from nothing on. What is
-# gained lies to the right; what it costs can be read upwards (loss, repetition) and downwards
-# (right answers).
+# Each point of the figure below is a strength that was run in [notebook 16](16_steering), from
+# nothing on. What is gained lies to the right; what it costs can be read upwards (loss, repetition)
+# and downwards (right answers).
 
 # %% tags=["shipped"]
 asked = steering.read_steering_questions(

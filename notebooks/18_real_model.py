@@ -130,8 +130,8 @@ display(
 )
 
 # %% [markdown]
-# The last column of the table is the one to look at: how many neurons the region would hold if
-# their kurtosis in one language had nothing to do with that in the others.
+# The last column of the table above is the one to look at: how many neurons the region would hold
+# if their kurtosis in one language had nothing to do with that in the others.
 #
 # These languages say the same things. What does the method find where there is no language to tell
 # apart? Each language's windows are divided into three parts by chance, the parts are called
