@@ -199,6 +199,7 @@ PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "04_table1": _table1,
     "04b_confound": _confound,
     "04c_answers": _answers,
+    "04d_drops_and_budgets": _table1,
     "05_open_ended": _open_ended,
     "05b_what_gets_worse": _what_gets_worse,
     "06_transfer": _transfer,
