@@ -26,10 +26,9 @@ random_seeds = [0, 1, 2, 3, 4]  # one random mask per seed, as control
 n_perplexity = 200  # windows per language that perplexity is measured on
 null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
-criterion_data = "data/criterion"  # folder with what candidates for a criterion do
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 import json
 from functools import partial
 from pathlib import Path
@@ -47,16 +46,9 @@ from crane_lab.show import (
     table1_page,
     table_pages,
 )
-from crane_lab.show.budget_view import (
-    budget_view,
-    budgets_in_words,
-    no_budgets,
-)
-from crane_lab.show.langspec_view import langspec_view, random_scores
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.store.files import write_text
-from crane_lab.study import task_budgets
 from crane_lab.study.evaluated_masks import EvaluatedMasks
 from crane_lab.study.nulls import Nulls
 from crane_lab.texts.languages import language_names
@@ -106,7 +98,7 @@ display(
 #
 # Where texts and items come from, with their licences and checksums, is kept beside the results.
 
-# %%
+# %% tags=["hide-input"]
 provenance = json.dumps(
     pipeline.provenance(),
     ensure_ascii=False,
@@ -122,7 +114,8 @@ write_text(results / "provenance.json", provenance + "\n")
 # outcome is kept in the store and written to `items_table1.parquet`: before and after are *paired*,
 # item by item, and intervals for their difference need the pairs. The same masks are read in other
 # ways on the pages after this one: on other tasks and under the other reading of what a neuron is
-# ([04b](04b_confound)), and by held-out loss and free answers ([04c](04c_answers)).
+# ([04b](04b_confound)), by held-out loss and free answers ([04c](04c_answers)),
+# and with other numbers of neurons ([04d](04d_drops_and_budgets)).
 
 # %%
 evaluated = masks.evaluated
@@ -163,7 +156,7 @@ display(
 )
 
 # %% [markdown]
-# And this is the table as the paper prints it; Figure 4 below has both side by side.
+# And this is the table as the paper prints it; Figure 4 below has both.
 
 # %% tags=["published"]
 published = audit.read_scores("1")
@@ -186,7 +179,10 @@ figures.folded(
 title = f"Ours, {settings.label}"
 display(
     table_pages.drops_figure(table1, names, title, paper),
-    table_pages.published_drops("1", published),
+    figures.folded(
+        "The printed ones",
+        table_pages.published_drops("1", published),
+    ),
 )
 
 # %% [markdown]
@@ -228,24 +224,8 @@ table1_page.all_at_chance(at_chance, names)
 # **null**. The table below Table 1 says what LangSpec-F1 these masks have, and how many of them the
 # set exceeds.
 #
-# ### Move the drops yourself
-#
-# Start from a mask of Table 1 and change what it takes from each language, in percent of that
-# language's score; precision, recall and LangSpec-F1 ([Equations 3 to 5](method)) follow. The marks
-# below the bars are random masks: read a bar against *them*, not against zero. Three things to try:
-# take the same share from every language, with absolute drops and with relative ones; spare all
-# languages but one and take next to nothing from it; and turn another language's drop into a gain.
-
-# %% tags=["nulls"]
-nulls = random.of_rows("tasks", masks.rows)
-random_of = random_scores(nulls, seeds, paper)
-langspec_view(table1, names, random_of, pipeline.reading)
-
-# %% [markdown]
-# Precision does not see how large a drop is, recall does not see where else something was lost, and
-# a gain elsewhere is not rewarded. The same share taken from all gives a precision of one half with
-# relative drops (by the largest or the mean of the others); with absolute ones the mask scores by
-# where the languages started.
+# Drops to move with sliders, random masks beside them, are on [a page of their
+# own](04d_drops_and_budgets).
 #
 # ## Did the masks do what they are for?
 #
@@ -263,32 +243,8 @@ display(
 )
 
 # %% [markdown]
-# ### Would another budget tell another story?
-#
-# How many neurons Table 1 masks is decided by CRANE's threshold, and a method may be good at few
-# neurons and bad at many. Here three orders of neurons are cut off at the same numbers: CRANE's
-# score, LAPE's order, and the relative contrast of mean |relevance|, which
-# [notebook 19](19_better_criterion) comes to. Move the slider, and hold each row against random
-# masks of as many neurons out of all layers. (A method whose neurons lie in few layers has another
-# null than these; that of Table 1's own sets is above.) Two things to look for: whether a method's
-# place in the table changes with the budget, and whether LangSpec-F1 and held-out loss agree.
-
-# %% tags=["shipped"]
-shipped = task_budgets.read_task_budgets(pipeline, criterion_data)
-if shipped is None:
-    display(no_budgets())
-else:
-    by_budget = task_budgets.by_share(
-        shipped,
-        settings.languages,
-        pipeline.reading,
-    )
-    write_table(by_budget, results / "table1_budgets.csv")
-    layers, width = pipeline.shape["intermediate"]
-    display(
-        budget_view(by_budget, names, layers * width),
-        budgets_in_words(by_budget, names),
-    )
+# How many neurons Table 1 masks is decided by CRANE's threshold. Whether another number would tell
+# another story is asked in [04d](04d_drops_and_budgets).
 
 # %% [markdown]
 # ## Exercises
@@ -344,34 +300,6 @@ display(
 )
 
 # %% [markdown]
-# ```{solution-end}
-# ```
-#
-# ```{exercise-start} LangSpec-F1 of a mask that does nothing · medium, 15 minutes
-# :label: exercise-null
-# ```
-# Imagine a mask without any systematic effect: on each task one item in ten changes sides, half of
-# them from right to wrong and half from wrong to right. What LangSpec-F1 do you expect on average?
-# Guess first, then simulate it with the number of items of our tasks, and again with 70 items, the
-# size of the paper's open-ended question sets.
-# ```{exercise-end}
-# ```
-#
-# ```{solution-start} exercise-null
-# :class: dropdown
-# ```
-
-# %%
-target = settings.languages[0]
-sizes = len(evaluated.scored(paper).before[target]), 70
-start = org[target]
-simulated = {n: audit.null_f1(n, 0.1, start) for n in sizes}
-table1_page.simulated_table(simulated, names[target])
-
-# %% [markdown]
-# About half of the time the target happens to lose, and then the score is positive. With few items
-# the noise is larger and so is the score. This is why a LangSpec-F1 needs random masks beside it,
-# and an interval.
 # ```{solution-end}
 # ```
 

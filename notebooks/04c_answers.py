@@ -205,5 +205,5 @@ table_pages.bullets(table1_page.losses_in_words(losses, names))
 # - Greedy first lines are one way to speak of many. [Open-ended answers](05_open_ended) have a
 #   judge.
 #
-# Next: [open-ended answers](05_open_ended), because to choose among four options is not yet to
-# speak a language.
+# Next: [other drops and budgets](04d_drops_and_budgets), because Table 1 is of one number of
+# neurons, and LangSpec-F1 of it is best understood by moving it.

@@ -6,11 +6,11 @@
 #
 # **You will be able to** say what changes when a model may speak freely instead of choosing among
 # four options; grade an answer as the judge does and say where you would disagree; read Table 2,
-# ours and the published one; and tell a worse answer from an answer in another language.
+# ours and the published one; and say what its scores are worth beside random masks.
 #
 # **It assumes** masks and LangSpec-F1 ([notebook 04](04_table1)).
 #
-# **It takes** half an hour to read; the computer needs a minute or two on the testbed.
+# **It takes** twenty minutes to read; the computer needs a minute or two on the testbed.
 #
 # **It covers** §4.3, §4.4 and §5.3 of the paper {cite:p}`le2026crane` and Table 2.
 # :::
@@ -30,12 +30,10 @@ null_data = "data/testbed"  # folder with what random masks do, as it is shipped
 n_null = 0  # random masks of every set whose null is not shipped
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
-import dataclasses
+# %% tags=["hide-input"]
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from IPython.display import display
 
 from crane_core import metrics
@@ -44,7 +42,6 @@ from crane_lab.engines import generation
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, open_page, readouts, table_pages
-from crane_lab.show.foreign import prose
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.study.nulls import Nulls, asked_in
@@ -126,39 +123,13 @@ else:
     display(open_page.extremes_table(unmasked, parts_of_grade))
 
 # %% [markdown]
-# ### Does the judge grade as a reader would?
-#
-# A rubric that we wrote could favour anything. So 108 answers on the testbed, 36 in each language,
-# from its base and chat model, unmasked and under five kinds of masks, were drawn at random and
-# graded from 1 to 10 by two readers. The readers had the question, the true facts and the answer;
-# neither the rubric nor the other's grades, nor which mask it was. They graded by reading, without
-# a formula; but they are two instances of the AI that this project is written with, so that they
-# agree with each other more than two people would. Their grades and remarks are in
-# `data/testbed/hand_scored.csv`: grade some yourself and compare. The table is shown where the
-# rubric grades; no reader has graded for the surface judge, which leaves out most of what readers
-# look at.
-
-# %% tags=["shipped"]
-if settings.judge == "rubric":
-    file = "data/testbed/hand_scored.csv"
-    hand = pd.read_csv(file, keep_default_na=False)
-    hand = hand[hand["language"].isin(names)].reset_index(drop=True)
-    hand["rubric"] = pipeline.judge.score(hand)["score"].to_numpy()
-    graders = ["rubric", "reader_1", "reader_2"]
-    agreement = comparisons.grader_agreement(hand, graders)
-    write_table(agreement, results / "judge_agreement.csv")
-    display(open_page.graders_table(agreement))
-
-# %% [markdown]
-# The row to compare the rubric with is that of the two readers: where they differ, no rubric can
-# agree with both.
-#
 # ### A column of its own: language fidelity
 #
 # A fluent answer in the wrong language must not pass as quality, nor may a judge's leniency hide
 # it. So the language of every answer is told by a language identifier (py3langid) and reported
-# beside the grade, whatever the judge made of it. Where the identifier does not know a language,
-# it is missing there, which is not the same as none.
+# beside the grade, whatever the judge made of it. Where the identifier does not know a language, it
+# is missing there, which is not the same as none. [The next page](05b_what_gets_worse) has more of
+# it, and holds the judge's grades against those of readers.
 
 # %% [markdown]
 # ## Table 2
@@ -222,47 +193,13 @@ write_table(verdicts, results / "table2_verdicts.csv")
 title = "LangSpec-F1 in open-ended answers, random masks as dots"
 display(
     table_pages.random_strip(table2, seeds, names, title),
-    table_pages.beside_nulls(verdicts),
+    figures.folded(
+        "Every set beside random masks of its size and layers",
+        table_pages.beside_nulls(verdicts),
+    ),
     table_pages.by_method(verdicts),
     table_pages.mask_by_mask(verdicts, names, grades),
 )
-
-# %% [markdown]
-# ## What gets worse?
-#
-# A grade is one number. Its parts, where the judge has any, say whether the model forgets (truth),
-# loses the thread (relevance), breaks down (form, variety, presence) or changes language. Each row
-# of the table below is a mask in its own language; random masks are averaged.
-
-# %%
-if pipeline.judge.subscores:
-    columns = [*pipeline.judge.subscores, "score"]
-    parts = comparisons.own_language(items, columns)
-    write_table(parts, results / "table2_parts.csv")
-    display(open_page.parts_table(parts))
-
-# %% [markdown]
-# ## Which language do the answers come in?
-#
-# If a set of neurons held a language together, its mask might make the model answer in another one.
-# Rows of the figure below are masks, panels the language of the question, and columns the language
-# of the answer.
-
-# %%
-spoken = judged.spoken()
-write_table(spoken, results / "table2_languages.csv")
-stays = readouts.left_language(spoken, names)
-display(table_pages.spoken_figure(spoken, names), prose(stays))
-
-# %% [markdown]
-# ## Judge for yourself
-#
-# Three answers, unmasked and masked. To keep us from choosing, it is the first question of every
-# language; the masks are those made for that language, and the first seed of the random ones.
-
-# %%
-for x, name in names.items():
-    display(open_page.answers_table(items, x, name))
 
 # %% [markdown]
 # ## Exercises
@@ -305,31 +242,6 @@ table_pages.readings_table(read, caption)
 # with it recall. Drops are the same, so precision is the same.
 # ```{solution-end}
 # ```
-#
-# ```{exercise-start} Does the penalty matter? · medium, 20 minutes
-# :label: exercise-penalty
-# ```
-# A repetition penalty of 1.1 also counts what stands in the question: the name that a good answer
-# has to repeat becomes less likely. How do grades and lengths of the unmasked model change with
-# `repetition_penalty` 1.0?
-# ```{exercise-end}
-# ```
-#
-# ```{solution-start} exercise-penalty
-# :class: dropdown
-# ```
-
-# %%
-plain = dataclasses.replace(settings, repetition_penalty=1.0)
-graded = {
-    settings.repetition_penalty: unmasked,
-    1.0: Pipeline(plain, pipeline.store).graded(),
-}
-open_page.penalty_table(graded)
-
-# %% [markdown]
-# ```{solution-end}
-# ```
 
 # %% [markdown]
 # ## What the numbers do and do not show
@@ -338,17 +250,17 @@ open_page.penalty_table(graded)
 table_pages.bullets(
     readouts.at_equal_budgets(verdicts, names, published),
     readouts.summary(verdicts, "LAPE matched"),
-    stays,
 )
 
 # %% [markdown]
 # - A judge can be wrong. The rubric knows the testbed's world and little of style; how far it
-#   agrees with readers stands above. The surface judge knows neither facts nor sense. GPT-4o knows
-#   style and may not know the facts.
+#   agrees with readers stands in [notebook 05b](05b_what_gets_worse). The surface judge knows
+#   neither facts nor sense. GPT-4o knows style and may not know the facts.
 # - Even 70 questions are few. The intervals say how few; the paper prints none.
 # - A drop in grade under a mask does not say what the neurons do. It says that answers got worse
 #   when they were zero.
 # - The questions were fixed before any mask was tried on them. Of the testbed's it was also checked
 #   that unmasked grades leave room in both directions.
 #
-# Next: [the chat model](06_transfer), to see whether neurons keep their role when a model is tuned.
+# Next: [what gets worse?](05b_what_gets_worse), because a grade is one number and does not say what
+# an answer lacks.

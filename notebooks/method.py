@@ -156,10 +156,10 @@ print("drops", found.drops)
 # {\text{Precision} + \text{Recall} + \epsilon} \tag{5}
 # $$
 #
-# Precision asks whether the damage hit the right language, recall how much of the language's
-# score it took. [Notebook 04](04_table1) has sliders to move the drops with and see all three
-# follow. Two baselines say what a good value is: sets of the same size drawn at random, and LAPE
-# {cite:p}`tang2024lape`, which selects by how often neurons fire.
+# Precision asks whether the damage hit the right language, recall how much of the language's score
+# it took. [Notebook 04d](04d_drops_and_budgets) has sliders to move the drops with and see all
+# three follow. Two baselines say what a good value is: sets of the same size drawn at random, and
+# LAPE {cite:p}`tang2024lape`, which selects by how often neurons fire.
 #
 # :::{admonition} One row by hand (published figures)
 # :class: note

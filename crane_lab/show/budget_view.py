@@ -1,4 +1,4 @@
-"""Table 1 at a budget that a reader chooses, on a page without a server (notebook 04).
+"""Table 1 at a budget that a reader chooses, on a page without a server (notebook 04d).
 
 All budgets are on the page, as rows of one table, of which `book/_static/budget_view.js` shows
 those of one budget and draws curves over all of them. Without scripts there are all rows.

@@ -1,4 +1,4 @@
-"""LangSpec-F1 of drops that a reader moves, on a page without a server (notebook 04).
+"""LangSpec-F1 of drops that a reader moves, on a page without a server (notebook 04d).
 
 The scores of a table like Table 1 and those of random masks are on the page, as data;
 `book/_static/langspec_view.js` computes Eq. 3-5 from them, as `crane_core.metrics` does. Without

@@ -1,4 +1,4 @@
-"""What notebook 05 shows beside the tables: questions, the judge at work, and single answers."""
+"""What notebooks 05 and 05b show beside the tables: questions, the judge at work, answers."""
 
 from __future__ import annotations
 

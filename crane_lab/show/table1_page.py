@@ -1,4 +1,4 @@
-"""What notebooks 04 to 04c show beside the tables: masks, losses, choices and free answers."""
+"""What notebooks 04 to 04d show beside the tables: masks, losses, choices and free answers."""
 
 from __future__ import annotations
 

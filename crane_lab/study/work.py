@@ -150,8 +150,14 @@ def _answers(work: Work) -> list[Task]:
 def _open_ended(work: Work) -> list[Task]:
     return [
         lambda: work.judged(work.base, work.base.rows()),
-        lambda: work.judged(work.base.changed(repetition_penalty=1.0), []),
         lambda: work.nulls(work.base, "grades", work.base.rows()),
+    ]
+
+
+def _what_gets_worse(work: Work) -> list[Task]:
+    return [
+        lambda: work.judged(work.base, work.base.rows()),
+        lambda: work.judged(work.base.changed(repetition_penalty=1.0), []),
     ]
 
 
@@ -193,7 +199,9 @@ PAGES: dict[str, Callable[[Work], list[Task]]] = {
     "04_table1": _table1,
     "04b_confound": _confound,
     "04c_answers": _answers,
+    "04d_drops_and_budgets": _table1,
     "05_open_ended": _open_ended,
+    "05b_what_gets_worse": _what_gets_worse,
     "06_transfer": _transfer,
     "06b_chat_answers": _chat_answers,
     "08_choices": lambda work: [work.sweep],

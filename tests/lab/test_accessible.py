@@ -20,7 +20,13 @@ BUILT = ROOT / "runs" / "smoke" / "_build" / "html"
 PAGES = sorted(p for part in ("book", "notebooks") for p in (BUILT / part).glob("*.html"))
 #: Looked at both in the light and wide, and in the dark and narrow; every other page one way, in
 #: turns, since the checker takes seconds for each.
-TWICE = {"intro", "00_meet_the_testbed", "04_table1", "09_gold_standard", "19_better_criterion"}
+TWICE = {
+    "intro",
+    "00_meet_the_testbed",
+    "04d_drops_and_budgets",
+    "09_gold_standard",
+    "19_better_criterion",
+}
 LOOKS = [
     (page, dark)
     for number, page in enumerate(PAGES)

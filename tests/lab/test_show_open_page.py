@@ -1,4 +1,4 @@
-"""What notebook 05 shows beside the tables, on small data."""
+"""What notebooks 05 and 05b show beside the tables, on small data."""
 
 from __future__ import annotations
 

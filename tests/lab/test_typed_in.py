@@ -31,7 +31,8 @@ EXPLAINED = {
     # What a factor of perplexity means.
     "04c": {"1.10"},
     # Settings of the paper, the published grades of the unmasked model (rounded).
-    "05": {"1.1", "1.0", "1.9", "3.2"},
+    "05": {"1.1", "1.9", "3.2"},
+    "05b": {"1.1", "1.0"},
     # Published scores rounded, what rounding allows, the exercise's counts.
     "07": {
         "0.37215",
