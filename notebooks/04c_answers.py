@@ -37,6 +37,7 @@ from IPython.display import display
 from crane_core.interventions import UNTOUCHED
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import figures, table1_page, table_pages
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
@@ -175,8 +176,21 @@ table1_page.changed_table(
 # Under one mask a language's accuracy falls to chance, and asked freely the model says one and the
 # same word to everything, in that language. Under another one accuracy falls to chance, too, and
 # the model answers sensibly, in another language. Which read-outs of this page tell the two apart?
-# Which of them would you expect to be the same?
+# Which of them would you expect to be the same? And which share of all items do CRANE's masks move
+# from one wrong answer to another, in the masked language's own tasks?
+
+# %%
+my_shares = dict.fromkeys(names, ...)  # from the columns of own
+
+exercises.changed_without_effect(my_shares, own)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# An item whose choice has changed was right before, or is right now, or neither. `own` has a row
+# for each method and language, with the shares `same`, `lost` and `gained`.
 # ```
 #
 # ```{solution-start} exercise-two-masks
@@ -187,7 +201,15 @@ table1_page.changed_table(
 # all in the language of the question; variety is then as before.) What is said freely tells most:
 # right language and wrong in the one case, another language in the other. The loss on the
 # language's text rises under both, and by how much is no measure of which it is; that the loss of
-# the other languages stays low is expected of the second mask and unknown of the first.
+# the other languages stays low is expected of the second mask and unknown of the first. What
+# changed and was neither lost nor gained, which no accuracy shows:
+
+# %%
+of_crane = own[own["method"] == "CRANE"].set_index("language")
+other = 1 - of_crane[["same", "lost", "gained"]].sum(axis=1)
+print(other.round(3).to_dict())
+
+# %% [markdown]
 # ```{solution-end}
 # ```
 

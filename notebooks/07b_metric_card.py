@@ -39,6 +39,7 @@ import numpy as np
 from IPython.display import display
 
 from crane_lab import audit
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import metric_card as card
 from crane_lab.store import write_table
 
@@ -137,8 +138,21 @@ display(
 # :label: exercise-perfect
 # ```
 # What must a mask do to reach a LangSpec-F1 of 1? And one that reaches 1 when scores are counted
-# from their floor?
+# from their floor? What does the second get by the paper's metric, if it takes Chinese in Table 1
+# to guessing and nothing from the others?
+
+# %% tags=["published"]
+my_f1 = ...  # tables["1"].original has the scores before, .floor those of guessing
+
+exercises.down_to_guessing(my_f1, tables["1"])
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Take Equations 3 to 5 one by one. Precision compares Chinese's drop with the largest other one,
+# recall with the score that Chinese had.
 # ```
 #
 # ```{solution-start} exercise-perfect
@@ -146,7 +160,15 @@ display(
 # ```
 # Precision and recall must both be 1: no other language loses anything, and the target's score is
 # *zero*. On four options that takes a model which is reliably wrong, and on a scale from 1 to 10 it
-# is impossible. Counted from the floor, it is enough to bring the target down to guessing.
+# is impossible. Counted from the floor, it is enough to bring the target down to guessing. By the
+# paper's metric that has precision 1 and as its recall the share of the score above guessing:
+
+# %% tags=["published"]
+before, floor = tables["1"].original["zh"], tables["1"].floor["zh"]
+recall = (before - floor) / before
+print(f"recall {recall:.3f}, LangSpec-F1 {2 * recall / (1 + recall):.3f}")
+
+# %% [markdown]
 # ```{solution-end}
 # ```
 

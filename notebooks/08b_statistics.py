@@ -31,6 +31,7 @@ from IPython.display import display
 
 from crane_lab.settings import Settings
 from crane_lab.show import choices_pages, figures, statistics_pages
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show.foreign import prose
 from crane_lab.store import write_table
 from crane_lab.study import choices, summaries
@@ -146,8 +147,21 @@ statistics_pages.two_halves_in_words(halves)
 # One statistic ranks neurons almost equally on two halves of a language's texts, and almost as
 # equally on texts of two languages. Another one agrees with itself only moderately, and hardly at
 # all between languages. Which would you select neurons of a language by? What do you do with the
-# other?
+# other? And kurtosis: if noise lowers both correlations by the same factor, at what would two
+# languages correlate without it, by the most windows there are?
+
+# %% tags=["shipped"]
+my_correlation = ...  # by the columns measure, n and mean of halves
+
+exercises.without_noise(my_correlation, halves)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Without noise two halves of one language would correlate at 1. Average the measures `spearman` and
+# `spearman, other language` over the languages.
 # ```
 #
 # ```{solution-start} exercise-reliable
@@ -159,7 +173,15 @@ statistics_pages.two_halves_in_words(halves)
 # language. The second measures something of the language, through noise. More texts raise its
 # reliability, and what more texts cannot do is make a statistic speak of languages that does not.
 # So look at both columns, and at the gap between them. Whether a language *needs* the neurons is
-# another question, which only masking answers.
+# another question, which only masking answers. For kurtosis:
+
+# %% tags=["shipped"]
+most = halves[halves["n"] == halves["n"].max()]
+rho_of = most.groupby("measure")["mean"].mean()
+within, between = rho_of["spearman"], rho_of["spearman, other language"]
+print(f"{between:.2f} / {within:.2f} = {between / within:.2f}")
+
+# %% [markdown]
 # ```{solution-end}
 # ```
 

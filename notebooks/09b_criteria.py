@@ -33,6 +33,7 @@ from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import criteria_pages, figures
 from crane_lab.store import write_table
 from crane_lab.study import criteria, damage, summaries
@@ -135,8 +136,22 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 # :label: exercise-own-criterion
 # ```
 # Write a criterion that needs no gradient: for example how much more often a neuron's activation is
-# positive in one language than in the others. Put it beside the others and place it in the ranking.
+# positive in one language than in any other. (`active` has how often it is, `n` at how many
+# tokens.) Put it beside the others and place it in the ranking.
+
+# %%
+active, n = pipeline.activation_counts()
+my_scores = dict.fromkeys(settings.languages, ...)  # (layers, neurons) each
+
+exercises.rate_contrast(my_scores, active, n)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# First the rate of every language, `active[x] / n[x]`; then each less the largest of the others,
+# which `criteria.contrasted` takes off. `criteria.rank_agreement` places a dictionary of criteria.
 # ```
 #
 # ```{solution-start} exercise-own-criterion
@@ -144,7 +159,6 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 # ```
 
 # %% tags=["shipped"]
-active, n = pipeline.activation_counts()
 rate = {x: active[x].double() / n[x] for x in settings.languages}
 mine = {
     "rate of activity, contrast": criteria.contrasted(rate),

@@ -27,11 +27,13 @@ from pathlib import Path
 
 import pandas as pd
 from IPython.display import display
+from scipy.stats import binom
 
 from crane_lab import audit
 from crane_lab.audit import gather
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import verdict_pages
 from crane_lab.store import write_table
 from crane_lab.study import choices
@@ -98,8 +100,22 @@ display(*verdict_pages.claim_by_claim(page))
 # Many claims fail because they are worded for *every* language and table. Take the paper's central
 # one, that a language suffers most, in relation to where it started, when its own neurons are
 # masked, and weaken it to "in most cases". Does it hold then, in the paper's tables and in ours?
-# And which method does it hold for?
+# And which method does it hold for? First ask what chance would do: if each of CRANE's printed
+# masks hit any of the three languages hardest, how likely would so many hit their own?
+
+# %% tags=["published"]
+printed = audit.definition(audit.published())
+my_chance = ...  # `relative` is "yes" where a mask hits its own language hardest
+
+exercises.as_many_by_chance(my_chance, printed)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Count CRANE's rows in `printed`, and those with "yes". As many *or more* out of so many, each with
+# chance one in three: `scipy.stats.binom.sf(k - 1, n, 1 / 3)`.
 # ```
 #
 # ```{solution-start} exercise-weaker-claim
@@ -107,13 +123,20 @@ display(*verdict_pages.claim_by_claim(page))
 # ```
 
 # %% tags=["nulls", "published", "shipped"]
-printed = audit.definition(audit.published())
 counted = gather.most_cases(ours.verdicts, printed)
 verdict_pages.most_cases_table(counted)
 
 # %% [markdown]
 # Compare CRANE's rows with those of the random masks, where there are any: a mask that hurts
-# everything will hurt *some* language most, and in one case of three that is the masked one.
+# everything will hurt *some* language most, and in one case of three that is the masked one. By
+# chance alone, then, as many or more of the printed masks:
+
+# %% tags=["published"]
+own = printed.loc[printed["method"] == "CRANE", "relative"]
+k, n = (own == "yes").sum(), len(own)
+print(f"{k} of {n}: {binom.sf(k - 1, n, 1 / 3):.2f}")
+
+# %% [markdown]
 # ```{solution-end}
 # ```
 

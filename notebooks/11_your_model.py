@@ -37,6 +37,7 @@ from crane_core.selection import NeuronSet
 from crane_lab.cli.plan import by_device, plan
 from crane_lab.runs import Project
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import own_model_pages
 from crane_lab.store import neuron_files, write_table
 
@@ -175,7 +176,24 @@ own_model_pages.exported(neurons, back, differences)
 # ```
 # Which parameters bring the paper's setting down to one working day on the first device of the
 # table that is large enough, and what do you lose by each?
+
+
+# %%
+def hours_of(changed):
+    return by_device(changed, fits[:1])["in all"].iloc[0]
+
+
+my_changes = ...  # a dictionary: parameters of `paper`, with other values
+
+exercises.within_a_day(my_changes, paper, hours_of)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# The plan above says what takes longest, in how many units, and the line below it which parameters
+# those come from. What is left of a prompt if no examples are shown?
 # ```
 #
 # ```{solution-start} exercise-cheaper-paper
@@ -194,7 +212,7 @@ cheaper = {
 needed = {}
 for name, changes in cheaper.items():
     changed = dataclasses.replace(paper, **changes)
-    needed[name] = by_device(changed, fits[:1])["in all"].iloc[0]
+    needed[name] = hours_of(changed)
 own_model_pages.savings(needed, fits[0])
 
 # %% [markdown]

@@ -34,6 +34,7 @@ from crane_lab.audit.lsn_evidence import FLOORS
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, taught_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import taught, taught_effects, tuned
 from crane_lab.testbed.unseen import unseen_items
@@ -168,22 +169,36 @@ display(
 # %% [markdown]
 # ## Exercise
 #
-# ```{exercise} Few random sets · easy, 5 minutes
+# ```{exercise-start} Few random sets · easy, 5 minutes
 # :label: exercise-lsn-draws
-#
+# ```
 # Beside a set stand nine random ones, and its change is larger than all of theirs. The p-value is
-# counted: the share of the ten that are at least as large as the set's own. What is it? And what is
-# the least that correcting it (Benjamini and Hochberg) can leave, if the set is one row of twenty
-# and in no other row is the set first?
+# counted: the share of the ten that are at least as large as the set's own. What is it? The set is
+# one row of twenty. What does correcting (Benjamini and Hochberg) make of the p-value if all others
+# are 1? And if sets are first in all twenty rows?
+
+# %%
+my_p = ...  # as it is counted
+my_alone, my_all = ..., ...  # corrected: alone, and first in all rows
+
+exercises.counted_p((my_p, my_alone, my_all))
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Benjamini and Hochberg multiply the smallest of the p-values by the number of rows, the second
+# smallest by half of that, and so on, and never leave more than a larger one has or than 1.
 # ```
 #
 # ```{solution} exercise-lsn-draws
 # :class: dropdown
 #
 # One in ten, and no lower one can be had from nine draws. Corrected, the smallest of twenty
-# p-values is multiplied by twenty unless others are as small: that is more than one, so nothing is
-# left. Even if sets were first in all twenty rows, a tenth would remain. Where few rows may be more
-# than chance, counting takes many times as many draws as there are rows.
+# p-values is multiplied by twenty if the others are 1: that is more than one, so nothing is left.
+# Even if sets were first in all twenty rows, a tenth would remain. Where few rows may be more than
+# chance, counting takes many times as many draws as there are rows.
 # ```
 #
 # Next: [the same on Gemma](13c_lsn_real), because a model that knows one small world is a narrow

@@ -27,6 +27,7 @@ from IPython.display import display
 
 from crane_lab.audit.lsn_evidence import FLOORS
 from crane_lab.show import figures, taught_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import taught, taught_effects
 from crane_lab.texts.names import full_names
@@ -129,12 +130,25 @@ for x in asked:
 # %% [markdown]
 # ## Exercise
 #
-# ```{exercise} Three trainings · easy, 5 minutes
+# ```{exercise-start} Three trainings · easy, 5 minutes
 # :label: exercise-lsn-trainings
-#
+# ```
 # In three trainings the same intervention gains four points, gains one and loses two. Is there a
 # gain? (With three values a 95 % interval reaches $4.3$ standard errors to either side of their
 # mean.)
+
+# %%
+my_mean, my_reach = ..., ...  # in points: the mean, and how far the interval reaches
+
+exercises.interval_of_few((my_mean, my_reach))
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# The standard error is the standard deviation (`numpy.std` with `ddof=1`) over the root of the
+# number of values.
 # ```
 #
 # ```{solution} exercise-lsn-trainings

@@ -42,6 +42,7 @@ from crane_lab.audit import lsn
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, lsn_tables_page, taught_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import (
     contenders,
@@ -181,20 +182,36 @@ display(
 # %% [markdown]
 # ## Exercise
 #
-# ```{exercise} What a chosen neuron can learn · medium, 10 minutes
+# ```{exercise-start} What a chosen neuron can learn · medium, 10 minutes
 # :label: exercise-lsn-rows
-#
+# ```
 # In `gate_proj` LoRA of rank $r$ learns $B A$, and row $i$ of $B$ is kept at zero unless neuron $i$
-# was chosen. How many numbers of $B$ are free if $k$ neurons are chosen? In how many directions can
-# the weights of one chosen neuron move, and can two chosen neurons move in different ones?
+# was chosen. How many numbers of $B$ are free if $k$ neurons are chosen, and how many were in the
+# short training above, all layers together? In how many directions can the weights of one chosen
+# neuron move, and can two chosen neurons move in different ones?
+
+# %%
+chosen = sets["CRANE"][target]
+my_free = ...  # numbers of B in gate_proj; `short` has the rank
+
+exercises.free_of_b(my_free, chosen, short.rank, pipeline.shape)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# $B$ has a row for each neuron and a column for each of the $r$ rows of $A$. What is added to the
+# weights of neuron $i$ is row $i$ of $B$ times $A$.
 # ```
 #
 # ```{solution} exercise-lsn-rows
 # :class: dropdown
 #
-# $k \cdot r$: a row of $r$ numbers for each. What is added to the neuron's weights is its row of
-# $B$ times $A$, a sum of the $r$ rows of $A$: so within a space of at most $r$ directions, which
-# are learned, too, but shared by all chosen neurons of the layer. Within it each moves as it likes.
+# $k \cdot r$: a row of $r$ numbers for each, so `len(chosen) * short.rank`. What is added to the
+# neuron's weights is its row of $B$ times $A$, a sum of the $r$ rows of $A$: so within a space of
+# at most $r$ directions, which are learned, too, but shared by all chosen neurons of the layer.
+# Within it each moves as it likes.
 # ```
 #
 # Next: [the same on Gemma, and the verdicts](14b_lsn_verdicts), because what holds on our model may

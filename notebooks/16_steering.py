@@ -29,6 +29,7 @@ from pathlib import Path
 
 from IPython.display import display
 
+from crane_lab.show import later_exercises as exercises
 from crane_lab.show import steering_pages as page
 from crane_lab.store import write_table
 from crane_lab.study import steering, steering_effects
@@ -127,20 +128,44 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise} A broken model or another language · medium, 10 minutes
+# ```{exercise-start} A broken model or another language · medium, 10 minutes
 # :label: exercise-steering-control
-#
+# ```
 # Somebody adds a large vector to random neurons and sees that many answers are no longer in the
 # question's language. Does that show that the neurons carry another language? Which number in the
-# tables above would tell?
+# tables above would tell? And of what LAPE's neurons gain when the mean is added once: which part
+# do random neurons bring about as well?
+
+# %% tags=["shipped"]
+my_part = ...  # by the columns share and random of summary
+
+exercises.share_by_random(my_part, summary)
+
+# %% [markdown]
+# ```{exercise-end}
 # ```
 #
-# ```{solution} exercise-steering-control
-# :class: dropdown
+# ```{dropdown} Hint
+# Some answers are in the wanted language although nothing was steered: the row `none`. What is
+# gained is what comes on top of that, with a language's own neurons and with random ones.
+# ```
 #
+# ```{solution-start} exercise-steering-control
+# :class: dropdown
+# ```
 # No: a broken model answers in no language, and an identifier may call some of that anything. What
 # would tell is the share in the *wanted* language, for every wanted language, beside that of the
-# language's own neurons; and the loss, which says whether there is still language at all.
+# language's own neurons; and the loss, which says whether there is still language at all. The part:
+
+# %% tags=["shipped"]
+by_setup = summary.set_index(["method", "kind", "statistic", "strength"])
+once = by_setup.loc[("LAPE", *central)]
+before = summary.loc[summary["method"] == "none", "share"].item()
+part = (once["random"] - before) / (once["share"] - before)
+print(f"{once['random'] - before:.3f} of {once['share'] - before:.3f}: {part:.1%}")
+
+# %% [markdown]
+# ```{solution-end}
 # ```
 
 # %% [markdown]

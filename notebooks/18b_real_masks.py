@@ -32,6 +32,7 @@ from crane_lab.show import (
     table1_page,
     table_pages,
 )
+from crane_lab.show import later_exercises as exercises
 from crane_lab.stages import comparisons
 from crane_lab.study.nulls import Nulls
 from crane_lab.study.shipped import Shipped
@@ -158,8 +159,20 @@ display(
 # The sets are of very different sizes (n in Table 1). So the matrix of losses may say more about
 # size than about method. Compute for every mask what it adds to the loss of its own language per
 # hundred neurons, and how many times as much as to the other language that it hits hardest. Which
-# of the two numbers is a fair comparison of methods?
+# of the two numbers is a fair comparison of methods? Begin with CRANE's, per hundred neurons:
+
+# %% tags=["shipped"]
+my_cost = dict.fromkeys(names, ...)  # from the rows of losses
+
+exercises.cost_per_hundred(my_cost, losses)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# In a row of `losses` the column with the code of a language has what the mask adds to its loss;
+# `mask_language` is the masked one, `n_neurons` the size.
 # ```
 #
 # ```{solution-start} exercise-per-neuron

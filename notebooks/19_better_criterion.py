@@ -35,6 +35,7 @@ import pandas as pd
 from IPython.display import display
 
 from crane_lab.show import figures, merit_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import confirmation, exploration
 from crane_lab.texts.languages import language_names
@@ -285,20 +286,41 @@ display(
 #   --confirm data/criterion/plan.yaml --out runs/mine
 # ```
 #
-# ```{exercise} Larger, or less harmful? · easy, 5 minutes
+# ```{exercise-start} Larger, or less harmful? · easy, 10 minutes
 # :label: exercise-criterion-harm
-#
+# ```
 # Set A adds 3.0 nats to its own language and 2.4 to another; set B adds 0.5 and 0.02. Which has the
 # larger difference? Which would you choose to find out whether a neuron is *for* a language, and
-# which to make a model forget one?
+# which to make a model forget one? And which candidates are among the first five on the testbed by
+# *both* figures, in the mean over languages?
+
+# %% tags=["shipped"]
+my_candidates = ...  # names as in merits, whose rows "all" are the mean
+
+exercises.first_by_both(my_candidates, merits)
+
+# %% [markdown]
+# ```{exercise-end}
 # ```
 #
-# ```{solution} exercise-criterion-harm
-# :class: dropdown
+# ```{dropdown} Hint
+# `merits` has the merit in `merit` and the second figure in `little_harm`. `nlargest(5, column)`
+# gives the first five rows, and `&` what two sets have in common.
+# ```
 #
+# ```{solution-start} exercise-criterion-harm
+# :class: dropdown
+# ```
 # A has 0.6 and B 0.48, so A wins by the difference. For the first question B: what it masks hardly
 # matters elsewhere, so it is the language's own. To make a model forget a language, at whatever
 # price, A does more.
+
+# %% tags=["shipped"]
+mean = merits[merits["language"] == "all"].set_index("candidate")
+print(set(mean.nlargest(5, "merit").index) & set(mean.nlargest(5, "little_harm").index))
+
+# %% [markdown]
+# ```{solution-end}
 # ```
 #
 # Next: [why it works](19b_why_it_works), and what the sets are good for. What was

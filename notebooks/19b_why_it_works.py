@@ -29,6 +29,7 @@ import pandas as pd
 from IPython.display import display
 
 from crane_lab.show import anatomy_pages, figures, merit_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import anatomy, ceiling, exploration, uses
 from crane_lab.study.candidates import CRANE, Candidate
@@ -184,20 +185,41 @@ display(
 # - The search on Gemma sees a sample; a ceiling over all neurons may be higher.
 # - Nineteen random masks give no p below a twentieth, nine none below a tenth.
 #
-# ```{exercise} Neurons that stand in for each other · medium, 10 minutes
+# ```{exercise-start} Neurons that stand in for each other · medium, 10 minutes
 # :label: exercise-together-alone
-#
+# ```
 # Two neurons stand in for each other: without one the other does its work, without both a language
 # loses a nat. What does each do alone, what do they do together, and which of a criterion by single
-# effects and a search by whole sets can find them?
+# effects and a search by whole sets can find them? And of what the greedy search's sets cost their
+# own language: which share is not in the sum of their neurons' single effects?
+
+# %% tags=["shipped"]
+my_share = ...  # by the columns own and predicted of parts
+
+exercises.only_together(my_share, parts)
+
+# %% [markdown]
+# ```{exercise-end}
 # ```
 #
-# ```{solution} exercise-together-alone
-# :class: dropdown
+# ```{dropdown} Hint
+# A single effect is what changes while all other neurons still work. In `parts`, `predicted` is the
+# sum of single effects and `own` what the whole set does.
+# ```
 #
+# ```{solution-start} exercise-together-alone
+# :class: dropdown
+# ```
 # Each alone does nothing, both together a nat. Single effects rank them last. A search that takes
 # one neuron at a time misses them too, unless something makes it take the first; one that tries
 # pairs finds them.
+
+# %% tags=["shipped"]
+searched_sets = parts[parts["criterion"] == "greedy search"].iloc[0]
+print(f"{1 - searched_sets['predicted'] / searched_sets['own']:.0%}")
+
+# %% [markdown]
+# ```{solution-end}
 # ```
 #
 # Next: [what was set down](../book/set_down) before the confirmation, or back to

@@ -261,7 +261,7 @@ def without_noise(answer: object, halves: pd.DataFrame) -> Checked:
              "already, so divide by what it leaves."),
             (between[fewest] / within[fewest], "That is with the fewest windows. Take the most."),
         ],
-        then="That much of a neuron's rank belongs to the neuron, whatever the language.",
+        then="The nearer that is to 1, the less a ranking says of its language.",
         else_="Not the expected number. Average both measures over the languages, at the largest "
         "number of windows; then divide.",
         within=0.005,
