@@ -56,7 +56,7 @@ items = judged.items()
 #
 # A grade is one number. Its parts, where the judge has any, say whether the model forgets (truth),
 # loses the thread (relevance), breaks down (form, variety, presence) or changes language. Each row
-# is a mask in its own language; random masks are averaged.
+# of the table below is a mask in its own language; random masks are averaged.
 
 # %%
 if pipeline.judge.subscores:
@@ -69,7 +69,8 @@ if pipeline.judge.subscores:
 # ## Which language do the answers come in?
 #
 # If a set of neurons held a language together, its mask might make the model answer in another one.
-# Rows are masks, panels the language of the question, and columns the language of the answer.
+# Rows of the figure below are masks, panels the language of the question, and columns the language
+# of the answer.
 
 # %%
 spoken = judged.spoken()
