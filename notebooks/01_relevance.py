@@ -28,7 +28,7 @@ objective = "next_token"  # what is explained: next_token, next_token_logprob or
 n_checked = 100  # windows per language on which relevance is checked
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from crane_core import attribution
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import exercises, relevance_pages
+from crane_lab.show import exercises, figures, relevance_pages
 from crane_lab.store import write_table
 from crane_lab.study import relevance as study
 from crane_lab.study.conservation import conservation, stream_shares
@@ -112,14 +112,17 @@ h = torch.relu(W @ x)
 y = v @ h
 R_h = pass_back(v, h, relevance=y).sum(0)
 R_x = pass_back(W, x, relevance=R_h).sum(0)
-relevance_pages.network_figure(
-    {"x": (x, R_x), "h": (h, R_h), "y": (y, y)},
-    weights=[W, v],
-)
-
-# %%
-relevance_pages.conserved_table(
-    {"output": y, "hidden": R_h, "input": R_x},
+display(
+    relevance_pages.network_figure(
+        {"x": (x, R_x), "h": (h, R_h), "y": (y, y)},
+        weights=[W, v],
+    ),
+    figures.folded(
+        "Layer by layer, in numbers",
+        relevance_pages.conserved_table(
+            {"output": y, "hidden": R_h, "input": R_x},
+        ),
+    ),
 )
 
 # %% [markdown]
@@ -190,7 +193,7 @@ relevance_pages.epsilon_table(found, y.item())
 # 1 + 2$: $0.366$ and $0.731$. In sum $x_1$ receives $-0.731$ and $x_2$ receives $2.924$, together
 # $2.193$.
 
-# %%
+# %% tags=["hide-input"]
 w_gate, w_up = torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 1.0])
 rules = attribution.lxt  # as released with AttnLRP, in the package lxt
 

@@ -25,7 +25,7 @@
 published = "data/published"  # folder with the paper's tables and claims
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 from IPython.display import display
@@ -63,7 +63,10 @@ write_table(checked, results / "audit_langspec_f1.csv")
 display(
     page.recomputed_figure(checked),
     page.recomputed_in_words(checked),
-    page.wrong_table(checked),
+    figures.folded(
+        "The rows that do not follow",
+        page.wrong_table(checked),
+    ),
 )
 
 # %% [markdown]
@@ -85,8 +88,11 @@ write_table(cells, results / "audit_grim.csv")
 by_scale = audit.grim_summary(cells)
 sizes = audit.benchmark_sizes(cells)
 display(
-    page.grim_summary_table(by_scale),
     page.grim_in_words(cells, by_scale, sizes),
+    figures.folded(
+        "Scale by scale",
+        page.grim_summary_table(by_scale),
+    ),
 )
 
 # %% [markdown]

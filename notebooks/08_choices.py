@@ -34,7 +34,7 @@ choices_data = "data/testbed"  # folder with the shipped results of the sweep ov
 recompute_choices = False  # run the sweep with these parameters instead of reading its results
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ results = Path(run_dir) / "results"
 # another model or other texts, those that the sweep was made with are held against your run's
 # first, by their digests.
 
-# %%
+# %% tags=["hide-input"]
 if recompute_choices:
     tables, made_with = choices.run(settings)
 else:
@@ -142,128 +142,77 @@ display(
 # %% [markdown]
 # ## Choice by choice
 #
-# What each choice amounts to: the largest departure of LangSpec-F1 in units of the yardstick, the
-# value whose set overlaps least with the default's, and under which values a mask clearly hurts its
-# own language most. A figure of all values and languages opens with a click: the reference is
-# marked with a star, a line around a dot is its 95 % interval, and the tick is what random neurons
-# have.
-
-# %% [markdown]
-# ### Site
-#
-# `projections` scores every output of the gate, up and down projections on its own
-# ([choice](choice-neuron)). Under AttnLRP's uniform rule gate output *i* and up output *i* each
-# carry half of the relevance of intermediate neuron *i*, whatever the text. Kurtosis knows no
-# scale, so all three have the same kurtosis and the same set is selected three times over; masking
-# it is one and the same intervention. What `projections` adds are outputs of `down_proj`,
-# dimensions of the residual stream. (Projections are compared as the intermediate neurons they
-# switch off, and the tick is random projections with the same counts.)
+# What each choice amounts to: the largest departure of LangSpec-F1, also in units of the yardstick,
+# the value whose set overlaps least with the default's, and how often a mask clearly hurts its own
+# language most, by held-out loss and its interval over windows. Below the table each choice opens
+# with a click, with its cases and a figure of all values and languages: the reference is marked
+# with a star, a line around a dot is its 95 % interval, and the tick is what random neurons have.
 
 # %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "site"))
+display(
+    choices_pages.choices_table(sweep),
+    *choices_pages.each_choice(sweep),
+)
 
 # %% [markdown]
-# ### Stored score
+# What the values are, and what can be expected of them:
 #
-# Row sums of the weight gradient are the other reading. They exist for projections only, so the
-# reference here is `projections` with activation × gradient ([choice](choice-relevance)). Random
-# masks were run with that reference's counts only.
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "score"))
-
-# %% [markdown]
-# ### Sum or mean over tokens
+# Site
+# : `projections` scores every output of the gate, up and down projections on its own
+#   ([choice](choice-neuron)). Under AttnLRP's uniform rule gate output *i* and up output *i* each
+#   carry half of the relevance of intermediate neuron *i*, whatever the text. Kurtosis knows no
+#   scale, so all three have the same kurtosis and the same set is selected three times over;
+#   masking it is one and the same intervention. What `projections` adds are outputs of `down_proj`,
+#   dimensions of the residual stream. (Projections are compared as the intermediate neurons they
+#   switch off, and the tick is random projections with the same counts.)
 #
-# All windows are equally long, so a mean is the sum divided by a constant, and kurtosis knows no
-# scale. Nothing can change; the row is here as a check of the whole chain. The choice would matter
-# with texts of unequal length (first exercise).
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "reduction"))
-
-# %% [markdown]
-# ### Window length
+# Stored score
+# : Row sums of the weight gradient are the other reading. They exist for projections only, so the
+#   reference here is `projections` with activation × gradient ([choice](choice-relevance)). Random
+#   masks were run with that reference's counts only.
 #
-# A sum over more tokens is closer to a normal distribution, so kurtosis falls with length
-# ([choice](choice-corpus)); normalisation within a layer takes out the level but not what happens
-# to the order. The corpus allows 1,000 windows of up to 192 tokens. Masks are scored on the same
-# held-out windows throughout.
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "window"))
-
-# %% [markdown]
-# ### Number of windows
+# Sum or mean over tokens
+# : All windows are equally long, so a mean is the sum divided by a constant, and kurtosis knows no
+#   scale. Nothing can change; the row is here as a check of the whole chain. The choice would
+#   matter with texts of unequal length (first exercise).
 #
-# With $n$ texts kurtosis cannot exceed about $n$ {cite:p}`johnson1979bounds`, and single texts
-# weigh more the fewer there are. The first $n$ windows of one order are used.
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "n_samples"))
-
-# %% [markdown]
-# ### Windows drawn
+# Window length
+# : A sum over more tokens is closer to a normal distribution, so kurtosis falls with length
+#   ([choice](choice-corpus)); normalisation within a layer takes out the level but not what happens
+#   to the order. The corpus allows 1,000 windows of up to 192 tokens. Masks are scored on the same
+#   held-out windows throughout.
 #
-# The yardstick: other documents, or the same in another order, everything else equal.
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "seed"))
-
-# %% [markdown]
-# ### Objective
+# Number of windows
+# : With $n$ texts kurtosis cannot exceed about $n$ {cite:p}`johnson1979bounds`, and single texts
+#   weigh more the fewer there are. The first $n$ windows of one order are used.
 #
-# What is being explained: the true next tokens' logits, their log-probabilities, or the largest
-# logit at the last position ([choice](choice-objective)).
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "objective"))
-
-# %% [markdown]
-# ### Normalisation
+# Windows drawn
+# : The yardstick: other documents, or the same in another order, everything else equal.
 #
-# A threshold of 1 means something else on every scale, so the sizes of the sets change with it
-# ([choice](choice-normalisation)).
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "normalisation"))
-
-# %% [markdown]
-# ### Selection rule
+# Objective
+# : What is being explained: the true next tokens' logits, their log-probabilities, or the largest
+#   logit at the last position ([choice](choice-objective)).
 #
-# `top` takes as many neurons as the default has for that language ([choice](choice-selection)).
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "rule"))
-
-# %% [markdown]
-# ### Threshold
+# Normalisation
+# : A threshold of 1 means something else on every scale, so the sizes of the sets change with it
+#   ([choice](choice-normalisation)).
 #
-# Under `contrast` a threshold works on both sides: a low one lets more neurons in for the target
-# and keeps more out for the others. (§3.3 of the paper says that its findings are robust across a
-# reasonable range of thresholds; no table shows it.)
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "threshold"))
-
-# %% [markdown]
-# ### Budget
+# Selection rule
+# : `top` takes as many neurons as the default has for that language ([choice](choice-selection)).
 #
-# Shares of all neurons under `top`, because `contrast` cannot fill a large budget. The reference is
-# `top` with as many neurons as the default ([choice](choice-budget)).
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "budget"))
-
-# %% [markdown]
-# ### Mask value
+# Threshold
+# : Under `contrast` a threshold works on both sides: a low one lets more neurons in for the target
+#   and keeps more out for the others. (§3.3 of the paper says that its findings are robust across a
+#   reasonable range of thresholds; no table shows it.)
 #
-# The default's sets throughout; a masked neuron puts out zero, or its own mean, 10th or 90th
-# percentile over the attribution windows of all languages together ([choice](choice-mask)). Random
-# masks were run with zero only.
-
-# %% tags=["shipped"]
-display(*choices_pages.choice(sweep, "mask value"))
+# Budget
+# : Shares of all neurons under `top`, because `contrast` cannot fill a large budget. The reference
+#   is `top` with as many neurons as the default ([choice](choice-budget)).
+#
+# Mask value
+# : The default's sets throughout; a masked neuron puts out zero, or its own mean, 10th or 90th
+#   percentile over the attribution windows of all languages together ([choice](choice-mask)).
+#   Random masks were run with zero only.
 
 # %% [markdown]
 # ## Exercises

@@ -29,7 +29,7 @@ permutations = 4999  # permutations of languages in Mantel's test
 seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 import pandas as pd
@@ -62,7 +62,10 @@ folder = Path(languages_data)
 sets, about = many_languages.read_sets(folder)
 display(
     page.languages_made_in_words(about),
-    page.languages_table(sets),
+    figures.folded(
+        "Language by language",
+        page.languages_table(sets),
+    ),
 )
 
 # %% [markdown]
@@ -133,7 +136,7 @@ display(
 # even unrelated languages then share more than sets drawn from all neurons would. So every pair is
 # held against random sets with as many neurons in every layer, drawn from the method's own.
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 overlaps, known, drawn = {}, {}, []
 for method in many_languages.SHARING:
     overlaps[method] = language_overlaps(sets[method])
@@ -162,7 +165,7 @@ display(
 # {cite:p}`littell2017uriel`, and whether scripts differ). Pairs of languages are not independent,
 # so the test permutes languages, not pairs.
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 mantel = {}
 for method in many_languages.SHARING:
     mantel[method] = mantel_tests(
@@ -182,7 +185,7 @@ display(
 # The five kinds of nearness go together, so a correlation with one of them can be another's. All in
 # one regression {cite:p}`dekker2007`, each is left with what the others do not explain:
 
-# %% tags=["shipped"]
+# %% tags=["shipped", "hide-input"]
 together = {}
 for method in many_languages.SHARING:
     together[method] = distances_together(
@@ -201,7 +204,10 @@ page.together_table(together)
 
 # %% tags=["shipped"]
 method = many_languages.LAPE
-page.language_tree_figure(overlaps[method], known[method], method)
+figures.folded(
+    "The tree of languages",
+    page.language_tree_figure(overlaps[method], known[method], method),
+)
 
 # %% [markdown]
 # ## How much text does a set need?

@@ -16,7 +16,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
-from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.foreign import as_markdown, marked_up, markup, prose
 from crane_lab.study import choices, summaries
 
 #: Title of a panel -> the column of `sweep`, and where the same of random neurons stands.
@@ -209,7 +209,41 @@ def read_out_panels(
     return found
 
 
-def choice(sweep: pd.DataFrame, name: str) -> tuple[Markdown, HTML]:
+def choices_table(sweep: pd.DataFrame) -> Styler:
+    """A row per choice: how far it moves LangSpec-F1 and sets, and how often masks are clear."""
+    largest = choices.departures(sweep, "langspec_f1").set_index("choice")["largest"]
+    rows = []
+    for name, own in sweep.groupby("choice", sort=False):
+        row = {
+            "choice": choices.LABELS[str(name)],
+            "largest departure": f"{largest[name]:.3f}",
+            "in new draws": f"{largest[name] / largest['seed']:.1f}",
+            "least overlap with the default": "",
+            "Jaccard (random)": "",
+            "own language most": f"{(own['verdict'] == 'larger').sum()} of {len(own)}",
+        }
+        least = least_overlap(own)
+        if least is not None:
+            row["least overlap with the default"] = f"{least['value']}, {least['mask_language']}"
+            row["Jaccard (random)"] = f"{least['jaccard']:.2f} ({least['jaccard_chance']:.2f})"
+        rows.append(row)
+    return figures.table(pd.DataFrame(rows), "What each choice amounts to")
+
+
+def least_overlap(own: pd.DataFrame) -> dict[str, Any] | None:
+    """The row of one choice whose set overlaps least with the default's, if one is known."""
+    other = own[~own["reference"]].dropna(subset="jaccard")
+    if not len(other):
+        return None
+    return {str(k): v for k, v in other.sort_values("jaccard", kind="stable").iloc[0].items()}
+
+
+def each_choice(sweep: pd.DataFrame) -> list[HTML]:
+    """`choice` of all choices, in the order of the sweep."""
+    return [choice(sweep, str(name)) for name in sweep["choice"].unique()]
+
+
+def choice(sweep: pd.DataFrame, name: str) -> HTML:
     """What one choice amounts to, in sentences, and its figure, the reference starred; folded."""
     own = sweep[sweep["choice"] == name].copy()
     own["shown"] = own["value"] + np.where(own["reference"], " ★", "")
@@ -228,10 +262,8 @@ def choice(sweep: pd.DataFrame, name: str) -> tuple[Markdown, HTML]:
     )
     lead = f"Four measures under each value of {label}, by language."
     alt = in_short(lead, told, "choices_sweep.csv", by="LangSpec-F1")
-    return (
-        prose(choice_in_words(sweep, name)),
-        figures.folded("The figure: value by value", figures.show(figure, alt)),
-    )
+    told_in_words = marked_up(markup("<p>{text}</p>", text=choice_in_words(sweep, name)))
+    return figures.folded(label.capitalize(), told_in_words, figures.show(figure, alt))
 
 
 def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
@@ -242,9 +274,8 @@ def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
         f"Largest departure of LangSpec-F1: {largest[name]:.3f} "
         f"({largest[name] / largest['seed']:.1f} times a new draw of windows)."
     )
-    other = own[~own["reference"]].dropna(subset="jaccard")
-    if len(other):
-        least = other.sort_values("jaccard", kind="stable").iloc[0]
+    least = least_overlap(own)
+    if least is not None:
         text += (
             f" Least overlap with the default: {least['value']}, {least['mask_language']}, Jaccard "
             f"{least['jaccard']:.2f} (random {least['jaccard_chance']:.2f})."
@@ -262,9 +293,7 @@ def choice_in_words(sweep: pd.DataFrame, name: str) -> str:
 
 
 def _cases(rows: pd.DataFrame) -> str:
-    return ", ".join(
-        as_markdown(f"{r['value']} ({r['mask_language']})") for r in rows.to_dict("records")
-    )
+    return ", ".join(f"{r['value']} ({r['mask_language']})" for r in rows.to_dict("records"))
 
 
 def under_rules(rankings: Mapping[str, pd.Series]) -> tuple[Styler, Markdown]:

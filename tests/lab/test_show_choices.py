@@ -122,17 +122,29 @@ def test_what_matters_is_measured_against_a_new_draw() -> None:
 
 
 def test_a_choice_is_shown_and_told() -> None:
-    told, figure = choices_pages.choice(SWEEP, "rule")
-    text = alt(figure)
+    shown = choices_pages.choice(SWEEP, "rule")
+    text = alt(shown)
     assert "contrast ★: en 100 neurons, Jaccard 1.00, LangSpec-F1 0.20, selectivity +0.000" in text
     assert "top: en 100 neurons, Jaccard 0.25" in text
-    assert told.data == choices_pages.choice_in_words(SWEEP, "rule")
-    assert told.data == (
+    told = choices_pages.choice_in_words(SWEEP, "rule")
+    assert f"<p>{told}</p>" in str(shown.data)
+    assert told == (
         "Largest departure of LangSpec-F1: 0.300 (6.0 times a new draw of windows). Least overlap "
         "with the default: top, en, Jaccard 0.25 (random 0.03). The mask clearly hurts its own "
         "language most in 3 of 5 cases by held-out loss and its interval over windows: contrast "
         "(zh), top (en), top (zh). No neuron at all is selected under none (en)."
     )
+
+
+def test_all_choices_are_rows_and_folded_figures() -> None:
+    table = cells(choices_pages.choices_table(SWEEP))
+    assert list(table["choice"]) == [SEED, RULE, REDUCTION]
+    assert list(table.loc[1])[1:] == ["0.300", "6.0", "top, en", "0.25 (0.03)", "3 of 5"]
+    unknown = cells(choices_pages.choices_table(SWEEP.assign(jaccard=float("nan"))))
+    assert list(unknown.loc[1])[3:5] == ["", ""]
+    assert len(choices_pages.each_choice(SWEEP)) == 3
+    odd = SWEEP.replace({"value": {"top": "<b>top</b>"}})
+    assert "&lt;b&gt;top&lt;/b&gt; (zh)" in str(choices_pages.choice(odd, "rule").data)
 
 
 def test_a_choice_without_hits_or_overlaps_says_less() -> None:
