@@ -50,6 +50,7 @@ from IPython.display import display
 from crane_lab.engines.tasks import TASKS
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import testbed_pages
 from crane_lab.store import write_table
 from crane_lab.study import unmasked
@@ -204,7 +205,19 @@ testbed_pages.perplexity_table(perplexity, window)
 # Perplexity per token depends on how the tokenizer cuts a text. Bits per byte do not: they divide
 # the total loss of a text by the number of its bytes. Compute them from `pipeline.losses()` and
 # `pipeline.perplexity_windows`. Does the order of the languages change? Is this number fair?
+
+# %%
+my_bits = dict.fromkeys(languages, ...)  # bits per byte
+
+exercises.bits_per_byte(my_bits, pipeline)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# A loss is the mean over a window's predicted tokens, in nats: all but the first, of which nothing
+# is asked. `tokenizer.batch_decode` makes text of the same tokens, `.encode()` bytes of text.
 # ```
 #
 # ```{solution-start} exercise-bits-per-byte

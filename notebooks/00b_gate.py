@@ -34,6 +34,7 @@ from crane_lab.engines import multiple_choice
 from crane_lab.engines.tasks import TASKS
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
+from crane_lab.show import crane_exercises as exercises
 from crane_lab.show import figures, testbed_pages
 from crane_lab.store import write_table
 from crane_lab.study import gate, unmasked
@@ -200,7 +201,19 @@ testbed_pages.first_masks_table(found, n_windows=len(languages))
 # Suppose that masking costs 3 of 100 points. With how many items per task would the Wilson
 # intervals of an accuracy of 0.60 and of 0.57 no longer overlap? And why can we hope to see such
 # a drop with fewer items than that?
+
+# %%
+my_items = ...  # to the next hundred
+
+exercises.items_told_apart(my_items)
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# `binomtest(right, n).proportion_ci(method="wilson")` is the interval. Half of it is about 1.96
+# times the root of $p(1 - p)/n$; the two halves that face each other have to fit into the gap.
 # ```
 #
 # ```{solution-start} exercise-how-many-items

@@ -201,6 +201,11 @@ relevance_pages.objectives_heatmap(tokenizer, sample[0], heat)
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# `relevance` has a row for each layer, so `divmod` makes layer and neuron of a flat index.
+# `NeuronSet.from_pairs` makes a set of one neuron, and `objective_values` gives the output.
+# ```
+#
 # ```{solution-start} exercise-removal
 # :class: dropdown
 # ```

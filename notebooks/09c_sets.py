@@ -205,13 +205,19 @@ criteria_pages.additivity_in_words(ratios, added)
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise} A late rise · medium, 10 minutes
+# ```{exercise-start} A late rise · medium, 10 minutes
 # :label: exercise-late-rise
-#
+# ```
 # A criterion's first 8 to 64 neurons do next to nothing to any language, and with its first 256 the
 # masked language loses far more than the others. Somebody concludes that the criterion finds the
 # language's neurons, if only enough are taken. Name two other readings, and say which numbers
 # would tell them apart.
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Where in the order may the needed neurons lie? And does a neuron show its effect if another one
+# can take over?
 # ```
 #
 # ```{solution} exercise-late-rise

@@ -40,6 +40,7 @@ from crane_lab.audit import lsn_claims, lsn_evidence
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, taught_pages, verdict_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import (
     activations,
@@ -190,12 +191,25 @@ display(*verdict_pages.claim_by_claim(verdicts))
 #
 # ## Exercise
 #
-# ```{exercise} A claim of no difference · hard, 15 minutes
+# ```{exercise-start} A claim of no difference · hard, 15 minutes
 # :label: exercise-lsn-equivalence
-#
+# ```
 # "The same as random neurons" is a claim of no difference. With an interval of ±2 points around a
 # difference of 0.3, what can be said? How many items would one training need before the choice of
 # items alone leaves ±1 point, if one item in ten changes?
+
+# %%
+my_items = ...
+
+exercises.items_for_a_point(my_items)
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# An item that changes counts +1 or −1, one that does not counts 0: what is the standard deviation
+# of that? Over √n it is the standard error of the mean, and an interval reaches 1.96 of them.
 # ```
 #
 # ```{solution} exercise-lsn-equivalence

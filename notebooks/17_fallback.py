@@ -37,6 +37,7 @@ from IPython.display import display
 from crane_lab.audit import la_claims
 from crane_lab.show import fallback_pages as page
 from crane_lab.show import figures, verdict_pages
+from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import fallback, fallback_effects, logit_lens
 
@@ -125,21 +126,44 @@ display(verdict_pages.at_a_glance(verdicts))
 display(*verdict_pages.claim_by_claim(verdicts))
 
 # %% [markdown]
-# ```{exercise} Two other explanations · medium, 10 minutes
+# ```{exercise-start} Two other explanations · medium, 10 minutes
 # :label: exercise-fallback-control
-#
+# ```
 # Suppose that after some steps most answers were called French. Name two explanations that have
 # nothing to do with a mechanism for falling back, and what in this notebook would speak for or
-# against each.
+# against each. And here: at which step do neurons of the signed mean keep fewest answers in
+# English, compared with random sets, and how many fewer?
+
+# %% tags=["shipped"]
+my_answers = ...  # how many fewer, by the columns of kept
+
+exercises.answers_lost_to_random(my_answers, kept)
+
+# %% [markdown]
+# ```{exercise-end}
 # ```
 #
-# ```{solution} exercise-fallback-control
-# :class: dropdown
+# ```{dropdown} Hint
+# Ask what a broken model's answers are called, and what the order in which languages are taken away
+# does by itself. `kept` has how many answers stayed in English, and `random_kept` the mean of
+# random sets at the same step.
+# ```
 #
+# ```{solution-start} exercise-fallback-control
+# :class: dropdown
+# ```
 # The identifier must choose one of a few languages, and may call broken text in Latin letters
 # French: then random sets would bring French as well, and the loss of French would have risen like
 # the others'. Or French was simply taken away later than the others: then in another order another
 # language would be left.
+
+# %% tags=["shipped"]
+of_mean = kept[kept["method"] == "signed mean"].set_index("step")
+fewer = of_mean["random_kept"] - of_mean["kept"]
+print(f"step {fewer.idxmax()}: {fewer.max():.1f} of {of_mean['asked'].max()}")
+
+# %% [markdown]
+# ```{solution-end}
 # ```
 
 # %% [markdown]

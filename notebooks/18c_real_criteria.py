@@ -37,6 +37,7 @@ from crane_lab.show import (
     shipped_pages,
     table_pages,
 )
+from crane_lab.show import later_exercises as exercises
 from crane_lab.show.neuron_view import neuron_view
 from crane_lab.stages import comparisons
 from crane_lab.study import real_model, scores
@@ -196,12 +197,25 @@ display(
 # %% [markdown]
 # ## Exercise
 #
-# ```{exercise} Far from the ceiling · easy, 5 minutes
+# ```{exercise-start} Far from the ceiling · easy, 5 minutes
 # :label: exercise-far-from-the-ceiling
-#
+# ```
 # On one model a criterion correlates with measured effects at $0.45$, and a criterion without any
 # error could reach $0.9$. On another the two are $0.3$ and $0.5$. On which does the criterion
 # foresee what ablations do better?
+
+# %%
+my_first, my_second = ..., ...  # what the correlations would be without noise
+
+exercises.without_their_noise((my_first, my_second))
+
+# %% [markdown]
+# ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# A criterion without any error reaches the ceiling and would correlate at 1 if there were no noise.
+# By which factor, then, has noise lowered every correlation?
 # ```
 #
 # ```{solution} exercise-far-from-the-ceiling

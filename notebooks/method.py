@@ -34,6 +34,8 @@ from pathlib import Path
 import torch
 
 import crane_core as crane
+from crane_lab import audit
+from crane_lab.show import crane_exercises as exercises
 
 net, tokenizer = crane.load_model(model)
 shape = crane.model_shape(net)["intermediate"]
@@ -177,7 +179,19 @@ print("drops", found.drops)
 # In the same table the set that LAPE made for Chinese leaves MMLU at 0.4589, C-Eval at 0.3410 and
 # Belebele at 0.3778. What are precision, recall and LangSpec-F1? Which of the three tells you
 # that this mask does next to nothing?
+
+# %% tags=["published"]
+my_precision, my_recall, my_f1 = ..., ..., ...
+
+exercises.harmless_mask((my_precision, my_recall, my_f1), audit.published()["1"])
+
+# %% [markdown]
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Scores before are those of the row above: 0.4579, 0.3470 and 0.3722. A score that rises has a drop
+# of 0.
 # ```
 #
 # ```{solution-start} exercise-harmless

@@ -170,7 +170,9 @@ def share_by_random(answer: object, summary: pd.DataFrame, method: str = "LAPE")
     )  # fmt: skip
 
 
-def answers_lost_to_random(answer: object, kept: pd.DataFrame, method: str = "LAPE") -> Checked:
+def answers_lost_to_random(
+    answer: object, kept: pd.DataFrame, method: str = "signed mean"
+) -> Checked:
     """Check the most answers, at any step, that random sets keep in the language and a method not.
 
     `kept` as `fallback_effects.kept_language` returns it.
@@ -178,7 +180,8 @@ def answers_lost_to_random(answer: object, kept: pd.DataFrame, method: str = "LA
     own = kept[kept["method"] == method].set_index("step")
     behind = own["random_kept"] - own["kept"]
     start = float(own["kept"].iloc[0])
-    every = (kept["random_kept"] - kept["kept"]).max()
+    others = kept[kept["method"] != method]
+    elsewhere = float((others["random_kept"] - others["kept"]).max())
     return check_numbers(
         answer,
         float(behind.max()),
@@ -190,7 +193,7 @@ def answers_lost_to_random(answer: object, kept: pd.DataFrame, method: str = "LA
             (float(behind.iloc[-1]), "That is at the last step. Look at all of them."),
             (float((behind / own["asked"]).max()), "That is a share. How many answers is it?"),
             (float(behind.mean()), "That is the mean over steps. Which is the most?"),
-            (float(every), f"That is of another method. Take the rows of {method}."),
+            (elsewhere, f"That is of other methods. Take the rows of `{method}`."),
         ],
         then=f"Of {int(own['asked'].iloc[0])} answers. Is that more than chance at so many steps? "
         "The last column of the table says.",

@@ -245,7 +245,7 @@ def test_a_run_without_the_mean_cannot_be_checked() -> None:
 
 # --- on the pages ---------------------------------------------------------------------------------
 
-NOTEBOOKS = [p for p in sorted((ROOT / "notebooks").glob("*.py")) if not p.stem.startswith("19")]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 
 def cells(name: str) -> str:
@@ -261,12 +261,12 @@ def test_titles_say_how_hard_and_how_long(path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "number",
-    [path.stem.split("_")[0] for path in NOTEBOOKS if "exercises." in path.read_text("utf-8")],
+    "path",
+    [path for path in NOTEBOOKS if "exercises." in path.read_text("utf-8")],
+    ids=lambda path: path.stem,
 )
-def test_a_hint_comes_before_the_solution(number: str) -> None:
+def test_a_hint_comes_before_the_solution(path: Any) -> None:
     """And the stub before both: nothing of the answer is seen by accident."""
-    (path,) = (ROOT / "notebooks").glob(f"{number}_*.py")
     text = cells(path.name)
     for start in re.finditer(r"```\{exercise-start\}.*\n:label: (\S+)", text):
         solution = re.search(rf"```\{{solution(-start)?\}} {start[1]}\n", text)
@@ -278,6 +278,35 @@ def test_a_hint_comes_before_the_solution(number: str) -> None:
             assert "..." in part[:stub] and stub < hint
 
 
+#: Exercises that are not easy and have no hint yet.
+WITHOUT_HINT = {
+    "exercise-bias",
+    "exercise-disjoint",
+    "exercise-null",
+    "exercise-floor",
+    "exercise-penalty",
+    "exercise-transfer",
+    "exercise-grim",
+    "exercise-discordant",
+    "exercise-mean",
+    "exercise-ranking",
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_not_easy_has_a_hint(path: Any) -> None:
+    text = cells(path.name)
+    for start in re.finditer(
+        r"```\{exercise(?:-start)?\}(.*) · (?:medium|hard), .*\n:label: (\S+)", text
+    ):
+        solution = re.search(rf"```\{{solution(-start)?\}} {start[2]}\n", text)
+        assert solution, start[1]
+        hinted = "```{dropdown} Hint" in text[start.end() : solution.start()]
+        assert hinted or start[2] in WITHOUT_HINT, start[1]
+
+
 def test_these_have_stubs() -> None:
-    with_stubs = {p.stem.split("_")[0] for p in NOTEBOOKS if "exercises." in p.read_text("utf-8")}
-    assert with_stubs >= {"01", "02b", "03b", "04", "09", "12b"}
+    with_stubs = {p.stem.split("_")[0] for p in NOTEBOOKS if "\nexercises." in p.read_text("utf-8")}
+    first = "00 00b 01 02 02b 02c 03b 04 04b 04c 07b 08b 09 09b 10 11 method"
+    later = "12b 13 13b 13c 14 14b 15 16 17 18b 18c 19 19b"
+    assert with_stubs >= {*first.split(), *later.split()}

@@ -363,7 +363,7 @@ CASES: dict[str, tuple[Callable[[Any], Checked], Any, Any, list[tuple[Any, str]]
         ],
     ),
     "lost": (
-        lambda answer: later.answers_lost_to_random(answer, KEPT),
+        lambda answer: later.answers_lost_to_random(answer, KEPT, "LAPE"),
         8.5,
         ...,
         [
@@ -372,7 +372,7 @@ CASES: dict[str, tuple[Callable[[Any], Checked], Any, Any, list[tuple[Any, str]]
             (-10, "at the last step"),
             (8.5 / 70, "That is a share"),
             (3.5 / 4, "mean over steps"),
-            (48.5, "another method"),
+            (48.5, "of other methods"),
             (7, "Not the expected number"),
         ],
     ),

@@ -57,9 +57,13 @@ EXPLAINED = {
     # What the paper prints, in an exercise.
     "12b": {"0.68", "0.17"},
     "13": {"61"},
+    # An exercise's question.
+    "14b": {"2"},
     # The size of the testbed, the ratio of two vocabularies.
     "18": {"2.4"},
     "18c": {"85"},
+    # An exercise's made-up sets.
+    "19": {"2.4", "0.6", "0.48"},
     # Differences of published scores, which the page computes beside them.
     "method": {"0.1489", "0.1062", "0.0654", "0.0337"},
     # Constants of a definition, LangSpec-F1 printed and recomputed, the paper's settings.
