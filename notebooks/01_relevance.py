@@ -353,6 +353,11 @@ print("hidden:", R_h.tolist(), " input:", R_x.tolist())
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# The bias is a third summand of the first hidden unit, beside what the two inputs bring. Share out
+# the unit's relevance over all three, in proportion.
+# ```
+#
 # ```{solution-start} exercise-bias
 # :class: dropdown
 # ```

@@ -264,6 +264,11 @@ selection_view(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# Write down the condition that a neuron has to meet for the one language, and that for the other.
+# Then look for a neuron that meets both.
+# ```
+#
 # ```{solution-start} exercise-disjoint
 # :class: dropdown
 # ```

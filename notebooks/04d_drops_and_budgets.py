@@ -118,6 +118,12 @@ else:
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# A drop of the target counts as recall only where it is one: what becomes of the half of the draws
+# in which the target gains? `audit.null_f1` simulates, given the number of items, the share that
+# changes and the score to begin with.
+# ```
+#
 # ```{solution-start} exercise-null
 # :class: dropdown
 # ```

@@ -213,6 +213,11 @@ display(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# `metrics.langspec_f1` takes the grades before, those after, and the target. Take one from every
+# grade before you hand them over. Whose grade before is near the floor?
+# ```
+#
 # ```{solution-start} exercise-floor
 # :class: dropdown
 # ```

@@ -134,6 +134,11 @@ display(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# `dataclasses.replace` makes settings with another penalty, and a `Pipeline` with them takes what it
+# has in the same store. Compare the unmasked model with itself.
+# ```
+#
 # ```{solution-start} exercise-penalty
 # :class: dropdown
 # ```

@@ -172,6 +172,11 @@ display(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# Each row has the drops of both models side by side, in pairs. Divide within a pair, and do the
+# same for the random rows.
+# ```
+#
 # ```{solution-start} exercise-transfer
 # :class: dropdown
 # ```

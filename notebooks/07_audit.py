@@ -236,6 +236,11 @@ display(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# An accuracy is a whole number of right answers over the number of questions. Which whole numbers
+# come nearest, and are they near enough for four decimals?
+# ```
+#
 # ```{solution-start} exercise-grim
 # :class: dropdown
 # ```
@@ -258,6 +263,11 @@ display(
 # Under its mask for Chinese, CRANE loses 21 of C-Eval's questions (467 to 446). The difference is
 # significant at 95 % only if few enough answers changed. How few?
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# Answers that changed went either way. If there were no effect, how would they fall, and which test
+# is that? Count up from the fewest that can have changed.
 # ```
 #
 # ```{solution-start} exercise-discordant

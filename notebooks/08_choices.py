@@ -226,6 +226,12 @@ display(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# A sum of independent normal values is normal, with a variance that grows with their number. With
+# two lengths the sums are a mixture of two normals, and so are the means: take second and fourth
+# moments of the mixture.
+# ```
+#
 # ```{solution-start} exercise-mean
 # :class: dropdown
 # ```
@@ -266,6 +272,11 @@ figures.table(
 # `largest`, and by the language that is moved most instead of the mean. Which of the three choices
 # survive under every rule?
 # ```{exercise-end}
+# ```
+#
+# ```{dropdown} Hint
+# `choices.departures` gives `largest` and `typical` for each choice. Apply it to all of the sweep,
+# and to the rows of one `mask_language` after the other.
 # ```
 #
 # ```{solution-start} exercise-ranking

@@ -278,21 +278,6 @@ def test_a_hint_comes_before_the_solution(path: Any) -> None:
             assert "..." in part[:stub] and stub < hint
 
 
-#: Exercises that are not easy and have no hint yet.
-WITHOUT_HINT = {
-    "exercise-bias",
-    "exercise-disjoint",
-    "exercise-null",
-    "exercise-floor",
-    "exercise-penalty",
-    "exercise-transfer",
-    "exercise-grim",
-    "exercise-discordant",
-    "exercise-mean",
-    "exercise-ranking",
-}
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_is_not_easy_has_a_hint(path: Any) -> None:
     text = cells(path.name)
@@ -302,7 +287,7 @@ def test_what_is_not_easy_has_a_hint(path: Any) -> None:
         solution = re.search(rf"```\{{solution(-start)?\}} {start[2]}\n", text)
         assert solution, start[1]
         hinted = "```{dropdown} Hint" in text[start.end() : solution.start()]
-        assert hinted or start[2] in WITHOUT_HINT, start[1]
+        assert hinted, start[1]
 
 
 def test_these_have_stubs() -> None:
