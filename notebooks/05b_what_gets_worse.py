@@ -135,8 +135,8 @@ display(
 # ```
 #
 # ```{dropdown} Hint
-# `dataclasses.replace` makes settings with another penalty, and a `Pipeline` with them takes what it
-# has in the same store. Compare the unmasked model with itself.
+# `dataclasses.replace` makes settings with another penalty, and a `Pipeline` with them takes what
+# it has in the same store. Compare the unmasked model with itself.
 # ```
 #
 # ```{solution-start} exercise-penalty
