@@ -52,7 +52,7 @@ judged = pipeline.judged(pipeline.rows())
 items = judged.items()
 
 # %% [markdown]
-# ## What gets worse?
+# ## The parts of a grade
 #
 # A grade is one number. Its parts, where the judge has any, say whether the model forgets (truth),
 # loses the thread (relevance), breaks down (form, variety, presence) or changes language. Each row

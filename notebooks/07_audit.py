@@ -43,9 +43,12 @@ results = Path(run_dir) / "results"
 # ## Does each LangSpec-F1 follow from its row?
 #
 # A printed 0.3722 stands for every number from 0.37215 to 0.37225. So a LangSpec-F1 recomputed from
-# printed scores has an interval of its own, and only a printed value outside it is wrong. Put
-# Equations 3 to 5 together, with $\Delta$ for the target's drop, $M$ for the largest other drop and
-# $S$ for the target's score before, and forget $\epsilon$:
+# printed scores has an interval of its own, and only a printed value outside it is wrong. Two
+# evaluations of Equations 3 to 5 give that interval exactly.
+#
+# ```{dropdown} Why two are enough
+# Put the equations together, with $\Delta$ for the target's drop, $M$ for the largest other drop
+# and $S$ for the target's score before, and forget $\epsilon$:
 #
 # $$
 # \text{LangSpec-F1} = \frac{2\,\Delta}{\Delta + M + S} .
@@ -56,6 +59,7 @@ results = Path(run_dir) / "results"
 # reverse. A function that only rises or only falls in each input has its extremes at the corners of
 # the box of possible inputs, so two evaluations give the *exact* interval. (The code does not drop
 # $\epsilon$; the argument is the same.)
+# ```
 
 # %% tags=["published"]
 checked = audit.recompute(tables)
