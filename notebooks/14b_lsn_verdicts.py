@@ -103,6 +103,29 @@ for x in languages[1:]:
 taught_pages.effects_counts_table(after)
 
 # %% [markdown]
+# ## Tuned on text, in the language itself
+#
+# As on [14](14_lsn_tuning), nothing but the chosen neurons is tuned, on stories in their language.
+# There are fewer windows, trainings and questions, and one random set beside each, the same in
+# every training: how far one random set is from the next is not known here.
+
+# %% tags=["shipped"]
+text_there, made_there = text_taught.shipped_text(real_data)
+by_text_there = text_taught.text_effects(text_there)
+write_table(by_text_there, results / "lsn_effects_real_text.csv")
+display(
+    taught_pages.made_in_words(
+        {"text": made_there},
+        "python -m crane_lab.cli.tune --profile gemma --parts text",
+    ),
+    taught_pages.text_figure(by_text_there, names),
+    figures.folded(
+        "In numbers",
+        taught_pages.text_table(by_text_there),
+    ),
+)
+
+# %% [markdown]
 # ## Do the base's neurons keep their role?
 #
 # CRANE finds neurons in a base model and masks them in its chat model
@@ -171,6 +194,7 @@ columns = {
         "Gemma 3 270M",
         taught.shipped_tables("activations", real_data)[0],
         real,
+        by_text_there,
         shared=pd.read_csv(Path(real_data) / "lsn_shared.csv"),
     ),
 }

@@ -7,7 +7,7 @@ that a folder has, of this very model, these sets, texts and values, are read an
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
+from crane_lab.stages.relevance import QUANTILE_TOKENS
 from crane_lab.stages.standing import held_against
 from crane_lab.store import write_table
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
@@ -162,26 +163,49 @@ def _rows(
 def _kept(
     pipeline: Pipeline, sets: Contenders, values: Values, file: Path
 ) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """Shipped rows by method, language and value; none if they are of anything else."""
-    if not file.is_file() or made_of(file, _inputs(pipeline, sets, values))["differing"]:
+    """Shipped rows by method, language and value, of methods that have just these sets.
+
+    None if they are of anything else. Another machine's values differ in their last digits.
+    """
+    if not file.is_file():
+        return {}
+    inputs = _inputs(pipeline, sets, values)
+    now, means = inputs.pop("sets"), inputs.pop("values")
+    made = made_of(file, inputs)
+    if made["differing"] or not _alike(made["inputs"]["values"], means):
         return {}
     table = read_value_losses(file.parent)
     return {
         (str(method), str(x), str(set_to)): own
         for (method, x, set_to), own in table.groupby(_KEYS, sort=False)
+        if made["inputs"]["sets"].get(method) == now.get(method)
     }
 
 
+def _alike(made: Mapping[str, float], now: Mapping[str, float]) -> bool:
+    return set(made) == set(now) and all(
+        math.isclose(made[name], value, rel_tol=1e-3, abs_tol=1e-4) for name, value in now.items()
+    )
+
+
 def _inputs(pipeline: Pipeline, sets: Contenders, values: Values) -> dict[str, Any]:
-    """What the table depends on: model and held-out text, sets, and the numbers written."""
-    numbers = hashlib.sha256()
-    for place, by_language in values.items():
-        for x, own in by_language.items():
-            for statistic, value in own.items():
-                numbers.update(f"{place} {x} {statistic}".encode())
-                numbers.update(value.float().numpy().tobytes())
+    """What the table depends on: model, sets and held-out text, and what is written.
+
+    That is the text that values are read from, and their means over neurons.
+    """
+    s = pipeline.settings
     return {
         **null_inputs(pipeline, "losses"),
-        "sets": {m: {x: s.digest() for x, s in of.items()} for m, of in sets.items()},
-        "values": numbers.hexdigest()[:16],
+        "sets": {m: {x: own.digest() for x, own in of.items()} for m, of in sets.items()},
+        "read_from": {
+            "corpus": pipeline.corpus.fingerprint(s.languages),
+            "n_samples": s.n_samples,
+            "tokens": QUANTILE_TOKENS,
+        },
+        "values": {
+            f"{place} {x} {statistic}": round(float(value.double().mean()), 6)
+            for place, by_language in values.items()
+            for x, own in by_language.items()
+            for statistic, value in own.items()
+        },
     }

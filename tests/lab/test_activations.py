@@ -123,6 +123,17 @@ def test_shipped_changes_are_read_if_they_are_of_this_run(
         pipeline, sets, values, value_losses.WRITTEN, shipped=tmp_path
     )
     pd.testing.assert_frame_equal(again, shipped)
+    # Another machine's values differ in their last digits; another method's sets do not matter.
+    nearly = {
+        place: {x: {n: v * (1 + 1e-6) for n, v in own.items()} for x, own in of.items()}
+        for place, of in values.items()
+    }
+    one = {"ours": sets["ours"], "theirs": {other: some(pipeline, (0, 8))}}
+    few = {"ours": sets["ours"]}
+    first = value_losses.perplexity_changes(pipeline, few, nearly, [None], shipped=tmp_path)
+    assert set(first["method"]) == {"ours"}
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        value_losses.perplexity_changes(pipeline, one, values, [None], shipped=tmp_path)
     moved = {place: {**of, x: {n: v + 1 for n, v in of[x].items()}} for place, of in values.items()}
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         value_losses.perplexity_changes(pipeline, sets, moved, [None], shipped=tmp_path)
