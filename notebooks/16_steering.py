@@ -24,7 +24,7 @@ languages_data = "data/languages"  # folder with the shipped results on many lan
 steering_questions = "data/steering/questions.yaml"  # short questions with answers
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 from IPython.display import display

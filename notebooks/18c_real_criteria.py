@@ -25,7 +25,7 @@ necessity_data = "data/testbed"  # folder with the shipped effects of single abl
 n_necessity = 128  # held-out windows per language that single neurons are ablated on
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from IPython.display import display
 
 from crane_lab.pipeline import Pipeline

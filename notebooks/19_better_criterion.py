@@ -28,7 +28,7 @@ real_data = "data/gemma"  # folder with the shipped results on a real model
 languages = ["en", "zh", "vi"]  # languages by code, in the order of all tables
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
-# %%
+# %% tags=["hide-input"]
 from pathlib import Path
 
 import pandas as pd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from crane_core.selection import (
     select,
 )
 from crane_lab.pipeline import Pipeline
+from crane_lab.store import source_digest
 from crane_lab.study.halves import rank_correlation
 from crane_lab.study.sharing import overlap_row
 
@@ -108,29 +110,68 @@ class SecondLook:
 
 
 def second_look(pipeline: Pipeline, picked: Picked, n_blocks: int = 20) -> SecondLook:
-    """Run the windows once more, for what kurtosis alone does not say.
+    """Run the windows once more, for what kurtosis alone does not say; kept in the store.
 
     `picked` names the neurons whose single values are kept; windows are run in `n_blocks` blocks
-    (fewer if there are fewer windows).
+    (fewer if there are fewer windows). Blocks serve every look with as many, whatever is picked.
     """
-    columns = torch.tensor(list(picked.values()), dtype=torch.long).reshape(-1, 2)
     s = pipeline.settings
     block = -(-s.n_samples // n_blocks)
     look = SecondLook({}, block, {}, {})
     for language in s.languages:
-        look.blocks[language], kept = [], []
-        size = StreamingMoments(pipeline.shape["intermediate"])
-        for ids in pipeline.windows[language].split(block):
+        key = {
+            **pipeline.relevance_key(language),
+            "block": block,
+            "code": source_digest(__name__),
+        }
+        seen: dict[str, dict[str, Tensor]] = {}
+        columns = torch.tensor(list(picked.values()), dtype=torch.long).reshape(-1, 2)
+        pass_ = partial(_in_blocks, pipeline, language, block, columns, seen)
+        found = pipeline.store.tensors("blocks", key, partial(pass_, "blocks"))
+        n = len([name for name in found if name.startswith("count")])
+        look.blocks[language] = [
+            StreamingMoments.from_state(
+                {
+                    name.partition(" ")[0]: value
+                    for name, value in found.items()
+                    if name.endswith(f" {number}")
+                }
+            )
+            for number in range(n)
+        ]
+        look.magnitude[language] = found["magnitude"]
+        look.values[language] = {}
+        if picked:
+            key |= {"picked": columns.tolist()}
+            kept = pipeline.store.tensors("picked", key, partial(pass_, "picked"))["values"]
+            look.values[language] = dict(zip(picked, kept.T.double().numpy(), strict=True))
+    return look
+
+
+def _in_blocks(
+    pipeline: Pipeline,
+    language: str,
+    block: int,
+    columns: Tensor,
+    seen: dict[str, dict[str, Tensor]],
+    part: str,
+) -> dict[str, Tensor]:
+    """One pass for both `part`s, "blocks" and "picked", as tensors; `seen` is filled by it."""
+    if not seen:
+        shape = pipeline.shape["intermediate"]
+        size, kept = StreamingMoments(shape), []
+        seen["blocks"] = {}
+        for number, ids in enumerate(pipeline.windows[language].split(block)):
             relevance = neuron_relevance(pipeline.model, ids, None, **pipeline.how).cpu()
-            moments = StreamingMoments(pipeline.shape["intermediate"])
+            moments = StreamingMoments(shape)
             moments.update(relevance)
-            look.blocks[language].append(moments)
+            state = moments.state().items()
+            seen["blocks"] |= {f"{name} {number}": value for name, value in state}
             size.update(relevance.abs())
             kept.append(relevance[:, columns[:, 0], columns[:, 1]])
-        look.magnitude[language] = size.mean()
-        single = torch.cat(kept).T.double().numpy()
-        look.values[language] = dict(zip(picked, single, strict=True))
-    return look
+        seen["blocks"]["magnitude"] = size.mean()
+        seen["picked"] = {"values": torch.cat(kept)}
+    return seen[part]
 
 
 def magnitude_and_kurtosis(

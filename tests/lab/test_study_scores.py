@@ -83,6 +83,22 @@ def test_a_second_look(pipeline: Pipeline) -> None:
     assert nothing.values == {"en": {}, "vi": {}}
 
 
+def test_a_second_look_is_had_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    picked = {("en", "largest contrast"): (1, 5)}
+    first = scores.second_look(pipeline, picked, n_blocks=4)
+    monkeypatch.setattr(scores, "neuron_relevance", lambda *_, **__: pytest.fail("run again"))
+    for again in (
+        scores.second_look(pipeline, picked, n_blocks=4),
+        scores.second_look(pipeline, {}, n_blocks=4),
+    ):
+        for x in ("en", "vi"):
+            assert torch.equal(again.magnitude[x], first.magnitude[x])
+            for own, other in zip(again.blocks[x], first.blocks[x], strict=True):
+                assert own.count == other.count and torch.equal(own.mean(), other.mean())
+    with pytest.raises(pytest.fail.Exception, match="run again"):
+        scores.second_look(pipeline, {("en", "x"): (0, 0)}, n_blocks=4)
+
+
 def test_magnitude_and_kurtosis_may_agree_or_not() -> None:
     kurtosis = {
         "en": torch.arange(200.0).reshape(2, 100),
