@@ -11,8 +11,8 @@
 # **It assumes** single ablations ([09](09_gold_standard)) and the criteria that are held against
 # them ([09b](09b_criteria)).
 #
-# **It takes** twenty minutes to read; the computer needs some five minutes on the testbed, most of
-# them for tasks and answers under masks; what most sets do to the loss is shipped and read.
+# **It takes** twenty minutes to read; the computer needs a minute on the testbed, because what
+# sets do to the loss, to tasks and to answers is shipped and read.
 #
 # **It covers** §3.4 of the paper {cite:p}`le2026crane`, where sets are masked, with sets of all
 # sizes and of other criteria.

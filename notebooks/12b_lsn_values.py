@@ -10,7 +10,8 @@
 # **It assumes** the sets of [notebook 12](12_lsn_neurons), and masks and their nulls ([notebook
 # 04](04_table1)).
 #
-# **It takes** twenty minutes to read; the computer needs about four minutes.
+# **It takes** twenty minutes to read; the computer needs about a minute on the testbed, since the
+# losses are shipped.
 #
 # **It covers** *Language-specific neurons do not facilitate cross-lingual transfer*
 # {cite:p}`mondal2025transfer`: its Table 6 and what its figures say of perplexity, asked of the
