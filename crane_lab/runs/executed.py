@@ -65,7 +65,20 @@ def is_edited(path: Path) -> bool:
     """Whether somebody changed an executed notebook since the runner wrote it."""
     # Before `shown` was noted, or killed while papermill was writing it: nobody can tell.
     unknown = "shown" not in (noted := record_of(path)) and bool(noted)
-    return path.exists() and not unknown and not is_as_written(path)
+    return path.exists() and not unknown and not is_as_written(path) and not _is_cut_off(path)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file is the beginning of a notebook, as who is killed while writing leaves it."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        rest = text[error.pos :].rstrip()
+        # In the middle of a word, of a number, or of a text.
+        in_word = any(word.startswith(rest) for word in ("true", "false", "null"))
+        return in_word or set(rest) <= set("+-.eE") or "Unterminated string" in error.msg
+    return False
 
 
 def remove_own(path: Path) -> None:

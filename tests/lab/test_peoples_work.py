@@ -73,6 +73,21 @@ def test_an_edit_is_set_aside_and_never_over_another(
     assert not (tmp_path / "01_one.ipynb").exists()
 
 
+def test_the_beginning_of_a_notebook_is_nobodys_edit(tmp_path: Path) -> None:
+    """It is what papermill leaves that is killed while it writes; a merge that failed is kept."""
+    said = {"a": [1, -2.5, True, None, 'ü \n"x"'], "b": {"c": False}}
+    whole = json.dumps(said, indent=1, ensure_ascii=False)  # as notebooks are written
+    for n in range(len(whole)):
+        path = tmp_path / "01_one.failed.ipynb"
+        path.write_text(whole[:n], "utf-8")
+        remove_own(path)
+        assert not list(tmp_path.iterdir()), whole[:n]
+    for text in (whole, whole.replace("1", "<<<<<<< mine\n1"), "print(1)\n"):
+        path.write_text(text, "utf-8")
+        remove_own(path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_a_run_makes_again_what_was_edited_and_keeps_the_edit(tmp_path: Path) -> None:
     project = make_project(tmp_path / "a b {x} %s ü", n01_one=ONE)
     run = project.run()
