@@ -176,6 +176,7 @@ display(
         "python -m crane_lab.cli.tune --parts text",
     ),
     taught_pages.text_figure(by_text, names),
+    taught_pages.text_in_words(by_text, names),
     figures.folded("In numbers", taught_pages.text_table(by_text)),
 )
 

@@ -119,6 +119,7 @@ display(
         "python -m crane_lab.cli.tune --profile gemma --parts text",
     ),
     taught_pages.text_figure(by_text_there, names),
+    taught_pages.text_in_words(by_text_there, names),
     figures.folded(
         "In numbers",
         taught_pages.text_table(by_text_there),

@@ -374,6 +374,28 @@ def text_figure(effects: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     )
 
 
+def text_in_words(effects: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
+    """What tuning a method's neurons does to their language's loss, beside random sets."""
+    own = effects[effects["of"] == effects["language"]]
+    lines = []
+    for method, found in own[own["draws"].fillna(0) > 0].groupby("method", sort=False):
+        draws = int(found["draws"].min())
+        told = [
+            f"{row['change']:+.2f} in {names[row['of']]} (random {row['random']:+.2f})"
+            for row in found.to_dict("records")
+        ]
+        further = int((found["change"] < found["random_low"]).sum())
+        those = "the random set" if draws == 1 else f"all {draws} random sets"
+        lines.append(
+            f"- {as_markdown(str(method))}: {', '.join(told)}; further than {those} in "
+            f"{further} of {len(found)} languages."
+        )
+    head = "Change of the loss in the language of the text, nats per token:"
+    return prose(
+        "\n".join([head, "", *lines]) if lines else "Nothing was tuned beside random sets."
+    )
+
+
 def text_table(effects: pd.DataFrame) -> Styler:
     """The language's own loss, beside random sets tuned likewise: `text_taught.text_effects`."""
     own = effects[effects["of"] == effects["language"]]

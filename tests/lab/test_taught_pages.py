@@ -95,6 +95,12 @@ def test_text_is_shown_beside_random_sets() -> None:
     crane = [row.get_text(" ") for row in shown.select("tbody tr") if "CRANE" in row.get_text()]
     assert "-0.1" in crane[0] and "0.500" in crane[0]
     assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, NAMES).data)
+    said = str(taught_pages.text_in_words(effects, NAMES).data)
+    own = effects[(effects["method"] == "CRANE") & (effects["of"] == effects["language"])].iloc[0]
+    assert f"CRANE: {own['change']:+.2f} in Chinese (random {own['random']:+.2f})" in said
+    assert f"all {int(own['draws'])} random sets" in said and "\n- all" not in said
+    few = effects.assign(draws=float("nan"))
+    assert "Nothing was tuned" in str(taught_pages.text_in_words(few, NAMES).data)
 
 
 def test_where_a_task_arrives_is_said() -> None:
