@@ -95,14 +95,14 @@ def ship_cards(run: Run, options: argparse.Namespace, store: Path | None = None)
                 pipeline.statistic("intermediate", "mean_abs"),
             )
         )
+        relative = criteria.relative_contrasts(size)
         scores = {
             "CRANE's score": criteria.contrasted(normalise(kurtosis, s.normalisation)),
             "LAPE's order": criteria.lape_places(pipeline),
-            criteria.RELATIVE: criteria.relative_contrasts(size),
+            "the relative contrast": relative,
         }
-        names = {criteria.RELATIVE: "the relative contrast"}
         orders = {
-            names.get(name, name): {x: criteria.order(score) for x, score in of.items()}
+            name: {x: criteria.order(score) for x, score in of.items()}
             for name, of in scores.items()
         }
         lists = known_neurons.sampled_lists(effects, orders, width)
@@ -115,7 +115,9 @@ def ship_cards(run: Run, options: argparse.Namespace, store: Path | None = None)
             {x: k.flatten()[cards.neurons] for x, k in kurtosis.items()},
             {x: torch.tensor(own[f"zero_{x}"].to_numpy()) for x in s.languages},
             {x: torch.tensor(own[f"zero_{x}_se"].to_numpy()) * 1.96 for x in s.languages},
-            known_neurons.inside_of(cards, sets_of_methods(pipeline, scores)),
+            known_neurons.inside_of(
+                cards, sets_of_methods(pipeline, {criteria.RELATIVE: relative})
+            ),
             lists,
         ).save(out, {**now, "texts per language": options.cards_texts, "versions": versions()})
     write_checksums(out)
