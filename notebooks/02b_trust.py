@@ -209,7 +209,8 @@ write_table(everything, results / "kurtosis.parquet")
 # the work.
 
 # %%
-my_sets = dict.fromkeys(languages, ...)  # a set of neurons for each language
+# A set of neurons for each language
+my_sets = dict.fromkeys(languages, ...)
 
 exercises.sets_by_magnitude(
     my_sets,

@@ -142,7 +142,8 @@ display(
 # to guessing and nothing from the others?
 
 # %% tags=["published"]
-my_f1 = ...  # tables["1"].original has the scores before, .floor those of guessing
+# `tables["1"].original` has the scores before, `.floor` those of guessing
+my_f1 = ...
 
 exercises.down_to_guessing(my_f1, tables["1"])
 

@@ -141,7 +141,8 @@ criteria_pages.precision_curves(found, order, names, highlighted)
 
 # %%
 active, n = pipeline.activation_counts()
-my_scores = dict.fromkeys(settings.languages, ...)  # (layers, neurons) each
+# (layers, neurons) each
+my_scores = dict.fromkeys(settings.languages, ...)
 
 exercises.rate_contrast(my_scores, active, n)
 

@@ -105,7 +105,8 @@ display(*verdict_pages.claim_by_claim(page))
 
 # %% tags=["published"]
 printed = audit.definition(audit.published())
-my_chance = ...  # `relative` is "yes" where a mask hits its own language hardest
+# `relative` is "yes" where a mask hits its own language hardest
+my_chance = ...
 
 exercises.as_many_by_chance(my_chance, printed)
 

@@ -183,7 +183,8 @@ def hours_of(changed):
     return by_device(changed, fits[:1])["in all"].iloc[0]
 
 
-my_changes = ...  # a dictionary: parameters of `paper`, with other values
+# A dictionary: parameters of `paper`, with other values
+my_changes = ...
 
 exercises.within_a_day(my_changes, paper, hours_of)
 

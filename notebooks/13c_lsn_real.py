@@ -138,7 +138,8 @@ for x in asked:
 # mean.)
 
 # %%
-my_mean, my_reach = ..., ...  # in points: the mean, and how far the interval reaches
+# In points: the mean, and how far the interval reaches
+my_mean, my_reach = ..., ...
 
 exercises.interval_of_few((my_mean, my_reach))
 

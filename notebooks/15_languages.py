@@ -228,7 +228,8 @@ page.stability_table(stability)
 # only 600 neurons of that layer to any language?
 
 # %%
-by_chance = ...  # neurons that the first pair shares by chance, and the other
+# Neurons that the first pair shares by chance, and the other
+by_chance = ...
 of_600 = ...  # the same if all neurons come from 600 of the layer
 
 exercises.shared_by_chance(by_chance, of_600)

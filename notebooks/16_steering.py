@@ -161,8 +161,8 @@ exercises.share_by_random(my_part, summary)
 by_setup = summary.set_index(["method", "kind", "statistic", "strength"])
 once = by_setup.loc[("LAPE", *central)]
 before = summary.loc[summary["method"] == "none", "share"].item()
-part = (once["random"] - before) / (once["share"] - before)
-print(f"{once['random'] - before:.3f} of {once['share'] - before:.3f}: {part:.1%}")
+by_random, gain = once["random"] - before, once["share"] - before
+print(f"{by_random:.3f} of {gain:.3f}: {by_random / gain:.1%}")
 
 # %% [markdown]
 # ```{solution-end}

@@ -205,7 +205,8 @@ display(
 # foresee what ablations do better?
 
 # %%
-my_first, my_second = ..., ...  # what the correlations would be without noise
+# What the correlations would be without noise
+my_first, my_second = ..., ...
 
 exercises.without_their_noise((my_first, my_second))
 

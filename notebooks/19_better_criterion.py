@@ -317,7 +317,9 @@ exercises.first_by_both(my_candidates, merits)
 
 # %% tags=["shipped"]
 mean = merits[merits["language"] == "all"].set_index("candidate")
-print(set(mean.nlargest(5, "merit").index) & set(mean.nlargest(5, "little_harm").index))
+first = mean.nlargest(5, "merit").index
+spares = mean.nlargest(5, "little_harm").index
+print(set(first) & set(spares))
 
 # %% [markdown]
 # ```{solution-end}
