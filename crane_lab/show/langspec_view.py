@@ -7,7 +7,7 @@ scripts there is a table of the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from IPython.display import HTML
@@ -23,13 +23,15 @@ from crane_lab.texts.visible import visible
 
 
 def random_scores(
-    nulls: Nulls, seeds: pd.DataFrame, tasks: Mapping[str, str]
+    nulls: Nulls, seeds: pd.DataFrame, tasks: Mapping[str, str], languages: Iterable[str]
 ) -> dict[str, pd.DataFrame]:
     """Scores under random masks of the size of CRANE's set of each language, a column a language.
 
     `nulls`: of the table's rows. Where they have none, the table's own random masks (`seeds`, as
-    `Scored` makes them) stand in. A language with an empty set has no row.
+    `Scored` makes them) stand in. A language with an empty set has no row. `tasks` may have more
+    languages than the run's `languages`.
     """
+    tasks = {x: tasks[x] for x in languages}
     found = {}
     for x in tasks:
         null = nulls.get(("CRANE", x))

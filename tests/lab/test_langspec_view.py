@@ -118,10 +118,12 @@ def test_random_masks_are_the_null_or_the_tables_own() -> None:
     tasks = {"en": "knowledge_en", "zh": "knowledge_zh"}
     null = pd.DataFrame({"seed": [7], "knowledge_en": [0.5], "knowledge_zh": [0.25], "more": [0]})
     seeds = pd.DataFrame({"mask_language": ["zh", "en"], "en": [0.1, 0.2], "zh": [0.3, 0.4]})
-    found = random_scores({("CRANE", "en"): null, ("LAPE", "zh"): null}, seeds, tasks)
+    more = {"ar": "task_ar", **tasks}  # a real model's tasks have more languages than its run
+    nulls = {("CRANE", "en"): null, ("LAPE", "zh"): null}
+    found = random_scores(nulls, seeds, more, tasks)
     assert found["en"].to_dict("list") == {"en": [0.5], "zh": [0.25]}
     assert found["zh"].to_dict("list") == {"en": [0.1], "zh": [0.3]}
-    assert not len(random_scores({}, pd.DataFrame(), tasks)["en"])
+    assert not len(random_scores({}, pd.DataFrame(), tasks, tasks)["en"])
 
 
 def test_a_table_without_masks_is_refused() -> None:
