@@ -37,7 +37,7 @@ export MALLOC_TRIM_THRESHOLD_ = 8000000000
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup gemma book print slides badge test test-core test-vllm lint rehearse testbed clean clean-all
+.PHONY: help setup gemma book print slides badge wheel test test-core test-vllm lint rehearse testbed clean clean-all
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -74,6 +74,11 @@ slides: setup ## the built book as slides, a deck for each part, in _build/slide
 
 badge: setup ## write the README's badge from the repository's address in _config.yml
 	$(BIN)/python -m crane_lab.cli.badge
+
+# In build/ setuptools would keep modules that are no more.
+wheel: setup ## method, notebooks' code and data as one package in dist/ (26 MB)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors
 	$(BIN)/crane book --profile smoke

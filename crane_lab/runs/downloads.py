@@ -1,7 +1,7 @@
 """Notebooks as the book offers them for download: they find the project they belong to.
 
-Code and data of a notebook are a checkout's, and the paths in it start there. The first cell of a
-downloaded one goes there; the page does not show it.
+Paths in a notebook start in the project's folder. The first cell of a downloaded one goes there, or
+makes its own folder one from what the wheel brought; the page does not show it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,13 @@ import json
 from typing import Any
 
 _HEAD = """\
-# For a copy of this notebook that lies elsewhere. Code and data are in a checkout of the project:
-# run `make setup` there and take its .venv as kernel (the page "Rerun it" says how).
+# For a copy of this notebook that lies elsewhere: code and data are in the project's wheel or in a
+# checkout of it (the page "Rerun it" says how to take either as kernel).
 """
 _GO = """\
-import os
+from crane_lab.store.place import work_here
 
-from crane_lab.store import ROOT
-
-if not (ROOT / "data" / "published").is_dir():
-    raise FileNotFoundError(f"no data in {ROOT}: run `make setup` in a checkout of the project")
-os.chdir(ROOT)
+work_here()
 """
 _FETCH = """\
 import importlib.util
@@ -46,9 +42,8 @@ if importlib.util.find_spec("crane_lab") is None:  # as on Colab: fetch it, and 
 def first_cell(address: str) -> str:
     """Return the code that a downloaded notebook begins with.
 
-    It makes the checkout that `crane_lab` is installed from the working folder, and raises
-    FileNotFoundError if that has no data, as a wheel's has not. With an `address` it fetches the
-    project first where `crane_lab` is not installed.
+    It is the call of `crane_lab.store.place.work_here`. With an `address` it fetches the project
+    first where `crane_lab` is not installed.
     """
     fetch = _FETCH.format(address=address, name=address.rsplit("/", 1)[-1]) if address else ""
     return (_HEAD + fetch + _GO).rstrip("\n")

@@ -25,7 +25,10 @@ from typing import Any
 
 from crane_lab.store.files import canonical, digest_of, write_text
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+#: The folder that the packages are in: a checkout, or what they were installed into.
+HERE = Path(__file__).resolve().parent.parent.parent
+#: Where paths start: the checkout; without one, as after installing a wheel, the working folder.
+ROOT = HERE if (HERE / "data" / "published").is_dir() else Path.cwd()
 PACKAGES = ("crane_core", "crane_lab")
 #: How results are kept and notebooks are run does not change what is computed.
 LEFT_OUT = ("crane_lab.store", "crane_lab.runs", "crane_lab.cli")
@@ -65,7 +68,7 @@ class Sources:
     """
 
     def __init__(
-        self, root: Path = ROOT, packages: Iterable[str] = PACKAGES, memory: Path | None = None
+        self, root: Path = HERE, packages: Iterable[str] = PACKAGES, memory: Path | None = None
     ) -> None:
         self._memory = memory
         self._code: dict[str, bytes] = {}
