@@ -138,7 +138,7 @@ display(
 # - **Items of mixed difficulty.** If items were either trivial or hopeless, accuracy could only
 #   move when a mask is large enough to flip trivial ones.
 #
-# Each line of the figure above is a task, and its band the interval over random masks of that size.
+# Each line of the figure below is a task, and its band the interval over random masks of that size.
 # Look for a slope: a line that stays flat and then falls off a cliff would tell masks of different
 # quality apart only at the cliff.
 

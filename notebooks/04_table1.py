@@ -221,8 +221,8 @@ table1_page.all_at_chance(at_chance, names)
 # %% [markdown]
 # The random dots have CRANE's number of neurons in every layer. LAPE's sets have other numbers, in
 # other layers, so each set is held against random masks of *its own* size in every layer: its
-# **null**. The table below Table 1 says what LangSpec-F1 these masks have, and how many of them the
-# set exceeds.
+# **null**. The table folded under Table 1 says what LangSpec-F1 these masks have, and how many of
+# them the set exceeds.
 #
 # Drops to move with sliders, random masks beside them, are on [a page of their
 # own](04d_drops_and_budgets).

@@ -305,7 +305,7 @@ page.audit_in_short(cells, checked, reach, claims, meets, noise)
 # - Everything here is conditional on the tables as printed and on our transcription of them.
 # - "Certain to exceed noise" is about the choice of questions, at 95 % for each comparison on its
 #   own. With some 90 comparisons a few would pass that line by chance if nothing were there. The
-#   figure shows that the certain ones pass it by far.
+#   figure shows by how much each passes, and several of the certain ones pass it only just.
 # - That a claim does not hold for all three languages says nothing against the languages where it
 #   does. Three languages are few.
 # - What Table 1 looks like where every outcome, every budget and random masks are known is the

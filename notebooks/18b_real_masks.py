@@ -107,8 +107,8 @@ shipped_pages.nulls_in_words(verdicts, losses)
 # %% [markdown]
 # ## Language by language: held-out loss
 #
-# The sensitive read-out. Rows of the table below are masks, columns the language of the text, and a
-# cell is by how much a mask multiplies perplexity (the exponential of the loss); 1 is no change.
+# The sensitive read-out. Rows of the figure below are masks, columns the language of the text, and
+# a cell is by how much a mask multiplies perplexity (the exponential of the loss); 1 is no change.
 # First Gemma, then the testbed, which has more windows and more random masks.
 
 # %% tags=["shipped"]

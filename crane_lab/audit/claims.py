@@ -222,7 +222,7 @@ def _few(found: Iterable[AmongRandom]) -> str:
     return (
         ""
         if all(one.known for one in found)
-        else " Lacking: random masks, so that one could know what others of the kind do."
+        else " Lacking: enough random masks to know what others of the kind do."
     )
 
 

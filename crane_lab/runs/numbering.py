@@ -24,7 +24,7 @@ _PIECE = re.compile(
     re.DOTALL,
 )
 #: Prose that points at one of the page.
-_POINTS = re.compile(r"\b[Tt]he (?P<kind>figure|table)\s(?P<where>below|above)\b")
+_POINTS = re.compile(r"\b[Tt]he\s(?P<kind>figure|table)\s(?P<where>below|above)\b")
 #: What can be tried has its own picture and tables, which change.
 _TRIED = 'class="explorable'
 PAGE = "figures.md"
@@ -37,11 +37,13 @@ a point, such as Table 1, is the paper's.
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure or table: its `name` ("Table 4.2"), where it is, and its caption as HTML."""
+    """A figure or table: its `name` ("Table 4.2"), where it is, its caption as HTML, its cell."""
 
     name: str
     anchor: str
     title: Markup
+    cell: int = 0
+    folded: bool = False
 
 
 def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
@@ -49,7 +51,8 @@ def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
 
     `page`: the notebook's number, such as "04b". Cells whose output is not shown, or that have
     something to try, are left as they are. "The table below" becomes a link to the first numbered
-    table after the words, "the table above" to the last one before; without any, words stay.
+    table after the words, "the table above" to the last one before (of a cell's, one that is not
+    folded comes first); without any, words stay.
     """
     notebook = json.loads(text)
     found: list[Shown] = []
@@ -63,13 +66,18 @@ def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
         name = f"{kind} {short}.{counts[kind]}"
         anchor = name.lower().replace(" ", "-").replace(".", "-")
         title = made_here(match["title"] if match["caption"] else match["alt"])
-        found.append(Shown(name, anchor, title))
+        before_it = match.string[: match.start()]
+        folded = before_it.count("<details") > before_it.count("</details>")
+        found.append(Shown(name, anchor, title, len(before), folded))
         label = markup(
             '<span class="numbered" id="{anchor}">{name}.</span>', anchor=anchor, name=name
         )
         if kind == "Table":
             return f"<caption>{label} {match['title']}</caption>"
-        return f"{markup('<p>{label}</p>', label=label)}{match['picture']}"
+        # What it shows, of an alternative text that goes on to say what is seen.
+        said = made_here(re.split(r"(?<=[^.]\.) ", match["alt"], maxsplit=1)[0])
+        caption = markup('<p class="figure-caption">{label} {said}</p>', label=label, said=said)
+        return f"{caption}{match['picture']}"
 
     before: list[int] = []  # how many had been found where a cell begins
     for cell in notebook["cells"]:
@@ -91,10 +99,12 @@ def _named(above: list[Shown], below: list[Shown], match: re.Match[str]) -> str:
     """The link for words that point; `above` and `below` are nearest first."""
     kind = match["kind"].capitalize()
     nearest = below if match["where"] == "below" else above
-    for one in nearest:
-        if one.name.startswith(kind):
-            return str(markup('<a href="#{anchor}">{name}</a>', anchor=one.anchor, name=one.name))
-    return match[0]
+    fitting = [one for one in nearest if one.name.startswith(kind)]
+    if not fitting:
+        return match[0]
+    together = [one for one in fitting if one.cell == fitting[0].cell]
+    one = min(together, key=lambda one: one.folded)  # the first of those that are alike
+    return str(markup('<a href="#{anchor}">{name}</a>', anchor=one.anchor, name=one.name))
 
 
 def list_of(pages: Iterable[tuple[str, str, list[Shown]]]) -> str:

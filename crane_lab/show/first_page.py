@@ -15,7 +15,13 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import LONGEST, in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study.candidates import CRANE, worded
-from crane_lab.study.confirmation import MERITS, ConfirmationPlan, read_confirmed, read_plan
+from crane_lab.study.confirmation import (
+    MERITS,
+    OUTCOMES,
+    ConfirmationPlan,
+    read_confirmed,
+    read_plan,
+)
 from crane_lab.study.criteria import WITHOUT_RELEVANCE
 from crane_lab.study.shipped import Shipped
 from crane_lab.study.summaries import mean_damage
@@ -105,7 +111,7 @@ def findings(results: Path, real: Path, criterion: Path) -> tuple[str, str]:
         main,
     )
     both = (here, away)
-    confirmed = _confirmed(read_confirmed(criterion)[MERITS], read_plan())
+    confirmed = _confirmed(read_confirmed(criterion), read_plan())
     return str(prose(_sentences(both, confirmed)).data), str(
         _figure(both, language_names(there.languages)).data
     )
@@ -176,9 +182,9 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
     for found in both:
         first = next(c for c in found.damage.index if c in sums)
         said.append(
-            f"on {found.title}, with {found.budget:,} neurons, {as_markdown(first)} "
-            f"{found.damage[first]:+.2f} nats, kurtosis {found.damage[found.crane]:+.2f}, random "
-            f"neurons {found.damage[RANDOM]:+.2f}"
+            f"{found.damage[first]:+.2f} nats per token on {found.title} by the "
+            f"{_sum_of(first)} ({found.budget:,} neurons; kurtosis "
+            f"{found.damage[found.crane]:+.2f}, random neurons {found.damage[RANDOM]:+.2f})"
         )
         ahead.append(found.damage[first] > max(found.most_at_random, found.damage[found.crane]))
     heading = (
@@ -189,26 +195,31 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
         else "No other sum of the very same relevance finds them."
     )
     return (
-        f"**{heading}** What a set costs its own language "
-        f"more than any other, mean over languages: {'; '.join(said)}. (The best of "
-        f"{len(sums)} that are shown, found by this very number; each with its interval in the "
-        "figure.)"
+        f"**{heading}** What a set costs its own language more than any other is "
+        f"{' and '.join(said)}, each the best of {len(sums)} in the figure."
     )
 
 
-def _confirmed(merits: pd.DataFrame, plan: ConfirmationPlan) -> str:
+def _sum_of(criterion: str) -> str:
+    """What a criterion sums, without how languages are compared."""
+    return str(as_markdown(criterion.removeprefix("CRANE’s (").partition(", ")[0]))
+
+
+def _confirmed(tables: Mapping[str, pd.DataFrame], plan: ConfirmationPlan) -> str:
+    merits, outcomes = tables[MERITS], tables[OUTCOMES]
     mean = merits[merits["language"] == "all"].set_index("candidate").to_dict("index")
     of = int(merits.loc[merits["language"] != "all", "language"].nunique())
     told = "; ".join(
-        f"“{as_markdown(worded(one.name))}” {found['merit']:+.2f} [{found['low']:+.2f}, "
-        f"{found['high']:+.2f}]".replace(" -", " −").replace("[-", "[−")
+        f"{found['merit']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] by "
+        f"the {_sum_of(worded(one.name))}".replace("-", "−")
         for one in (*plan.mains, CRANE)
         for found in [mean[one.name]]
     )
     return (
-        f" In {of} further languages of Gemma, by a plan that was set down first, the same over "
-        f"budgets of {100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons is, "
-        f"for the plan's two candidates and CRANE's criterion: {told}."
+        f" By a plan set down first, {of} further languages of Gemma bear out "
+        f"{(outcomes['outcome'] == 'confirmed').sum()} of its {len(outcomes)} hypotheses: over "
+        f"{100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons, the same is "
+        f"{told} (95 % over windows of text)."
     )
 
 

@@ -107,12 +107,15 @@ def summary(verdicts: pd.DataFrame, method: str) -> str:
         f"**{method}**: its own language loses clearly more than every other under {absolute} of "
         f"{n} masks in absolute terms and under {relative} in relative terms"
     )
+    undecided = int((own["against_random"] == "open").sum())
     text += (
         f"; LangSpec-F1 lies above its null for {above}"
         if compared
         else ", by the intervals over items alone (random masks of its kind were not measured)"
     )
-    if absolute == relative == above == 0:
+    if undecided:
+        text += f", and for {undecided} it cannot be told with so few random masks"
+    elif absolute == relative == above == 0:
         text += ": a null result"
     elif compared and absolute == relative == above == n:
         text += ": in every case what the method is for"

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from crane_lab.show.style import BOLD, PAPER, SIGNED, ink_on, palette, panels, styled
+from crane_lab.show.style import NOTE, PAPER, SIGNED, ink_on, palette, panels, styled
 
 
 def readable_tokens(
@@ -105,7 +105,7 @@ def token_heatmap(
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     for y, heading in headings:
-        axes.text(left, y + line / 2, heading, va="center", **BOLD)
+        axes.text(left, y + line / 2, heading, va="center", color=NOTE)
     for x, y, extent, shown, value in boxes:
         colour = colours(norm(value))
         axes.add_patch(

@@ -150,7 +150,7 @@ def test_without_random_masks_nothing_is_borne_out() -> None:
     found = judged(made(NOTHING | {"CRANE": 0.4}, NOTHING, with_nulls=False))
     for claim in ("highest-everywhere", "larger-target-drop", "transfer-retained"):
         assert found[claim].verdict == "cannot tell"
-        assert "Lacking: random masks" in found[claim].evidence
+        assert "Lacking: enough random masks" in found[claim].evidence
     # What contradicts a claim does so without them.
     found = judged(
         made(NOTHING | {"LAPE matched": 0.4}, NOTHING | {"CRANE": 0.3}, with_nulls=False)

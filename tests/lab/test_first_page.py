@@ -10,7 +10,7 @@ import pandas as pd
 from crane_lab.show import first_page, foreign
 from crane_lab.show.first_page import MARK, RANDOM, OfModel
 from crane_lab.study.candidates import CRANE as CANDIDATE
-from crane_lab.study.confirmation import PLAN, read_plan
+from crane_lab.study.confirmation import MERITS, OUTCOMES, PLAN, read_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 CRANE = "kurtosis (logit), contrast"
@@ -65,7 +65,10 @@ def test_sentences_are_made_of_the_results() -> None:
     assert "0.05 to 0.05 nats per token on the testbed and 0.50 to 0.50" in lines[0]
     assert "0 of 2 on the testbed and 2 of 2 on Gemma" in lines[0]
     # At 8 neurons, the size nearest to CRANE's 10; LAPE sums no relevance.
-    assert f"with 8 neurons, {OTHER} +1.60 nats, kurtosis +0.08, random neurons +0.00" in lines[1]
+    assert (
+        "+1.60 nats per token on the testbed by the mean relevance (8 neurons; kurtosis +0.08, "
+        in said
+    )
     assert "0.12 on the testbed (1 of 6 sets lie above their own)" in lines[3]
     assert "Of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
 
@@ -81,16 +84,16 @@ def test_what_was_confirmed_is_said_with_its_intervals() -> None:
         ],
         columns=["candidate", "language", "merit", "low", "high"],
     )
+    outcomes = pd.DataFrame({"outcome": ["confirmed", "cannot tell", "confirmed"]})
+    tables = {MERITS: merits, OUTCOMES: outcomes}
     both = model("the testbed", 0.05), model("Gemma", 0.5)
-    said = first_page._sentences(both, first_page._confirmed(merits, plan)).split("\n")
+    said = first_page._sentences(both, first_page._confirmed(tables, plan)).split("\n")
     assert len(said) == 5
-    assert "In 2 further languages of Gemma" in said[1] and "of 0.2 to 5 % of all" in said[1]
+    assert "2 further languages of Gemma bear out 2 of its 3 hypotheses: over 0.2 to 5 %" in said[1]
     # A link, which `prose` does not know, would have all of it shown as it stands.
     assert all(str(foreign.prose(line).data) == line for line in said)
-    assert (
-        "difference” +0.00 [−0.50, +0.50]" in said[1].replace("\\", "")
-        and "z-score)” +2.00 [+1.50" in said[1]
-    )
+    assert "+0.00 [−0.50, +0.50] by the signed mean; +1.00" in said[1]
+    assert "+2.00 [+1.50, +2.50] by the kurtosis (95 % over windows of text)" in said[1]
 
 
 def test_too_few_masks_for_tasks_are_said() -> None:

@@ -7,7 +7,8 @@ from markupsafe import Markup
 from crane_lab.runs.numbering import Shown, list_of, with_numbers
 
 PICTURE = (
-    '<div style="overflow-x:auto"><img src="data:image/png;base64,AA" alt="a &lt;b&gt;"></div>'
+    '<div style="overflow-x:auto"><img src="data:image/png;base64,AA" '
+    'alt="A 0.5 &lt;b&gt;. Largest: c."></div>'
 )
 TABLE = "<table><caption>What <i>it</i> is</caption></table>"
 
@@ -32,6 +33,7 @@ def test_figures_and_tables_are_counted_apart_through_the_page() -> None:
     first, second = html(text)
     assert '<caption><span class="numbered" id="table-4b-1">Table 4b.1.</span> What' in first
     assert first.index('id="figure-4b-1"') < first.index("<img")
+    assert "</span> A 0.5 &lt;b&gt;.</p>" in first and 'alt="A 0.5 &lt;b&gt;. Largest' in first
     assert "Table 4b.2." in second and found[0].title == Markup("What <i>it</i> is")
     assert [with_numbers(notebook(TABLE), page)[1][0].name for page in ("00", "00b", "12")] == [
         "Table 0.1",
@@ -56,6 +58,15 @@ def test_prose_that_points_at_a_table_or_figure_names_it() -> None:
         '<a href="#table-4-1">Table 4.1</a>, <a href="#table-4-2">Table 4.2</a>, '
         '<a href="#figure-4-1">Figure 4.1</a>, the figure above; the table.'
     )
+
+
+def test_what_is_folded_is_named_only_where_its_cell_has_no_other() -> None:
+    folded = f"<details>{TABLE}</details>"
+    for outputs, name in (([TABLE + folded], "4.1"), ([TABLE, folded], "4.2")):
+        text = json.loads(notebook(*outputs))
+        text["cells"][-1] |= {"cell_type": "markdown", "source": "The table above"}
+        found = json.loads(with_numbers(json.dumps(text), "04")[0])["cells"][-1]["source"]
+        assert found == f'<a href="#table-{name.replace(".", "-")}">Table {name}</a>'
 
 
 def test_the_list_leads_to_each() -> None:

@@ -66,6 +66,15 @@ def test_times_are_added_up() -> None:
     assert INTRO.count(READING_TIME) == 1
 
 
+def test_the_short_way_takes_as_long_as_its_pages() -> None:
+    way = re.search(r"\*\*Read\*\* \((\d+) minutes, no code\)\n(.+?)\n\n", INTRO, re.DOTALL)
+    assert way
+    names = re.findall(r"\]\(\.\./notebooks/(\w+)\)", way[2])
+    sources = {notebook.name: notebook.source for notebook in NOTEBOOKS}
+    assert len(names) >= 5
+    assert sum(minutes_to_read(sources[name]) for name in names) == int(way[1])
+
+
 @pytest.mark.parametrize("language", ["zh", "vi"])
 def test_summaries_in_other_languages_say_which_and_no_number(language: str) -> None:
     found = BeautifulSoup(INTRO, "lxml").find_all(attrs={"lang": language})

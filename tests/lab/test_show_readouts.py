@@ -53,6 +53,10 @@ def test_summaries_print_null_results_as_such() -> None:
     assert "under 1 of 2 masks in absolute terms and under 1 in rel" in readouts.summary(
         mixed, "CRANE"
     )
+    few = judge([("CRANE", "en", -1, 0.6, 0.4)], nulls={("CRANE", "en"): random_masks()[:10]})
+    assert readouts.summary(few, "CRANE").endswith(
+        "lies above its null for 0, and for 1 it cannot be told with so few random masks."
+    )
     without = judge([("CRANE", "en", -1, 0.6, 0.4)], nulls={})
     assert first(without)["absolute"] == "open"  # without a null nothing is called clear
     text = readouts.summary(without, "CRANE")
