@@ -239,6 +239,7 @@ table1_page.all_at_chance(at_chance, names)
 # %% tags=["nulls"]
 display(
     table_pages.by_method(verdicts, "In short:"),
+    table_pages.mask_table(verdicts, names),
     table_pages.mask_by_mask(verdicts, names),
 )
 

@@ -198,6 +198,7 @@ display(
         table_pages.beside_nulls(verdicts),
     ),
     table_pages.by_method(verdicts),
+    table_pages.mask_table(verdicts, names, grades),
     table_pages.mask_by_mask(verdicts, names, grades),
 )
 

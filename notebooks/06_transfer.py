@@ -138,6 +138,7 @@ display(
         table_pages.beside_nulls(verdicts3),
     ),
     table_pages.by_method(verdicts3, "On the chat model:"),
+    table_pages.mask_table(verdicts3, names),
     table_pages.mask_by_mask(verdicts3, names),
 )
 

@@ -108,6 +108,7 @@ display(
         table_pages.beside_nulls(verdicts4),
     ),
     table_pages.by_method(verdicts4, "On the chat model, by grade:"),
+    table_pages.mask_table(verdicts4, names, grades),
     table_pages.mask_by_mask(verdicts4, names, grades),
 )
 

@@ -85,6 +85,7 @@ display(
 verdicts = there.table("table1_verdicts")
 of_facts = there.table("table1_parallel_facts_verdicts")
 display(
+    table_pages.mask_table(verdicts, names),
     table_pages.mask_by_mask(verdicts, names),
     table_pages.beside_nulls(verdicts),
     figures.folded(

@@ -62,13 +62,14 @@ with crane.masked(net, neurons):
     after = {x: guessed(w[400:]) for x, w in windows.items()}
 found = crane.langspec_f1(before, after, "zh")
 print(f"{len(neurons)} neurons; LangSpec-F1 {found.f1:.3f}")
-print("drops", found.drops)
+print("drops", {x: round(drop, 4) for x, drop in found.drops.items()})
 
 # %% [markdown]
 # The last line says how many neurons were selected, what LangSpec-F1 (step 4 below) makes of
-# masking them, and by how much each language's share fell. A few hundred windows are few, and
-# guessing the next token is a crude score: the notebooks use more of both, put random sets of the
-# same size beside this one, and give intervals. But no step is missing. What each of them does,
+# masking them, and by how much each language's share fell. (Is it the Chinese share that fell most?
+# Being selected for a language is no proof of being needed by it.) A few hundred windows are few,
+# and guessing the next token is a crude score: the notebooks use more of both, put random sets of
+# the same size beside this one, and give intervals. But no step is missing. What each of them does,
 # and why, is the rest of this page.
 
 # %% [markdown]

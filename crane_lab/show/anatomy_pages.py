@@ -16,6 +16,7 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.criteria_pages import damage_curves
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import p_value
 from crane_lab.study.anatomy import ATTNLRP, FED, IN_TURNS, MUCH, PRUNED
 from crane_lab.study.candidates import HELD, worded
 from crane_lab.study.criteria import OBJECTIVES
@@ -228,7 +229,7 @@ def uses_table(summary: pd.DataFrame, share: float, languages: int) -> Styler:
         f"Sets of {100 * share:g} % of all neurons, found in the base model: LangSpec-F1, mean "
         "over masked languages, beside random masks of the same size in every layer; in how many "
         "languages it is above all of them, and the least q, corrected over the read-out",
-        {**dict.fromkeys(("F1", "F1, random"), "{:.3f}"), "least q": "{:.2g}"},
+        {**dict.fromkeys(("F1", "F1, random"), "{:.3f}"), "least q": p_value},
     )
 
 

@@ -20,6 +20,7 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import prose
 from crane_lab.show.readouts import each_row, mask_name, with_mask
+from crane_lab.show.tables import p_value
 from crane_lab.texts.languages import NAMES
 
 
@@ -76,7 +77,7 @@ def grim_summary_table(by_scale: pd.DataFrame) -> Styler:
         by_scale,
         "GRIM over all tables: distinct printed scores, how many are possible means of n items, "
         "how many of as many arbitrary numbers would be, and the chance that all of those are",
-        {"n": "{:,}", "expected blindly": "{:.1f}", "all pass blindly": "{:.0e}"},
+        {"n": "{:,}", "expected blindly": "{:.1f}", "all pass blindly": p_value},
     )
 
 
@@ -152,6 +153,7 @@ def last_digits(exact: pd.DataFrame, checked: pd.DataFrame) -> Markdown:
 def reach_table(reach: pd.DataFrame) -> Styler:
     """What the random rows' recall allows, of `audit.unreachable`."""
     numbers = ["recall", "printed", "largest", "needed precision", "needed other", "largest other"]
+    reach = reach.replace(float("inf"), float("nan"))  # where no precision would do
     return figures.table(
         with_mask(reach).rename(columns=lambda name: str(name).replace("_", " ")),
         "Table 2, random masks. Drop: lost grade points of all, over 70 answers. Largest: "

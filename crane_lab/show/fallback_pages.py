@@ -13,6 +13,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import p_value
 from crane_lab.study.fallback import UNTOLD
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.names import full_names
@@ -198,5 +199,5 @@ def kept_language_table(kept: pd.DataFrame) -> Styler:
         f"Of {asked} answers, how many are kept in the questions' language, and in which other "
         "most are, beside random sets of the same sizes; q that fewer are kept and more are in the "
         "other one (Fisher's exact test)",
-        {**dict.fromkeys(("kept, random", "so many, random"), "{:.1f}"), "q": "{:.2g}"},
+        {**dict.fromkeys(("kept, random", "so many, random"), "{:.1f}"), "q": p_value},
     )

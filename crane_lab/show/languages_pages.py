@@ -17,6 +17,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.show import figures, languages_figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import p_value
 from crane_lab.stages.standing import FDR
 from crane_lab.study.language_profiles import depth_shares, language_tree
 from crane_lab.study.many_languages import CONTRASTS, METHODS
@@ -119,7 +120,7 @@ def late_table(found: pd.DataFrame) -> Styler:
         "Share of a language's neurons in the last third of the layers, mean over languages; p is "
         f"over {int(found['families'].max())} families, since related languages share neurons, and "
         "q corrected over the methods",
-        {"in the last third": "{:.2f}", "chance": "{:.2f}", "p": "{:.1g}", "q": "{:.1g}"},
+        {"in the last third": "{:.2f}", "chance": "{:.2f}", "p": p_value, "q": p_value},
     )
 
 
@@ -136,7 +137,7 @@ def script_table(found: pd.DataFrame) -> Styler:
         found.rename(columns=names),
         "How many neurons a language has, by script (methods that give all languages the same "
         "number are left out)",
-        {**formats, "p": "{:.2g}", "q": "{:.2g}"},
+        {**formats, "p": p_value, "q": p_value},
     )
 
 

@@ -19,6 +19,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import p_value
 from crane_lab.stages.standing import ENOUGH, FDR
 from crane_lab.study.activations import (
     PLACES,
@@ -130,7 +131,7 @@ def methods_shared_table(found: pd.DataFrame) -> Styler:
         shown,
         "Neurons of one language that two methods both choose; by chance: random sets with their "
         "counts in every layer (more or fewer at p < .01, each row by itself)",
-        {"by chance": "{:.1f}", "ratio": "{:.2f}", "p of so many": "{:.2g}"},
+        {"by chance": "{:.1f}", "ratio": "{:.2f}", "p of so many": p_value},
     )
 
 

@@ -14,7 +14,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.show.tables import written_intervals
+from crane_lab.show.tables import p_value, written_intervals
 from crane_lab.study.candidates import Candidate, worded
 from crane_lab.study.confirmation import ConfirmationPlan
 from crane_lab.texts.names import full_names
@@ -218,7 +218,7 @@ def outcomes_table(outcomes: pd.DataFrame) -> Styler:
         shown,
         "What was set down, and what became of it: mean over languages of the paired difference, "
         "nats per token, with its 95 % interval, or a count of languages; p corrected (Holm)",
-        {"p": "{:.2g}"},
+        {"p": p_value},
     )
 
 
@@ -256,7 +256,7 @@ def _among_random(nulls: pd.DataFrame, column: str, what: str) -> Styler:
         "layer; where sets lie among these; in how many languages above all of them; and the "
         "largest q, corrected over all rows (so few masks give no p below "
         f"{1 / (masks + 1):.3f}, and q is above that if any set is not above its masks)",
-        {**dict.fromkeys((column, "random masks"), "{:+.3f}"), "q": "{:.2g}"},
+        {**dict.fromkeys((column, "random masks"), "{:+.3f}"), "q": p_value},
     )
 
 

@@ -114,7 +114,7 @@ def selective_by_layer(
 def effects_reliability(trust: pd.DataFrame) -> Styler:
     """How well the effects agree with themselves; `trust` as `criteria.split_half` returns it."""
     return figures.table(
-        trust,
+        trust.rename(columns={"truth": "effect"}),
         "Rank correlation of the effects on one half of the texts with those on the other, and "
         "what it amounts to for all texts (Spearman and Brown): about the most one can reach",
         {"halves": "{:.2f}", "all": "{:.2f}"},

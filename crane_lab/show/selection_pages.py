@@ -16,12 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from crane_core.selection import NeuronSet
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_code, as_markdown, prose
+from crane_lab.show.tables import p_value
 from crane_lab.study.effects import Continued
 from crane_lab.study.sharing import in_several, overlap_row
 
 Sets = Mapping[str, NeuronSet]
 
-_OVERLAP = {"by chance": "{:.1f}", "ratio": "{:.2f}", "Jaccard": "{:.3f}", "p": "{:.2g}"}
+_OVERLAP = {"by chance": "{:.1f}", "ratio": "{:.2f}", "Jaccard": "{:.3f}", "p": p_value}
 
 
 # --- one set per language -------------------------------------------------------------------------

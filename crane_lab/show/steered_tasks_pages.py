@@ -13,7 +13,7 @@ from pandas.io.formats.style import Styler
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.show.tables import written_intervals
+from crane_lab.show.tables import p_value, written_intervals
 from crane_lab.stages.standing import FDR
 from crane_lab.study.steered_tasks import FLOORS
 from crane_lab.texts.names import full_names
@@ -62,7 +62,7 @@ def tasks_table(summary: pd.DataFrame) -> Styler:
         {
             **dict.fromkeys(("by chance", "untouched", "score"), "{:.3f}"),
             "random": "{:+.3f}",
-            **dict.fromkeys(("q", "q beyond random"), "{:.1g}"),
+            **dict.fromkeys(("q", "q beyond random"), p_value),
         },
     )
 
@@ -137,7 +137,7 @@ def success_table(success: pd.DataFrame) -> Styler:
             **dict.fromkeys(
                 ("with nats per paragraph", "with distance in the family tree"), "{:+.2f}"
             ),
-            **dict.fromkeys(("q", "q of that"), "{:.2g}"),
+            **dict.fromkeys(("q", "q of that"), p_value),
         },
     )
 

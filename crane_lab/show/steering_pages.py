@@ -18,7 +18,7 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
 from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
-from crane_lab.show.tables import written_intervals
+from crane_lab.show.tables import p_value, written_intervals
 from crane_lab.stages.standing import FDR
 from crane_lab.study.steering import ForcedQuestion, answered
 from crane_lab.study.steering_effects import SETUP, UNSTEERED, Setting, forcing_matrix
@@ -76,11 +76,12 @@ def forcing_figure(table: pd.DataFrame, methods: Sequence[str], setup: Setting) 
 
 def steering_table(summary: pd.DataFrame) -> Styler:
     """How often the language follows, and what it costs."""
+    ends = {end: summary[end].clip(0, 1) for end in ("low", "high")}
     shown = pd.DataFrame(
         {
             "method": summary["method"],
             "neurons are": [_setup_name(*row) for row in summary[SETUP].itertuples(index=False)],
-            "in the target": written_intervals(summary, "share", form="{:.2f}"),
+            "in the target": written_intervals(summary.assign(**ends), "share", form="{:.2f}"),
             "more than untouched": written_intervals(
                 summary, "gain", "gain_low", "gain_high", "{:+.2f}"
             ),
@@ -98,10 +99,11 @@ def steering_table(summary: pd.DataFrame) -> Styler:
     return figures.table(
         shown,
         "Answers to questions in another language: shares by the language they are in, means over "
-        "pairs of languages with 95 % intervals for other targets and questions; repeated is the "
-        "share of runs of three characters that an answer has had before; loss in nats per token "
+        "pairs of languages with 95 % intervals for other targets and questions (of shares cut off "
+        "at 0 and 1); repeated is the share of runs of three characters that an answer has had "
+        "before; loss in nats per token "
         f"under the model as it is, which gives {native:.2f} for its own answers in the target",
-        {**forms, "q": "{:.1g}"},
+        {**forms, "q": p_value},
     )
 
 
@@ -124,7 +126,7 @@ def steering_random_table(summary: pd.DataFrame) -> Styler:
         shown,
         "Share of answers in the target language, beside random neurons of the same layers to "
         "which the same numbers are written",
-        {"in the target": "{:.2f}", "random": "{:.2f}", "q": "{:.1g}"},
+        {"in the target": "{:.2f}", "random": "{:.2f}", "q": p_value},
     )
 
 
@@ -201,7 +203,7 @@ def setup_contrast_table(found: pd.DataFrame) -> Styler | Markdown:
         shown,
         "Difference in the share of answers in the target language, with 95 % intervals for other "
         "targets and questions; q is corrected over the table",
-        {"q": "{:.1g}"},
+        {"q": p_value},
     )
 
 

@@ -323,6 +323,34 @@ def random_strip(
     )
 
 
+def mask_table(verdicts: pd.DataFrame, names: Mapping[str, str], unit: Unit = PERCENT) -> Styler:
+    """A coloured row for every row of `comparisons.verdicts` but those of random masks."""
+    own = verdicts[(verdicts["method"] != "Random") & (verdicts["n_neurons"] > 0)]
+    asked = {"larger": "clearly most", "smaller": "clearly less than another"}
+    stands = {"open": "too few masks", "": "not measured"}
+    rows = [
+        {
+            "mask": f"{row['method']}, {names.get(row['mask_language'], row['mask_language'])}",
+            "drop": unit.signed(row["drop"]),
+            "other": f"{unit.signed(row['other_drop'])} ({row['other']})",
+            "difference": f"{unit.signed(row['difference'])} "
+            f"[{unit.signed(row['difference_low'])}, {unit.signed(row['difference_high'])}]",
+            "absolute": asked.get(row[f"absolute{by}"], "not clearly most"),
+            "relative": asked.get(row[f"relative{by}"], "not clearly most"),
+            "LangSpec-F1 and random masks": stands.get(found, found),
+        }
+        for row in own.to_dict("records")
+        for found in [row["against_random"]]
+        for by in ["" if found else "_items"]
+    ]
+    return figures.table(
+        pd.DataFrame(rows),
+        f"What each mask takes from its own language and from the other that it hits most, in "
+        f"{unit.name}, whether its own loses most in absolute and in relative terms, and where its "
+        "LangSpec-F1 lies among random masks",
+    )
+
+
 def mask_by_mask(
     verdicts: pd.DataFrame, names: Mapping[str, str], unit: Unit = PERCENT, fold: bool = True
 ) -> Markdown:

@@ -12,6 +12,20 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show.foreign import as_html
 
+#: Grounds of cells that say what came of a comparison; the words say it, too.
+_FOUND, _AGAINST, _OPEN = "#cfe6f5", "#fbdcb9", "#ececec"
+GROUNDS = {
+    "holds": _FOUND,
+    "does not": _AGAINST,
+    "cannot tell": _OPEN,
+    "clearly most": _FOUND,
+    "clearly less than another": _AGAINST,
+    "not clearly most": _OPEN,
+    "above": _FOUND,
+    "within": _AGAINST,
+    "too few masks": _OPEN,
+}
+
 
 class _Scoped(Styler):
     """A table whose heads say that they are those of columns, which pandas leaves out."""
@@ -25,6 +39,8 @@ class _Scoped(Styler):
 def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | None = None) -> Styler:
     """A table for a page: captioned, without its index, numbers written as `formats` says.
 
+    Cells that are one of `GROUNDS` are coloured.
+
     `formats` is what pandas' `Styler.format` takes; NaN becomes a dash. Texts in cells, heads and
     the caption are shown as they stand, long ones in cells cut. The same frame gives the same HTML,
     which pandas by itself does not promise.
@@ -36,8 +52,19 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
         for form in [formats.get(column) if isinstance(formats, dict) else formats]
     }
     styled: Styler = _Scoped(frame).format(shown, na_rep="–").format_index(as_html, axis="columns")
-    styled = styled.hide(axis="index").set_caption(as_html(caption, None))
+    styled = styled.map(_ground).hide(axis="index").set_caption(as_html(caption, None))
     return styled.set_uuid(hashlib.sha256(content).hexdigest()[:8])
+
+
+def p_value(value: float) -> str:
+    """A probability as a table has it."""
+    return "–" if value != value else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ground(value: Any) -> str:
+    """The ground of a cell that says what came of a comparison."""
+    colour = GROUNDS.get(value) if isinstance(value, str) else None
+    return f"background-color: {colour}" if colour else ""
 
 
 def _as_text(form: Any) -> Callable[[Any], str]:

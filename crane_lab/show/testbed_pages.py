@@ -109,7 +109,8 @@ def tokens_table(needed: pd.DataFrame) -> Styler:
     return figures.table(
         needed,
         f"The same {needed['questions'].iloc[0]} questions with their answers in each language.",
-        {
+        dict.fromkeys(("characters", "bytes", "tokens"), "{:,}")
+        | {
             "tokens per question": "{:.1f}",
             "characters per token": "{:.2f}",
             needed.columns[-1]: "{:.2f}",

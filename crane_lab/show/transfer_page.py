@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.tables import p_value
 from crane_lab.study import transfer
 
 #: What figure 5 shows, for readers who cannot see it.
@@ -43,7 +44,7 @@ def found_again(shared: pd.DataFrame) -> Styler:
         "Sets found on the base and on the chat model. expected: neurons shared by two random sets "
         "with the same number in every layer; p: chance of sharing so many or more if neither knew "
         "of the other (hypergeometric, layers pooled)",
-        {"expected": "{:.1f}", "p": "{:.1g}", "jaccard": "{:.2f}"},
+        {"expected": "{:.1f}", "p": p_value, "jaccard": "{:.2f}"},
     )
 
 

@@ -68,7 +68,7 @@ def test_significant_neurons_in_a_table_and_by_layer() -> None:
 
 def test_reliability_has_two_decimals() -> None:
     found = cells(necessity_pages.effects_reliability(criteria.split_half(effects())))
-    assert found["truth"].to_list() == ["necessity", "selectivity"] * 2
+    assert found["effect"].to_list() == ["necessity", "selectivity"] * 2
     assert all(len(text.lstrip("-")) == 4 for text in found["halves"])
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_verdicts import judge
+from made_up_verdicts import judge, random_masks
 from page_outputs import alt, caption, cells
 
 from crane_lab import audit
-from crane_lab.show import readouts, table_pages
+from crane_lab.show import readouts, table_pages, tables
 
 NAMES = {"en": "English", "zh": "Chinese"}
 
@@ -141,6 +141,22 @@ def test_random_masks_are_dots_beside_marks() -> None:
     assert "random 0.000 to 0.300 (8 masks), CRANE 0.300" in text
     none = table_pages.null_and_marks(results(), SEEDS.iloc[:0], NAMES)[0]
     assert [len(values) for values in none.values()] == [0, 0]
+
+
+def test_verdicts_as_coloured_rows() -> None:
+    asked = [("CRANE", "en", -1, 0.6, 0.39), ("CRANE", "zh", -1, 0.5, 0.39)]
+    for nulls in (None, {("CRANE", "en"): random_masks()}):
+        shown = table_pages.mask_table(
+            judge([*asked, ("Random", "en", 0, 0.7, 0.4)], nulls=nulls), NAMES
+        )
+        data: pd.DataFrame = shown.data  # type: ignore[attr-defined]
+        first, second = data.to_dict("records")
+        assert first["mask"] == "CRANE, English" and first["absolute"] == "clearly most"
+        assert second["relative"] == "clearly less than another"
+        stands = "LangSpec-F1 and random masks"
+        assert first[stands] == ("above" if nulls else "not measured")
+        assert second[stands] == "not measured"
+        assert f"background-color: {tables.GROUNDS['clearly most']}" in shown.to_html()
 
 
 def test_verdicts_as_lists() -> None:

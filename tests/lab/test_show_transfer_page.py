@@ -31,7 +31,7 @@ def test_shared_neurons_in_a_table_and_in_words() -> None:
         ],
         columns=["method", "language", "n_base", "n_chat", "shared", "expected", "p", "jaccard"],
     )
-    assert cells(transfer_page.found_again(shared)).loc[0, "p"] == "1e-05"
+    assert cells(transfer_page.found_again(shared)).loc[0, "p"] == "<0.001"
     assert transfer_page.shared_in_words(shared, NAMES).data == (
         "2 of 4 pairs share more than chance (p < 0.01). CRANE's searches share 50% of the set "
         "(English), 0% of the set (Chinese); LAPE's 10% (English), 100% (Chinese)."
