@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from crane_lab.runs.chapters import descriptions, with_ends
 from crane_lab.runs.dictionary import SOURCE, results_page
 from crane_lab.runs.downloads import downloadable
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
@@ -180,7 +181,7 @@ def _stage(run: Run, target: Path) -> None:
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
     first = target / "book" / "intro.md"
-    text = first.read_text("utf-8")
+    text = text_of_first = first.read_text("utf-8")
     if READING_TIME in text:
         text = text.replace(READING_TIME, reading_time(nb.source for nb in run.project.notebooks))
     if first_page.MARK in text:
@@ -220,6 +221,10 @@ def _stage(run: Run, target: Path) -> None:
             )
     if f"book/{Path(PAGE).stem}" in listed:
         (target / "book" / PAGE).write_text(list_of(shown), "utf-8")
+    for entry, said in descriptions(text_of_first).items():
+        if entry in listed:
+            chapter = target / f"{entry}.md"
+            chapter.write_text(with_ends(chapter.read_text("utf-8"), entry, said, entries), "utf-8")
 
 
 def parameter_reference(run: Run) -> str:
