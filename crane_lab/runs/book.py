@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from crane_lab.runs.chapters import descriptions, with_ends
-from crane_lab.runs.dictionary import SOURCE, results_page
-from crane_lab.runs.downloads import downloadable
+from crane_lab.runs.dictionary import SOURCE, results_of, results_page
+from crane_lab.runs.downloads import RESULTS, downloadable, with_tables
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.glossary import glossary_terms, with_terms
 from crane_lab.runs.numbering import PAGE, Shown, list_of, with_numbers
@@ -201,6 +201,13 @@ def _stage(run: Run, target: Path) -> None:
     if missing:
         raise ValueError(f"_toc.yml does not list notebooks/{missing[0]}; add it where it is read")
     (target / "notebooks").mkdir()
+    (target / RESULTS).mkdir()
+    tables = {
+        name: [file for file in files if file.endswith(".csv")]
+        for name, files in results_of(run).items()
+    }
+    for name in {name for files in tables.values() for name in files}:
+        shutil.copy(run.directory / "results" / name, target / RESULTS)
     shown: list[tuple[str, str, list[Shown]]] = []
     glossary = root / "book" / "glossary.md"
     terms = glossary_terms(glossary.read_text("utf-8")) if glossary.is_file() else []
@@ -211,7 +218,8 @@ def _stage(run: Run, target: Path) -> None:
             asked = root / "book" / "questions" / f"{number}.yaml"
             text, own = with_numbers(with_terms(executed.read_text("utf-8"), terms), number)
             shown.append((Path(entry).name, run.project.find(Path(entry).name).title, own))
-            offered = downloadable(with_questions(text, asked), address)
+            text = with_tables(with_questions(text, asked), tables.get(Path(entry).name, []))
+            offered = downloadable(text, address)
             (target / f"{entry}.ipynb").write_text(offered, "utf-8")
         else:
             (target / f"{entry}.md").write_text(

@@ -1,4 +1,4 @@
-"""Notebooks as the book offers them for download: they find the project they belong to.
+"""What pages of notebooks offer for download: their tables, and themselves.
 
 Paths in a notebook start in the project's folder. The first cell of a downloaded one goes there, or
 makes its own folder one from what the wheel brought; the page does not show it.
@@ -7,7 +7,11 @@ makes its own folder one from what the wheel brought; the page does not show it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
+
+#: Where a page's tables lie beside the sources of the book.
+RESULTS = "results"
 
 _HEAD = """\
 # For a copy of this notebook that lies elsewhere: code and data are in the project's wheel or in a
@@ -47,6 +51,26 @@ def first_cell(address: str) -> str:
     """
     fetch = _FETCH.format(address=address, name=address.rsplit("/", 1)[-1]) if address else ""
     return (_HEAD + fetch + _GO).rstrip("\n")
+
+
+def with_tables(text: str, tables: Iterable[str]) -> str:
+    """Return an executed notebook with links to what it wrote, files of `../results`, at its end.
+
+    As it is if it has written no table.
+    """
+    links = ", ".join(f"{{download}}`{name} <../{RESULTS}/{name}>`" for name in tables)
+    if not links:
+        return text
+    notebook = json.loads(text)
+    said = f"{links}. What their columns mean, and in which units: [Results](../book/results)."
+    cell = {
+        "cell_type": "markdown",
+        "id": "tables",
+        "metadata": {},
+        "source": f":::{{dropdown}} The numbers of this page, as tables\n\n{said}\n:::\n",
+    }
+    notebook["cells"].append(cell)
+    return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
 
 
 def downloadable(text: str, address: str) -> str:

@@ -45,6 +45,7 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
     the caption are shown as they stand, long ones in cells cut. The same frame gives the same HTML,
     which pandas by itself does not promise.
     """
+    frame = frame.reset_index(drop=True)  # which is not shown, and would have to be unique
     content = (caption + frame.to_csv()).encode(errors="surrogatepass")
     shown = {
         column: form if is_numeric_dtype(frame[column]) else _as_text(form)
@@ -52,7 +53,9 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[Any, Any] | str | Non
         for form in [formats.get(column) if isinstance(formats, dict) else formats]
     }
     styled: Styler = _Scoped(frame).format(shown, na_rep="–").format_index(as_html, axis="columns")
-    styled = styled.map(_ground).hide(axis="index").set_caption(as_html(caption, None))
+    if frame.columns.is_unique:  # pandas colours no other
+        styled = styled.map(_ground)
+    styled = styled.hide(axis="index").set_caption(as_html(caption, None))
     return styled.set_uuid(hashlib.sha256(content).hexdigest()[:8])
 
 

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 from crane_lab.runs import Project
-from crane_lab.runs.downloads import downloadable, first_cell
+from crane_lab.runs.downloads import downloadable, first_cell, with_tables
 from crane_lab.store import ROOT
 from crane_lab.store.place import FOLDERS
 
@@ -54,6 +54,14 @@ def offered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given: Any = Project().find("07").read()
     path.write_text(downloadable(nbformat.writes(given), ""), "utf-8")
     return path
+
+
+def test_a_page_offers_the_tables_that_its_notebook_wrote(offered: Path) -> None:
+    given = offered.read_text("utf-8")
+    assert with_tables(given, []) == given
+    *before, last = json.loads(with_tables(given, ["a.csv", "b.csv"]))["cells"]
+    assert before == json.loads(given)["cells"] and last["cell_type"] == "markdown"
+    assert "{download}`a.csv <../results/a.csv>`, {download}`b.csv" in last["source"]
 
 
 def execute(python: Path | str, offered: Path, folder: Path, run_dir: str) -> None:
