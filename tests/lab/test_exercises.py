@@ -140,6 +140,7 @@ WRONG: dict[str, list[tuple[Callable[[], Checked], str]]] = {
         ),
         (lambda: by_magnitude(sets(normalise(MAGNITUDE, "ratio"))), "Not the expected sets"),
         (lambda: by_magnitude(sets(SCALED)["en"]), "A dictionary is expected"),
+        (lambda: by_magnitude(SCALED), "A NeuronSet is expected for each"),
     ],
     "down": [
         (lambda: in_down(LARGEST), 'are the site "down"'),
