@@ -173,6 +173,8 @@ print("drops", found.drops)
 # 0.584 \cdot 0.400 / (0.584 + 0.400) = 0.475$. The paper prints 0.4747.
 # :::
 #
+# ## Exercise
+#
 # ```{exercise-start} A harmless mask · easy, 5 minutes
 # :label: exercise-harmless
 # ```

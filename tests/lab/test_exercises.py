@@ -280,15 +280,24 @@ def test_a_hint_comes_before_the_solution(path: Any) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_not_easy_has_a_hint(path: Any) -> None:
+def test_every_exercise_has_a_hint(path: Any) -> None:
     text = cells(path.name)
-    for start in re.finditer(
-        r"```\{exercise(?:-start)?\}(.*) · (?:medium|hard), .*\n:label: (\S+)", text
-    ):
+    for start in re.finditer(r"```\{exercise(?:-start)?\}(.*) · .*\n:label: (\S+)", text):
         solution = re.search(rf"```\{{solution(-start)?\}} {start[2]}\n", text)
         assert solution, start[1]
         hinted = "```{dropdown} Hint" in text[start.end() : solution.start()]
         assert hinted, start[1]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_exercises_have_a_heading_and_the_next_page_comes_after(path: Any) -> None:
+    """Where the book's quick questions are put in; without it they would follow the last line."""
+    text = cells(path.name)
+    heading = re.search(r"^## Exercises?$", text, re.MULTILINE)
+    assert heading and text.count("```{exercise", 0, heading.start()) == 0
+    between = text[heading.end() : text.index("```{exercise")]
+    assert not between.strip()
+    assert text.rindex("\nNext: ") > heading.end()
 
 
 def test_these_have_stubs() -> None:
