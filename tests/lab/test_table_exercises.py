@@ -24,11 +24,11 @@ LANGUAGES = ("en", "zh", "vi")
 
 def graded(off_before: float, off_after: float, what: str = "f1") -> dict[str, float]:
     """CRANE's printed rows, read by hand."""
-    table: Any = GRADES.set_index(["method", GRADES["mask_language"].fillna("")])
-    org = {x: table.loc[("Org", ""), x] - off_before for x in LANGUAGES}
+    rows = {(r["method"], r["mask_language"]): r for r in GRADES.to_dict("records")[1:]}
+    org = {x: float(GRADES.to_dict("records")[0][x]) - off_before for x in LANGUAGES}
     found = {}
     for x in LANGUAGES:
-        row = {y: table.loc[("CRANE", x), y] - off_after for y in LANGUAGES}
+        row = {y: float(rows["CRANE", x][y]) - off_after for y in LANGUAGES}
         found[x] = getattr(langspec_f1(org, row, x), what)
     return found
 
