@@ -125,6 +125,11 @@ display(
 # each. Which two controls of this page would you ask for, and what would each of them rule out?
 # ```
 #
+# ```{dropdown} Hint
+# What differs between the two sets of texts besides language? Each control of this page holds
+# something fixed. What is still selected then?
+# ```
+#
 # ```{solution} exercise-topic
 # :class: dropdown
 #

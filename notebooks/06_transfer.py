@@ -170,6 +170,15 @@ display(
 # the published Table 3 alone: divide each CRANE mask's drop on the chat model by its drop on the
 # base model, for the target language. Which languages keep how much? Do the same with ours, and say
 # what the random rows do to the answer.
+
+# %% tags=["published"]
+from crane_lab.show import table_exercises as exercises
+
+my_kept = {"en": ..., "zh": ..., "vi": ...}  # by the columns of published3
+
+exercises.kept_on_chat(my_kept, published3)
+
+# %% [markdown]
 # ```{exercise-end}
 # ```
 #

@@ -181,6 +181,11 @@ display(
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# Was anything of the language found at all? Whose neurons did the base model's search find, and in
+# which model were they masked?
+# ```
+#
 # ```{solution} exercise-counterpart
 # :class: dropdown
 #

@@ -236,7 +236,18 @@ display(
 # :label: exercise-grim
 # ```
 # A colleague reports an accuracy of 0.2817 on Belebele, another 0.2233. Which of them made a
-# mistake? And what can you say about 0.2817 on MMLU?
+# mistake? And what can you say about 0.2817 on MMLU? Belebele has 900 questions, MMLU 14,042: of
+# each of the three, how many numbers of right answers would be printed so?
+
+# %%
+from crane_lab.show import table_exercises as exercises
+
+# How many numbers of right answers: 0.2817 and 0.2233 on Belebele, 0.2817 on MMLU
+my_counts = (..., ..., ...)
+
+exercises.possible_counts(my_counts)
+
+# %% [markdown]
 # ```{exercise-end}
 # ```
 #
@@ -266,6 +277,13 @@ display(
 # ```
 # Under its mask for Chinese, CRANE loses 21 of C-Eval's questions (467 to 446). The difference is
 # significant at 95 % only if few enough answers changed. How few?
+
+# %%
+my_most = ...  # changed answers, at most
+
+exercises.most_changed(my_most)
+
+# %% [markdown]
 # ```{exercise-end}
 # ```
 #

@@ -223,6 +223,16 @@ display(
 # Let a neuron's relevance for each token be drawn from a normal distribution, independently.
 # What is the kurtosis of the sum over a window's tokens, and of the mean, when all windows have 64
 # tokens? And when half of them have 16 and half 112 tokens? Calculate first, then simulate.
+
+# %%
+from crane_lab.show import table_exercises as exercises
+
+my_equal = ...  # all windows with 64 tokens
+my_sum, my_mean = ..., ...  # half of them with 16, half with 112
+
+exercises.kurtosis_of_lengths((my_equal, my_sum, my_mean))
+
+# %% [markdown]
 # ```{exercise-end}
 # ```
 #
@@ -271,6 +281,13 @@ figures.table(
 # Rank them by `choices.departures(sweep, measure)` for other measures, by `typical` instead of
 # `largest`, and by the language that is moved most instead of the mean. Which of the three choices
 # survive under every rule?
+
+# %% tags=["shipped"]
+my_choices = ...  # a set of names as in the column choice
+
+exercises.first_under_all(my_choices, sweep)
+
+# %% [markdown]
 # ```{exercise-end}
 # ```
 #

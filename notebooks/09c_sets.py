@@ -211,24 +211,43 @@ criteria_pages.additivity_in_words(ratios, added)
 # A criterion's first 8 to 64 neurons do next to nothing to any language, and with its first 256 the
 # masked language loses far more than the others. Somebody concludes that the criterion finds the
 # language's neurons, if only enough are taken. Name two other readings, and say which numbers
-# would tell them apart.
+# would tell them apart. And here: how many times the median ratio of random order is that of the
+# criteria, at the largest budget?
+
+# %% tags=["shipped"]
+from crane_lab.show import table_exercises as exercises
+
+my_times = ...  # by the column median of ratios
+
+exercises.beside_random_sets(my_times, ratios)
+
+# %% [markdown]
 # ```{exercise-end}
 # ```
 #
 # ```{dropdown} Hint
 # Where in the order may the needed neurons lie? And does a neuron show its effect if another one
-# can take over?
+# can take over? `ratios` has a row for each kind of set and budget.
 # ```
 #
-# ```{solution} exercise-late-rise
+# ```{solution-start} exercise-late-rise
 # :class: dropdown
-#
+# ```
 # The first neurons may be of no use, and the needed ones may come late in the order: then they
 # were found no better than by others, and the share of selective neurons among its first
 # ([09b](09b_criteria)) is low. Or the neurons stand in for each other, so that nothing is lost
 # until most are gone: then the set does more than its neurons do one by one, and its ratio in *Is a
 # set the sum of its neurons?* is far above one. In both cases random sets of 256 have to stand
-# beside it.
+# beside it:
+
+# %% tags=["shipped"]
+at_most = ratios[ratios["budget"] == ratios["budget"].max()]
+median = at_most.set_index("kind")["median"]
+chosen, at_random = median.reindex(["criteria", "random order"])
+print(f"{chosen / at_random:.2f} times")
+
+# %% [markdown]
+# ```{solution-end}
 # ```
 
 # %% [markdown]

@@ -152,6 +152,11 @@ display(first, figures.folded("The same for other sets", *others))
 # ```{exercise-end}
 # ```
 #
+# ```{dropdown} Hint
+# Above a ninetieth percentile lies one token in ten of those that it was taken over. If all of them
+# belong to one language of three, how many in ten are that of its own tokens?
+# ```
+#
 # ```{solution} exercise-lsn-percentile
 # :class: dropdown
 #

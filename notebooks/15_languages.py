@@ -220,6 +220,8 @@ write_table(stability, results / "languages_stability.csv")
 page.stability_table(stability)
 
 # %% [markdown]
+# ## Exercise
+#
 # ```{exercise-start} What chance shares · easy, 10 minutes
 # :label: exercise-languages-chance
 # ```

@@ -157,6 +157,11 @@ display(
 # found, and which two rows of the tables above would you look at next?
 # ```
 #
+# ```{dropdown} Hint
+# What do the two sets of neurons have in common, if not the language? Which row keeps the size of
+# the push and changes only whose neurons get it?
+# ```
+#
 # ```{solution} exercise-steered-task
 # :class: dropdown
 #

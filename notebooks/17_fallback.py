@@ -126,6 +126,8 @@ display(verdict_pages.at_a_glance(verdicts))
 display(*verdict_pages.claim_by_claim(verdicts))
 
 # %% [markdown]
+# ## Exercise
+#
 # ```{exercise-start} Two other explanations · medium, 10 minutes
 # :label: exercise-fallback-control
 # ```

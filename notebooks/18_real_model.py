@@ -178,6 +178,11 @@ display(
 # sets of languages, and what does it not?
 # ```
 #
+# ```{dropdown} Hint
+# Two sets can have as many neurons without having the same ones. What does counting them leave
+# open, and what would answer it?
+# ```
+#
 # ```{solution} exercise-parts
 # :class: dropdown
 #

@@ -286,6 +286,8 @@ display(
 #   --confirm data/criterion/plan.yaml --out runs/mine
 # ```
 #
+# ## Exercise
+#
 # ```{exercise-start} Larger, or less harmful? · easy, 10 minutes
 # :label: exercise-criterion-harm
 # ```

@@ -185,6 +185,8 @@ display(
 # - The search on Gemma sees a sample; a ceiling over all neurons may be higher.
 # - Nineteen random masks give no p below a twentieth, nine none below a tenth.
 #
+# ## Exercise
+#
 # ```{exercise-start} Neurons that stand in for each other · medium, 10 minutes
 # :label: exercise-together-alone
 # ```

@@ -174,6 +174,8 @@ print("drops", {x: round(drop, 4) for x, drop in found.drops.items()})
 # 0.584 \cdot 0.400 / (0.584 + 0.400) = 0.475$. The paper prints 0.4747.
 # :::
 #
+# ## Exercise
+#
 # ```{exercise-start} A harmless mask · easy, 5 minutes
 # :label: exercise-harmless
 # ```

@@ -2,7 +2,7 @@
 
 A check says that there is nothing yet, that an answer is right, or what is wrong with it: slips are
 recognised by the numbers, functions or sets that they lead to. The right answer is computed from
-what a page has in hand. No check stops a notebook.
+what a page has in hand. Nothing in a stub stops a notebook, whatever it raises.
 """
 
 from __future__ import annotations
@@ -47,6 +47,20 @@ def not_yet(words: str) -> Checked:
     return Checked("wrong", words)
 
 
+def stopped(error: Exception, what: str = "The function stops with an error") -> Checked:
+    """For what a reader has written and what raises `error`; `what` says so, then which it is."""
+    name, message = type(error).__name__, str(error)
+    return not_yet(f"{what}: {as_code(f'{name}: {message}' if message else name)}.")
+
+
+def returned(mine: Callable[..., Any], cases: Iterable[Sequence[Any]]) -> list[Any] | Checked:
+    """What a reader's function returns in each of the `cases`, or what to say if it raises."""
+    try:
+        return [mine(*case) for case in cases]
+    except Exception as error:  # whatever a reader's code may raise
+        return stopped(error)
+
+
 def is_blank(answer: object) -> bool:
     """Whether a part of an answer is missing: `...`, or None, which an empty function returns."""
     if isinstance(answer, Mapping):
@@ -60,21 +74,31 @@ def as_numbers(answer: object) -> list[float]:
     """An answer as a flat list of numbers; empty if it is none."""
     try:
         found: list[float] = torch.as_tensor(answer, dtype=torch.float64).flatten().tolist()
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # whatever a reader's object may raise
         return []
     return found
 
 
-def _same(found: Sequence[float], wanted: Sequence[float], within: float) -> bool:
-    return len(found) == len(wanted) and all(
-        math.isclose(a, b, rel_tol=1e-6, abs_tol=within) for a, b in zip(found, wanted, strict=True)
-    )
+def _same(
+    found: Sequence[float], wanted: Sequence[float], within: float, part: float | None = None
+) -> bool:
+    """Whether numbers agree up to `within`, and up to a `part` of their size where that is less."""
+
+    def near(a: float, b: float) -> bool:
+        most = within if part is None else min(within, max(part * abs(b), 1e-3))
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=most)
+
+    return len(found) == len(wanted) and all(map(near, found, wanted))
 
 
 def slipped(
     answer: object, right: Sequence[float], slips: Iterable[Slip], else_: str, within: float = 1e-4
 ) -> Checked | None:
-    """What is wrong with an answer, or None if it is right up to `within`."""
+    """What is wrong with an answer, or None if it is right up to `within`.
+
+    A slip is recognised up to `within`, too, but no further than a quarter of its own size: where
+    the right number is large, `within` may be larger than a slip.
+    """
     found = as_numbers(answer)
     if len(found) != len(right):
         count = "One number is" if len(right) == 1 else f"{len(right)} numbers are"
@@ -82,7 +106,7 @@ def slipped(
     if _same(found, right, within):
         return None
     return not_yet(
-        next((words for numbers, words in slips if _same(found, numbers, within)), else_)
+        next((words for numbers, words in slips if _same(found, numbers, within, 0.25)), else_)
     )
 
 
@@ -138,11 +162,9 @@ def check_function(
     `then` and `else_` as in `check_numbers`.
     """
     cases = list(cases)
-    try:
-        answer = [mine(*case) for case in cases]
-    except (ArithmeticError, NameError, TypeError, ValueError) as error:
-        said = as_code(f"{type(error).__name__}: {error}")
-        return not_yet(f"The function does not come to an end: {said}.")
+    answer = returned(mine, cases)
+    if isinstance(answer, Checked):
+        return answer
     wanted = [right(*case) for case in cases]
     known = [([slip(*case) for case in cases], words) for slip, words in slips]
     if not is_blank(answer) and any(len(as_numbers(one)) != 1 for one in answer):
@@ -164,10 +186,20 @@ def check_names(
     """Check a set of names, in any order and any collection; the rest as in `check_numbers`."""
     if is_blank(answer):
         return nothing_yet(what)
-    if isinstance(answer, str):
-        answer = {answer}
-    if not isinstance(answer, Collection) or not all(isinstance(name, str) for name in answer):
+    names = _names(answer)
+    if names is None:
         return not_yet('A set of names is expected, such as `{"a", "b"}`, or `set()` for none.')
-    if set(answer) == set(right):
+    if names == set(right):
         return Checked("right", then)
-    return not_yet(next((words for names, words in slips if set(answer) == set(names)), else_))
+    return not_yet(next((words for slip, words in slips if names == set(slip)), else_))
+
+
+def _names(answer: object) -> set[str] | None:
+    """An answer as a set of names, None if it is none."""
+    if isinstance(answer, str):
+        return {answer}
+    try:
+        found: list[Any] = list(answer) if isinstance(answer, Collection) else [None]
+    except Exception:  # an array of one name says that it is a collection, and is none
+        return None
+    return set(found) if all(isinstance(name, str) for name in found) else None

@@ -29,6 +29,7 @@ from crane_lab.show.checks import (
     not_yet,
     nothing_yet,
     slipped,
+    stopped,
 )
 from crane_lab.show.foreign import as_code
 from crane_lab.study import criteria
@@ -390,8 +391,8 @@ def within_a_day(
         return not_yet(f"That is cheaper because it is another run: leave {', '.join(another)}.")
     try:
         needed = float(hours(dataclasses.replace(paper, **answer)))
-    except (ArithmeticError, TypeError, ValueError) as error:
-        return not_yet(f"Nothing can be run with that: {as_code(error)}.")
+    except Exception as error:  # whatever a reader's parameters bring about
+        return stopped(error, "Nothing can be run with that")
     before = float(hours(paper))
     if needed >= before:
         return not_yet(f"That takes {needed:.0f} hours, no less than before. What takes longest?")

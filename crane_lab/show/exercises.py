@@ -2,7 +2,7 @@
 
 A stub is a cell with `...` where the answer goes, and a call of one of these functions after it. A
 check says that there is nothing yet, that the answer is right, or what is wrong with it: the usual
-slips are recognised by the numbers or sets that they lead to. No check stops a notebook.
+slips are recognised by the numbers or sets that they lead to. Nothing in a stub stops a notebook.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from crane_lab.show.checks import (
     is_blank,
     not_yet,
     nothing_yet,
+    returned,
     slipped,
 )
 from crane_lab.study.necessity import Necessity
@@ -104,6 +105,8 @@ def sets_by_magnitude(
         return nothing_yet("a set of neurons for each language")
     if not isinstance(sets, Mapping) or set(sets) != set(magnitude):
         return not_yet("A dictionary is expected, with a set for each of the languages.")
+    if not all(isinstance(found, NeuronSet) for found in sets.values()):
+        return not_yet("A `NeuronSet` is expected for each language, as `select` returns it.")
 
     def chosen(scores: Mapping[str, Tensor], rule: str = "contrast") -> dict[str, NeuronSet]:
         with warnings.catch_warnings():
@@ -184,7 +187,9 @@ _MASKED: tuple[tuple[dict[str, float], dict[str, float]], ...] = (
 
 def mean_and_relative(reading: Callable[[dict[str, float], dict[str, float], str], Any]) -> Checked:
     """Check a function of scores before and after and the target: F1 of relative drops, by mean."""
-    answers = [reading(dict(before), dict(after), "a") for before, after in _MASKED]
+    answers = returned(reading, [(dict(before), dict(after), "a") for before, after in _MASKED])
+    if isinstance(answers, Checked):
+        return answers
     if is_blank(answers):
         return nothing_yet("the formula, or a call of `metrics.langspec_f1`,")
     if all(hasattr(answer, "f1") for answer in answers):

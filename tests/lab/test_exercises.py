@@ -140,6 +140,7 @@ WRONG: dict[str, list[tuple[Callable[[], Checked], str]]] = {
         ),
         (lambda: by_magnitude(sets(normalise(MAGNITUDE, "ratio"))), "Not the expected sets"),
         (lambda: by_magnitude(sets(SCALED)["en"]), "A dictionary is expected"),
+        (lambda: by_magnitude(SCALED), "A NeuronSet is expected for each"),
     ],
     "down": [
         (lambda: in_down(LARGEST), 'are the site "down"'),
@@ -279,19 +280,28 @@ def test_a_hint_comes_before_the_solution(path: Any) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_not_easy_has_a_hint(path: Any) -> None:
+def test_every_exercise_has_a_hint(path: Any) -> None:
     text = cells(path.name)
-    for start in re.finditer(
-        r"```\{exercise(?:-start)?\}(.*) · (?:medium|hard), .*\n:label: (\S+)", text
-    ):
+    for start in re.finditer(r"```\{exercise(?:-start)?\}(.*) · .*\n:label: (\S+)", text):
         solution = re.search(rf"```\{{solution(-start)?\}} {start[2]}\n", text)
         assert solution, start[1]
         hinted = "```{dropdown} Hint" in text[start.end() : solution.start()]
         assert hinted, start[1]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_exercises_have_a_heading_and_the_next_page_comes_after(path: Any) -> None:
+    """Where the book's quick questions are put in; without it they would follow the last line."""
+    text = cells(path.name)
+    heading = re.search(r"^## Exercises?$", text, re.MULTILINE)
+    assert heading and text.count("```{exercise", 0, heading.start()) == 0
+    between = text[heading.end() : text.index("```{exercise")]
+    assert not between.strip()
+    assert text.rindex("\nNext: ") > heading.end()
+
+
 def test_these_have_stubs() -> None:
     with_stubs = {p.stem.split("_")[0] for p in NOTEBOOKS if "\nexercises." in p.read_text("utf-8")}
-    first = "00 00b 01 02 02b 02c 03b 04 04b 04c 07b 08b 09 09b 10 11 method"
+    first = "00 00b 01 02 02b 02c 03b 04 04b 04c 05 06 07 07b 08 08b 09 09b 09c 10 11 method"
     later = "12b 13 13b 13c 14 14b 15 16 17 18b 18c 19 19b"
     assert with_stubs >= {*first.split(), *later.split()}

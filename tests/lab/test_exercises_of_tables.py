@@ -22,7 +22,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import crane_exercises as crane
 from crane_lab.show import later_exercises as later
-from crane_lab.show.checks import Checked, check_function, check_names, check_numbers
+from crane_lab.show.checks import Checked
 
 NAMES = {"en": "English", "zh": "Chinese", "vi": "Vietnamese"}
 PUBLISHED = audit.published()
@@ -487,54 +487,7 @@ def test_chance_counts_as_many_or_more_of_the_masks_that_are_printed() -> None:
         assert words in said(answer), (words, said(answer))
 
 
-# --- the kinds of checks --------------------------------------------------------------------------
-
-SAID: Any = {"then": "Then.", "else_": "Else."}
-NUMBERS = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
-
-
-@given(st.lists(NUMBERS, min_size=1, max_size=5), NUMBERS)
-def test_numbers_are_right_in_any_shape_and_nothing_else_is(right: list[float], by: float) -> None:
-    for answer in (right, tuple(right), np.array(right), torch.tensor(right, dtype=torch.float64)):
-        assert check_numbers(answer, right, [], **SAID).words == "Then."
-    moved = [right[0] + by, *right[1:]]
-    same = abs(by) <= max(1e-4, 1e-6 * max(abs(moved[0]), abs(right[0])))
-    assert check_numbers(moved, right, [], **SAID).words == ("Then." if same else "Else.")
-    named = {str(i): x for i, x in enumerate(right)}
-    assert check_numbers(dict(reversed(named.items())), named, [], **SAID).state == "right"
-    assert check_numbers([*right, 0.0], right, [], **SAID).state == "wrong"
-
-
-def test_what_is_right_is_no_slip_and_the_first_slip_is_said() -> None:
-    slips = [(1.0, "One."), (2.0, "Two."), (2.0, "Also two.")]
-    assert [check_numbers(x, 1.0, slips, **SAID).words for x in (1, 2, 3)] == [
-        "Then.",
-        "Two.",
-        "Else.",
-    ]
-    assert check_numbers("none", 1.0, slips, **SAID).state == "wrong"
-
-
-@pytest.mark.parametrize("right", [math.nan, [1.0, math.inf], {}])
-def test_where_nothing_is_known_nothing_is_checked(right: Any) -> None:
-    answer = {} if isinstance(right, dict) else [1.0]
-    found = check_numbers(answer, right, [], **SAID)
-    assert found.state == "nothing" and "nothing to check" in found.words
-
-
-@given(st.sets(st.sampled_from("abcd")), st.sets(st.sampled_from("abcd")))
-def test_names_are_right_in_any_order(answer: set[str], right: set[str]) -> None:
-    for given_as in (answer, sorted(answer), tuple(sorted(answer, reverse=True))):
-        state = check_names(given_as, right, [], **SAID).state
-        assert (state == "right") is (answer == right)
-
-
-def test_an_error_of_the_readers_is_said_and_is_no_markup() -> None:
-    def stops(x: float) -> float:
-        raise ValueError("<b>no</b>")
-
-    found = check_function(stops, float, [], [(1.0,)], **SAID)
-    assert found.state == "wrong" and "`ValueError: <b>no</b>`" in found.words
+# --- against other ways of computing the same -----------------------------------------------------
 
 
 def moments_of_mixture(p: float, s: float) -> float:
