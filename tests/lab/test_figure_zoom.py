@@ -14,7 +14,7 @@ from driven import Driven, driven
 OPEN = "Boolean(document.querySelector('dialog')?.open)"
 _DRAWN = b"<svg xmlns='http://www.w3.org/2000/svg' width='1500' height='1600'/>"
 SVG = f"data:image/svg+xml;base64,{base64.b64encode(_DRAWN).decode()}"
-FIGURES = f"""<div style="overflow-x:auto" tabindex="0"><img id="first" src="{SVG}" alt="A &lt;b&gt;
+FIGURES = f"""<div style="overflow-x:auto"><img id="first" src="{SVG}" alt="A &lt;b&gt;
 line" style="width:700px;max-width:100%;min-width:560px;height:auto"></div>
 <img id="second" src="{SVG}" alt="Another" width="50" height="50">
 <a href="#x">link <img id="linked" src="{SVG}" alt="to x" width="50" height="50"></a>
@@ -29,6 +29,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driven]:
 
 def show(browser: Driven, folder: Path, *, scripts: bool = True, dark: bool = False) -> None:
     style, script = ((STATIC / f"figure_zoom.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    script = f"{(STATIC / 'scrollable.js').read_text('utf-8')}\n{script}"
     head = f"<style>{style}</style>" + (f"<script>{script}</script>" if scripts else "")
     (folder / "page.html").write_text(
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>A page</title>"
@@ -43,6 +44,9 @@ def test_a_figure_opens_by_keyboard_and_scrolls_both_ways(browser: Driven, tmp_p
     for _ in range(2):  # what scrolls sideways on the page, and the figure in it
         browser.pressed("Tab")
     assert browser.said("document.activeElement.id") == "first"
+    assert "tap it to see it large" in browser.said(
+        "document.querySelector('.scroll-hint').innerText"
+    )
     assert not browser.said(OPEN)
     browser.pressed("Enter")
     browser.until(f"{OPEN} && document.querySelector('dialog img').complete")
