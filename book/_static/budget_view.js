@@ -4,6 +4,7 @@
 
   const WIDE = 170; // units of a panel's drawing; its own frame
   const HIGH = 120;
+  const APART = 14; // between two labels of an axis; the later one gives way
 
   function enhance(view, data) {
     const { element, shape, field, choice, slider } = explorable;
@@ -32,7 +33,7 @@
     view.querySelector(".explorable-said").after(key, drawings);
 
     const percent = (n) => `${Number((100 * n / total).toPrecision(2))} %`;
-    const number = (value, loss) => (value === null ? "–" : value.toFixed(loss ? 3 : 2).replace("-", "−"));
+    const number = (value, loss) => (value === null ? "–" : explorable.written(value, loss ? 3 : 2));
 
     /* A dot, a square, a triangle: methods differ in more than their colour. */
     function mark(method, x, y) {
@@ -73,9 +74,9 @@
           ...points.map(([px, py]) => mark(method, px, py)));
       });
       drawing.append(text(0, -12, "start", names[language]));
-      for (const value of low < 0 ? [low, 0, high] : [0, high / 2, high]) {
-        drawing.append(text(-6, y(value) + 4, "end", number(value, loss)));
-      }
+      const ticks = low < 0 ? [0, high, low] : [0, high / 2, high];
+      const apart = (value, i) => ticks.slice(0, i).every((other) => Math.abs(y(other) - y(value)) >= APART);
+      for (const value of ticks.filter(apart)) drawing.append(text(-6, y(value) + 4, "end", number(value, loss)));
       sizes.forEach((size, i) => drawing.append(text(x(i), HIGH + 17, "middle", String(size))));
       drawing.append(text(WIDE / 2, HIGH + 34, "middle", "neurons"));
       return drawing;

@@ -46,5 +46,17 @@ globalThis.explorable = (() => {
     });
   }
 
-  return { element, shape, field, choice, slider, start };
+  /* A number as text, with a minus as wide as a plus, and none before what is rounded to 0. */
+  function written(value, digits) {
+    const text = Math.abs(value).toFixed(digits);
+    return (value < 0 && Number(text) ? "−" : "") + text;
+  }
+
+  /* The same with a sign always. */
+  function signed(value, digits) {
+    const text = written(value, digits);
+    return text.startsWith("−") ? text : `+${text}`;
+  }
+
+  return { element, shape, field, choice, slider, start, written, signed };
 })();

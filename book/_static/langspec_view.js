@@ -30,15 +30,16 @@
   }
 
   function enhance(view, data) {
-    const { element, shape, field, choice, slider } = explorable;
-    const { names, colours, before, epsilon, enough, rows } = data;
+    const { element, shape, field, choice, slider, written } = explorable;
+    const { names, colours, before, epsilon, enough, rows, methods } = data;
     const state = { ...data.first, after: [...rows[data.first.row].after] };
     state.target = rows[state.row].target;
+    state.sized = rows[state.row].sized;
     const fields = view.querySelector(".explorable-fields");
 
     const start = choice(rows.map((row, i) => [String(i), row.name]), String(state.row), (value) => {
-      const { target, after } = rows[Number(value)];
-      Object.assign(state, { target, after: [...after] });
+      const { target, sized, after } = rows[Number(value)];
+      Object.assign(state, { target, sized, after: [...after] });
       show();
     });
     start.prepend(new Option("as moved", ""));
@@ -110,22 +111,28 @@
       }
     }
 
+    /* Of random masks: the method of whose set they have the size. Where there are none for the
+       masked language, as after a change of it, CRANE's stand in, which are first. */
+    const sizedAs = () => (data.nulls[state.sized][state.target] ? state.sized : 0);
+
     function say(found, nulls) {
       const name = names[state.target];
       const unit = state.relative ? "relative drop" : "drop";
-      let text = `Mask for ${name}: its ${unit} is ${found.own.toFixed(3)}, that of the other languages ` +
+      let text = `Mask for ${name}: its ${unit} is ${written(found.own, 3)}, that of the other languages ` +
         `(${AGGREGATES[state.how]}) ${found.others.toFixed(3)}. Precision ${found.precision.toFixed(3)}, ` +
         `recall ${found.recall.toFixed(3)}, LangSpec-F1 ${found.f1.toFixed(3)}`;
       if (nulls.length) {
         const below = nulls.filter((one) => one.f1 < found.f1).length;
-        text += `: more than ${below} of ${nulls.length} random masks`;
+        const ties = nulls.filter((one) => one.f1 === found.f1).length;
+        text += `: more than ${below} of ${nulls.length} random masks as large as ${methods[sizedAs()]}'s set` +
+          (ties ? ` and the same as ${ties}` : "");
         if (nulls.length >= enough) {
           text += `, of which 19 in 20 are below ${quantile(nulls.map((one) => one.f1), 0.95).toFixed(3)}`;
         }
       }
       view.querySelector(".explorable-said").textContent = `${text}.`;
       key.textContent = nulls.length
-        ? `Short marks: ${nulls.length} random masks with as many neurons in every layer as CRANE's set for ${name}` +
+        ? `Short marks: ${nulls.length} random masks with as many neurons in every layer as ${methods[sizedAs()]}'s set for ${name}` +
           (nulls.length >= enough ? "; 19 in 20 of them lie left of the long mark." : ".")
         : `There are no random masks to set beside one for ${name}.`;
     }
@@ -137,11 +144,11 @@
         const percent = before[i] ? 100 * lost / before[i] : 0;
         input.value = Math.round(percent);
         const gained = lost < 0 ? ", a gain: counts as 0" : "";
-        said.textContent = `${lost.toFixed(3)} of ${before[i].toFixed(3)}, ${percent.toFixed(0)} %${gained}`;
+        said.textContent = `${written(lost, 3)} of ${before[i].toFixed(3)}, ${written(percent, 0)} %${gained}`;
         input.setAttribute("aria-valuetext", said.textContent);
       });
       const found = measured(state.after);
-      const nulls = data.nulls[state.target].map(measured);
+      const nulls = (data.nulls[sizedAs()][state.target] ?? []).map(measured);
       draw(found, nulls);
       say(found, nulls);
     }

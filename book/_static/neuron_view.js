@@ -7,7 +7,6 @@
 
   const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   const floats = (text) => new Float32Array(bytes(text).buffer);
-  const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
   const plain = (value) => Number(value.toPrecision(2)).toString().replace("-", "−");
 
   /* From the light ground to orange above zero and to purple below; ink is dark on all of it. */
@@ -24,7 +23,7 @@
   }
 
   function enhance(view, data) {
-    const { element, shape, field, choice } = explorable;
+    const { element, shape, field, choice, signed } = explorable;
     const { names, codes, colours, width, bars, lists, pieces, tops } = data;
     const places = typeof data.neurons === "number" ? Array.from({ length: data.neurons }, (_, i) => i) : data.neurons;
     const numberOf = new Map(places.map((place, k) => [place, k]));
@@ -41,6 +40,7 @@
       return { windows, which, starts, sums: floats(of.sums), levels: new Int8Array(bytes(of.levels).buffer) };
     });
     const label = (k) => `${Math.floor(places[k] / width)}.${places[k] % width}`;
+    const every = typeof data.neurons === "number"; // or some that were chosen
     const state = { list: 0, neuron: lists[0][1][0], language: 0 };
 
     // --- the fields -------------------------------------------------------------------------------
@@ -49,19 +49,22 @@
     const list = choice(lists.map(([name], i) => [String(i), name]), "0", (value) => {
       state.list = Number(value);
       state.neuron = lists[state.list][1][0];
+      forget();
       fill();
       show();
     });
     const neuron = choice([], "", (value) => {
       state.neuron = Number(value);
+      forget();
       show();
     });
-    const search = element("input", { type: "text", inputmode: "decimal", spellcheck: "false", placeholder: "2.417" });
+    const search = element("input", { type: "text", inputmode: "decimal", spellcheck: "false", placeholder: label(state.neuron) });
     search.addEventListener("input", () => {
       const k = numberOf.get(placeOf(search.value, width));
       const wrong = k === undefined && search.value.trim() !== "";
       search.setAttribute("aria-invalid", String(wrong));
-      missing.textContent = wrong ? `There is no neuron ${search.value.trim()} here: a layer, a dot and a neuron, such as ${label(0)} to ${label(places.length - 1)}.` : "";
+      const known = every ? `from ${label(0)} to ${label(places.length - 1)}` : `one of ${places.length} neurons, such as ${label(0)}`;
+      missing.textContent = wrong ? `There is no neuron ${search.value.trim()} here: a layer, a dot and a neuron, ${known}.` : "";
       if (k !== undefined) {
         state.neuron = k;
         fill();
@@ -74,8 +77,15 @@
     });
     fields.append(
       field("List", list), field("Neuron of the list", neuron),
-      field("Or any: layer.neuron", search), field("Texts in", language));
+      field(every ? "Or any: layer.neuron" : `Or one of ${places.length}: layer.neuron`, search), field("Texts in", language));
     const missing = element("p", { class: "neuron-missing", role: "status" });
+
+    /* What was typed, once another neuron is chosen. */
+    function forget() {
+      search.value = "";
+      search.setAttribute("aria-invalid", "false");
+      missing.textContent = "";
+    }
 
     function fill() {
       const own = lists[state.list][1];
@@ -141,17 +151,18 @@
       const rows = names.map((name, i) => {
         const [value, half] = [1000 * necessity[i][k], 1000 * reach[i][k]];
         const own = sets.filter(([, by]) => inside(by[i], k)).map(([method]) => method);
-        return { name, value, cells: [
+        return { name, value, shown: value > half, cells: [
           kurtosis[i][k].toFixed(1), `${signed(value, 1)}\u00a0±\u00a0${half.toFixed(1)}`, own.join(", ") || "none"] };
       });
-      const most = rows.reduce((a, b) => (b.value > a.value ? b : a));
-      said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. It is needed most by ` +
-        `${most.name}: without it the loss there changes by ${signed(most.value, 1)} thousandths of a nat per token.`;
+      const most = rows.filter((row) => row.shown).sort((a, b) => b.value - a.value)[0];
+      said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. It is ` + (most
+        ? `needed most by ${most.name}: without it the loss there changes by ${signed(most.value, 1)} thousandths of a nat per token.`
+        : "not shown to be needed by any language: no interval lies above 0.");
       body.replaceChildren(...rows.map(({ name, cells }) => element("tr", {},
         element("th", { scope: "row" }, name), ...cells.map((cell) => element("td", {}, cell)))));
       drawings.replaceChildren(...names.map((_, i) => histogram(i)));
       heard.replaceChildren(...Array.from({ length: tops }, (_, top) => textOf(state.language, top)).flat(),
-        element("p", { class: "explorable-key" }, "The texts in which its relevance is largest, each token on a ground of its share: ",
+        element("p", { class: "explorable-key" }, "The texts in which its relevance is largest in size, each token on a ground of its share: ",
           element("span", { class: "neuron-text neuron-for" }, "orange"), " speaks for what follows, ",
           element("span", { class: "neuron-text neuron-against" }, "purple"), " against it."));
     }

@@ -25,7 +25,8 @@
     const hint = document.createElement("div");
     hint.className = "scroll-hint";
     hint.setAttribute("aria-hidden", "true");
-    hint.textContent = "wider than the page: scroll it sideways →";
+    const opens = box.querySelector("img.figure-opens") ? ", or tap it to see it large" : ""; // figure_zoom.js
+    hint.textContent = `wider than the page: scroll it sideways →${opens}`;
     box.before(hint);
   }
 

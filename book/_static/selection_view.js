@@ -27,6 +27,7 @@
       if (rule === "top") return !Number.isNaN(own[n]);
       return own[n] > threshold && (rule === "threshold" || others[n] <= threshold);
     });
+    if (budget < 0) throw new Error(`a budget is 0 neurons or more, not ${String(budget).replace("-", "−")}`);
     if (rule === "top" && budget === null) throw new Error("the rule top needs a number of neurons to take");
     if (budget > own.length) throw new Error(`there are only ${own.length} neurons to choose from`);
     if (rule === "top" && budget > found.length) throw new Error(`only ${found.length} neurons have a score`);
@@ -61,10 +62,9 @@
     return { own: sums[target], largest, other: sums[largest], random: byLayer.reduce((a, b) => a + b, 0) };
   }
 
-  const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
-
   function enhance(view, data) {
     const { element, shape, field, choice, slider } = explorable;
+    const signed = (value) => explorable.signed(value, 3);
     const { names, colours, layers, width } = data;
     const size = layers * width;
     const read = new Map(); // decoded when they are first chosen
@@ -92,7 +92,7 @@
     const budget = element("input", { type: "number", min: 0, max: size, step: 1, placeholder: "all", inputmode: "numeric" });
     budget.value = state.budget ?? "";
     budget.addEventListener("input", () => {
-      state.budget = budget.value === "" ? null : Math.max(0, Math.round(Number(budget.value)));
+      state.budget = budget.value === "" ? null : Math.round(Number(budget.value));
       show();
     });
     const rule = choice(pairs(RULES), state.rule, (value) => {
@@ -158,11 +158,12 @@
       parts.push(
         shape("path", { d: dots(known.filter((n) => !inside.has(n))), class: "selection-dots" }),
         shape("path", { d: dots(known.filter((n) => inside.has(n))), class: "selection-dots selection-chosen" }));
+      const named = (tick) => explorable.written(tick, 0);
       let last = -Infinity;
       for (const tick of [-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300, 1000]) {
         if (tick < low || tick > high || x(tick) - last < 22) continue;
         last = x(tick);
-        parts.push(text(x(tick), SIDE + 14, "middle", String(tick)), text(-5, y(tick) + 4, "end", String(tick)));
+        parts.push(text(x(tick), SIDE + 14, "middle", named(tick)), text(-5, y(tick) + 4, "end", named(tick)));
       }
       const up = text(0, 0, "middle", "largest score of another language");
       up.setAttribute("transform", `translate(-24 ${SIDE / 2}) rotate(-90)`);
@@ -205,7 +206,7 @@
       const most = state.budget === null || state.budget === own.length ? "" : `, fewer than the budget of ${state.budget}`;
       const same = jaccard(own, standard[state.target]);
       let said = `${name}: ${own.length} of ${size.toLocaleString("en")} neurons${most}` +
-        (Number.isNaN(same) ? "" : `; Jaccard with the default set ${same.toFixed(2)}`) + ".";
+        (Number.isNaN(same) ? "" : `; Jaccard with this run's set ${same.toFixed(2)}`) + ".";
       if (effects && own.length) {
         const cost = damage(effects, state.target, own, layers, width);
         said += ` By their single effects together they cost ${name} ${signed(cost.own)} nats per token and ` +
@@ -229,7 +230,7 @@
     }
 
     function show() {
-      said.textContent = state.rule === "top" ? "not used by top" : state.threshold.toFixed(2);
+      said.textContent = state.rule === "top" ? "not used by top" : explorable.written(state.threshold, 2);
       threshold.setAttribute("aria-valuetext", said.textContent);
       threshold.disabled = state.rule === "top";
       let sets = names.map(() => []);
@@ -239,6 +240,7 @@
       } catch (error) {
         wrong = `Nothing is chosen: ${error.message}.`;
       }
+      budget.setAttribute("aria-invalid", String(state.budget < 0));
       view.querySelector(".explorable-said").textContent = wrong || sentence(sets);
       view.querySelector("tbody").replaceChildren(...sets.map(line));
       drawScatter(sets[state.target]);

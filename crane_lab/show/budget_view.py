@@ -151,7 +151,7 @@ def _line(place: int, method: str, cells: list[str]) -> Markup:
 def _text(of: str, value: float) -> str:
     if of == "langspec_f1":
         return f"{value:.3f}"
-    shown = f"{value:+.3f}" if of.endswith("loss") else f"{value:+.1%}".replace("%", " %")
+    shown = f"{value:+z.3f}" if of.endswith("loss") else f"{value:+z.1%}".replace("%", " %")
     return shown.replace("-", "−")
 
 

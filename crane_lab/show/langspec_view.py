@@ -1,6 +1,7 @@
 """LangSpec-F1 of drops that a reader moves, on a page without a server (notebook 04d).
 
-The scores of a table like Table 1 and those of random masks are on the page, as data;
+The scores of a table like Table 1 and those of random masks of every row's own size are on the
+page, as data;
 `book/_static/langspec_view.js` computes Eq. 3-5 from them, as `crane_core.metrics` does. Without
 scripts there is a table of the same rows.
 """
@@ -15,38 +16,44 @@ from markupsafe import Markup
 
 from crane_core.metrics import EPSILON, LangSpecF1, langspec_f1
 from crane_lab.show.foreign import as_data, marked_up, markup
-from crane_lab.show.style import palette
+from crane_lab.show.style import minus, palette
 from crane_lab.stages.comparisons import Nulls
 from crane_lab.stages.outcomes import Reading
 from crane_lab.stages.standing import ENOUGH
 from crane_lab.texts.visible import visible
 
+#: Whose sets random masks are as large as, where a row has none of its own.
+_CRANE = "CRANE"
+
 
 def random_scores(
     nulls: Nulls, seeds: pd.DataFrame, tasks: Mapping[str, str], languages: Iterable[str]
-) -> dict[str, pd.DataFrame]:
-    """Scores under random masks of the size of CRANE's set of each language, a column a language.
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Scores under random masks of the size of each method's set of each language.
 
-    `nulls`: of the table's rows. Where they have none, the table's own random masks (`seeds`, as
-    `Scored` makes them) stand in. A language with an empty set has no row. `tasks` may have more
-    languages than the run's `languages`.
+    `nulls`: of the table's rows. Where CRANE has none, the table's own random masks (`seeds`, as
+    `Scored` makes them) stand in, which are of its size. CRANE has all languages; one with an empty
+    set has no row. `tasks` may have more languages than the run's `languages`.
+
+    Returns (method, masked language) -> a row per mask and a column per language.
     """
     tasks = {x: tasks[x] for x in languages}
-    found = {}
+    found = {
+        (method, x): pd.DataFrame({y: null[task] for y, task in tasks.items()})
+        for (method, x), null in nulls.items()
+        if x in tasks
+    }
     for x in tasks:
-        null = nulls.get(("CRANE", x))
-        if null is not None:
-            found[x] = pd.DataFrame({y: null[task] for y, task in tasks.items()})
-        else:
+        if (_CRANE, x) not in found:
             own = seeds[seeds["mask_language"] == x] if len(seeds) else seeds
-            found[x] = own.reindex(columns=list(tasks))
+            found[_CRANE, x] = own.reindex(columns=list(tasks))
     return found
 
 
 def langspec_view(
     table: pd.DataFrame,
     names: Mapping[str, str],
-    random: Mapping[str, pd.DataFrame],
+    random: Mapping[tuple[str, str], pd.DataFrame],
     reading: Reading,
 ) -> HTML:
     """Sliders for the drops of every language, and what LangSpec-F1 makes of them.
@@ -56,8 +63,8 @@ def langspec_view(
     table : scores of the languages without a mask (the first row) and under masks, as
         `Scored.table` makes it; what can be started from. CRANE's first row is shown at first.
     names : language -> its name.
-    random : language -> scores under random masks to hold a mask for it against, a column a
-        language (`random_scores`).
+    random : what a mask is held against, of `random_scores`: random masks of its own size, or of
+        CRANE's if its method has none.
     reading : how LangSpec-F1 is read at first.
 
     Raises ValueError for a table without masks, and what `langspec_f1` raises it for.
@@ -68,7 +75,14 @@ def langspec_view(
         raise ValueError("no masks to start from: the table has the unmasked model alone")
     before = {x: float(original[x]) for x in languages}
     label = [f"{row['method']} · {names[row['mask_language']]}" for row in masks]
-    first = next((i for i, row in enumerate(masks) if row["method"] == "CRANE"), 0)
+    first = next((i for i, row in enumerate(masks) if row["method"] == _CRANE), 0)
+    sized = [_sized(random, row["method"], row["mask_language"]) for row in masks]
+    methods = list(dict.fromkeys([_CRANE, *sized]))
+    null_of = {
+        key: own[languages].to_numpy(float).tolist()
+        for key, own in random.items()
+        if key[0] in methods and key[1] in languages
+    }
     colours = palette(languages)
     data = as_data(
         {
@@ -81,34 +95,39 @@ def langspec_view(
                 {
                     "name": visible(name),
                     "target": languages.index(row["mask_language"]),
+                    "sized": methods.index(method),
                     "after": [float(row[x]) for x in languages],
                 }
-                for name, row in zip(label, masks, strict=True)
+                for name, row, method in zip(label, masks, sized, strict=True)
             ],
-            "nulls": [random[x][languages].to_numpy(float).tolist() for x in languages],
+            "methods": [visible(method) for method in methods],
+            "nulls": [[null_of.get((method, x)) for x in languages] for method in methods],
             "first": {"row": first, "how": reading.how, "relative": reading.relative},
         }
     )
     lines = []
-    for name, row in zip(label, masks, strict=True):
+    for name, row, method in zip(label, masks, sized, strict=True):
         x, after = row["mask_language"], {y: float(row[y]) for y in languages}
         found = _f1(before, after, x, reading)
         null = [
             _f1(before, dict(zip(languages, one, strict=True)), x, reading).f1
-            for one in random[x][languages].to_numpy(float).tolist()
+            for one in null_of[method, x]
         ]
         below = sum(value < found.f1 for value in null)
+        size = "" if method == row["method"] else f", {method}'s size"
         numbers = [*found.drops.values(), found.precision, found.recall, found.f1]
         lines.append(
             markup(
                 '<tr><th scope="row">{name}</th>{cells}<td>{below}</td></tr>',
                 name=name,
-                cells=Markup("").join(markup("<td>{n:.3f}</td>", n=number) for number in numbers),
-                below=f"{below} of {len(null)}" if null else "–",
+                cells=Markup("").join(
+                    markup("<td>{n}</td>", n=minus(f"{n:z.3f}")) for n in numbers
+                ),
+                below=f"{below} of {len(null)}{size}" if null else "–",
             )
         )
     heads = ["mask", *(f"drop of {names[x]}" for x in languages), "precision", "recall"]
-    heads += ["LangSpec-F1", "random masks below"]
+    heads += ["LangSpec-F1", "random masks of its size below"]
     # "dataframe" is what the theme knows: in dark mode it lights the ground of all other outputs.
     return marked_up(
         markup(
@@ -128,6 +147,11 @@ def langspec_view(
             data=data,
         )
     )
+
+
+def _sized(random: Mapping[tuple[str, str], pd.DataFrame], method: str, x: str) -> str:
+    """The method of whose set for a language a mask's random ones have the size."""
+    return method if (method, x) in random else _CRANE
 
 
 def _f1(

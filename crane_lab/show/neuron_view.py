@@ -255,7 +255,7 @@ def _table(known: KnownNeurons, lists: Mapping[str, list[int]], names: Mapping[s
 
 def _signed(value: float) -> str:
     """A number with its sign and one decimal, as the script writes it."""
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{value:+z.1f}".replace("-", "−")
 
 
 def _picture(cards: Cards, k: int, names: Mapping[str, str], texts: _Texts) -> Markup:
@@ -264,5 +264,6 @@ def _picture(cards: Cards, k: int, names: Mapping[str, str], texts: _Texts) -> M
     return picture(
         figure,
         alt=f"Relevance of neuron {layer}.{unit} at every token of the text of each language in "
-        "which it is largest: orange where it speaks for the next token, purple where against.",
+        "which it is largest in size: orange where it speaks for the next token, purple where "
+        "against.",
     )

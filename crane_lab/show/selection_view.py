@@ -90,7 +90,7 @@ def selection_view(
         alt=f"Figure 3: every neuron's score for {names[target]} against the largest score of "
         f"another language, a panel per layer; {len(sets[target])} neurons are chosen in all.",
     )
-    heads = ["language", "neurons", "by layer", "Jaccard with the default set"]
+    heads = ["language", "neurons", "by layer", "Jaccard with this run's set"]
     if effects:
         heads += ["cost to its own language", "as many at random", "largest cost to another"]
     # "dataframe" is what the theme knows: in dark mode it lights the ground of all other outputs.
@@ -134,7 +134,7 @@ def in_single_precision(values: Tensor) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{value:+z.3f}".replace("-", "−")
 
 
 def _cells(

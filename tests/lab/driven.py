@@ -146,7 +146,10 @@ class Driven:
 
     def pressed(self, key: str) -> None:
         """Press a key, such as Tab or ArrowRight, on whatever has the focus."""
-        codes = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowRight": 39, "ArrowDown": 40}
+        codes = {
+            "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36,
+            "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+        }  # fmt: skip
         for kind in ("rawKeyDown", "keyUp"):
             self._ask(
                 "Input.dispatchKeyEvent",

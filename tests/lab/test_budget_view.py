@@ -15,7 +15,7 @@ from test_pipeline import folder, settings_in
 
 from crane_core.metrics import langspec_f1
 from crane_lab.pipeline import Pipeline
-from crane_lab.show.budget_view import LABELS, budget_view, budgets_in_words
+from crane_lab.show.budget_view import LABELS, _text, budget_view, budgets_in_words
 from crane_lab.stages.outcomes import Reading
 from crane_lab.store import Store
 from crane_lab.study import task_budgets
@@ -136,6 +136,8 @@ CHOOSE = """<script>addEventListener("load", () => {
       [...row.children].map((cell) => cell.textContent)),
     curves: [...view.querySelectorAll(".budget-curve")].map((path) => path.getAttribute("d")),
     bands: view.querySelectorAll(".budget-band").length,
+    labels: [...view.querySelectorAll(".budget-drawings svg:first-child text[text-anchor=end]")]
+      .map((one) => [one.textContent, Number(one.getAttribute("y"))]),
     focus: document.activeElement === slider,
   });
   see();
@@ -171,6 +173,24 @@ def test_a_browser_shows_the_budget_that_is_chosen(tmp_path: Path) -> None:
     assert not soup.select(".explorable-fields[hidden]")
     drawings = soup.select(".budget-drawings svg[role=img]")
     assert len(drawings) == 3 and all(len(str(one["aria-label"])) < 600 for one in drawings)
+
+
+def test_labels_of_an_axis_lie_apart(tmp_path: Path) -> None:
+    """The lowest number gives way to 0; what is rounded to 0 has no minus."""
+    low = FOUND.copy()
+    low["difference"] = [0.5, *[-0.0004] * (len(FOUND) - 1)]
+    low[[f"difference_null_{end}" for end in ("mean", "least", "most")]] = 0.1
+    found = budget_view(low, NAMES, TOTAL)
+    soup = opened(tmp_path, SCRIPTS, str(found.data) + CHOOSE)
+    _, _, loss = json.loads(soup.select("#seen")[0].text)
+    assert [text for text, _ in loss["labels"]] == ["0.000", "0.500"]
+    assert "LAPE matched 0.000, " in loss["said"] and "−" not in loss["said"]
+    wide = FOUND.assign(difference=[0.5, -0.5] + [0.0] * (len(FOUND) - 2))
+    soup = opened(tmp_path, SCRIPTS, str(budget_view(wide, NAMES, TOTAL).data) + CHOOSE)
+    labels = dict(json.loads(soup.select("#seen")[0].text)[2]["labels"])
+    assert set(labels) == {"−0.500", "0.000", "0.500"}
+    assert labels["−0.500"] > labels["0.000"] + 14 > labels["0.500"] + 28
+    assert _text("own_loss", -0.0004) == "+0.000" and _text("own_drop", -0.0004) == "+0.0 %"
 
 
 def test_names_do_no_harm(tmp_path: Path) -> None:

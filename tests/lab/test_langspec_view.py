@@ -32,9 +32,12 @@ TABLE = pd.DataFrame(
     columns=["method", "mask_language", *NAMES],
 )
 RANDOM = {
-    x: pd.DataFrame(np.random.default_rng(i).uniform(0.4, 0.8, (n, 3)), columns=list(NAMES))
-    for i, (x, n) in enumerate({"en": 5, "zh": 40, "vi": 0}.items())
-}
+    key: pd.DataFrame(np.random.default_rng(i).uniform(0.4, 0.8, (n, 3)), columns=list(NAMES))
+    for i, (key, n) in enumerate(
+        {("CRANE", "en"): 5, ("CRANE", "zh"): 40, ("CRANE", "vi"): 0, ("LAPE", "en"): 7,
+         ("unused", "en"): 9, ("LAPE", "ar"): 9}.items()
+    )
+}  # fmt: skip
 READING = Reading("mean", True)
 
 
@@ -95,21 +98,23 @@ def test_without_scripts_there_is_a_table() -> None:
     rows = [[cell.text for cell in row.select("th, td")] for row in soup.select("tr")]
     assert rows[0] == [
         "mask", "drop of English", "drop of Chinese", "drop of Vietnamese", "precision", "recall",
-        "LangSpec-F1", "random masks below",
+        "LangSpec-F1", "random masks of its size below",
     ]  # fmt: skip
     start, after = ({x: float(TABLE[x][i]) for x in NAMES} for i in (0, 2))
     found = langspec_f1(start, after, "zh", how="mean", relative=True)
     below = sum(
         langspec_f1(start, dict(zip(NAMES, one, strict=True)), "zh", how="mean", relative=True).f1
         < found.f1
-        for one in RANDOM["zh"].to_numpy().tolist()
+        for one in RANDOM["CRANE", "zh"].to_numpy().tolist()
     )
     assert 0 < below <= 40
     assert rows[2] == [
         "CRANE · Chinese", "0.100", "0.300", "0.050",
         *(f"{n:.3f}" for n in (found.precision, found.recall, found.f1)), f"{below} of 40",
     ]  # fmt: skip
-    assert rows[1][2] == "-0.100" and rows[1][-1].endswith(" of 5") and rows[3][-1] == "–"
+    assert rows[1][2] == "−0.100" and rows[1][-1].endswith(" of 7") and rows[3][-1] == "–"
+    other = BeautifulSoup(view(table=TABLE.replace("LAPE", "Random")), "lxml")
+    assert other.select("tbody tr")[0].text.endswith(" of 5, CRANE's size")
     assert soup.select(".explorable-fields[hidden]") and not soup.select("input, select")
     assert soup.select("details[open]") and "KB of data" in soup.text
 
@@ -119,11 +124,13 @@ def test_random_masks_are_the_null_or_the_tables_own() -> None:
     null = pd.DataFrame({"seed": [7], "knowledge_en": [0.5], "knowledge_zh": [0.25], "more": [0]})
     seeds = pd.DataFrame({"mask_language": ["zh", "en"], "en": [0.1, 0.2], "zh": [0.3, 0.4]})
     more = {"ar": "task_ar", **tasks}  # a real model's tasks have more languages than its run
-    nulls = {("CRANE", "en"): null, ("LAPE", "zh"): null}
+    nulls = {("CRANE", "en"): null, ("LAPE", "zh"): null, ("LAPE", "ar"): null}
     found = random_scores(nulls, seeds, more, tasks)
-    assert found["en"].to_dict("list") == {"en": [0.5], "zh": [0.25]}
-    assert found["zh"].to_dict("list") == {"en": [0.1], "zh": [0.3]}
-    assert not len(random_scores({}, pd.DataFrame(), tasks, tasks)["en"])
+    assert set(found) == {("CRANE", "en"), ("CRANE", "zh"), ("LAPE", "zh")}
+    for key in ("CRANE", "en"), ("LAPE", "zh"):
+        assert found[key].to_dict("list") == {"en": [0.5], "zh": [0.25]}
+    assert found["CRANE", "zh"].to_dict("list") == {"en": [0.1], "zh": [0.3]}
+    assert not len(random_scores({}, pd.DataFrame(), tasks, tasks)["CRANE", "en"])
 
 
 def test_a_table_without_masks_is_refused() -> None:
@@ -151,6 +158,10 @@ MOVE = """<script>addEventListener("load", () => {
   set(sliders[1], "100", "input");
   set(masked, "0", "change");
   set(start, "2", "change");
+  set(start, "0", "change");
+  set(sliders[0], "50", "input");
+  set(masked, "1", "change");
+  set(start, "2", "change");
   const made = document.body.appendChild(document.createElement("pre"));
   made.id = "said";
   made.textContent = JSON.stringify(said);
@@ -160,7 +171,7 @@ MOVE = """<script>addEventListener("load", () => {
 def test_a_browser_shows_what_is_moved(tmp_path: Path) -> None:
     soup = opened(tmp_path, SCRIPTS, view() + view(reading=Reading()) + MOVE)
     said = json.loads(soup.select("#said")[0].text)
-    absolute, largest, gain, gone, other, again = said
+    absolute, largest, gain, gone, other, again, lape, moved, masked, last = said
     # drops of 0.1, 0.3 and 0.05 from 0.8, 0.6 and 0.5
     assert absolute[0].startswith(
         "Mask for Chinese: its drop is 0.300, that of the other languages (their mean) 0.075. "
@@ -169,14 +180,27 @@ def test_a_browser_shows_what_is_moved(tmp_path: Path) -> None:
     assert absolute[1:6] == ["1", "1", 120, 3, "0.100 of 0.800, 13 %"]
     assert "(their largest) 0.100. Precision 0.750" in largest[0]
     assert "0.050. Precision 0.857, recall 0.500" in gain[0]
-    assert gain[1] == "" and gain[5] == "-0.040 of 0.800, -5 %, a gain: counts as 0"
+    assert gain[1] == "" and gain[5] == "−0.040 of 0.800, −5 %, a gain: counts as 0"
     assert "Precision 0.923, recall 1.000, LangSpec-F1 0.960" in gone[0]
     assert gone[6].endswith("%") and float(gone[6][:-1]) == pytest.approx(96.0)
     assert other[0].startswith("Mask for English: its drop is 0.000, ")
     # Too few random masks for a mark.
-    assert "0 of 5 random masks." in other[0] and other[2:5] == ["0", 15, 0]
+    assert "0 of 5 random masks as large as CRANE's set" in other[0]
+    assert other[2:5] == ["0", 15, 0]
     assert again[0].endswith("Precision 0.000, recall 0.000, LangSpec-F1 0.000.")
-    assert again[1:5] == ["2", "2", 0, 0]
+    assert again[1:5] == ["2", "2", 0, 0] == last[1:5]
+    # Random masks of LAPE's own size, of CRANE's where LAPE has none; the mask's drop is a tie of
+    # those that take nothing either.
+    start = {x: float(TABLE[x][0]) for x in NAMES}
+    null = [
+        langspec_f1(start, dict(zip(NAMES, one, strict=True)), "en", relative=False).f1
+        for one in RANDOM["LAPE", "en"].to_numpy().tolist()
+    ]
+    ties = null.count(0.0)
+    same = f" and the same as {ties}" if ties else ""
+    assert lape[0].endswith(f": more than 0 of 7 random masks as large as LAPE's set{same}.")
+    assert lape[1:5] == ["0", "0", 21, 0] and moved[3] == 21 and "LAPE's set" in moved[0]
+    assert masked[2:4] == ["1", 120] and "of 40 random masks as large as CRANE's set" in masked[0]
     first, second = soup.select(".explorable")
     assert "no random masks" in first.select(".explorable-key")[0].text
     # The other one is as it was: read as printed, from CRANE's first row.

@@ -140,6 +140,17 @@ def needed(x: str, layer: int, unit: int) -> str:
     return f"{value}\u00a0±\u00a0{1000 * half:.1f}"
 
 
+def most_needed(place: int) -> str:
+    """What is said of the languages whose whole interval lies above 0."""
+    shown = []
+    for x, name in NAMES.items():
+        found = necessity().necessity(x)
+        value, error = (float(own.flatten()[place]) for own in (found.value, found.error))
+        if value > error * students_t.ppf(0.975, 15):
+            shown.append((value, name))
+    return f"needed most by {max(shown)[1]}: " if shown else "not shown to be needed by any"
+
+
 def test_without_scripts_there_are_a_table_and_a_picture() -> None:
     soup = BeautifulSoup(view(), "lxml")
     rows = [[cell.text for cell in row.select("th, td")] for row in soup.select("tbody tr")]
@@ -175,7 +186,7 @@ LOOK_UP = """<script>addEventListener("load", () => {
     const heard = [...view.querySelectorAll("p.neuron-text")];
     seen.push({
       said: view.querySelector(".explorable-said").textContent,
-      missing: view.querySelector(".neuron-missing").textContent,
+      missing: view.querySelector(".neuron-missing").textContent, typed: search.value,
       invalid: search.getAttribute("aria-invalid"), options: texts(neuron.options),
       chosen: neuron.selectedOptions[0].textContent,
       rows: [...view.querySelectorAll("tbody tr")].map((row) => texts(row.children)),
@@ -210,7 +221,7 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
     places = [41, 5, 5, 59, 59, 30]
     for now, place in zip(seen, places, strict=True):
         layer, unit = divmod(place, 20)
-        assert now["said"].startswith(f"Layer {layer}, neuron {unit}. It is needed most by ")
+        assert now["said"].startswith(f"Layer {layer}, neuron {unit}. It is {most_needed(place)}")
         for i, x in enumerate(NAMES):
             inside = [m for m, own in SETS.items() if own[x].mask("intermediate")[layer, unit]]
             assert now["rows"][i] == [
@@ -239,7 +250,16 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
     )
     assert seen[0]["options"] == ["2.1", "0.5", "0.7", "0.8"] and seen[5]["options"] == ["1.10"]
     assert seen[3]["chosen"] == "2.19, not on this list" and seen[3]["missing"] == ""
-    assert seen[4]["invalid"] == "true" and "There is no neuron 3.1 here" in seen[4]["missing"]
+    assert seen[4]["invalid"] == "true" and seen[4]["missing"] == (
+        "There is no neuron 3.1 here: a layer, a dot and a neuron, from 0.0 to 2.19."
+    )
+    assert seen[4]["typed"] == "3.1" and seen[5]["typed"] == seen[5]["missing"] == ""
+    assert seen[5]["invalid"] == "false"
+    kinds = [most_needed(place).partition(" by")[0] for place in places]
+    assert set(kinds) == {"needed most", "not shown to be needed"}
+    (field,) = soup.select("label:has(input)")
+    assert field.text.startswith("Or any: ") and field.input["placeholder"] == "2.1"
+    assert "largest in size" in soup.select(".neuron-shown")[0].text
     assert not soup.select("[hidden], .explorable-alone, img, b")
     assert len(soup.select("label select")) == 3 and len(soup.select("label input")) == 1
     drawings = soup.select("svg[role=img][aria-label]")
@@ -248,7 +268,10 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
 
 def test_a_browser_knows_neurons_that_are_not_all(tmp_path: Path) -> None:
     of = cards([5, 8, 30, 41, 59])
-    _, seen = looked_up(tmp_path, of, 0)
+    soup, seen = looked_up(tmp_path, of, 0)
+    (field,) = soup.select("label:has(input)")
+    assert field.text.startswith("Or one of 5: ") and field.input["placeholder"] == "2.1"
+    assert seen[4]["missing"].endswith("a neuron, one of 5 neurons, such as 0.5.")
     assert seen[0]["options"] == ["2.1", "0.5", "0.8"]
     layer_unit = [(2, 1), (0, 5), (0, 5), (2, 19), (2, 19), (1, 10)]
     for now, (layer, unit) in zip(seen, layer_unit, strict=True):

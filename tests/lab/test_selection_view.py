@@ -186,6 +186,8 @@ CHOOSE = """<script>addEventListener("load", () => {
       said: view.querySelector(".explorable-said").textContent, budget: budget.value,
       dots: [...view.querySelectorAll("path")].map(points),
       of: view.querySelector(".selection-target th").textContent,
+      invalid: budget.getAttribute("aria-invalid"),
+      ticks: [...view.querySelectorAll("svg:first-child text")].map((one) => one.textContent),
     });
   };
   set(null);
@@ -200,6 +202,7 @@ CHOOSE = """<script>addEventListener("load", () => {
   set(rule, "contrast", "change");
   set(budget, "", "input");
   set(rule, "top", "change");
+  set(budget, "-3", "input");
   const made = document.body.appendChild(document.createElement("pre"));
   made.id = "seen";
   made.textContent = JSON.stringify(seen);
@@ -223,13 +226,15 @@ def test_a_browser_shows_what_is_chosen(tmp_path: Path) -> None:
         ("mean_abs", "global", "contrast", 0.25, 60),
         ("mean_abs", "global", "contrast", 0.25, None),
         ("mean_abs", "global", "top", 0.25, n),
+        None,  # less than none
     ]
     for i, (step, now) in enumerate(zip(steps, seen, strict=True)):
         x = "en" if i < 4 else "vi"
         assert now["of"] == {"en": "English", "vi": "Vietnamese"}[x]
         if step is None:
-            assert now["said"].startswith("Nothing is chosen: only ") and now["dots"][1] == 0
+            assert now["said"].startswith("Nothing is chosen: ") and now["dots"][1] == 0
             continue
+        assert now["invalid"] == "false" and "Jaccard with this run's set" in now["said"]
         statistic, how, *rest = step
         scores = {y: s.float() for y, s in SCORES[statistic][how].items()}
         sets = {y: chosen(scores, y, *rest) for y in LANGUAGES}  # type: ignore[arg-type]
@@ -242,7 +247,10 @@ def test_a_browser_shows_what_is_chosen(tmp_path: Path) -> None:
         assert now["said"].startswith(f"{row[0]}: {row[1]} of 60 neurons")
         assert row[4] in now["said"] and row[5] in now["said"]
     assert "fewer than the budget of 60" in seen[9]["said"]
-    assert seen[-1]["budget"] == str(n)
+    assert "chosen: only " in seen[8]["said"] and seen[8]["invalid"] == "false"
+    assert seen[-2]["budget"] == str(n) and seen[-1]["invalid"] == "true"
+    assert seen[-1]["said"] == "Nothing is chosen: a budget is 0 neurons or more, not −3."
+    assert "−1" in seen[0]["ticks"] and not any("-" in tick for tick in seen[0]["ticks"])
     first, second = soup.select(".explorable")
     assert not soup.select("[hidden], .explorable-alone, img")
     assert len(second.select("label select")) == 4 and len(second.select("label input")) == 2
