@@ -228,8 +228,8 @@ except ValueError as error:
 # ## Select for yourself
 #
 # A set is a choice of five: a statistic, a normalisation, a rule, a threshold and a budget. Here
-# they can be changed; the default set is this run's. The first drawing is Figure 3, all layers in
-# one: a neuron lies further right the higher its score for the target language, and further up the
+# they can be changed, beginning with this run's. The first drawing is Figure 3, all layers in one:
+# a neuron lies further right the higher its score for the target language, and further up the
 # higher its largest score for another.
 #
 # What masking a set costs is not measured anew for every choice. Instead the effects of its neurons
