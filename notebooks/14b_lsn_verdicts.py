@@ -197,6 +197,7 @@ columns = {
         real,
         by_text_there,
         shared=pd.read_csv(Path(real_data) / "lsn_shared.csv"),
+        losses=pd.read_csv(Path(real_data) / "lsn_zero.csv"),
     ),
 }
 verdicts = lsn_claims.lsn_verdicts(columns, folder)

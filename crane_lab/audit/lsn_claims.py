@@ -98,8 +98,9 @@ def _counted(table: pd.DataFrame, what: str = "changes") -> str:
             worst = lost.iloc[int(lost["change"].to_numpy().argmin())]
             some = f", the largest {_said(worst)} ({_about(worst)})"
         parts.append(
-            f"{name}of {len(own)} {what} {int((own['outcome'] == 'more').sum())} are certain gains "
-            f"and {len(lost)} certain losses{some}; the largest gain is {_said(best)} "
+            f"{name}of {len(own)} {what}, certain gains: "
+            f"{int((own['outcome'] == 'more').sum())}, certain losses: {len(lost)}{some}; the "
+            f"largest gain, with an interval of its own, is {_said(best)} "
             f"({_about(best)})"
         )
     return _sentence("; ".join(parts)) if parts else "There is no such row."

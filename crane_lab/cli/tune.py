@@ -23,6 +23,7 @@ from crane_lab.runs.execution import Run
 from crane_lab.store import write_table
 from crane_lab.study.activations import activation_values
 from crane_lab.study.contenders import contenders, shared_by_methods
+from crane_lab.study.nulls import Nulls
 from crane_lab.study.taught import PARTS, RECIPES, WHOSE, Teaching, ship_taught
 from crane_lab.study.text_taught import TextTeaching, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
@@ -94,7 +95,9 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             out.mkdir(parents=True, exist_ok=True)
             write_table(shared_by_methods(contenders(pipeline)).round(6), out / SHARED)
         if _LOSSES in options.parts:
-            ship_value_losses(pipeline, contenders(pipeline), activation_values(pipeline), out)
+            nulls = Nulls.of(pipeline, str(run.parameters["null_data"]), 0)
+            values = activation_values(pipeline)
+            ship_value_losses(pipeline, contenders(pipeline), values, out, nulls)
         for part in (part for part in options.parts if part in PARTS):
             for task in options.tasks:
                 ship_taught(pipeline, task, part, plan, out)

@@ -59,12 +59,14 @@ def levels_table(
     ]
     frame["after"] = written_intervals(frame, "score", form="{:.3f}")
     frame["above the floor"] = frame["above"].map({True: "yes", False: "not certain"})
-    names = ["task", "language", "before", "after", "seeds", "floor", "above the floor"]
+    known = ["before"] if frame["before"].notna().any() else []
+    names = ["task", "language", *known, "after", "seeds", "floor", "above the floor"]
     return figures.table(
         frame[names].rename(columns={"seeds": "trainings"}),
-        "Share of test items right before training in English and after it, with 95 % intervals "
-        "over trainings and items; the floor is what a model gets that does nothing sensible",
-        {"before": "{:.3f}", "floor": "{:.3f}"},
+        f"Share of test items right {' and '.join([*known, 'after'])} training in English, with "
+        "95 % intervals over trainings and items; the floor is what a model gets that does nothing "
+        "sensible",
+        dict.fromkeys((*known, "floor"), "{:.3f}"),
     )
 
 
@@ -248,7 +250,7 @@ def made_in_words(made: Mapping[str, Mapping[str, Any]], again: str) -> Markdown
         asked = f", {n_test} items asked in each language" if n_test else ""
         lines.append(
             f"- {what}: {record['seeds']} trainings of each set on {recipe['items']:,} items in "
-            f"batches of {recipe['batch']}, {recipe['epochs']} times over, learning rate "
+            f"batches of {recipe['batch']}, passes over them: {recipe['epochs']}, learning rate "
             f"{recipe['learning_rate']:g}, LoRA of rank {recipe['rank']}{asked}; on "
             f"{as_markdown(str(record['machine']['cpu']))} with torch "
             f"{as_markdown(record['versions']['torch'])}."

@@ -36,6 +36,8 @@ from crane_lab.study.effects import normal_interval
 from crane_lab.study.nulls import Nulls, null_inputs
 
 FILE = "lsn_losses.csv"
+#: What setting each set to zero does to its own language, beside random masks of its kind.
+ZERO = "lsn_zero.csv"
 #: How many of the values written are out of reach (`activations.out_of_reach`).
 REACH = "lsn_reach.csv"
 #: What neurons are set to: zero, and statistics read where they are written, or as the paper's code
@@ -101,11 +103,11 @@ def perplexity_changes(
 
 
 def ship_value_losses(
-    pipeline: Pipeline, sets: Contenders, values: Values, folder: str | Path
+    pipeline: Pipeline, sets: Contenders, values: Values, folder: str | Path, nulls: Nulls
 ) -> None:
     """Write `REACH`, and bring `FILE` and the record beside it to all of `WRITTEN`, value by value.
 
-    Rows are those of `perplexity_changes` without nulls.
+    Rows are those of `perplexity_changes` without nulls; those of `ZERO`, written last, have them.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +129,9 @@ def ship_value_losses(
     )
     file = folder / FILE
     grow(file, _inputs(pipeline, sets, values), [*_KEYS, "seed"], _TEXTS, parts)
+    zero = perplexity_changes(pipeline, sets, values, [None], nulls, folder)
+    own = zero[zero["mask_language"] == zero["text_language"]]
+    write_table(own.round(6).reset_index(drop=True), folder / ZERO)
 
 
 def read_value_losses(folder: str | Path) -> pd.DataFrame:

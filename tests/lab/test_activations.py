@@ -116,7 +116,11 @@ def test_shipped_changes_are_read_if_they_are_of_this_run(
 ) -> None:
     x, other, *_ = pipeline.settings.languages
     sets = {"ours": {x: some(pipeline, (0, 1), (1, 5))}, "theirs": {other: some(pipeline, (0, 7))}}
-    value_losses.ship_value_losses(pipeline, sets, values, tmp_path)
+    random = nulls.Nulls(pipeline, {"losses": 3})
+    value_losses.ship_value_losses(pipeline, sets, values, tmp_path, random)
+    zero = pd.read_csv(tmp_path / value_losses.ZERO)
+    assert zero["text_language"].to_list() == zero["mask_language"].to_list() == [x, other]
+    assert zero["null_masks"].to_list() == [3, 3] and zero["q"].notna().all()
     shipped = value_losses.perplexity_changes(pipeline, sets, values, value_losses.WRITTEN)
     monkeypatch.setattr(Pipeline, "losses", lambda *_: pytest.fail("computed again"))
     again = value_losses.perplexity_changes(

@@ -107,7 +107,10 @@ def test_verdicts_rest_on_the_papers_methods() -> None:
     others = changes(GAIN, method="CRANE")
     both = pd.concat([changes(SMALL), others])
     assert verdict("no_gain", values=both) == HOLDS
-    assert "other methods: of 1 changes 1" in judged("no_gain", LsnEvidence(both)).evidence
+    assert (
+        "other methods: of 1 changes, certain gains: 1"
+        in judged("no_gain", LsnEvidence(both)).evidence
+    )
 
 
 def test_two_models_are_needed_to_speak_of_both() -> None:
