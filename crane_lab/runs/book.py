@@ -18,7 +18,7 @@ from crane_lab.runs.chapters import descriptions, with_ends
 from crane_lab.runs.dictionary import SOURCE, results_of, results_page
 from crane_lab.runs.downloads import RESULTS, downloadable, with_tables
 from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
-from crane_lab.runs.glossary import glossary_terms, with_terms
+from crane_lab.runs.glossary import glossary_terms, terms_linked, with_terms
 from crane_lab.runs.numbering import PAGE, Shown, list_of, with_numbers
 from crane_lab.runs.parameters import load_profile
 from crane_lab.runs.questions import with_questions
@@ -145,6 +145,13 @@ def _tree(folder: Path) -> dict[str, str]:
     }
 
 
+#: Chapters in which things are looked up: their words are no running text.
+LOOKED_UP = {
+    f"book/{name}"
+    for name in ("bibliography", "figures", "glossary", "parameters", "reference", "results")
+}
+
+
 def toc_entries(toc: Any) -> Iterator[str]:
     """Yield every `file` and `root` of a Jupyter Book table of contents."""
     if isinstance(toc, dict):
@@ -229,10 +236,13 @@ def _stage(run: Run, target: Path) -> None:
             )
     if f"book/{Path(PAGE).stem}" in listed:
         (target / "book" / PAGE).write_text(list_of(shown), "utf-8")
-    for entry, said in descriptions(text_of_first).items():
-        if entry in listed:
-            chapter = target / f"{entry}.md"
-            chapter.write_text(with_ends(chapter.read_text("utf-8"), entry, said, entries), "utf-8")
+    said = descriptions(text_of_first)
+    for entry in (name for name in entries if name.startswith("book/")):
+        chapter = target / f"{entry}.md"
+        (text,) = terms_linked([chapter.read_text("utf-8")], [] if entry in LOOKED_UP else terms)
+        if entry in said:
+            text = with_ends(text, entry, said[entry], entries)
+        chapter.write_text(text, "utf-8")
 
 
 def parameter_reference(run: Run) -> str:

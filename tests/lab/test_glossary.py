@@ -2,7 +2,7 @@
 
 import json
 
-from crane_lab.runs.glossary import PLAIN, glossary_terms, with_terms
+from crane_lab.runs.glossary import PLAIN, glossary_terms, terms_linked, with_terms
 from crane_lab.store import ROOT
 
 TERMS = ["Nat", "LAPE", "LAPE matched", "Jaccard index", "Mask"]
@@ -20,6 +20,10 @@ def test_the_first_use_is_a_link_and_no_other() -> None:
         "Two {term}`nats <Nat>`, of {term}`LAPE matched <LAPE matched>` and {term}`LAPE <LAPE>`."
     )
     assert two == "A nat. LAPE." and code == "nats = 1"
+    for said in ("Jaccard", "Jaccard index"):
+        assert terms_linked([f"Its {said} is."], TERMS) == [
+            f"Its {{term}}`{said} <Jaccard index>` is."
+        ]
 
 
 def test_what_is_no_running_text_is_left_alone() -> None:
