@@ -34,10 +34,10 @@ from crane_lab.study.steering import (
     answers_of,
     questions_digest,
     read_steering_questions,
+    require_made_with,
 )
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.fidelity import untold
-from crane_lab.texts.told import identified
+from crane_lab.texts.told import identified, require_told
 
 FILE = "fallback.csv"
 KEYS = ["method", "order", "step", "language", "seed"]
@@ -166,8 +166,7 @@ def ship_fallback(
     Raises ValueError for a language that the identifier does not know, or that has no neurons under
     a method, before anything is generated.
     """
-    if unknown := untold(plan.order):
-        raise ValueError(f"whether an answer is in {unknown[0]!r} cannot be told: leave it out")
+    require_told(plan.order)
     read_steering_questions([plan.asked], questions)
     for method, of in sets.items():
         if missing := [x for x in plan.order if x not in of]:
@@ -189,7 +188,12 @@ def ship_fallback(
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
 
 
-def read_fallback(folder: str | Path) -> pd.DataFrame:
-    """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without."""
+def read_fallback(folder: str | Path, questions: str | Path | None = None) -> pd.DataFrame:
+    """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without.
+
+    With `questions`, raises ValueError if it was made with other questions than that file's.
+    """
     file = shipped_file(folder, FILE, "what is left without languages", "crane_lab.cli.steer")
+    if questions is not None:
+        require_made_with(file, questions)
     return read_grown(file, _TEXTS)

@@ -68,6 +68,12 @@ def test_a_table_grows_by_a_method_but_not_by_another_set(
     fallback.ship_fallback(pipeline, both, plan, tmp_path, QUESTIONS)
     after = fallback.read_fallback(tmp_path)
     assert after[after["method"] == LAPE].equals(before)
+    assert fallback.read_fallback(tmp_path, QUESTIONS).equals(after)
+    questions = tmp_path / "other.yaml"
+    text = Path(QUESTIONS).read_text(encoding="utf-8")
+    questions.write_text(text.replace("capital of France", "largest town of France"), "utf-8")
+    with pytest.raises(ValueError, match=r"fallback\.csv in .* other questions than"):
+        fallback.read_fallback(tmp_path, questions)
     assert len(after) == 2 * len(before)
     other = {**both, LAPE: both[RELEVANCE]}
     for wrong in (other, sets):  # another set of a method, and a method less
@@ -113,6 +119,8 @@ def test_bad_input_is_refused_before_anything_is_generated(
 ) -> None:
     with pytest.raises(ValueError, match="'qqq' cannot be told"):
         fallback.ship_fallback(pipeline, sets, FallbackPlan(order=("qqq",)), tmp_path, QUESTIONS)
+    with pytest.raises(ValueError, match="'th' cannot be told"):  # py3langid knows it
+        fallback.ship_fallback(pipeline, sets, FallbackPlan(order=("th",)), tmp_path, QUESTIONS)
     none = {LAPE: {**sets[LAPE], "vi": NeuronSet.empty(sets[LAPE]["vi"].shape)}}
     with pytest.raises(ValueError, match="gives 'vi' no neurons"):
         fallback.ship_fallback(pipeline, none, PLAN, tmp_path, QUESTIONS)
