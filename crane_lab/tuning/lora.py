@@ -60,9 +60,7 @@ def low_rank(
     """
     if parts not in PARTS:
         raise ValueError(f"unknown parts {parts!r}: expected one of {tuple(PARTS)}")
-    widest = min(_shape(model)[1], model.config.get_text_config().hidden_size)
-    if not 1 <= rank <= widest:
-        raise ValueError(f"rank is {rank}: expected 1 to {widest}, the model's width")
+    require_rank(model, rank)
     if neurons is not None:
         neurons.require_shape({"intermediate": _shape(model)})
     mlps = mlp_sites(model)
@@ -101,6 +99,13 @@ def low_rank(
         for hook in hooks:
             hook.remove()
     adapted.merge_and_unload()
+
+
+def require_rank(model: PreTrainedModel, rank: int) -> None:
+    """Raise ValueError for a rank of LoRA that a model's width does not allow."""
+    widest = min(_shape(model)[1], model.config.get_text_config().hidden_size)
+    if not 1 <= rank <= widest:
+        raise ValueError(f"rank is {rank}: expected 1 to {widest}, the model's width")
 
 
 def _keep(weight: nn.Parameter, chosen: Tensor) -> torch.utils.hooks.RemovableHandle:
