@@ -421,6 +421,15 @@ class SteeringPlan:
     draws: int = 2
     questions: str = QUESTIONS
 
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise ValueError(f"{self.draws} random sets: expected no negative number")
+
+    def require_runnable(self) -> None:
+        """Raise ValueError, before anything is run, for languages that cannot be asked or told."""
+        require_told(self.languages)
+        read_steering_questions(self.languages, self.questions)
+
     @property
     def runs(self) -> Iterator[tuple[Setup, str, int]]:
         """Setup, method and draw (-1 for the method's own set), what matters most first."""
@@ -502,15 +511,17 @@ def ship_steering(
 
     One row per setup, target and question's language: `KEYS`, and `forced`'s columns.
 
-    Raises ValueError for a language that the identifier does not know, or without questions, and
-    for a strength that overflows, before anything is generated.
+    Raises ValueError for a language that the identifier does not know, or without questions, an
+    unknown method, and a strength that overflows, before anything is generated.
     """
-    require_told(plan.languages)
-    for setup in (plan.central, *plan.setups):
-        require_writable(steered, setup)
-    for method in plan.methods:
+    plan.require_runnable()
+    for method in (*plan.methods, *plan.steered):
+        if method not in steered.sets:
+            raise ValueError(f"unknown method {method!r}: expected some of {list(steered.sets)}")
         if missing := [x for x in plan.languages if x not in steered.sets[method]]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --asked")
+    for setup in (plan.central, *plan.setups):
+        require_writable(steered, setup)
     inputs = {
         "model": pipeline.loaded.lasting_key,
         "sets": {m: {x: s.digest() for x, s in steered.sets[m].items()} for m in plan.methods},

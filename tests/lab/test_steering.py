@@ -174,6 +174,12 @@ def test_bad_input_is_refused_before_anything_is_generated(
         Setup("push")
     with pytest.raises(ValueError, match="unknown statistic 'median'"):
         Setup("add", "median")
+    for name in ("methods", "steered"):
+        unknown = dataclasses.replace(PLAN, **{name: (LAPE, "nope")})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="unknown method 'nope': expected some of"):
+            steering.ship_steering(pipeline, steered, unknown, tmp_path)
+    with pytest.raises(ValueError, match="-1 random sets"):
+        SteeringPlan(draws=-1)
     empty = NeuronSet.empty(pipeline.shape)
     with pytest.raises(ValueError, match="no neurons of 'zh'"):
         steering.intervention_of(steered, empty, "zh", Setup("add"), None)
