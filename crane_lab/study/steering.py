@@ -54,8 +54,9 @@ _TEXTS = ("method", "kind", "statistic", "target", "source", "answers")
 LONGEST, STOP = 16, "\n"
 #: As in the paper.
 PENALTY = 1.1
-#: The largest number that is written. A norm squares it, after `down_proj` has made it larger: just
-#: below the root of float32's largest, losses were no numbers; a thousandth of it leaves room.
+#: The largest number that is written. A norm squares what `down_proj` makes of it, and puts out
+#: zeros where that overflows, so that all tokens are as likely: on the testbed at a tenth of the
+#: root of float32's largest number, not at a hundredth. A thousandth leaves room.
 LARGEST = float(torch.finfo(torch.float32).max) ** 0.5 / 1e3
 
 

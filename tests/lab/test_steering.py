@@ -228,13 +228,15 @@ def test_a_contrast_may_be_stronger_where_languages_are_alike(steered: Steered) 
         steering.require_writable(near, Setup("add", strength=strength))
 
 
-def test_the_strongest_that_is_taken_leaves_numbers(pipeline: Pipeline, steered: Steered) -> None:
+def test_the_strongest_that_is_taken_leaves_an_answer(pipeline: Pipeline, steered: Steered) -> None:
     strength = 0.9 * steering.LARGEST / 3  # the largest value is 3
     steering.require_writable(steered, Setup("add", strength=strength))
     setup = Setup("add", strength=strength)
     one = steering.intervention_of(steered, steered.sets[LAPE]["vi"], "vi", setup)
     with intervened(pipeline.model, one), torch.no_grad():
-        assert pipeline.model(input_ids=torch.tensor([[5, 6, 7]])).logits.isfinite().all()
+        logits = pipeline.model(input_ids=torch.tensor([[5, 6, 7]])).logits
+    # Where a norm overflows it puts out zeros, and all tokens are as likely.
+    assert logits.isfinite().all() and (logits.std(-1) > 0).all()
 
 
 @pytest.mark.parametrize("strength", [1e18, 1e20, float("inf"), float("nan")])
