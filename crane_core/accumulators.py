@@ -219,7 +219,11 @@ class Reservoir:
 
         Of n rows kept, a quantile's rank is off by sqrt(q (1 - q) / n) of the stream, typically:
         with 1,000 rows a percentage point at the ninth decile.
+
+        Raises ValueError for a quantile outside 0 to 1.
         """
+        if wrong := [one for one in q if not 0 <= one <= 1]:
+            raise ValueError(f"quantile is {wrong[0]}: expected 0 to 1")
         at = torch.tensor(list(q), dtype=torch.float64)
         return self.rows.double().quantile(at, dim=0)
 

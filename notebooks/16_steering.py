@@ -90,7 +90,10 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 
 # %% tags=["shipped"]
 answers = steering.read_steering(languages_data)
-table = steering.answer_outcomes(answers, asked)
+table = steering.shipped_outcomes(
+    languages_data,
+    steering_questions,
+)
 write_table(table, results / "steering.csv")
 central = ("add", "mean", 1.0)
 page.forcing_figure(

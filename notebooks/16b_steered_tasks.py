@@ -54,12 +54,10 @@ results.mkdir(parents=True, exist_ok=True)
 # and downwards (right answers).
 
 # %% tags=["shipped"]
-asked = steering.read_steering_questions(
-    steering.SteeringPlan().languages,
+table = steering.shipped_outcomes(
+    languages_data,
     steering_questions,
 )
-answers = steering.read_steering(languages_data)
-table = steering.answer_outcomes(answers, asked)
 summary = steering_effects.steering_summary(table)
 display(*page.tradeoff_figures(summary))
 

@@ -53,7 +53,10 @@ results.mkdir(parents=True, exist_ok=True)
 # off at each step, and each is part of the next.
 
 # %% tags=["shipped"]
-table = fallback.read_fallback(languages_data)
+table = fallback.read_fallback(
+    languages_data,
+    steering_questions,
+)
 write_table(table, results / "fallback.csv")
 order = table["order"].iloc[0]
 display(

@@ -33,12 +33,7 @@ from crane_lab.study.many_languages import LAPE, read_sets
 from crane_lab.study.relatedness import language_overlaps, mantel_tests
 from crane_lab.study.steered_tasks import FILE as TASKS
 from crane_lab.study.steered_tasks import TRANSLATION, TaskPlan, shipped_scores
-from crane_lab.study.steering import (
-    SteeringPlan,
-    answer_outcomes,
-    read_steering,
-    read_steering_questions,
-)
+from crane_lab.study.steering import SteeringPlan, shipped_outcomes
 from crane_lab.study.steering_effects import (
     SETUP,
     setup_contrasts,
@@ -75,14 +70,13 @@ def shipped_evidence(
     """What the tables of notebooks 15 to 17 in a folder have to say; what it lacks is named.
 
     `questions` is the file of `steering.read_steering_questions`. Raises FileNotFoundError without
-    the sets and answers.
+    the sets and answers, and ValueError if answers are to other questions.
     """
     sets, _ = read_sets(folder)
     with_neurons = [x for x, own in sets[LAPE].items() if len(own)]
     overlaps = language_overlaps(sets[LAPE])
     related = mantel_tests(overlaps, with_neurons, ["genetic"], permutations, seed)
-    asked = read_steering_questions(SteeringPlan().languages, questions)
-    answers = answer_outcomes(read_steering(folder), asked)
+    answers = shipped_outcomes(folder, questions)
     summary, once = steering_summary(answers), SteeringPlan().central
     setup = (once.kind, once.statistic, once.strength)
     chosen = [(summary[name] == value) for name, value in zip(SETUP, setup, strict=True)]
@@ -108,7 +102,9 @@ def shipped_evidence(
             ),
         ),
         tasks=known("tasks", TASKS, lambda: task_summary(shipped_scores(folder)[0])),
-        fallback=known("fallback", FALLBACK, lambda: kept_language(read_fallback(folder))),
+        fallback=known(
+            "fallback", FALLBACK, lambda: kept_language(read_fallback(folder, questions))
+        ),
         lacking=lacking,
     )
 

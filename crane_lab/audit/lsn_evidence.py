@@ -185,8 +185,6 @@ def _losses(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shared(shared: pd.DataFrame) -> pd.DataFrame:
-    if shared.empty:
-        return shared
     pair = shared[(shared["a"] == "LAPE matched") & (shared["b"] == ACT_PROB)]
     return pd.DataFrame(
         {

@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from crane_lab.cli.in_run import pipeline_of
@@ -24,8 +25,15 @@ from crane_lab.store import write_table
 from crane_lab.study.activations import activation_values
 from crane_lab.study.contenders import contenders, shared_by_methods
 from crane_lab.study.nulls import Nulls
-from crane_lab.study.taught import PARTS, RECIPES, WHOSE, Teaching, ship_taught
-from crane_lab.study.text_taught import TextTeaching, ship_text_taught
+from crane_lab.study.taught import (
+    PARTS,
+    RECIPES,
+    WHOSE,
+    Teaching,
+    require_teachable,
+    ship_taught,
+)
+from crane_lab.study.text_taught import TextTeaching, require_text_teachable, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
 from crane_lab.study.tuned_transfer import TransferPlan, ship_transfer
 from crane_lab.study.value_losses import ship_value_losses
@@ -88,9 +96,15 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             recipes=recipes,
             whose=tuple(options.whose),
         )
+        text = TextTeaching(options.seeds, options.tuned, options.windows, options.test)
+        text = replace(text, recipe=replace(text.recipe, **given))
+        taught = [part for part in options.parts if part in PARTS]
         if _TEXT in options.parts:
-            text = TextTeaching(options.seeds, options.tuned, options.windows, options.test)
-            ship_text_taught(pipeline, replace(text, recipe=replace(text.recipe, **given)), out)
+            require_text_teachable(pipeline, text)
+        for part, task in product(taught, options.tasks):  # before the first of them is run
+            require_teachable(pipeline, task, part, plan)
+        if _TEXT in options.parts:
+            ship_text_taught(pipeline, text, out)
         if _SETS in options.parts:
             out.mkdir(parents=True, exist_ok=True)
             write_table(shared_by_methods(contenders(pipeline)).round(6), out / SHARED)
@@ -98,9 +112,8 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             nulls = Nulls.of(pipeline, str(run.parameters["null_data"]), 0)
             values = activation_values(pipeline)
             ship_value_losses(pipeline, contenders(pipeline), values, out, nulls)
-        for part in (part for part in options.parts if part in PARTS):
-            for task in options.tasks:
-                ship_taught(pipeline, task, part, plan, out)
+        for part, task in product(taught, options.tasks):
+            ship_taught(pipeline, task, part, plan, out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from crane_lab.show.tables import written_intervals
 from crane_lab.stages.standing import FDR
 from crane_lab.study.taught import others_of
 from crane_lab.testbed.unseen import LABELS
+from crane_lab.texts.languages import language_names
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -125,9 +126,16 @@ def people_table(found: pd.DataFrame) -> Styler:
     )
 
 
-def effects_figure(effects: Mapping[str, pd.DataFrame], names: Mapping[str, str], of: str) -> HTML:
-    """Changes of the score by method and value, or tuned set: a panel per task, one language."""
+def effects_figure(
+    effects: Mapping[str, pd.DataFrame], names: Mapping[str, str], of: str
+) -> HTML | Markdown:
+    """Changes of the score by method and value, or tuned set: a panel per task, one language.
+
+    A sentence for a language that no table has.
+    """
     panels, told = {}, []
+    if not any((every["language"] == of).any() for every in effects.values()):
+        return prose(f"These results have no row of {names[of]}.")
     for task, every in effects.items():
         own = every[every["language"] == of]
         own = pd.concat([own[own["method"] != "all"], own[own["method"] == "all"]])
@@ -355,7 +363,7 @@ def changed_weights_table(found: pd.DataFrame) -> Styler:
 
 def text_figure(effects: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     """What tuning on text in one language does to each language's loss, by set."""
-    panels = {}
+    names, panels = _names_of(effects, names), {}
     for of, own in effects[effects["method"] != "none"].groupby("of", sort=False):
         panels[f"{names[str(of)]}: change of loss (nats per token)"] = pd.DataFrame(
             {
@@ -376,8 +384,15 @@ def text_figure(effects: pd.DataFrame, names: Mapping[str, str]) -> HTML:
     )
 
 
+def _names_of(effects: pd.DataFrame, names: Mapping[str, str]) -> dict[str, str]:
+    """The names, and those of a shipped table's languages that are not among them."""
+    told = {str(x) for column in ("of", "language") for x in effects[column]}
+    return {**names, **language_names(sorted(told - set(names)))}
+
+
 def text_in_words(effects: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
     """What tuning a method's neurons does to their language's loss, beside random sets."""
+    names = _names_of(effects, names)
     own = effects[effects["of"] == effects["language"]]
     lines = []
     for method, found in own[own["draws"].fillna(0) > 0].groupby("method", sort=False):

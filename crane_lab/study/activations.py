@@ -73,12 +73,24 @@ def setting(
 
     Written at `act_fn`'s output, at all positions, as the paper does. Zero there is zero at
     `down_proj`, the masking of CRANE.
+
+    Raises ValueError for a place, language or statistic that `values` does not have.
     """
-    if written is None or not len(neurons):
+    if written is None:
         return zero(neurons)
     statistic, place = written
+    _require_known("place", place, values)
+    _require_known("language", language, values[place])
+    _require_known("statistic", statistic, values[place][language])
+    if not len(neurons):
+        return zero(neurons)
     value = {"intermediate": values[place][language][statistic]}
     return Intervention(SetTo(neurons, value, at="act_fn"))
+
+
+def _require_known(kind: str, name: str, known: Mapping[str, object]) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")
 
 
 def least_output(model: PreTrainedModel) -> float:

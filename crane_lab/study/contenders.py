@@ -27,6 +27,11 @@ Sets = Mapping[str, NeuronSet]
 LLAMA_2_7B = (32, 11008)
 ACT_PROB = "Act Prob 90p"
 RELEVANCE = "mean |relevance|"
+#: Columns of `shared_by_methods`.
+SHARED_COLUMNS = (
+    *("language", "a", "b", "smaller"),
+    *("shared", "chance", "ratio", "jaccard", "p", "against"),
+)
 
 
 def contenders(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
@@ -113,7 +118,8 @@ def shared_by_methods(sets: Mapping[str, Sets]) -> pd.DataFrame:
 
     `smaller` is the number of neurons of the smaller set.
 
-    LAPE and LAPE matched, one order cut twice, are no pair.
+    LAPE and LAPE matched, one order cut twice, are no pair; nor is a set without neurons. Without
+    any pair there are columns and no row.
     """
     rows = []
     for a, b in combinations(sets, 2):
@@ -124,4 +130,4 @@ def shared_by_methods(sets: Mapping[str, Sets]) -> pd.DataFrame:
                 smaller = min(len(neurons), len(sets[b][x]))
                 about = {"language": x, "a": a, "b": b, "smaller": smaller}
                 rows.append({**about, **overlap_row(neurons, sets[b][x])})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=SHARED_COLUMNS if not rows else None)

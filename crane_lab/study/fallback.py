@@ -34,10 +34,10 @@ from crane_lab.study.steering import (
     answers_of,
     questions_digest,
     read_steering_questions,
+    require_made_with,
 )
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.fidelity import untold
-from crane_lab.texts.told import identified
+from crane_lab.texts.told import identified, require_told
 
 FILE = "fallback.csv"
 KEYS = ["method", "order", "step", "language", "seed"]
@@ -61,6 +61,22 @@ class FallbackPlan:
     draws: int = 2
     windows: int = 6
     asked: str = "en"
+
+    def __post_init__(self) -> None:
+        if self.draws < 0 or self.shuffles < 0:
+            raise ValueError(
+                f"{self.draws} random sets, {self.shuffles} drawn orders: expected no negative "
+                "number"
+            )
+
+    def require_runnable(self, questions: str | Path) -> None:
+        """Raise ValueError, before anything is run, for an order or questions that cannot be."""
+        if not self.order:
+            raise ValueError("the order is empty: expected a language or more")
+        if twice := [x for x in self.order if self.order.count(x) > 1]:
+            raise ValueError(f"the order has {twice[0]!r} twice: give it once")
+        require_told(self.order)
+        read_steering_questions([self.asked], questions)
 
     def orders(self) -> dict[str, list[str]]:
         """Name -> order of deactivation."""
@@ -116,7 +132,10 @@ def answering(
 
 
 def fallback_parts(
-    pipeline: Pipeline, sets: Mapping[str, Mapping[str, NeuronSet]], plan: FallbackPlan, file: str
+    pipeline: Pipeline,
+    sets: Mapping[str, Mapping[str, NeuronSet]],
+    plan: FallbackPlan,
+    file: str | Path,
 ) -> Iterator[Part]:
     """Every step of every order, the paper's order with its random sets first."""
     questions = read_steering_questions([plan.asked], file)[plan.asked]
@@ -159,16 +178,16 @@ def ship_fallback(
     sets: Mapping[str, Mapping[str, NeuronSet]],
     plan: FallbackPlan,
     folder: str | Path,
-    questions: str,
+    questions: str | Path,
 ) -> None:
     """Bring `FILE` and the record beside it to what the plan asks for (`store.grown`).
 
-    Raises ValueError for a language that the identifier does not know, or that has no neurons under
-    a method, before anything is generated.
+    Raises ValueError for a language that the identifier does not know, that comes twice, or that
+    has no neurons under a method, and for an unknown method, before anything is generated.
     """
-    if unknown := untold(plan.order):
-        raise ValueError(f"whether an answer is in {unknown[0]!r} cannot be told: leave it out")
-    read_steering_questions([plan.asked], questions)
+    plan.require_runnable(questions)
+    if unknown := [method for method in plan.methods if method not in sets]:
+        raise ValueError(f"unknown method {unknown[0]!r}: expected some of {list(sets)}")
     for method, of in sets.items():
         if missing := [x for x in plan.order if x not in of]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of the order")
@@ -189,7 +208,12 @@ def ship_fallback(
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
 
 
-def read_fallback(folder: str | Path) -> pd.DataFrame:
-    """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without."""
+def read_fallback(folder: str | Path, questions: str | Path | None = None) -> pd.DataFrame:
+    """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without.
+
+    With `questions`, raises ValueError if it was made with other questions than that file's.
+    """
     file = shipped_file(folder, FILE, "what is left without languages", "crane_lab.cli.steer")
+    if questions is not None:
+        require_made_with(file, questions)
     return read_grown(file, _TEXTS)

@@ -17,6 +17,16 @@ FILE = "known.csv"
 PARAGRAPHS = 40
 
 
+def same_paragraphs(
+    languages: Sequence[str], texts: str = "data/texts", n: int = PARAGRAPHS
+) -> dict[str, list[str]]:
+    """`n` paragraphs by language, translations of each other.
+
+    Raises ValueError if the texts have fewer in common.
+    """
+    return translations(held_out_paragraphs(texts, languages), n, languages[0])
+
+
 def known_languages(
     pipeline: Pipeline, languages: Sequence[str], texts: str = "data/texts", n: int = PARAGRAPHS
 ) -> pd.DataFrame:
@@ -25,11 +35,10 @@ def known_languages(
     Tokens of languages hold more or less, so that a loss per token says little; paragraphs that are
     translations of each other hold the same. The fewer nats, the better the language is known.
 
-    Raises ValueError if the texts have fewer than `n` paragraphs in common.
+    Raises ValueError as `same_paragraphs` does.
     """
-    found = translations(held_out_paragraphs(texts, languages), n, languages[0])
     rows = []
-    for x, own in found.items():
+    for x, own in same_paragraphs(languages, texts, n).items():
         tokens = np.array([len(ids) - 1 for ids in opened(pipeline.tokenizer, own)])
         nats = np.array(answer_losses(pipeline, own)) * tokens
         rows.append({"language": x, "nats": nats.mean(), "tokens": tokens.mean()})

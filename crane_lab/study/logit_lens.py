@@ -6,7 +6,7 @@ after it. After the last layer that is the model's own prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 import pandas as pd
@@ -52,6 +52,12 @@ def lens_logits(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
     return found.cpu()
 
 
+def require_comparable(questions: Collection[str], pivot: str = "en") -> None:
+    """Raise ValueError for fewer than three languages, or without `pivot`."""
+    if pivot not in questions or len(questions) < 3:
+        raise ValueError(f"{list(questions)}: expected {pivot!r} and two languages or more")
+
+
 def lens_table(
     pipeline: Pipeline,
     questions: Mapping[str, Sequence[ForcedQuestion]],
@@ -68,8 +74,7 @@ def lens_table(
 
     Raises ValueError for fewer than three languages, or without `pivot`.
     """
-    if pivot not in questions or len(questions) < 3:
-        raise ValueError(f"{list(questions)}: expected {pivot!r} and two languages or more")
+    require_comparable(questions, pivot)
     tokenizer, rows = pipeline.tokenizer, []
     for x, asked in questions.items():
         if x == pivot:

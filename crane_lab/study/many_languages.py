@@ -70,12 +70,17 @@ Sets = dict[str, dict[str, NeuronSet]]
 class Choice:
     """How sets are chosen: `rate` of all neurons for LAPE, and for each language by relevance.
 
-    CRANE's rule is the pipeline's settings' own.
+    CRANE's rule is the pipeline's settings' own. Raises ValueError for what is no share.
     """
 
     rate: float = 0.02
     share: float = 0.01
     parts: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in (("rate", self.rate), ("share", self.share)):
+            if not 0 < value <= 1:
+                raise ValueError(f"{name} is {value}: expected more than 0 and at most 1")
 
 
 def read_parts(pipeline: Pipeline, language: str, parts: int, control: str = "") -> list[Kept]:

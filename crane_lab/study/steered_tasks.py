@@ -51,6 +51,7 @@ KEYS = ["task", "method", "activated", "language", "draw", "seed"]
 _TEXTS = ("task", "method", "activated", "language", "right", "texts")
 CHOICE = ("facts", "continuation")
 TRANSLATION, NLI = "translation", "nli"
+TASK_NAMES = ("facts", TRANSLATION, NLI, "continuation")
 #: What is right by chance, where an answer is chosen.
 FLOORS = {"facts": 1 / 4, "continuation": 1 / 4, NLI: 1 / 3}
 #: How BLEU cuts a language that writes no spaces; sacrebleu's own default cuts the others.
@@ -68,7 +69,7 @@ class TaskPlan:
 
     languages: tuple[str, ...] = ("en", "zh", "vi")
     methods: tuple[str, ...] = (LAPE, RELEVANCE)
-    tasks: tuple[str, ...] = ("facts", TRANSLATION, NLI, "continuation")
+    tasks: tuple[str, ...] = TASK_NAMES
     items: Mapping[str, int] = field(
         default_factory=lambda: {"facts": 80, TRANSLATION: 20, NLI: 60, "continuation": 24}
     )
@@ -85,6 +86,13 @@ class TaskPlan:
 
     def require_runnable(self) -> None:
         """Raise ValueError, before anything is run, for what cannot be."""
+        if unknown := [task for task in self.tasks if task not in TASK_NAMES]:
+            raise ValueError(f"unknown task {unknown[0]!r}: expected some of {TASK_NAMES}")
+        if missing := [task for task in TASK_NAMES if not self.items.get(task, 0) > 0]:
+            raise ValueError(f"items has none of {missing[0]}: expected a number above 0")
+        for name, least in (("shots", 0), ("draws", 0), ("seeds", 1), ("longest", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected {least} or more")
         if self.source not in self.languages or len(self.languages) < 2:
             raise ValueError(
                 f"languages with tasks are {' '.join(self.languages)}: expected {self.source!r}, "
@@ -136,6 +144,8 @@ def ship_steered_tasks(
     """
     plan.require_runnable()
     for method in plan.methods:
+        if method not in steered.sets:
+            raise ValueError(f"unknown method {method!r}: expected some of {list(steered.sets)}")
         if missing := [x for x in plan.languages if x not in steered.sets[method]]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --tested")
     names = [f"{task}_{x}" for task in CHOICE for x in plan.languages]

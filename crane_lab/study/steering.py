@@ -32,11 +32,10 @@ from crane_lab.engines.perplexity import perplexity
 from crane_lab.engines.prompting import opened
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
-from crane_lab.store.grown import Key, Part, grow, read_grown, shipped_file
+from crane_lab.store.grown import Key, Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.fidelity import untold
-from crane_lab.texts.told import identified
+from crane_lab.texts.told import identified, require_told
 from crane_lab.tuning.items import UNSPACED
 
 #: What is done to the target's neurons. "add", "set" and "contrast" write the statistic, the last
@@ -55,8 +54,10 @@ _TEXTS = ("method", "kind", "statistic", "target", "source", "answers")
 LONGEST, STOP = 16, "\n"
 #: As in the paper.
 PENALTY = 1.1
-#: The root of float32's largest number.
-LARGEST = float(torch.finfo(torch.float32).max) ** 0.5
+#: The largest number that is written. A norm squares what `down_proj` makes of it, and puts out
+#: zeros where that overflows, so that all tokens are as likely: on the testbed at a tenth of the
+#: root of float32's largest number, not at a hundredth. A thousandth leaves room.
+LARGEST = float(torch.finfo(torch.float32).max) ** 0.5 / 1e3
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,62 @@ def read_steering_questions(
 ) -> dict[str, list[ForcedQuestion]]:
     """The questions by language, as many and in the same order in each.
 
-    Raises FileNotFoundError without the file, and ValueError for a language that a question lacks,
-    or a question without text or answers.
+    Raises FileNotFoundError without the file, and ValueError, with the question's name, for a file
+    that is no list of questions, a language that a question lacks, or one without text or answers.
     """
     found: dict[str, list[ForcedQuestion]] = {x: [] for x in languages}
-    for number, entry in enumerate(yaml.safe_load(Path(file).read_text(encoding="utf-8"))):
-        name = str(entry.get("id", number))
+    for number, entry in enumerate(_entries(file)):
+        name = f"question {str(entry.get('id', number))!r} in {file}"
         for x in languages:
             own = entry.get(x) or {}
+            if not isinstance(own, dict):
+                raise ValueError(
+                    f"{name}, {x}: expected a mapping with question and answers, got {own!r}"
+                )
             if not own.get("question") or not own.get("answers"):
                 known = [code for code in entry if code != "id"]
                 raise ValueError(
-                    f"question {name!r} in {file} has no question with answers in {x!r}: expected "
-                    f"languages of {', '.join(known)}"
+                    f"{name} has no question with answers in {x!r}: expected languages of "
+                    f"{', '.join(map(str, known))}"
                 )
-            answers, words = (
-                tuple(str(one) for one in own.get(kind, ())) for kind in ("answers", "words")
-            )
-            found[x].append(ForcedQuestion(name, str(own["question"]), answers, words))
+            question = own["question"]
+            if not isinstance(question, str) or not question.strip():
+                raise ValueError(f"{name}, {x}: expected a question in words, got {question!r}")
+            answers, words = (_several(own, kind, f"{name}, {x}") for kind in ("answers", "words"))
+            found[x].append(ForcedQuestion(str(entry.get("id", number)), question, answers, words))
     return found
+
+
+def _entries(file: str | Path) -> list[dict[Any, Any]]:
+    """What a file of questions has, a mapping for each."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"no file {file}: expected questions, as {QUESTIONS} has them")
+    try:
+        entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read as YAML in UTF-8: {said}") from error
+    if not isinstance(entries, list) or not entries:
+        kind = "nothing" if not entries else f"a {type(entries).__name__}"
+        raise ValueError(f"{file}: expected a list of questions, as {QUESTIONS} has, got {kind}")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"question {number} in {file}: expected a mapping with an id and languages, got "
+                f"{entry!r}"
+            )
+    return entries
+
+
+def _several(own: Mapping[str, Any], kind: str, where: str) -> tuple[str, ...]:
+    """A question's answers or words; YAML takes a lone word for text, and `no` for false."""
+    texts = own.get(kind) or []
+    if not isinstance(texts, list):
+        raise ValueError(f"{where}: expected a list of {kind}, got {texts!r}")
+    for text in texts:
+        if not isinstance(text, str) or not text.strip("* "):
+            raise ValueError(f"{where}: expected {kind} that are texts in quotes, got {text!r}")
+    return tuple(texts)
 
 
 def intervention_of(
@@ -146,10 +184,7 @@ def intervention_of(
     """
     if not len(neurons):
         raise ValueError(f"no neurons of {target!r}: there is nothing to steer by")
-    values = steered.values[setup.statistic]
-    written = values[target]
-    if setup.kind == "contrast":
-        written = written - torch.stack([v for x, v in values.items() if x != target]).mean(0)
+    written = _written(steered, target, setup)
     if as_drawn is not None:
         drawn, seed = as_drawn
         written, neurons = moved(written, neurons, drawn, seed), drawn
@@ -164,9 +199,21 @@ def intervention_of(
     return Intervention(*first, Add(neurons, own, setup.strength, at=at))
 
 
+def _written(steered: Steered, target: str, setup: Setup) -> Tensor:
+    """A target's values, (layers, neurons), before they are multiplied by the strength."""
+    values = steered.values[setup.statistic]
+    if setup.kind != "contrast":
+        return values[target]
+    others = [value for x, value in values.items() if x != target]
+    if not others:
+        raise ValueError(f"contrast with {target!r} alone: expected values of another language")
+    return values[target] - torch.stack(others).mean(0)
+
+
 def require_writable(steered: Steered, setup: Setup) -> None:
     """Raise ValueError if what a setup writes, or scales by, overflows when a norm squares it."""
-    most = max(float(v.abs().max()) for v in steered.values[setup.statistic].values())
+    values = steered.values[setup.statistic]
+    most = max(float(_written(steered, x, setup).abs().max()) for x in values)
     largest = abs(setup.strength) * (1 if setup.kind == "scale" else most)
     if not largest < LARGEST:
         raise ValueError(
@@ -240,10 +287,17 @@ def answer_outcomes(
     `correct`, with a right answer in the target's words, in whatever language. `repeated`: the
     share of runs of three characters that an answer has had before, mean over answers; `first`: the
     first answer.
+
+    Raises ValueError if a row has more or fewer answers than there are questions.
     """
     languages, rows = list(questions), []
     for row in table.to_dict("records"):
         texts = json.loads(row["answers"])
+        if len(texts) != (n := len(questions[row["source"]])):
+            raise ValueError(
+                f"{len(texts)} answers of {row['method']} in {row['source']!r}, {n} questions: "
+                "expected the questions that were answered"
+            )
         told = identified(texts, languages)
         about = {name: row[name] for name in (*KEYS, "loss")}
         for target in [row["target"]] if row["target"] else languages:
@@ -368,6 +422,15 @@ class SteeringPlan:
     draws: int = 2
     questions: str = QUESTIONS
 
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise ValueError(f"{self.draws} random sets: expected no negative number")
+
+    def require_runnable(self) -> None:
+        """Raise ValueError, before anything is run, for languages that cannot be asked or told."""
+        require_told(self.languages)
+        read_steering_questions(self.languages, self.questions)
+
     @property
     def runs(self) -> Iterator[tuple[Setup, str, int]]:
         """Setup, method and draw (-1 for the method's own set), what matters most first."""
@@ -449,18 +512,17 @@ def ship_steering(
 
     One row per setup, target and question's language: `KEYS`, and `forced`'s columns.
 
-    Raises ValueError for a language that the identifier does not know, or without questions, and
-    for a strength that overflows, before anything is generated.
+    Raises ValueError for a language that the identifier does not know, or without questions, an
+    unknown method, and a strength that overflows, before anything is generated.
     """
-    if unknown := untold(plan.languages):
-        raise ValueError(
-            f"the language of an answer in {unknown[0]!r} cannot be told: leave it out"
-        )
-    for setup in (plan.central, *plan.setups):
-        require_writable(steered, setup)
-    for method in plan.methods:
+    plan.require_runnable()
+    for method in (*plan.methods, *plan.steered):
+        if method not in steered.sets:
+            raise ValueError(f"unknown method {method!r}: expected some of {list(steered.sets)}")
         if missing := [x for x in plan.languages if x not in steered.sets[method]]:
             raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --asked")
+    for setup in (plan.central, *plan.setups):
+        require_writable(steered, setup)
     inputs = {
         "model": pipeline.loaded.lasting_key,
         "sets": {m: {x: s.digest() for x, s in steered.sets[m].items()} for m in plan.methods},
@@ -475,7 +537,17 @@ def ship_steering(
 
 def questions_digest(file: str | Path) -> str:
     """Short hex digest of a file of questions."""
-    return digest_of(canonical(yaml.safe_load(Path(file).read_text(encoding="utf-8"))))
+    return digest_of(canonical(_entries(file)))
+
+
+def require_made_with(table: str | Path, questions: str | Path) -> None:
+    """Raise ValueError if a table, by the record beside it, is of other questions than a file's."""
+    if made_of(table, {})["inputs"].get("questions") != questions_digest(questions):
+        raise ValueError(
+            f"{Path(table).name} in {Path(table).parent} was made with other questions than "
+            f"{questions}: give that file, or run `python -m crane_lab.cli.steer` anew, with "
+            "--questions"
+        )
 
 
 def values_digest(values: Mapping[str, Tensor]) -> str:
@@ -496,3 +568,15 @@ def read_steering(folder: str | Path) -> pd.DataFrame:
         table["statistic"].map(("", *STATISTICS).index),
     ]
     return table.iloc[np.lexsort([table["strength"], *places[::-1]])].reset_index(drop=True)
+
+
+def shipped_outcomes(folder: str | Path, questions: str | Path = QUESTIONS) -> pd.DataFrame:
+    """`answer_outcomes` of a folder's table, in the languages that it was made for.
+
+    Raises FileNotFoundError without the table, its record or the questions, and ValueError if it
+    was made with other questions than the file's.
+    """
+    table = read_steering(folder)
+    require_made_with(Path(folder) / FILE, questions)
+    languages = made_of(Path(folder) / FILE, {})["inputs"]["languages"]
+    return answer_outcomes(table, read_steering_questions(languages, questions))

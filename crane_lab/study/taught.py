@@ -29,8 +29,15 @@ from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown
 from crane_lab.study.activations import Written, activation_values, setting, written_name
 from crane_lab.study.contenders import contenders
-from crane_lab.study.tuned import TASKS, tuned_outcomes
+from crane_lab.study.tuned import (
+    TASKS,
+    require_items,
+    require_number,
+    tuned_outcomes,
+    with_items,
+)
 from crane_lab.testbed.unseen import unseen_items
+from crane_lab.tuning.lora import require_rank
 from crane_lab.tuning.training import TuningRecipe
 
 #: What a language's neurons are set to: the paper's eight values, read where they are written, and
@@ -110,11 +117,7 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
 
     Raises ValueError for an unknown part, or languages without the source or a target.
     """
-    if part not in PARTS:
-        raise ValueError(f"unknown part {part!r}: expected one of {PARTS}")
-    languages = list(pipeline.settings.languages)
-    if plan.source not in languages or len(languages) < 2:
-        raise ValueError(f"languages {languages}: expected {plan.source!r} and a target or more")
+    _require_part(pipeline, part, plan)
     sets = contenders(pipeline) if part == "activations" else tunable_sets(pipeline)
     # The same under every seed: whose neurons are tuned, and what is then asked.
     every: list[tuple[dict[str, Any], NeuronSet | None, _Asked]]
@@ -139,6 +142,27 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     for seed in range(plan.seeds):
         for about, neurons, asked in every:
             yield _Training(about, seed, neurons, asked)
+
+
+def _require_part(pipeline: Pipeline, part: str, plan: Teaching) -> None:
+    if part not in PARTS:
+        raise ValueError(f"unknown part {part!r}: expected one of {PARTS}")
+    languages = list(pipeline.settings.languages)
+    if plan.source not in languages or len(languages) < 2:
+        raise ValueError(f"languages {languages}: expected {plan.source!r} and a target or more")
+
+
+def require_teachable(pipeline: Pipeline, task: str, part: str, plan: Teaching) -> None:
+    """See, before any pass, that a plan can be run.
+
+    Raises ValueError for an unknown task or part, languages without the source, a target or items,
+    more items than there are, and a rank above the model's width.
+    """
+    require_items((plan.source, *pipeline.settings.languages), task)
+    _require_part(pipeline, part, plan)
+    require_number("items", plan.recipes[task].items, "train")
+    require_number("n_test", plan.n_test, "test")
+    require_rank(pipeline.model, plan.recipes[task].rank)
 
 
 def tunable_sets(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
@@ -203,10 +227,9 @@ def ship_taught(
     `language`, `score` and, for qa, `f1`, means over items, and `right`, a 0 or 1 per item. Written
     after every training. Under an intervention only the language whose neurons they are is asked.
 
-    Raises ValueError for an unknown task or part.
+    Raises ValueError as `require_teachable` does, before anything is computed.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
+    require_teachable(pipeline, task, part, plan)
     inputs = taught_inputs(pipeline, task, plan)
     file = Path(folder) / f"lsn_{part}_{task}.csv"
     parts = (
@@ -317,10 +340,14 @@ def others_of(made: Mapping[str, Any]) -> set[str]:
 
 
 def taught_inputs(pipeline: Pipeline, task: str, plan: Teaching) -> dict[str, Any]:
-    """What a table depends on beside seeds and draws: model, sets, recipe, items."""
+    """What a table depends on beside seeds and draws: model, sets, recipe, items.
+
+    A run's language without items has none here; that `languages` differ, a record says.
+    """
+    test = unseen_items(task, "test")
     items = {
         "train": unseen_items(task, "train")[plan.source][: plan.recipes[task].items],
-        **{x: unseen_items(task, "test")[x][: plan.n_test] for x in pipeline.settings.languages},
+        **{x: test[x][: plan.n_test] for x in with_items(pipeline.settings.languages)},
     }
     return {
         **inputs_of_sets(pipeline),

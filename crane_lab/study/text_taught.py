@@ -31,9 +31,10 @@ from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets, tunable_sets
 from crane_lab.study.taught_effects import beside_draws
-from crane_lab.study.tuned import ask_questions
-from crane_lab.testbed.unseen import PARTS, unseen_items
+from crane_lab.study.tuned import ask_questions, require_items, require_number, with_items
+from crane_lab.testbed.unseen import unseen_items
 from crane_lab.testbed.world import LANGUAGES
+from crane_lab.tuning.lora import require_rank
 from crane_lab.tuning.training import TuningRecipe, tune_text
 
 FILE = "lsn_text.csv"
@@ -60,6 +61,24 @@ class TextTeaching:
     )
 
 
+def require_text_teachable(pipeline: Pipeline, plan: TextTeaching) -> None:
+    """See, before any pass, that a plan can be run.
+
+    Raises ValueError for languages without items, without a target, texts too short for the
+    windows, more questions than there are, or a rank above the model's width.
+    """
+    languages = list(pipeline.settings.languages)
+    require_items((plan.source, *languages), "qa")
+    if not (targets := [x for x in languages if x != plan.source]):
+        raise ValueError(f"languages {languages}: expected one beside {plan.source!r}")
+    require_number("n_questions", plan.n_questions, "test")
+    require_rank(pipeline.model, plan.recipe.rank)
+    for x in targets:
+        _windows(pipeline, x, "train", plan.recipe.items)
+    for x in languages:
+        _windows(pipeline, x, "test", plan.n_windows)
+
+
 def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path) -> None:
     """Bring `lsn_text.csv` and `.json` in a folder to what the plan asks for.
 
@@ -67,7 +86,10 @@ def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path)
     `n_neurons`, `seed`, `language`, `loss` (nats per token), `change` from the untuned model's with
     its standard error over windows (`error`), and, in the language that was tuned, `exact`, the
     share of questions answered.
+
+    Raises ValueError as `require_text_teachable` does, before anything is computed.
     """
+    require_text_teachable(pipeline, plan)
     file = Path(folder) / FILE
     languages = list(pipeline.settings.languages)
     sets = tunable_sets(pipeline)
@@ -121,13 +143,14 @@ def _there(folder: str | Path) -> Path:
 
 
 def text_inputs(pipeline: Pipeline, plan: TextTeaching) -> dict[str, Any]:
-    """What the table depends on beside seeds and draws."""
-    targets = [x for x in pipeline.settings.languages if x != plan.source]
+    """What the table depends on beside seeds and draws.
+
+    A run's language without items has none here; that `languages` differ, a record says.
+    """
+    languages = with_items(pipeline.settings.languages)
+    targets = [x for x in languages if x != plan.source]
     learned = {x: _windows(pipeline, x, "train", plan.recipe.items).tolist() for x in targets}
-    read = {
-        x: _windows(pipeline, x, "test", plan.n_windows).tolist()
-        for x in pipeline.settings.languages
-    }
+    read = {x: _windows(pipeline, x, "test", plan.n_windows).tolist() for x in languages}
     asked = {x: unseen_items("qa", "test")[x][: plan.n_questions] for x in targets}
     return {
         **inputs_of_sets(pipeline),
@@ -201,9 +224,9 @@ def tuned_on_text(
     """
     if language not in LANGUAGES:
         raise ValueError(f"{language!r} has no stories: expected {', '.join(LANGUAGES)}")
-    if not 1 <= n_questions <= PARTS["test"]:
-        raise ValueError(f"n_questions is {n_questions}: expected 1 to {PARTS['test']}")
+    require_number("n_questions", n_questions, "test")
     languages = list(pipeline.settings.languages)
+    require_items(languages, "qa")
     learned = _windows(pipeline, language, "train", recipe.items)
     held_out = {x: _windows(pipeline, x, "test", n_windows) for x in languages}
     questions = unseen_items("qa", "test")[language][:n_questions]

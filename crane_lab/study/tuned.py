@@ -35,6 +35,7 @@ from crane_lab.tuning.items import (
     span_scores,
     validate_items,
 )
+from crane_lab.tuning.lora import require_rank
 from crane_lab.tuning.training import (
     TuningRecipe,
     last_states,
@@ -48,6 +49,25 @@ _LONGEST = 20
 _AT_ONCE = 64
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def require_items(languages: Sequence[str], task: str) -> None:
+    """Raise ValueError for an unknown task, or a language that has no items of it."""
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
+    if missing := [x for x in languages if x not in LANGUAGES]:
+        raise ValueError(f"{missing[0]!r} has no items of {task}: expected {', '.join(LANGUAGES)}")
+
+
+def with_items(languages: Sequence[str]) -> list[str]:
+    """Those of the languages that have items, for tables that are read whatever a run's are."""
+    return [x for x in languages if x in LANGUAGES]
+
+
+def require_number(name: str, asked: int, part: str) -> None:
+    """Raise ValueError for more items of a part than there are, or none."""
+    if not 1 <= asked <= PARTS[part]:
+        raise ValueError(f"{name} is {asked}: expected 1 to {PARTS[part]}")
 
 
 def tuned_outcomes(
@@ -79,15 +99,11 @@ def tuned_outcomes(
 
     Raises ValueError for an unknown task, a language without items, or more than there are.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}: expected one of {TASKS}")
-    for name, asked, part in (("items", recipe.items, "train"), ("n_test", n_test, "test")):
-        if not 1 <= asked <= PARTS[part]:
-            raise ValueError(f"{name} is {asked}: expected 1 to {PARTS[part]}")
-    under, only = {"none": UNTOUCHED} if under is None else under, only or {}
     languages = list(pipeline.settings.languages)
-    if missing := [x for x in (source, *languages) if x not in LANGUAGES]:
-        raise ValueError(f"{missing[0]!r} has no items of {task}: expected {', '.join(LANGUAGES)}")
+    require_items((source, *languages), task)
+    require_number("items", recipe.items, "train")
+    require_number("n_test", n_test, "test")
+    under, only = {"none": UNTOUCHED} if under is None else under, only or {}
     train = {source: unseen_items(task, "train")[source][: recipe.items]}
     test = {x: unseen_items(task, "test")[x][:n_test] for x in languages}
     key = {
@@ -117,8 +133,17 @@ def tuned_outcomes(
 
 
 def untuned_answers(pipeline: Pipeline, n_test: int = 200) -> dict[str, float]:
-    """Share of `qa`'s test items that the model answers to the word as it is, by language."""
-    test = {x: unseen_items("qa", "test")[x][:n_test] for x in pipeline.settings.languages}
+    """Share of `qa`'s test items that the model answers to the word as it is, by language.
+
+    A language without items is left out.
+
+    Raises ValueError for no items, or more than there are.
+    """
+    require_number("n_test", n_test, "test")
+    languages = with_items(pipeline.settings.languages)
+    if not languages:
+        return {}
+    test = {x: unseen_items("qa", "test")[x][:n_test] for x in languages}
     key = {
         "model": pipeline.loaded.key,
         "items": digest_of(canonical(test)),
@@ -143,10 +168,14 @@ def save_tuned(
 
     The folder is there as a whole or not at all, with checksums (`bake` of no neuron).
 
-    Raises FileExistsError if there is something already.
+    Raises FileExistsError if there is something already, and ValueError for a language without
+    items, more items than there are, or a rank above the model's width.
     """
     if Path(folder).exists():  # before the training, not after it
         raise FileExistsError(f"{folder} exists: expected a new folder for the tuned model")
+    require_items([source], "qa")
+    require_number("items", recipe.items, "train")
+    require_rank(pipeline.model, recipe.rank)
     model = copy.deepcopy(pipeline.model)
     train = {source: unseen_items("qa", "train")[source][: recipe.items]}
     _QA(model, pipeline.tokenizer).learn(train, recipe, None)

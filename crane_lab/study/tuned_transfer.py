@@ -28,7 +28,7 @@ from crane_lab.study.contenders import RELEVANCE, contenders
 from crane_lab.study.sharing import overlap_row
 from crane_lab.study.steering import drawn_as
 from crane_lab.study.taught import RANDOM, RECIPES
-from crane_lab.study.tuned import save_tuned, untuned_answers
+from crane_lab.study.tuned import require_items, require_number, save_tuned, untuned_answers
 from crane_lab.tuning.training import TuningRecipe
 
 FILE, SHARED = "tuned_transfer.csv", "tuned_transfer_shared.csv"
@@ -66,9 +66,11 @@ def ship_transfer(
     over windows, `error`. `SHARED`: `overlap_row` of the sets found in both models. `LEVELS`: by
     model and language the `loss` without a mask, and `exact`, the share of qa answered.
 
-    Raises ValueError for a method that `contenders` does not have, or if neurons of the checkpoint
-    cannot be those of the base.
+    Raises ValueError for a language without items, more questions than there are, a method that
+    `contenders` does not have, or if neurons of the checkpoint cannot be those of the base.
     """
+    require_items(base.settings.languages, "qa")
+    require_number("questions", plan.questions, "test")
     if not Path(checkpoint).exists():
         save_tuned(base, plan.recipe, checkpoint)
     models = {BASE: base, TUNED: base.changed(model=str(checkpoint), offline=True)}

@@ -34,14 +34,27 @@ def identified(texts: Sequence[str], among: Sequence[str]) -> list[str]:
     letters that are mostly of no language's script, or without evidence for one language more than
     for another ("Paris") is in none. With kana it is Japanese, if that is among them.
 
+    Raises ValueError as `require_told` does.
+    """
+    require_told(among)
+    return [_told(text, tuple(among)) for text in texts]
+
+
+def require_told(among: Sequence[str]) -> None:
+    """See, before there are texts, that `identified` can tell languages.
+
     Raises ValueError for a language that py3langid does not know, or whose script is not listed.
     """
     if unknown := untold(among):
-        raise ValueError(f"py3langid does not know {unknown[0]!r}: leave it out")
-    scripts = {x: _script(x) for x in among}
-    if missing := [x for x in among if scripts[x] not in _WORDS]:
-        raise ValueError(f"the letters of {missing[0]!r} are not known: expected {list(_WORDS)}")
-    return [_told(text, tuple(among)) for text in texts]
+        raise ValueError(
+            f"whether a text is in {unknown[0]!r} cannot be told: py3langid does not know it; "
+            "leave it out"
+        )
+    if missing := [x for x in among if _script(x) not in _WORDS]:
+        raise ValueError(
+            f"whether a text is in {missing[0]!r} cannot be told: expected letters of "
+            f"{', '.join(_WORDS)}, got {_script(missing[0]) or 'unknown ones'}; leave it out"
+        )
 
 
 def _script(language: str) -> str:

@@ -36,12 +36,15 @@ def language_distances(
     `kind` is one of `KINDS`: one less the cosine of URIEL's vectors, or for "script" whether two
     languages are written in different ones.
 
-    Raises ValueError for an unknown kind, or a language without a distance, saying which are known.
+    Raises ValueError for an unknown kind, a language that comes twice, or one without a distance,
+    saying which are known.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of distance {kind!r}: expected one of {KINDS}")
     table = pd.read_csv(file)
     known = sorted({*table["a"], *table["b"]})
+    if twice := [x for x in languages if list(languages).count(x) > 1]:
+        raise ValueError(f"{twice[0]!r} comes twice: expected each language once")
     if missing := [x for x in languages if x not in known]:
         raise ValueError(f"no distance of {missing[0]!r} is known: expected some of {known}")
     found = np.zeros((len(languages), len(languages)))

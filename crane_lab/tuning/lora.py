@@ -9,7 +9,7 @@ paper masks A and B to the neurons, and does not say of which projections; its p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from crane_core.families import mlp_sites
+from crane_core.families import decoder, mlp_sites
 from crane_core.neurons import NeuronSet
 
 #: The MLP's projections that hold a neuron, which factor of LoRA has a place for it, and where.
@@ -56,13 +56,11 @@ def low_rank(
     Yields the parameters to be trained, of which those of other neurons stay zero.
 
     Raises ValueError for unknown parts, a rank above the model's width, neurons of another model,
-    nothing to train, and a model whose projections have other names.
+    nothing to train, and a model whose projections have other names or are not torch's `Linear`.
     """
     if parts not in PARTS:
         raise ValueError(f"unknown parts {parts!r}: expected one of {tuple(PARTS)}")
-    widest = min(_shape(model)[1], model.config.get_text_config().hidden_size)
-    if not 1 <= rank <= widest:
-        raise ValueError(f"rank is {rank}: expected 1 to {widest}, the model's width")
+    require_rank(model, rank)
     if neurons is not None:
         neurons.require_shape({"intermediate": _shape(model)})
     mlps = mlp_sites(model)
@@ -71,12 +69,7 @@ def low_rank(
     if not targets:
         raise ValueError("nothing to train: expected neurons, or attention")
     paths = {module: path for path, module in model.named_modules()}
-    names = {path.rpartition(".")[2] for path in paths.values()}
-    if missing := [name for name in targets if name not in names]:
-        raise ValueError(
-            f"{type(model).__name__} has no {missing[0]!r}; expected a decoder with "
-            f"{', '.join((*ATTENTION, *_PARTS))}"
-        )
+    _require_linear(model, targets)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
@@ -101,6 +94,28 @@ def low_rank(
         for hook in hooks:
             hook.remove()
     adapted.merge_and_unload()
+
+
+def _require_linear(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Raise ValueError for a projection that a layer lacks, or that is no linear one of torch."""
+    for number, layer in enumerate(decoder(model).layers):
+        found = {path.rpartition(".")[2]: part for path, part in layer.named_modules()}
+        for name in targets:
+            if name not in found:
+                raise ValueError(
+                    f"{type(model).__name__} has no {name!r} in layer {number}; expected a decoder "
+                    f"with {', '.join((*ATTENTION, *_PARTS))} in every layer"
+                )
+            if not isinstance(found[name], nn.Linear):
+                kind = type(found[name]).__name__
+                raise ValueError(f"{name!r} of layer {number} is a {kind}: expected torch's Linear")
+
+
+def require_rank(model: PreTrainedModel, rank: int) -> None:
+    """Raise ValueError for a rank of LoRA that a model's width does not allow."""
+    widest = min(_shape(model)[1], model.config.get_text_config().hidden_size)
+    if not 1 <= rank <= widest:
+        raise ValueError(f"rank is {rank}: expected 1 to {widest}, the model's width")
 
 
 def _keep(weight: nn.Parameter, chosen: Tensor) -> torch.utils.hooks.RemovableHandle:

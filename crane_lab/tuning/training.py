@@ -7,9 +7,11 @@ eight billion want others.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,13 @@ class TuningRecipe:
         for name in ("items", "epochs", "batch", "rank", "alpha", "learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
+        for name in ("items", "epochs", "batch", "rank"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a whole number")
+        if not math.isfinite(self.learning_rate):
+            raise ValueError(f"learning_rate is {self.learning_rate}: expected a finite number")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is {self.warmup}: expected a share of steps, 0 to 1")
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int = 0) -> tuple[Tensor, Tensor]:
@@ -86,8 +95,9 @@ def tune_classifier(
 
     Returns the head; what the adapters learned is in the model's weights (`lora.low_rank`).
 
-    Raises ValueError if texts and labels are not as many.
+    Raises ValueError if texts and labels are not as many, or there are none.
     """
+    _require_some(len(texts))
     if len(texts) != len(labels):
         raise ValueError(f"{len(texts)} texts and {len(labels)} labels: expected one for each")
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -116,7 +126,15 @@ def tune_generator(
     neurons: NeuronSet | None,
     recipe: TuningRecipe,
 ) -> None:
-    """Train the model's adapters to go on from each prompt with its answer."""
+    """Train the model's adapters to go on from each prompt with its answer.
+
+    Raises ValueError if prompts and answers are not as many, or there are none.
+    """
+    _require_some(len(prompts))
+    if len(prompts) != len(answers):
+        raise ValueError(
+            f"{len(prompts)} prompts and {len(answers)} answers: expected one for each"
+        )
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
 
     def loss(batch: list[int]) -> Tensor:
@@ -141,7 +159,11 @@ def tune_generator(
 def tune_text(
     model: PreTrainedModel, windows: Tensor, neurons: NeuronSet | None, recipe: TuningRecipe
 ) -> None:
-    """Train neurons' weights, and no others, to go on with text; `windows` are ids (n, tokens)."""
+    """Train neurons' weights, and no others, to go on with text; `windows` are ids (n, tokens).
+
+    Raises ValueError for no windows.
+    """
+    _require_some(len(windows))
 
     def loss(batch: list[int]) -> Tensor:
         ids = windows[batch].to(model.device)
@@ -152,6 +174,11 @@ def tune_text(
         model, neurons, recipe.rank, recipe.alpha, recipe.seed, recipe.parts, attention=False
     ) as parameters:
         _train(model, parameters, len(windows), loss, recipe)
+
+
+def _require_some(n: int) -> None:
+    if not n:
+        raise ValueError("no items to train on: expected one or more")
 
 
 def _train(

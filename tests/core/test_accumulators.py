@@ -199,6 +199,9 @@ def test_a_reservoir_keeps_everything_that_fits_in_order() -> None:
         Reservoir(0)
     with pytest.raises(ValueError, match="no rows"):
         Reservoir(3).quantiles([0.5])
+    for wrong in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"quantile is {wrong}: expected 0 to 1"):
+            found.quantiles([0.5, wrong])
 
 
 def test_quantiles_are_those_of_the_stream() -> None:

@@ -161,6 +161,21 @@ def test_contenders_have_as_many_neurons_as_crane(pipeline: Pipeline) -> None:
     assert "no other language" in lsn_pages.lape_languages_in_words(two).data
     pairs = contenders.shared_by_methods(sets)
     assert not (pairs["a"].eq("LAPE") & pairs["b"].eq("LAPE matched")).any()
+    empty = dict.fromkeys(languages, NeuronSet.empty(pipeline.shape))
+    none = contenders.shared_by_methods({"CRANE": empty, "LAPE": sets["LAPE"]})
+    assert none.empty and list(none) == list(pairs)
+
+
+def test_a_value_that_was_not_read_is_refused(pipeline: Pipeline, values: dict) -> None:
+    x = pipeline.settings.languages[0]
+    for neurons in (some(pipeline, (0, 1)), NeuronSet.empty(pipeline.shape)):
+        for language, written, said in (
+            (x, ("P99", "after"), "unknown statistic 'P99': expected one of mean, P5"),
+            (x, ("P10", "middle"), "unknown place 'middle': expected one of before, after"),
+            ("de", ("P10", "after"), "unknown language 'de': expected one of en"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                activations.setting(neurons, values, language, written)
 
 
 def test_a_deep_model_is_shown_by_quarters() -> None:

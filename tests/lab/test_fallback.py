@@ -68,6 +68,12 @@ def test_a_table_grows_by_a_method_but_not_by_another_set(
     fallback.ship_fallback(pipeline, both, plan, tmp_path, QUESTIONS)
     after = fallback.read_fallback(tmp_path)
     assert after[after["method"] == LAPE].equals(before)
+    assert fallback.read_fallback(tmp_path, QUESTIONS).equals(after)
+    questions = tmp_path / "other.yaml"
+    text = Path(QUESTIONS).read_text(encoding="utf-8")
+    questions.write_text(text.replace("capital of France", "largest town of France"), "utf-8")
+    with pytest.raises(ValueError, match=r"fallback\.csv in .* other questions than"):
+        fallback.read_fallback(tmp_path, questions)
     assert len(after) == 2 * len(before)
     other = {**both, LAPE: both[RELEVANCE]}
     for wrong in (other, sets):  # another set of a method, and a method less
@@ -109,10 +115,11 @@ def test_bad_input_is_refused_before_anything_is_generated(
     pipeline: Pipeline,
     sets: dict[str, dict[str, NeuronSet]],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(ValueError, match="'qqq' cannot be told"):
         fallback.ship_fallback(pipeline, sets, FallbackPlan(order=("qqq",)), tmp_path, QUESTIONS)
+    with pytest.raises(ValueError, match="'th' cannot be told"):  # py3langid knows it
+        fallback.ship_fallback(pipeline, sets, FallbackPlan(order=("th",)), tmp_path, QUESTIONS)
     none = {LAPE: {**sets[LAPE], "vi": NeuronSet.empty(sets[LAPE]["vi"].shape)}}
     with pytest.raises(ValueError, match="gives 'vi' no neurons"):
         fallback.ship_fallback(pipeline, none, PLAN, tmp_path, QUESTIONS)
@@ -120,11 +127,43 @@ def test_bad_input_is_refused_before_anything_is_generated(
         fallback.ship_fallback(
             pipeline, sets, FallbackPlan(order=("en", "ru"), methods=(LAPE,)), tmp_path, QUESTIONS
         )
-    arguments = ["--languages", "en", "fr", "--asked", "en", "de", "--out", str(tmp_path)]
-    assert steer.main(["--profile", "testbed", *arguments]) == 1
-    assert "--asked has 'de', which is not among --languages" in capsys.readouterr().err
+    for plan, said in (
+        (replace(PLAN, order=("en", "zh", "en")), "the order has 'en' twice"),
+        (replace(PLAN, order=()), "the order is empty"),
+        (replace(PLAN, methods=("nope",)), "unknown method 'nope'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            fallback.ship_fallback(pipeline, sets, plan, tmp_path, QUESTIONS)
+    with pytest.raises(ValueError, match="0 random sets, -1 drawn orders"):
+        FallbackPlan(draws=0, shuffles=-1)
     with pytest.raises(FileNotFoundError, match=r"crane_lab\.cli\.steer"):
         fallback.read_fallback(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_refuses_what_its_parts_would_before_any_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steer, "read_parts", lambda *_: pytest.fail("read before the checks"))
+    none = str(tmp_path / "none.yaml")
+    for arguments, said in (
+        ("--languages en fr --asked en de", "--asked has 'de', which is not among --languages"),
+        ("--asked en fr en", "--asked has 'en' twice"),
+        ("--order en fr en --parts fallback", "--order has 'en' twice"),
+        ("--languages en th --asked en th --parts forcing", "'th' cannot be told"),
+        ("--languages en th --order en th --parts fallback", "'th' cannot be told"),
+        ("--languages en ko --asked en ko --parts forcing", "no question with answers in 'ko'"),
+        ("--asked en fr --parts lens", "expected 'en' and two languages or more"),
+        ("--asked en xx --languages en xx --parts known", "xx"),
+        (f"--parts forcing --questions {none}", "none.yaml: expected questions"),
+        ("--draws -1 --parts fallback", "-1 random sets"),
+        ("--share 0", "share is 0.0: expected more than 0 and at most 1"),
+        # --order's and --tested's languages do not matter to a part that takes none away.
+        ("--languages en zh --asked en zh --parts forcing --draws -1", "-1 random sets"),
+    ):
+        given = ["--profile", "testbed", "--out", str(tmp_path / "out"), *arguments.split()]
+        assert steer.main(given) == 1, arguments
+        assert said in capsys.readouterr().err, arguments
     assert not list(tmp_path.iterdir())
 
 

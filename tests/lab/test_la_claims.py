@@ -92,3 +92,11 @@ def test_every_claim_has_its_check_and_says_what_is_lacking(tmp_path: Path) -> N
         assert found["a model"][claim] == UNKNOWN
         assert "crane_lab.cli.steer" in found["a model_evidence"][claim]
     assert found["a model"]["late-layers"] == HOLDS
+
+
+def test_answers_to_other_questions_are_no_evidence(tmp_path: Path) -> None:
+    text = (ROOT / QUESTIONS).read_text(encoding="utf-8")
+    file = tmp_path / "questions.yaml"
+    file.write_text(text.replace('answers: ["Paris"]', 'answers: ["Rome"]', 1), encoding="utf-8")
+    with pytest.raises(ValueError, match="made with other questions than"):
+        shipped_evidence(ROOT / "data" / "languages", file, permutations=9)

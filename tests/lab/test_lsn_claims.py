@@ -13,6 +13,7 @@ from crane_lab.audit import lsn_claims, lsn_evidence
 from crane_lab.audit.claims import FAILS, HOLDS, NOT_TESTED, UNKNOWN, ClaimVerdict, read_claims
 from crane_lab.audit.lsn_claims import LSN_CHECKS, LsnEvidence
 from crane_lab.store import ROOT
+from crane_lab.study.contenders import shared_by_methods
 from crane_lab.study.taught_effects import taught_effects
 
 FOLDER = ROOT / "data" / "published" / "lsn"
@@ -127,6 +128,10 @@ def test_shared_neurons_are_counted_in_the_smaller_set() -> None:
         evidence = lsn_evidence.model_evidence("m", {}, {}, shared=table)
         assert judged("disjoint", evidence).verdict == wanted
         assert judged("no_gain", evidence).evidence == "Lacking: interventions on a tuned model."
+    nothing = shared_by_methods({"LAPE matched": {}, "Act Prob 90p": {}})
+    evidence = lsn_evidence.model_evidence("m", {}, {}, shared=nothing)
+    assert judged("disjoint", evidence).verdict == UNKNOWN
+    assert list(evidence.shared) == ["language", "share", "chance"]  # type: ignore[arg-type]
 
 
 def test_the_printed_tables_are_judged_by_what_they_print() -> None:

@@ -183,3 +183,11 @@ def test_families_stand_together_and_the_tree_joins_what_shares() -> None:
     html = page.language_tree_figure(overlaps, languages, "x").data
     assert "Japanese with Korean" in html or "Korean with Japanese" in html
     assert "x. Most: " in page.overlap_figure(overlaps, languages, "x").data
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("share", 0.0), ("share", 1.5), ("rate", float("nan"))]
+)
+def test_what_is_no_share_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}: expected more than 0 and at most 1"):
+        many.Choice(**{name: value})  # type: ignore[arg-type]

@@ -218,6 +218,17 @@ def test_what_cannot_be_run_is_named_before_anything_is(
         plan = dataclasses.replace(PLAN, languages=languages)
         with pytest.raises(ValueError, match=said):
             steered_tasks.ship_steered_tasks(pipeline, steered, plan, tmp_path)
+    for wrong, said in (
+        ({"tasks": ("facts", "xquad")}, "unknown task 'xquad': expected some of"),
+        ({"shots": -1}, "shots is -1: expected 0 or more"),
+        ({"draws": -1}, "draws is -1"),
+        ({"seeds": 0}, "seeds is 0: expected 1 or more"),
+        ({"items": {"facts": 3}}, "items has none of translation"),
+        ({"methods": ("nope",)}, "unknown method 'nope'"),
+    ):
+        plan = dataclasses.replace(PLAN, **wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=said):
+            steered_tasks.ship_steered_tasks(pipeline, steered, plan, tmp_path / "out")
     many = dataclasses.replace(PLAN, items={**PLAN.items, "continuation": 10**6})
     with pytest.raises(ValueError, match="items in all of en zh vi: expected 1000000"):
         steered_tasks.ship_steered_tasks(pipeline, steered, many, tmp_path / "out")

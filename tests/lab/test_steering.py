@@ -147,8 +147,16 @@ def test_a_table_grows_and_is_not_computed_twice(
     own = answers[(answers["source"] == "en") & answers["target"].isin(["", "zh"])]
     said = [visible(json.loads(texts)[0]).replace("\n", "") for texts in own["answers"]]
     assert {row[2] for row in shown} == set(said) and shown[0][2] == said[0]
-    with pytest.raises(ValueError, match="zip"):
-        page.answers_explorer(answers, {x: own[:-1] for x, own in questions.items()})
+    pd.testing.assert_frame_equal(steering.shipped_outcomes(tmp_path, PLAN.questions), table)
+    fewer = {x: own[:-1] for x, own in questions.items()}
+    with pytest.raises(ValueError, match="10 answers of none in 'en', 9 questions"):
+        steering.answer_outcomes(answers, fewer)
+    # As many questions, of which one has another answer: nothing but the record tells.
+    other = tmp_path / "other.yaml"
+    text = Path(PLAN.questions).read_text(encoding="utf-8")
+    other.write_text(text.replace('answers: ["Paris"]', 'answers: ["London"]', 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"steering\.csv in .* other questions than .*other\.yaml"):
+        steering.shipped_outcomes(tmp_path, other)
 
 
 def test_bad_input_is_refused_before_anything_is_generated(
@@ -157,12 +165,21 @@ def test_bad_input_is_refused_before_anything_is_generated(
     with pytest.raises(ValueError, match="'qqq' cannot be told"):
         plan = SteeringPlan(languages=("en", "qqq"))
         steering.ship_steering(pipeline, steered, plan, tmp_path)
+    with pytest.raises(ValueError, match=r"'th' cannot be told: expected letters .* Thai"):
+        plan = SteeringPlan(languages=("en", "th"))  # py3langid knows it
+        steering.ship_steering(pipeline, steered, plan, tmp_path)
     with pytest.raises(ValueError, match="no question with answers in 'ko'"):
         steering.read_steering_questions(["en", "ko"], ROOT / steering.QUESTIONS)
     with pytest.raises(ValueError, match="unknown kind 'push'"):
         Setup("push")
     with pytest.raises(ValueError, match="unknown statistic 'median'"):
         Setup("add", "median")
+    for name in ("methods", "steered"):
+        unknown = dataclasses.replace(PLAN, **{name: (LAPE, "nope")})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="unknown method 'nope': expected some of"):
+            steering.ship_steering(pipeline, steered, unknown, tmp_path)
+    with pytest.raises(ValueError, match="-1 random sets"):
+        SteeringPlan(draws=-1)
     empty = NeuronSet.empty(pipeline.shape)
     with pytest.raises(ValueError, match="no neurons of 'zh'"):
         steering.intervention_of(steered, empty, "zh", Setup("add"), None)
@@ -171,7 +188,58 @@ def test_bad_input_is_refused_before_anything_is_generated(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("strength", [1e20, float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("", "expected a list of questions, .* got nothing"),
+        ("en: {question: x}", "expected a list of questions, .* got a dict"),
+        ("- Paris", "question 0 in .* expected a mapping with an id"),
+        ("- {id: a, en: Paris}", "'a' in .*, en: expected a mapping .* got 'Paris'"),
+        ("- {id: a, en: {question: x, answers: Paris}}", "'a'.*, en: expected a list of answers"),
+        ("- {id: a, en: {question: x, answers: [no]}}", "expected answers that are texts.* False"),
+        ("- {id: a, en: {question: x, answers: ['*']}}", "expected answers that are texts"),
+        ("- {id: a, en: {question: x, answers: [b], words: b}}", "expected a list of words"),
+        ("- {id: a, en: {question: 7, answers: [b]}}", "expected a question in words, got 7"),
+        ("- {id: a, en: {question: x}}", "'a' .* no question with answers in 'en'"),
+        ("- [", "cannot be read as YAML"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_named(tmp_path: Path, said: str, expected: str) -> None:
+    file = tmp_path / "questions.yaml"
+    file.write_text(said, encoding="utf-8")
+    with pytest.raises(ValueError, match=expected):
+        steering.read_steering_questions(["en"], file)
+    with pytest.raises(FileNotFoundError, match="expected questions, as data/steering"):
+        steering.read_steering_questions(["en"], tmp_path / "none.yaml")
+
+
+def test_a_contrast_needs_another_language(steered: Steered) -> None:
+    alone = Steered(steered.sets, {"mean": {"en": steered.values["mean"]["en"]}})
+    with pytest.raises(ValueError, match="expected values of another language"):
+        steering.require_writable(alone, Setup("contrast"))
+
+
+def test_a_contrast_may_be_stronger_where_languages_are_alike(steered: Steered) -> None:
+    alike = {x: value / 1e3 + 1 for x, value in steered.values["mean"].items()}
+    near = Steered(steered.sets, {"mean": alike})
+    strength = 100 * steering.LARGEST
+    steering.require_writable(near, Setup("contrast", strength=strength))
+    with pytest.raises(ValueError, match="take a smaller strength"):
+        steering.require_writable(near, Setup("add", strength=strength))
+
+
+def test_the_strongest_that_is_taken_leaves_an_answer(pipeline: Pipeline, steered: Steered) -> None:
+    strength = 0.9 * steering.LARGEST / 3  # the largest value is 3
+    steering.require_writable(steered, Setup("add", strength=strength))
+    setup = Setup("add", strength=strength)
+    one = steering.intervention_of(steered, steered.sets[LAPE]["vi"], "vi", setup)
+    with intervened(pipeline.model, one), torch.no_grad():
+        logits = pipeline.model(input_ids=torch.tensor([[5, 6, 7]])).logits
+    # Where a norm overflows it puts out zeros, and all tokens are as likely.
+    assert logits.isfinite().all() and (logits.std(-1) > 0).all()
+
+
+@pytest.mark.parametrize("strength", [1e18, 1e20, float("inf"), float("nan")])
 @pytest.mark.parametrize("kind", ["add", "scale"])
 def test_a_strength_that_overflows_is_refused(
     pipeline: Pipeline, steered: Steered, tmp_path: Path, strength: float, kind: str
@@ -263,7 +331,7 @@ def test_no_language_is_favoured_where_nothing_tells() -> None:
     texts = ["Paris", "1945", "", "フランス", "Привет, как дела?", "Das ist ein Haus."]
     assert identified(texts, among) == ["", "", "", "ja", "ru", "de"]
     assert identified(["Привет"], ["en", "fr"]) == [""]
-    with pytest.raises(ValueError, match="does not know 'qqq'"):
+    with pytest.raises(ValueError, match="'qqq' cannot be told: py3langid does not know"):
         identified(["x"], ["en", "qqq"])
 
 

@@ -10,9 +10,10 @@ from test_pipeline import folder, settings_in
 
 from crane_core.interventions import UNTOUCHED
 from crane_core.neurons import NeuronSet
+from crane_lab.cli import tune
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import ROOT, Store
-from crane_lab.study import taught, tuned
+from crane_lab.study import taught, text_taught, tuned, tuned_transfer
 from crane_lab.study.activations import written_name
 from crane_lab.testbed.unseen import unseen_items
 from crane_lab.tuning.training import TuningRecipe
@@ -61,8 +62,63 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
     strange = taught.Teaching(source="fr")
     with pytest.raises(ValueError, match="expected 'fr' and a target"):
         next(taught.trainings(pipeline, "weights", strange))
+    many = {"nli": TuningRecipe(items=3001), "qa": TuningRecipe(rank=10_000)}
+    for task, plan, said in (
+        ("nli", taught.Teaching(recipes=many), "items is 3001: expected 1 to 3000"),
+        ("qa", taught.Teaching(recipes=many), "rank is 10000: expected 1 to"),
+        ("qa", taught.Teaching(n_test=601), "n_test is 601: expected 1 to 600"),
+        ("xnli", PLAN, "unknown task 'xnli'"),
+        ("qa", strange, "'fr' has no items of qa: expected en, zh, vi"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            taught.ship_taught(pipeline, task, "weights", plan, "never")
+    for recipe, source, said in (
+        (TuningRecipe(items=3001), "en", "items is 3001"),
+        (TuningRecipe(rank=10_000), "en", "rank is 10000"),
+        (RECIPE, "de", "'de' has no items of qa"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tuned.save_tuned(pipeline, recipe, "never", source)
+    assert not Path("never").exists()
     with pytest.raises(ValueError, match="heads"):
         next(taught.trainings(pipeline, "heads", PLAN))
+
+
+def test_a_language_without_items_is_left_out_of_what_is_read_and_not_trained(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = str(ROOT / "data" / "texts")
+    german = pipeline.changed(languages=("en", "de"), corpus=texts, perplexity_corpus=texts)
+    monkeypatch.setattr(taught, "contenders", lambda _: pytest.fail("a pass before the check"))
+    monkeypatch.setattr(text_taught, "tunable_sets", lambda _: pytest.fail("a pass, too"))
+    for ship in (
+        lambda: taught.ship_taught(german, "qa", "weights", PLAN, "never"),
+        lambda: text_taught.ship_text_taught(german, text_taught.TextTeaching(), "never"),
+        lambda: tuned_transfer.ship_transfer(german, "no", tuned_transfer.TransferPlan(), "never"),
+    ):
+        with pytest.raises(ValueError, match="'de' has no items of qa: expected en, zh, vi"):
+            ship()
+    monkeypatch.setattr(taught, "contenders", lambda _: {})
+    data = ROOT / "data" / "testbed"
+    _, made = taught.taught_tables(german, "activations", data)
+    assert {"languages", "items"} <= set(made["qa"]["differing"])
+    _, made_text = text_taught.read_text_taught(german, data)
+    assert {"languages", "items"} <= set(made_text["differing"])
+    assert list(tuned.untuned_answers(german, 2)) == ["en"]
+    assert tuned.untuned_answers(german.changed(languages=("de", "fr")), 2) == {}
+    with pytest.raises(ValueError, match="n_test is -5"):
+        tuned.untuned_answers(german, -5)
+
+
+def test_the_command_checks_every_part_before_the_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tune, "contenders", lambda _: pytest.fail("a pass before the check"))
+    given = ["--profile", "smoke", "--out", str(tmp_path / "out"), "--parts", "sets", "weights"]
+    for option, value, said in (("--rank", "4096", "rank is 4096"), ("--test", "0", "n_test is 0")):
+        assert tune.main([*given, option, value]) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_are_those_of_source_target_both_and_random(pipeline: Pipeline) -> None:

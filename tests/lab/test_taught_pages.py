@@ -54,6 +54,8 @@ def test_tables_and_figures_have_the_numbers() -> None:
     shown = taught_pages.taught_table({"nli": effects}, "changes").to_html()
     assert "+0.105" in shown and "nli" in shown and "25" in shown
     assert taught_pages.effects_figure({"nli": effects}, NAMES, "zh").data.count("+0.105") == 2
+    none = str(taught_pages.effects_figure({"nli": effects}, {"de": "German"}, "de").data)
+    assert "no row of German" in none
     levels = taught_pages.levels_table(
         {"nli": taught_levels(made_up(0.1), 1 / 3)}, {"nli": {"zh": 0.125}}
     )
@@ -99,6 +101,9 @@ def test_text_is_shown_beside_random_sets() -> None:
     own = effects[(effects["method"] == "CRANE") & (effects["of"] == effects["language"])].iloc[0]
     assert f"CRANE: {own['change']:+.2f} in Chinese (random {own['random']:+.2f})" in said
     assert f"all {int(own['draws'])} random sets" in said and "\n- all" not in said
+    # Of a shipped table's languages, not only the run's.
+    assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, {"vi": "Vietnamese"}).data)
+    assert "in Chinese (random" in str(taught_pages.text_in_words(effects, {}).data)
     few = effects.assign(draws=float("nan"))
     assert "Nothing was tuned" in str(taught_pages.text_in_words(few, NAMES).data)
 

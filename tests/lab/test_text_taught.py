@@ -54,6 +54,14 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
         tuned_on_text(pipeline, RECIPE, None, x, 3, 0)
     with pytest.raises(ValueError, match="'fr' has no stories"):
         tuned_on_text(pipeline, RECIPE, None, "fr", 3, 2)
+    for plan, said in (
+        (TextTeaching(n_questions=601), "n_questions is 601"),
+        (TextTeaching(recipe=TuningRecipe(rank=10_000)), "rank is 10000"),
+        (TextTeaching(n_windows=10**6), "windows"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ship_text_taught(pipeline, plan, "never")
+    assert not Path("never").exists()
     with pytest.raises(FileNotFoundError, match="recompute_taught"):
         read_text_taught(pipeline, "data/nothing")
 

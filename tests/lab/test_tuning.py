@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from test_pipeline import folder, settings_in
+from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from crane_core.families import mlp_sites
+from crane_core.families import decoder, mlp_sites
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.store import Store
@@ -145,6 +146,18 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline, model: PreTrainedModel) ->
         pass
 
 
+def test_projections_must_be_linear_and_in_every_layer(model: PreTrainedModel) -> None:
+    layer = decoder(model).layers[1]
+    kept = layer.self_attn.q_proj
+    layer.self_attn.q_proj = nn.Sequential(kept)
+    with pytest.raises(ValueError, match="'q_proj' of layer 1 is a Sequential"):
+        low_rank(model, None, 2, 4, 0).__enter__()
+    del layer.self_attn.q_proj
+    layer.self_attn.qkv = kept
+    with pytest.raises(ValueError, match="no 'q_proj' in layer 1"):
+        low_rank(model, None, 2, 4, 0).__enter__()
+
+
 def test_answers_are_compared_as_the_language_writes() -> None:
     assert words("The red  Cat!", "en") == ["red", "cat"]
     assert words("新桥镇。", "zh") == ["新", "桥", "镇"]
@@ -224,6 +237,23 @@ def test_what_cannot_be_trained_is_said_and_nothing_is_left(
 ) -> None:
     with pytest.raises(ValueError, match="rank is 1000"), low_rank(model, None, 1000, 4, 0):
         pass
+    for name, value in (
+        ("warmup", 1.5),
+        ("warmup", float("nan")),
+        ("rank", 2.5),
+        ("learning_rate", float("inf")),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is {value}: expected a"):
+            TuningRecipe(**{name: value})  # type: ignore[arg-type]
+    for train in (
+        lambda: tune_classifier(model, [], [], None, RECIPE),
+        lambda: tune_generator(model, [], [], None, RECIPE),
+        lambda: tune_text(model, torch.zeros(0, 3, dtype=torch.long), None, RECIPE),
+    ):
+        with pytest.raises(ValueError, match="no items to train on"):
+            train()
+    with pytest.raises(ValueError, match="8 prompts and 7 answers"):
+        tune_generator(model, TEXTS, TEXTS[1:], None, RECIPE)
     with pytest.raises(ValueError, match="8 texts and 7 labels"):
         tune_classifier(model, TEXTS, LABELS[1:], None, RECIPE)
 

@@ -30,6 +30,8 @@ def test_relatives_are_near() -> None:
 def test_what_is_not_known_is_said() -> None:
     with pytest.raises(ValueError, match="'xx' is known"):
         language_distances(["en", "xx"], "genetic")
+    with pytest.raises(ValueError, match="'en' comes twice: expected each language once"):
+        language_distances(["en", "de", "en"], "genetic")
     with pytest.raises(ValueError, match="'taste'"):
         language_distances(["en"], "taste")
     with pytest.raises(ValueError, match="'xx' is not known"):
