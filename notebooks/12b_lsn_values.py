@@ -130,8 +130,8 @@ display(
 # ## The same on a real model
 #
 # Gemma 3 270M has GELU where the testbed has SiLU; it, too, has a least value. Sets are found as
-# above, on 600 windows a language; zero and the tenth percentile are written while the same 48
-# windows a language are read (`python -m crane_lab.cli.tune --profile gemma --parts losses`).
+# above, on 600 windows a language; each value is written while the same 48 windows a language are
+# read (`python -m crane_lab.cli.tune --profile gemma --parts losses`).
 
 # %% tags=["shipped"]
 reach_there = pd.read_csv(Path(real_data) / value_losses.REACH)

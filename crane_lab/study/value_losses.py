@@ -135,11 +135,21 @@ def ship_value_losses(
 
 
 def read_value_losses(folder: str | Path) -> pd.DataFrame:
-    """A table as `ship_value_losses` wrote it, of whatever model.
+    """What `ship_value_losses` wrote, of whatever model: `perplexity_changes` with nulls.
 
-    Raises FileNotFoundError, saying what makes it, without the file.
+    Raises FileNotFoundError, saying what makes them, without the files.
     """
-    file = shipped_file(folder, FILE, "losses under values", "crane_lab.cli.tune --parts losses")
+    file, zero = (
+        shipped_file(folder, name, "losses under values", "crane_lab.cli.tune --parts losses")
+        for name in (FILE, ZERO)
+    )
+    found = _read(file)
+    beside = pd.read_csv(zero)
+    new = [name for name in beside if name not in found]
+    return found.merge(beside[[*_TEXTS, *new]], how="left", on=list(_TEXTS))
+
+
+def _read(file: Path) -> pd.DataFrame:
     return read_grown(file, _TEXTS).drop(columns="seed")
 
 
@@ -179,7 +189,7 @@ def _kept(
     made = made_of(file, inputs)
     if made["differing"] or not _alike(made["inputs"]["values"], means):
         return {}
-    table = read_value_losses(file.parent)
+    table = _read(file)
     return {
         (str(method), str(x), str(set_to)): own
         for (method, x, set_to), own in table.groupby(_KEYS, sort=False)

@@ -121,6 +121,8 @@ def test_shipped_changes_are_read_if_they_are_of_this_run(
     zero = pd.read_csv(tmp_path / value_losses.ZERO)
     assert zero["text_language"].to_list() == zero["mask_language"].to_list() == [x, other]
     assert zero["null_masks"].to_list() == [3, 3] and zero["q"].notna().all()
+    read = value_losses.read_value_losses(tmp_path)
+    assert set(zero) == set(read) and read["null_masks"].notna().sum() == 2
     shipped = value_losses.perplexity_changes(pipeline, sets, values, value_losses.WRITTEN)
     monkeypatch.setattr(Pipeline, "losses", lambda *_: pytest.fail("computed again"))
     again = value_losses.perplexity_changes(
