@@ -76,7 +76,7 @@ def with_numbers(text: str, page: str) -> tuple[str, list[Shown]]:
             return f"<caption>{label} {match['title']}</caption>"
         # What it shows, of an alternative text that goes on to say what is seen.
         said = made_here(re.split(r"(?<=[^.]\.) ", match["alt"], maxsplit=1)[0])
-        caption = markup('<p>{label} {said}</p>', label=label, said=said)
+        caption = markup("<p>{label} {said}</p>", label=label, said=said)
         return f"{caption}{match['picture']}"
 
     before: list[int] = []  # how many had been found where a cell begins

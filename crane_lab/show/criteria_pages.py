@@ -240,6 +240,20 @@ def damage_table(damaged: pd.DataFrame, names: Mapping[str, str], budget: int) -
     )
 
 
+def by_languages(hits: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> str:
+    """A line for all languages, or some, with the criteria that have a hit in just these."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for criterion, own in hits.items():
+        if own:
+            found.setdefault(tuple(own), []).append(criterion)
+    if not found:
+        return "- None. A null result."
+    return "\n".join(
+        f"- {as_markdown(', '.join(names[x] for x in own))}: {as_markdown('; '.join(of))}"
+        for own, of in sorted(found.items(), key=lambda one: -len(one[0]))
+    )
+
+
 def damage_in_words(
     damaged: pd.DataFrame,
     scores: Iterable[str],
@@ -254,16 +268,11 @@ def damage_in_words(
     hits = summaries.clear_hits(damaged, scores, budget)
     ahead = summaries.ahead_of_greedy(damaged, budget)
     mean = summaries.mean_damage(damaged, budget)
-    clear = [
-        as_markdown(f"{name} ({', '.join(names[x] for x in own)})")
-        for name, own in hits.items()
-        if own
-    ]
     own = as_markdown(", ".join(names[x] for x in hits[reference]))
     text = (
         f"At {budget} neurons, criteria whose sets hit their own language more than any other by "
-        "more than two standard errors, and more than every random set does: "
-        f"{'; '.join(clear) or 'none. A null result'}. CRANE's default score: "
+        "more than two standard errors, and more than every random set does, by language:\n\n"
+        f"{by_languages(hits, names)}\n\nCRANE's default score: "
         f"{own or 'for no language'}. Its mean over "
         f"languages is {mean[reference]:+.3f}, that of the order by single effects "
         f"{mean[SINGLE]:+.3f}"
@@ -276,7 +285,7 @@ def damage_in_words(
             as_markdown(f"{names[x]} ({', '.join(own)})") for x, own in ahead.items()
         )
         text += (
-            f" The greedy search is no ceiling: at this size it is beaten in {beaten}. It takes "
+            f"\n\nThe greedy search is no ceiling: at this size it is beaten in {beaten}. It takes "
             "many neurons at a time, and judges them on few texts."
         )
     elif GREEDY in mean:

@@ -17,7 +17,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
-from crane_lab.show.criteria_pages import RANDOM, damage_bands
+from crane_lab.show.criteria_pages import RANDOM, by_languages, damage_bands
 from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.study import criteria, sampled, summaries
@@ -380,13 +380,12 @@ def damage_by_share_in_words(
     given = [c for c in dict.fromkeys(damaged["criterion"]) if c != RANDOM]
     hits = summaries.clear_hits(damaged, given, budget)
     mean = summaries.mean_damage(damaged, budget)
-    clear = _listed(hits, names)
     own = ", ".join(as_markdown(names[x]) for x in hits[reference])
     first = next(c for c in mean.index if c != RANDOM)
     return prose(
         f"At {budget:,} neurons ({budgets[budget]:.1%}), criteria whose sets hit their own "
         "language more than any other by more than two standard errors, and more than every random "
-        f"set does: {clear or 'none. A null result'}. CRANE's default score: "
+        f"set does, by language:\n\n{by_languages(hits, names)}\n\nCRANE's default score: "
         f"{own or 'for no language'}. Own loss less the largest other, mean over languages: "
         f"{as_markdown(first)} {mean[first]:+.3f}, CRANE's default score {mean[reference]:+.3f}, "
         f"random orders {mean[RANDOM]:+.3f}."

@@ -146,19 +146,19 @@ def test_damage_in_figures_and_a_table() -> None:
 def test_clear_hits_and_the_greedy_search_in_words() -> None:
     scores = [CRANE, "LAPE"]
     text = criteria_pages.damage_in_words(damaged(), scores, NAMES, 8, CRANE).data
-    assert "every random set does: LAPE (English, Chinese). CRANE's default score: for no" in text
+    assert "by language:\n\n- English, Chinese: LAPE\n\nCRANE's default score: for no" in text
     assert "is +0.100, that of the order by single effects +0.350, of the greedy search" in text
     assert text.endswith("No criterion beats the greedy search.")
 
     lucky = damaged(**{CRANE: 0.5})
     text = criteria_pages.damage_in_words(lucky, scores, NAMES, 8, CRANE).data
-    assert f"does: {CRANE} (English); LAPE (English, Chinese). CRANE's default score: Engl" in text
+    assert f"- English, Chinese: LAPE\n- English: {CRANE}\n\nCRANE's default score: Engl" in text
     assert f"it is beaten in English ({CRANE}). It takes many" in text
 
     weak = damaged(LAPE=-1.0)[lambda t: ~((t["criterion"] == "LAPE") & (t["language"] == "zh"))]
     weak = weak[weak["criterion"] != "greedy search"]
     text = criteria_pages.damage_in_words(weak, scores, NAMES, 8, CRANE).data
-    assert "every random set does: none. A null result. CRANE's" in text
+    assert "by language:\n\n- None. A null result.\n\nCRANE's" in text
     assert "greedy search" not in text
 
 

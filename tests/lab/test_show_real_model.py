@@ -112,7 +112,7 @@ def test_damage_by_share(column: str) -> None:
 
 def test_words_on_damage() -> None:
     said = pages.damage_by_share_in_words(damaged(), NAMES, 0.011, CRANE).data
-    assert "At 369 neurons (1.0%)" in said and "LAPE (English, Chinese)" in said
+    assert "At 369 neurons (1.0%)" in said and "- English, Chinese: LAPE\n" in said
     assert "CRANE's default score: for no language" in said and "LAPE +0.400" in said
 
 
