@@ -88,9 +88,9 @@ def parts_in_words(parts: pd.DataFrame) -> Markdown:
     )
     return prose(
         f"Beside the order by measured single effects ({single['difference']:+.3f}), by more than "
-        f"two standard errors: ahead {', '.join(ahead) or 'none'}; behind "
-        f"{', '.join(behind) or 'none'}; not to be told apart "
-        f"{', '.join(f'“{as_markdown(worded(n))}”' for n in even) or 'none'}. Together a set's "
+        f"two standard errors:\n\n- ahead: {'; '.join(ahead) or 'none'}\n"
+        f"- behind: {'; '.join(behind) or 'none'}\n- not to be told apart: "
+        f"{'; '.join(f'“{as_markdown(worded(n))}”' for n in even) or 'none'}\n\nTogether a set's "
         f"neurons do {known['ratio'].min():.1f} to {known['ratio'].max():.1f} times what they do "
         f"alone. {why} In the last third of the layers lie {late.min():.0f} to {late.max():.0f} % "
         "of a set."
