@@ -36,7 +36,7 @@ run_dir = "runs/testbed"  # where results are written; the runner sets it
 # %% tags=["hide-input"]
 from pathlib import Path
 
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
@@ -127,10 +127,7 @@ display(
 # %%
 shared = contenders.shared_by_methods(sets)
 write_table(shared, results / "lsn_shared.csv")
-if shared.empty:
-    display(Markdown("No two methods have neurons of the same language."))
-else:
-    display(lsn_pages.methods_shared_table(shared))
+lsn_pages.methods_shared_table(shared)
 
 # %% [markdown]
 # And languages with each other? (CRANE's sets share nothing, by its rule.)

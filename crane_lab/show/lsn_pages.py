@@ -116,8 +116,10 @@ def lape_languages_in_words(found: pd.DataFrame) -> Markdown:
     return prose(text)
 
 
-def methods_shared_table(found: pd.DataFrame) -> Styler:
-    """What methods share, beside chance: `contenders.shared_by_methods`."""
+def methods_shared_table(found: pd.DataFrame) -> Styler | Markdown:
+    """What methods share, beside chance: `contenders.shared_by_methods`; or that there is none."""
+    if found.empty:
+        return prose("No two methods have neurons of the same language.")
     shown = found[["language", "a", "b", "shared", "chance", "ratio", "p", "against"]].rename(
         columns={
             "a": "one method",

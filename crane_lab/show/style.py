@@ -66,6 +66,8 @@ METHODS = {
 }
 #: Colours of what is neither, in order of appearance.
 SERIES = ("#3232a6", "#7d9a4a", "#802680", "#e377c2")
+#: Grounds of cells: what was found, what speaks against it, what is open.
+FOUND, AGAINST, OPEN = "#cfe6f5", "#fbdcb9", "#ececec"
 SIGNED = "PuOr_r"  # purple below zero, orange above
 ORDERED = "viridis"
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")

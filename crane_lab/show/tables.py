@@ -11,19 +11,19 @@ from pandas.api.types import is_numeric_dtype
 from pandas.io.formats.style import Styler
 
 from crane_lab.show.foreign import as_html
+from crane_lab.show.style import AGAINST, FOUND, OPEN
 
 #: Grounds of cells that say what came of a comparison; the words say it, too.
-_FOUND, _AGAINST, _OPEN = "#cfe6f5", "#fbdcb9", "#ececec"
 GROUNDS = {
-    "holds": _FOUND,
-    "does not": _AGAINST,
-    "cannot tell": _OPEN,
-    "clearly most": _FOUND,
-    "clearly less than another": _AGAINST,
-    "not clearly most": _OPEN,
-    "above": _FOUND,
-    "within": _AGAINST,
-    "too few masks": _OPEN,
+    "holds": FOUND,
+    "does not": AGAINST,
+    "cannot tell": OPEN,
+    "clearly most": FOUND,
+    "clearly less than another": AGAINST,
+    "not clearly most": OPEN,
+    "above": FOUND,
+    "within": AGAINST,
+    "too few masks": OPEN,
 }
 
 
