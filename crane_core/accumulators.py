@@ -218,14 +218,11 @@ class Reservoir:
         """Quantiles of each entry over the rows, float64 (len(q), ...), by linear interpolation.
 
         Of n rows kept, a quantile's rank is off by sqrt(q (1 - q) / n) of the stream, typically:
-        with 1,000 rows a percentage point at the ninth decile.
-
-        Raises ValueError for a quantile outside 0 to 1.
+        with 1,000 rows a percentage point at the ninth decile. Raises ValueError outside 0 to 1.
         """
         if wrong := [one for one in q if not 0 <= one <= 1]:
             raise ValueError(f"quantile is {wrong[0]}: expected 0 to 1")
-        at = torch.tensor(list(q), dtype=torch.float64)
-        return self.rows.double().quantile(at, dim=0)
+        return self.rows.double().quantile(torch.tensor(list(q), dtype=torch.float64), dim=0)
 
     def state(self) -> dict[str, Tensor]:
         """Everything collected, as tensors to store; `from_state` reads it back."""
