@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checked_cases import require_all_told, shown
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -432,36 +433,9 @@ CASES: dict[str, tuple[Callable[[Any], Checked], Any, Any, list[tuple[Any, str]]
 }
 
 
-def shown(checked: Checked) -> str:
-    """What a reader sees, without the signs of Markdown."""
-    return checked._repr_markdown_().replace("*", "").replace("`", "").replace("\\", "")
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_the_right_answer_passes(name: str) -> None:
-    check, right, _, _ = CASES[name]
-    found = check(right)
-    assert found.state == "right", found
-    assert shown(found).startswith("Right. ")
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_an_empty_stub_is_no_mistake(name: str) -> None:
-    check, _, empty, _ = CASES[name]
-    found = check(empty)
-    assert found.state == "nothing"
-    assert shown(found).startswith("Nothing here yet. Put ")
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_each_slip_has_its_explanation(name: str) -> None:
-    check, _, _, slips = CASES[name]
-    said = []
-    for answer, words in slips:
-        found = check(answer)
-        assert found.state == "wrong" and words in shown(found), (words, found)
-        said.append(found.words)
-    assert len(set(said)) == len(said)
+def test_right_empty_and_each_slip(name: str) -> None:
+    require_all_told(*CASES[name])
 
 
 def test_chance_counts_as_many_or_more_of_the_masks_that_are_printed() -> None:
