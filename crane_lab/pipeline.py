@@ -96,8 +96,9 @@ class Pipeline(Identification):
 
     @property
     def main_tasks(self) -> dict[str, str]:
-        """The task that stands for each language in Tables 1 and 3."""
-        return self.tables[self.main_table]
+        """The task that stands for each of the run's languages in Tables 1 and 3."""
+        tasks, languages = self.tables[self.main_table], self.settings.languages
+        return {x: task for x, task in tasks.items() if x in languages}
 
     @cached_property
     def task_names(self) -> list[str]:

@@ -69,7 +69,7 @@ seeds = masks.evaluated.seeds(paper)
 # %% tags=["nulls"]
 random = Nulls.of(pipeline, null_data, n_null)
 nulls = random.of_rows("tasks", masks.rows)
-random_of = random_scores(nulls, seeds, paper, names)
+random_of = random_scores(nulls, seeds, paper)
 langspec_view(table1, names, random_of, pipeline.reading)
 
 # %% [markdown]

@@ -42,6 +42,7 @@ from crane_lab.engines import generation
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, open_page, readouts, table_pages
+from crane_lab.show import table_exercises as exercises
 from crane_lab.stages import comparisons
 from crane_lab.store import write_table
 from crane_lab.study.nulls import Nulls, asked_in
@@ -213,8 +214,6 @@ display(
 # for the published table after subtracting 1 from every grade. Whose scores move, and why?
 
 # %% tags=["published"]
-from crane_lab.show import table_exercises as exercises
-
 my_f1 = {"en": ..., "zh": ..., "vi": ...}  # CRANE's masks in published, counted from 1
 
 exercises.counted_from_one(my_f1, published)

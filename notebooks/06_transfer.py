@@ -33,6 +33,7 @@ from crane_lab import audit
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, readouts, table_pages, transfer_page
+from crane_lab.show import table_exercises as exercises
 from crane_lab.stages import comparisons
 from crane_lab.stages.outcomes import side_by_side
 from crane_lab.store import write_table
@@ -172,8 +173,6 @@ display(
 # what the random rows do to the answer.
 
 # %% tags=["published"]
-from crane_lab.show import table_exercises as exercises
-
 my_kept = {"en": ..., "zh": ..., "vi": ...}  # by the columns of published3
 
 exercises.kept_on_chat(my_kept, published3)

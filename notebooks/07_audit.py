@@ -34,6 +34,7 @@ from scipy import stats
 from crane_lab import audit
 from crane_lab.show import audit_pages as page
 from crane_lab.show import figures
+from crane_lab.show import table_exercises as exercises
 from crane_lab.store import write_table
 
 tables = audit.published(published)
@@ -240,8 +241,6 @@ display(
 # each of the three, how many numbers of right answers would be printed so?
 
 # %%
-from crane_lab.show import table_exercises as exercises
-
 # How many numbers of right answers: 0.2817 and 0.2233 on Belebele, 0.2817 on MMLU
 my_counts = (..., ..., ...)
 

@@ -43,6 +43,7 @@ from IPython.display import display
 
 from crane_lab.settings import Settings
 from crane_lab.show import choices_pages, figures
+from crane_lab.show import table_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import choices, summaries
 
@@ -225,8 +226,6 @@ display(
 # tokens? And when half of them have 16 and half 112 tokens? Calculate first, then simulate.
 
 # %%
-from crane_lab.show import table_exercises as exercises
-
 my_equal = ...  # all windows with 64 tokens
 my_sum, my_mean = ..., ...  # half of them with 16, half with 112
 

@@ -36,6 +36,7 @@ from IPython.display import display
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import calibration_page, criteria_pages
+from crane_lab.show import table_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import (
     calibration,
@@ -215,8 +216,6 @@ criteria_pages.additivity_in_words(ratios, added)
 # criteria, at the largest budget?
 
 # %% tags=["shipped"]
-from crane_lab.show import table_exercises as exercises
-
 my_times = ...  # by the column median of ratios
 
 exercises.beside_random_sets(my_times, ratios)

@@ -188,7 +188,8 @@ def _stage(run: Run, target: Path) -> None:
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     shutil.copyfile(root / "_toc.yml", target / "_toc.yml")
     first = target / "book" / "intro.md"
-    text = text_of_first = first.read_text("utf-8")
+    text = first.read_text("utf-8")
+    said = descriptions(text)
     if READING_TIME in text:
         text = text.replace(READING_TIME, reading_time(nb.source for nb in run.project.notebooks))
     if first_page.MARK in text:
@@ -236,7 +237,6 @@ def _stage(run: Run, target: Path) -> None:
             )
     if f"book/{Path(PAGE).stem}" in listed:
         (target / "book" / PAGE).write_text(list_of(shown), "utf-8")
-    said = descriptions(text_of_first)
     for entry in (name for name in entries if name.startswith("book/")):
         chapter = target / f"{entry}.md"
         (text,) = terms_linked([chapter.read_text("utf-8")], [] if entry in LOOKED_UP else terms)

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from crane_lab.runs.questions import markdown_cell
+
 #: Where a page's tables lie beside the sources of the book.
 RESULTS = "results"
 
@@ -63,13 +65,8 @@ def with_tables(text: str, tables: Iterable[str]) -> str:
         return text
     notebook = json.loads(text)
     said = f"{links}. What their columns mean, and in which units: [Results](../book/results)."
-    cell = {
-        "cell_type": "markdown",
-        "id": "tables",
-        "metadata": {},
-        "source": f":::{{dropdown}} The numbers of this page, as tables\n\n{said}\n:::\n",
-    }
-    notebook["cells"].append(cell)
+    folded = f":::{{dropdown}} The numbers of this page, as tables\n\n{said}\n:::\n"
+    notebook["cells"].append(markdown_cell("tables", folded))
     return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
 
 

@@ -21,18 +21,19 @@ def with_questions(text: str, path: Path) -> str:
     notebook = json.loads(text)
     cells: list[dict[str, Any]] = notebook["cells"]
     html = questions_html(quick_questions_of(path))
-    asked = _markdown("quick-questions", f"## Quick questions\n\n{html}\n")
+    asked = markdown_cell("quick-questions", f"## Quick questions\n\n{html}\n")
     for i, cell in enumerate(cells):
         source = "".join(cell["source"])  # a text, or its lines
         found = re.search(r"^## Exercise", source, re.MULTILINE)
         if cell["cell_type"] == "markdown" and found:
             before = [cell | {"source": source[: found.start()]}] if found.start() else []
-            cells[i : i + 1] = [*before, asked, _markdown("exercises", source[found.start() :])]
+            cells[i : i + 1] = [*before, asked, markdown_cell("exercises", source[found.start() :])]
             break
     else:
         cells.append(asked)
     return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
 
 
-def _markdown(name: str, source: str) -> dict[str, Any]:
+def markdown_cell(name: str, source: str) -> dict[str, Any]:
+    """A cell that a page gets when the book is staged."""
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}

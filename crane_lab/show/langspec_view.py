@@ -8,7 +8,7 @@ scripts there is a table of the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 from IPython.display import HTML
@@ -27,17 +27,16 @@ _CRANE = "CRANE"
 
 
 def random_scores(
-    nulls: Nulls, seeds: pd.DataFrame, tasks: Mapping[str, str], languages: Iterable[str]
+    nulls: Nulls, seeds: pd.DataFrame, tasks: Mapping[str, str]
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """Scores under random masks of the size of each method's set of each language.
 
     `nulls`: of the table's rows. Where CRANE has none, the table's own random masks (`seeds`, as
     `Scored` makes them) stand in, which are of its size. CRANE has all languages; one with an empty
-    set has no row. `tasks` may have more languages than the run's `languages`.
+    set has no row.
 
     Returns (method, masked language) -> a row per mask and a column per language.
     """
-    tasks = {x: tasks[x] for x in languages}
     found = {
         (method, x): pd.DataFrame({y: null[task] for y, task in tasks.items()})
         for (method, x), null in nulls.items()

@@ -106,7 +106,7 @@ def readouts(pipeline: Pipeline, masks: Masks, graded: Collection[int] = ()) -> 
     before = accuracies(pipeline.items())["accuracy"]
     none = dict.fromkeys(s.languages, float("nan"))
     original = _grades(pipeline, None) if any(n in graded for *_, n in masks) else none
-    main = {x: float(before[task]) for x, task in pipeline.main_tasks.items() if x in s.languages}
+    main = {x: float(before[task]) for x, task in pipeline.main_tasks.items()}
     rows = []
     for (order, target, seed, n), neurons in masks.items():
         mask = pipeline.masking(neurons, "zero")

@@ -123,14 +123,13 @@ def test_random_masks_are_the_null_or_the_tables_own() -> None:
     tasks = {"en": "knowledge_en", "zh": "knowledge_zh"}
     null = pd.DataFrame({"seed": [7], "knowledge_en": [0.5], "knowledge_zh": [0.25], "more": [0]})
     seeds = pd.DataFrame({"mask_language": ["zh", "en"], "en": [0.1, 0.2], "zh": [0.3, 0.4]})
-    more = {"ar": "task_ar", **tasks}  # a real model's tasks have more languages than its run
     nulls = {("CRANE", "en"): null, ("LAPE", "zh"): null, ("LAPE", "ar"): null}
-    found = random_scores(nulls, seeds, more, tasks)
+    found = random_scores(nulls, seeds, tasks)
     assert set(found) == {("CRANE", "en"), ("CRANE", "zh"), ("LAPE", "zh")}
     for key in ("CRANE", "en"), ("LAPE", "zh"):
         assert found[key].to_dict("list") == {"en": [0.5], "zh": [0.25]}
     assert found["CRANE", "zh"].to_dict("list") == {"en": [0.1], "zh": [0.3]}
-    assert not len(random_scores({}, pd.DataFrame(), tasks, tasks)["CRANE", "en"])
+    assert not len(random_scores({}, pd.DataFrame(), tasks)["CRANE", "en"])
 
 
 def test_a_table_without_masks_is_refused() -> None:

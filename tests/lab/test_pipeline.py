@@ -340,6 +340,12 @@ def test_languages_must_be_two(folder: Path, languages: tuple[str, ...], message
         Pipeline(settings_in(folder, languages=languages))
 
 
+def test_the_main_tasks_are_those_of_the_runs_languages(folder: Path, tmp_path: Path) -> None:
+    """A real model's tasks have more languages than its run."""
+    pipeline = Pipeline(settings_in(folder, languages=["en", "vi"]), Store(tmp_path))
+    assert set(pipeline.main_tasks) == {"en", "vi"} < set(pipeline.tables[pipeline.main_table])
+
+
 def test_unknown_language_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"language 'fr'.*available: en, vi, zh"):
         Pipeline(settings_in(folder, languages=("en", "fr")))
