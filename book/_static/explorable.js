@@ -2,20 +2,14 @@
 globalThis.explorable = (() => {
   "use strict";
 
-  function filled(made, attributes, children) {
+  const BOKEH = new URL("../bokeh.min.js", document.currentScript.src || document.baseURI).href;
+  const started = [];
+
+  function element(kind, attributes = {}, ...children) {
+    const made = document.createElement(kind);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     made.append(...children);
     return made;
-  }
-
-  /* An element of HTML. */
-  function element(kind, attributes = {}, ...children) {
-    return filled(document.createElement(kind), attributes, children);
-  }
-
-  /* An element of SVG. */
-  function shape(kind, attributes = {}, ...children) {
-    return filled(document.createElementNS("http://www.w3.org/2000/svg", kind), attributes, children);
   }
 
   /* A control under its name; `said` beside the name is for the eye, a control says its own value. */
@@ -39,11 +33,38 @@ globalThis.explorable = (() => {
     return input;
   }
 
-  /* Let `enhance` work on every view of a class, once the page and all scripts are there. */
+  /* Bokeh, which draws; a page without a view does not load it. */
+  const library = () => new Promise((resolve, reject) => {
+    if (globalThis.Bokeh) return resolve();
+    const script = element("script", { src: BOKEH });
+    script.addEventListener("load", resolve);
+    script.addEventListener("error", () => reject(new Error(`there is no ${BOKEH}`)));
+    return document.head.append(script);
+  });
+
+  /* A drawing in its place: what is in it, by name. */
+  async function drawn(item, place) {
+    await Bokeh.embed.embed_item(item, place);
+    const made = Bokeh.documents[Bokeh.documents.length - 1];
+    return Object.assign((name) => made.get_model_by_name(name), { place });
+  }
+
+  async function begin(view, enhance) {
+    const data = JSON.parse(view.querySelector("script[type='application/json']").textContent);
+    const drawings = view.querySelector(".explorable-drawings");
+    drawings.hidden = false; // a hidden place has no width to draw in
+    const made = [];
+    for (const [i, item] of data.drawings.entries()) made.push(await drawn(item, drawings.children[i]));
+    enhance(view, data, made);
+  }
+
+  /* Let `enhance` work on every view of a class, with its data and its drawings. */
   function start(name, enhance) {
-    document.querySelectorAll(name).forEach((view) => {
-      enhance(view, JSON.parse(view.querySelector("script[type='application/json']").textContent));
-    });
+    const views = [...document.querySelectorAll(name)];
+    if (views.length === 0) return;
+    started.push(library().then(async () => {
+      for (const view of views) await begin(view, enhance);
+    }));
   }
 
   /* A number as text, with a minus as wide as a plus, and none before what is rounded to 0. */
@@ -58,5 +79,5 @@ globalThis.explorable = (() => {
     return text.startsWith("−") ? text : `+${text}`;
   }
 
-  return { element, shape, field, choice, slider, start, written, signed };
+  return { element, field, choice, slider, start, written, signed, ready: () => Promise.all(started) };
 })();

@@ -4,7 +4,6 @@
 
   const AGGREGATES = { max: "their largest", mean: "their mean", sum: "their sum" };
   const MEASURES = [["precision", "Precision"], ["recall", "Recall"], ["f1", "LangSpec-F1"]];
-  const ROW = 62; // pixels of the drawing for each measure
 
   /* Eq. 3-5 as `crane_core.metrics` has them; scores before and after by language, 0 or more. */
   function langspecF1(before, after, target, epsilon, how, relative) {
@@ -29,8 +28,8 @@
     return sorted[low] + (sorted[high] - sorted[low]) * (place - low);
   }
 
-  function enhance(view, data) {
-    const { element, shape, field, choice, slider, written } = explorable;
+  function enhance(view, data, [drawing]) {
+    const { element, field, choice, slider, written } = explorable;
     const { names, colours, before, epsilon, enough, rows, methods } = data;
     const state = { ...data.first, after: [...rows[data.first.row].after] };
     state.target = rows[state.row].target;
@@ -76,39 +75,30 @@
       return { input, said };
     });
 
-    const drawing = shape("svg", { role: "img", class: "langspec-drawing", height: MEASURES.length * ROW + 18 });
-    drawing.setAttribute("aria-label", "Bars of precision, recall and LangSpec-F1 from 0 to 1, with " +
-      "a mark below each for every random mask; the numbers are in the text.");
     const key = element("p", { class: "explorable-key" });
-    view.querySelector(".explorable-said").after(drawing, key);
+    drawing.place.parentElement.after(key);
 
     const measured = (after) =>
       langspecF1(before, after, state.target, epsilon, state.how, state.relative);
-    const at = (value) => `${100 * value}%`;
-
-    function line(value, top, bottom, kind) {
-      return shape("line", { x1: at(value), x2: at(value), y1: top, y2: bottom, class: kind });
-    }
 
     function draw(found, nulls) {
-      drawing.style.setProperty("--colour", colours[state.target]);
-      drawing.replaceChildren(...MEASURES.flatMap(([name, label], i) => {
-        const y = i * ROW;
+      const columns = { x: [], y: [] };
+      const limits = { x: [], y: [] };
+      MEASURES.forEach(([name], i) => {
         const random = nulls.map((one) => one[name]);
-        const marks = random.map((value) => line(value, y + 40, y + 48, "langspec-null"));
-        if (random.length >= enough) marks.push(line(quantile(random, 0.95), y + 19, y + 50, "langspec-mark"));
-        return [
-          shape("text", { x: 0, y: y + 15 }, label),
-          shape("text", { x: "100%", y: y + 15, "text-anchor": "end" }, found[name].toFixed(3)),
-          shape("rect", { x: 0, y: y + 22, width: "100%", height: 14, class: "langspec-track" }),
-          shape("rect", { x: 0, y: y + 22, width: at(found[name]), height: 14, class: "langspec-bar" }),
-          ...marks,
-        ];
-      }));
-      const bottom = MEASURES.length * ROW + 8;
-      for (const [value, anchor] of [[0, "start"], [0.5, "middle"], [1, "end"]]) {
-        drawing.append(shape("text", { x: at(value), y: bottom, "text-anchor": anchor, class: "langspec-axis" }, String(value)));
-      }
+        columns.x.push(...random);
+        columns.y.push(...random.map(() => -i));
+        if (random.length < enough) return;
+        limits.x.push(quantile(random, 0.95));
+        limits.y.push(-i);
+      });
+      const values = MEASURES.map(([name]) => found[name]);
+      drawing("bars").data = {
+        y: values.map((_, i) => -i), value: values, said: values.map((value) => value.toFixed(3)),
+        colour: values.map(() => colours[state.target]),
+      };
+      drawing("random").data = columns;
+      drawing("limits").data = limits;
     }
 
     /* Of random masks: the method of whose set they have the size. Where there are none for the

@@ -2,9 +2,6 @@
 (() => {
   "use strict";
 
-  const WIDE = 220; // units of a histogram's drawing
-  const HIGH = 84;
-
   const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   const floats = (text) => new Float32Array(bytes(text).buffer);
   const plain = (value) => Number(value.toPrecision(2)).toString().replace("-", "−");
@@ -22,8 +19,8 @@
     return found && Number(found[2]) < width ? Number(found[1]) * width + Number(found[2]) : NaN;
   }
 
-  function enhance(view, data) {
-    const { element, shape, field, choice, signed } = explorable;
+  function enhance(view, data, drawings) {
+    const { element, field, choice, signed } = explorable;
     const { names, codes, colours, width, bars, lists, pieces, tops } = data;
     const places = typeof data.neurons === "number" ? Array.from({ length: data.neurons }, (_, i) => i) : data.neurons;
     const numberOf = new Map(places.map((place, k) => [place, k]));
@@ -103,33 +100,21 @@
     const table = element("div", { class: "explorable-rows" }, element("table", { class: "dataframe" },
       element("caption", {}, "The neuron in every language; necessity with 95 % over texts"),
       element("thead", {}, element("tr", {}, ...heads.map((one) => element("th", { scope: "col" }, one)))), body));
-    const drawings = element("div", { class: "neuron-drawings" });
     const key = element("p", { class: "explorable-key" },
       "Bars: windows by the neuron's relevance in them; the height is logarithmic, so that single windows can be seen.");
     const heard = element("div", { class: "neuron-texts" });
-    view.querySelector(".neuron-shown").append(missing, said, table, drawings, key, heard);
+    view.querySelector(".neuron-shown").append(missing, said, table, drawings[0].place.parentElement, key, heard);
 
-    function histogram(language) {
+    function draw(drawing, language) {
       const k = state.neuron;
       const [low, high] = ends.subarray(2 * k, 2 * k + 2);
+      const step = (high - low || 1e-9) / bars;
       const own = heights[language].subarray(bars * k, bars * (k + 1));
-      const drawing = shape("svg", { role: "img", viewBox: `-8 -22 ${WIDE + 16} ${HIGH + 42}` });
-      drawing.setAttribute("aria-label", `Histogram of the relevance of neuron ${label(k)} in ${data.windows[language]} ` +
+      const left = Array.from(own, (_, i) => low + i * step);
+      drawing("bars").data = { left, right: left.map((one) => one + step), top: Array.from(own) };
+      drawing("relevance").setv({ start: low - step, end: low + (bars + 1) * step });
+      drawing.place.setAttribute("aria-label", `Histogram of the relevance of neuron ${label(k)} in ${data.windows[language]} ` +
         `windows in ${names[language]}, from ${plain(low)} to ${plain(high)} logits.`);
-      const text = (x, y, anchor, what) => shape("text", { x, y, "text-anchor": anchor }, what);
-      const step = WIDE / bars;
-      drawing.append(...Array.from(own, (height, i) => shape("rect", {
-        x: i * step, width: step * 0.9, y: HIGH * (1 - height / 127), height: HIGH * height / 127, fill: colours[language],
-      })));
-      const zero = high > low ? WIDE * -low / (high - low) : 0;
-      drawing.append(
-        shape("line", { x1: 0, x2: WIDE, y1: HIGH, y2: HIGH, class: "neuron-axis" }),
-        shape("line", { x1: zero, x2: zero, y1: -4, y2: HIGH, class: "neuron-zero" }),
-        text(0, -10, "start", names[language]));
-      if (zero > 50) drawing.append(text(0, HIGH + 15, "start", plain(low)));
-      if (zero < WIDE - 50) drawing.append(text(WIDE, HIGH + 15, "end", plain(high)));
-      drawing.append(text(zero, HIGH + 15, zero > WIDE - 20 ? "end" : zero < 20 ? "start" : "middle", "0"));
-      return drawing;
     }
 
     function textOf(language, top) {
@@ -160,7 +145,7 @@
         : "not shown to be needed by any language: no interval lies above 0.");
       body.replaceChildren(...rows.map(({ name, cells }) => element("tr", {},
         element("th", { scope: "row" }, name), ...cells.map((cell) => element("td", {}, cell)))));
-      drawings.replaceChildren(...names.map((_, i) => histogram(i)));
+      drawings.forEach(draw);
       heard.replaceChildren(...Array.from({ length: tops }, (_, top) => textOf(state.language, top)).flat(),
         element("p", { class: "explorable-key" }, "The texts in which its relevance is largest in size, each token on a ground of its share: ",
           element("span", { class: "neuron-text neuron-for" }, "orange"), " speaks for what follows, ",

@@ -4,8 +4,6 @@
   "use strict";
 
   const RULES = ["contrast", "threshold", "top"];
-  const SIDE = 300; // of the scatter, in its own units
-  const LINEAR = 3; // up to here the axes are linear, as in Figure 3, and logarithmic beyond
 
   function floats(text) {
     return new Float32Array(Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer);
@@ -62,8 +60,8 @@
     return { own: sums[target], largest, other: sums[largest], random: byLayer.reduce((a, b) => a + b, 0) };
   }
 
-  function enhance(view, data) {
-    const { element, shape, field, choice, slider } = explorable;
+  function enhance(view, data, [scatter, bars]) {
+    const { element, field, choice, slider } = explorable;
     const signed = (value) => explorable.signed(value, 3);
     const { names, colours, layers, width } = data;
     const size = layers * width;
@@ -119,19 +117,8 @@
 
     // --- the drawings -----------------------------------------------------------------------------
 
-    const scatter = shape("svg", { role: "img", viewBox: `-34 -8 ${SIDE + 42} ${SIDE + 46}` });
-    const bars = shape("svg", { role: "img", viewBox: `-34 -24 ${SIDE + 42} ${SIDE + 62}` });
-    scatter.setAttribute("aria-label", "Every neuron by its score for the target language, to the " +
-      "right, and the largest score of another language, upwards; chosen neurons are coloured.");
-    bars.setAttribute("aria-label", "Bars of the number of chosen neurons in every layer, by " +
-      "language; the numbers are in the table.");
-    view.querySelector(".explorable-said").after(element("div", { class: "selection-drawings" }, scatter, bars));
-
-    const squeeze = (x) => (Math.abs(x) <= LINEAR ? x : Math.sign(x) * LINEAR * (1 + Math.log(Math.abs(x) / LINEAR)));
-
-    function text(x, y, anchor, said) {
-      return shape("text", { x, y, "text-anchor": anchor }, said);
-    }
+    /* `selection_view._squeeze`. */
+    const squeeze = (x) => (Math.abs(x) <= data.linear ? x : Math.sign(x) * data.linear * (1 + Math.log(Math.abs(x) / data.linear)));
 
     function drawScatter(chosen) {
       const own = scores(state)[state.target];
@@ -142,60 +129,30 @@
         low = Math.min(low, own[n], others[n]);
         high = Math.max(high, own[n], others[n]);
       }
-      const [from, to] = [squeeze(low) - 0.2, squeeze(high) + 0.2];
-      const x = (value) => SIDE * (squeeze(value) - from) / (to - from);
-      const y = (value) => SIDE - x(value);
-      const dots = (neurons) => neurons.map((n) => `M${x(own[n]).toFixed(1)} ${y(others[n]).toFixed(1)}h0`).join("");
+      scatter("both").setv({ start: squeeze(low) - 0.2, end: squeeze(high) + 0.2 });
       const inside = new Set(chosen);
-      const at = x(state.threshold);
-      const parts = [shape("rect", { x: 0, y: 0, width: SIDE, height: SIDE, class: "selection-frame" })];
-      if (state.rule !== "top") {
-        parts.push(shape("line", { x1: at, x2: at, y1: 0, y2: SIDE, class: "selection-line" }));
-      }
-      if (state.rule === "contrast") {
-        parts.push(shape("line", { x1: 0, x2: SIDE, y1: SIDE - at, y2: SIDE - at, class: "selection-line" }));
-      }
-      parts.push(
-        shape("path", { d: dots(known.filter((n) => !inside.has(n))), class: "selection-dots" }),
-        shape("path", { d: dots(known.filter((n) => inside.has(n))), class: "selection-dots selection-chosen" }));
-      const named = (tick) => explorable.written(tick, 0);
-      let last = -Infinity;
-      for (const tick of [-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300, 1000]) {
-        if (tick < low || tick > high || x(tick) - last < 22) continue;
-        last = x(tick);
-        parts.push(text(x(tick), SIDE + 14, "middle", named(tick)), text(-5, y(tick) + 4, "end", named(tick)));
-      }
-      const up = text(0, 0, "middle", "largest score of another language");
-      up.setAttribute("transform", `translate(-24 ${SIDE / 2}) rotate(-90)`);
-      parts.push(text(SIDE / 2, SIDE + 32, "middle", `score for ${names[state.target]}`), up);
-      scatter.style.setProperty("--colour", colours[state.target]);
-      scatter.replaceChildren(...parts);
+      const columns = (neurons) => ({
+        x: neurons.map((n) => squeeze(own[n])),
+        y: neurons.map((n) => squeeze(others[n])),
+        neuron: neurons.map((n) => `${Math.floor(n / width)}.${n % width}`),
+        own: neurons.map((n) => own[n]),
+        others: neurons.map((n) => others[n]),
+        colour: neurons.map(() => colours[state.target]),
+      });
+      scatter("rest").data = columns(known.filter((n) => !inside.has(n)));
+      scatter("chosen").data = columns(known.filter((n) => inside.has(n)));
+      scatter("own").setv({ location: squeeze(state.threshold), visible: state.rule !== "top" });
+      scatter("others").setv({ location: squeeze(state.threshold), visible: state.rule === "contrast" });
+      scatter("axis").axis_label = `score for ${names[state.target]}`;
     }
 
     function drawBars(sets) {
       const found = sets.map((neurons) => counts(neurons, layers, width));
-      const most = Math.max(1, ...found.flat());
-      const step = SIDE / layers;
-      const thick = step * 0.8 / names.length;
-      const every = Math.ceil(layers / 12);
-      const parts = [shape("line", { x1: 0, x2: SIDE, y1: SIDE, y2: SIDE, class: "selection-frame" })];
-      found.forEach((own, i) => own.forEach((count, layer) => {
-        const tall = (SIDE - 16) * count / most; // room for the number above
-        const x = layer * step + step * 0.1 + i * thick;
-        parts.push(shape("rect", { x, y: SIDE - tall, width: thick * 0.9, height: tall, fill: colours[i] }));
-        if (thick > 16) parts.push(text(x + thick * 0.45, SIDE - tall - 4, "middle", String(count)));
-      }));
-      for (let layer = 0; layer < layers; layer += every) {
-        parts.push(text((layer + 0.5) * step, SIDE + 14, "middle", String(layer)));
-      }
-      const up = text(0, 0, "middle", "neurons chosen");
-      up.setAttribute("transform", `translate(-12 ${SIDE / 2}) rotate(-90)`);
-      parts.push(text(SIDE / 2, SIDE + 32, "middle", "layer"), up);
-      names.forEach((name, i) => {
-        const x = i * SIDE / names.length;
-        parts.push(shape("rect", { x, y: -20, width: 9, height: 9, fill: colours[i] }), text(x + 13, -12, "start", name));
+      const thick = 0.8 / names.length;
+      found.forEach((own, i) => {
+        bars(`language ${i}`).data = { x: own.map((_, layer) => layer - 0.4 + (i + 0.5) * thick), top: own, count: own.map(String) };
       });
-      bars.replaceChildren(...parts);
+      bars("counts").end = 1.12 * Math.max(1, ...found.flat()); // with room for the number above
     }
 
     // --- what is said -----------------------------------------------------------------------------

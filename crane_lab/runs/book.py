@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bokeh.util.paths import bokehjs_path
 
 from crane_lab.runs.chapters import descriptions, with_ends
 from crane_lab.runs.dictionary import SOURCE, results_of, results_page
@@ -177,7 +178,11 @@ def _stage(run: Run, target: Path) -> None:
     static = target / "book" / "_static"
     if static.is_dir():
         shutil.move(static, target / "_static")
+    # Not among them: every page would load it, and few draw.
+    (target / "extra").mkdir()
+    shutil.copyfile(bokehjs_path() / "js" / "bokeh.min.js", target / "extra" / "bokeh.min.js")
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    config["sphinx"]["config"]["html_extra_path"] = ["extra"]
     if run.name != DEFAULT_PROFILE:
         config["sphinx"]["config"]["html_theme_options"]["announcement"] = (
             f"Built from run “{as_html(run.name)}”, not from the default profile: "

@@ -6,15 +6,25 @@ those of one budget and draws curves over all of them. Without scripts there are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
 from markupsafe import Markup
 
+from crane_lab.show.explorable import (
+    Drawing,
+    as_items,
+    drawing,
+    moving,
+    places,
+    source,
+    span,
+    ticks,
+)
 from crane_lab.show.foreign import as_data, as_markdown, marked_up, markup, prose
-from crane_lab.show.style import SERIES, palette
+from crane_lab.show.style import QUIET, SERIES, palette
 from crane_lab.study.task_budgets import COMPARED, MEASURED, RANDOM
 from crane_lab.texts.visible import visible
 
@@ -27,6 +37,8 @@ LABELS = {
     "other_loss": "added loss, most hit other",
     "difference": "added loss, masked less most hit other",
 }
+#: Methods differ in more than their colour.
+_SHAPES = ("circle", "square", "triangle")
 _HEADS = ("neurons", "mask for", "method", "LangSpec-F1", "random masks below")
 _SHOWN = ("own_drop", "other_drop", "own_loss", "other_loss")
 
@@ -69,16 +81,20 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
             "total": total,
             "first": min(2, len(shares) - 1),
             "methods": methods,
-            "colours": drawn,
             "measures": [
                 {
                     "label": LABELS[of],
+                    "unit": _unit(of),
                     "loss": of.endswith("loss") or of == "difference",
                     "values": [values(of, x) for x in names],
                     "null": [null(of, x) for x in names],
                 }
                 for of in MEASURED
             ],
+            "drawings": as_items(
+                _panel(visible(name), sizes, dict(zip(methods, drawn, strict=True)))
+                for name in names.values()
+            ),
         }
     )
     lines = [
@@ -95,12 +111,13 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
             '<div class="explorable-fields" role="group" aria-label="The budget, and what is '
             'drawn" hidden></div>'
             '<p class="explorable-said" aria-live="polite" aria-atomic="true">All budgets, one '
-            "below the other; with scripts, one can be chosen here.</p>"
+            "below the other; with scripts, one can be chosen here.</p>{drawings}"
             '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
             "<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
             '<p class="explorable-key">In brackets: 95 % over items; for random masks, the '
             "smallest and the largest. This view has {size:.0f} KB of data.</p>"
             '<script type="application/json">{data}</script></div>',
+            drawings=places(f"{visible(name)} by budget" for name in names.values()),
             caption="Table 1 by budget: drops are shares of the score without a mask, losses nats "
             "per token",
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
@@ -109,6 +126,35 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
             data=data,
         )
     )
+
+
+def _unit(of: str) -> str:
+    if of == "langspec_f1":
+        return LABELS[of]
+    return "nats per token" if of.endswith("loss") or of == "difference" else "share of the score"
+
+
+def _panel(name: str, sizes: Sequence[int], colours: Mapping[str, str]) -> Drawing:
+    """Curves of every method by budget, over the band of random masks; a mark at one budget."""
+    reach = (sizes[0] / 1.15, sizes[-1] * 1.15)
+    made = drawing(
+        "neurons", LABELS["langspec_f1"], high=300, title=name, x_axis_type="log", x_range=reach,
+        y_range=moving("values"),
+    )  # fmt: skip
+    made.yaxis.name = "axis"
+    ticks(made.xaxis[0], {size: str(size) for size in sizes})
+    random = source("random", "x", "least", "most")
+    made.varea("x", "least", "most", source=random, color=QUIET, alpha=0.35, legend_label="random")
+    for i, (method, colour) in enumerate(colours.items()):
+        own = source(f"method {i}", "x", "y")
+        made.line("x", "y", source=own, color=colour, line_width=2, legend_label=method)
+        made.scatter("x", "y", source=own, color=colour, size=8, marker=_SHAPES[i % len(_SHAPES)],
+                     legend_label=method)  # fmt: skip
+    made.add_layout(span("budget", "height"))
+    made.add_layout(made.legend[0], "below")
+    made.legend.orientation, made.legend.border_line_color = "horizontal", None
+    made.legend.ncols = 2
+    return made
 
 
 def _lines(place: int, rows: list[dict[Any, Any]], name: str) -> list[Markup]:

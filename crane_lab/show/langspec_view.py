@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from bokeh.models import Dodge
 from IPython.display import HTML
 from markupsafe import Markup
 
 from crane_core.metrics import EPSILON, LangSpecF1, langspec_f1
+from crane_lab.show.explorable import Drawing, as_items, drawing, places, source, ticks
 from crane_lab.show.foreign import as_data, marked_up, markup
-from crane_lab.show.style import minus, palette
+from crane_lab.show.style import INK, NOTE, minus, palette
 from crane_lab.stages.comparisons import Nulls
 from crane_lab.stages.outcomes import Reading
 from crane_lab.stages.standing import ENOUGH
@@ -102,6 +104,7 @@ def langspec_view(
             "methods": [visible(method) for method in methods],
             "nulls": [[null_of.get((method, x)) for x in languages] for method in methods],
             "first": {"row": first, "how": reading.how, "relative": reading.relative},
+            "drawings": as_items([_drawing()]),
         }
     )
     lines = []
@@ -134,18 +137,55 @@ def langspec_view(
             '<div class="explorable-fields" role="group" aria-label="The drops, and how they are '
             'read" hidden></div>'
             '<p class="explorable-said" aria-live="polite" aria-atomic="true">With scripts, the '
-            "drops can be moved here.</p>"
+            "drops can be moved here.</p>{drawings}"
             "<details open><summary>The masks to start from, as a table</summary>"
             '<div class="explorable-rows"><table class="dataframe"><thead><tr>{heads}</tr></thead>'
             "<tbody>{lines}</tbody></table></div></details>"
             '<p class="explorable-key">This view has {size:.0f} KB of data.</p>'
             '<script type="application/json">{data}</script></div>',
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
+            drawings=places([_ALT]),
             lines=Markup("").join(lines),
             size=len(data.encode()) / 1000,
             data=data,
         )
     )
+
+
+_ALT = (
+    "Bars of precision, recall and LangSpec-F1 from 0 to 1, with a mark below each for every "
+    "random mask; the numbers are in the text."
+)
+
+
+def _drawing() -> Drawing:
+    """A bar for each measure, below it the marks of random masks and of where 19 in 20 lie."""
+    measures = ("Precision", "Recall", "LangSpec-F1")
+    made = drawing("", "", high=220, x_range=(0, 1.12), y_range=(-2.6, 0.5))
+    made.xaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
+    ticks(made.yaxis[0], {-i: name for i, name in enumerate(measures)})
+    made.ygrid.grid_line_color = None
+    bars = source("bars", "y", "value", "said", "colour")
+    made.hbar("y", 0.36, "value", left=0, source=bars, color="colour")
+    made.text(
+        "value", "y", "said", source=bars, x_offset=6, text_baseline="middle", text_color=INK,
+        text_font_size="13px",
+    )  # fmt: skip
+    for name, colour, width, alpha, low, high in (
+        ("random", NOTE, 1.5, 0.5, -0.38, -0.24),
+        ("limits", INK, 2.5, 1, -0.42, 0.2),
+    ):
+        marks = source(name, "x", "y")
+        made.segment(
+            "x", {"field": "y", "transform": _shifted(low)},
+            "x", {"field": "y", "transform": _shifted(high)},
+            source=marks, color=colour, line_width=width, alpha=alpha,
+        )  # fmt: skip
+    return made
+
+
+def _shifted(by: float) -> Dodge:
+    return Dodge(value=by)
 
 
 def _sized(random: Mapping[tuple[str, str], pd.DataFrame], method: str, x: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from bokeh.models import BasicTicker
 from IPython.display import HTML
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -22,8 +23,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from crane_lab.show import figures
+from crane_lab.show.explorable import (
+    Drawing,
+    as_items,
+    drawing,
+    in_single_precision,
+    moving,
+    places,
+    source,
+    span,
+    ticks,
+)
 from crane_lab.show.foreign import as_data, marked_up, markup
-from crane_lab.show.selection_view import in_single_precision
 from crane_lab.show.style import palette, picture
 from crane_lab.show.tokens import readable_tokens
 from crane_lab.study.known_neurons import KnownNeurons, Texts
@@ -87,6 +98,9 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
                 [name, [_bits(own[x]) for x in languages]] for name, own in known.inside.items()
             ],
             **texts.data(languages),
+            "drawings": as_items(
+                _histogram(visible(names[x]), colours[x], len(cards.values[x])) for x in languages
+            ),
         }
     )
     first = next(iter(lists.values()))[0]
@@ -97,7 +111,7 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
             'texts" hidden></div>'
             '<div class="explorable-alone"><p>The first neurons of every list; with scripts, each '
             "of {n} neurons can be looked up here.</p>{table}{figure}</div>"
-            '<div class="neuron-shown"></div>'
+            '<div class="neuron-shown"></div>{drawings}'
             '<p class="explorable-key">Relevance of {windows} windows per language, in logits; '
             "kurtosis is that of all windows that sets are selected on. This view has {size:.2f} "
             "MB of data.</p>"
@@ -105,6 +119,7 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
             n=f"{n:,}",
             table=_table(known, lists, names),
             figure=_picture(cards, first, names, texts),
+            drawings=places(f"Relevance in {visible(name)}" for name in names.values()),
             windows=len(cards.values[languages[0]]),
             size=len(data.encode()) / 1e6,
             data=data,
@@ -149,6 +164,22 @@ def _histograms(cards: Cards, languages: Sequence[str]) -> _Histograms:
         most = np.log1p(len(values))
         heights.append(np.rint(LEVELS * np.log1p(count) / most).astype(np.uint8))
     return _Histograms(torch.stack([low, high], 1), heights)
+
+
+def _histogram(name: str, colour: str, windows: int) -> Drawing:
+    """Bars of how many windows have which relevance, on a logarithmic scale that has a 0."""
+    made = drawing(
+        "relevance, logits", "windows", high=210, title=name, x_range=moving("relevance"),
+        y_range=(0, 1.05 * LEVELS),
+    )  # fmt: skip
+    counts = [0, *(10**i for i in range(4) if 10**i < windows / 2), windows]
+    most = np.log1p(windows)
+    ticks(made.yaxis[0], {float(LEVELS * np.log1p(n) / most): str(n) for n in counts})
+    made.xaxis.ticker = BasicTicker(desired_num_ticks=4)
+    bars = source("bars", "left", "right", "top")
+    made.quad("left", "right", "top", 0, source=bars, color=colour, line_color=None)
+    made.add_layout(span("zero", "height"))
+    return made
 
 
 # --- texts ----------------------------------------------------------------------------------------

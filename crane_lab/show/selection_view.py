@@ -7,10 +7,11 @@ sets under the run's own settings.
 
 from __future__ import annotations
 
-import base64
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from bokeh.models import HoverTool
 from IPython.display import HTML, Markdown
 from markupsafe import Markup
 from torch import Tensor
@@ -19,16 +20,32 @@ from crane_core.concentration import STATISTICS
 from crane_core.selection import NeuronSet, select
 from crane_lab.settings import Settings
 from crane_lab.show import figures
+from crane_lab.show.explorable import (
+    Drawing,
+    as_items,
+    drawing,
+    in_single_precision,
+    moving,
+    places,
+    source,
+    span,
+    ticks,
+)
 from crane_lab.show.foreign import as_data, marked_up, markup, prose
-from crane_lab.show.style import palette, picture
+from crane_lab.show.style import INK, QUIET, minus, palette, picture
 from crane_lab.study.selectable import Selectable
 from crane_lab.texts.languages import language_names
 from crane_lab.texts.visible import visible
 
-#: Numbers that a page takes: 2.5 MB of single precision in base64.
-MOST = 468_000
+#: Numbers that a page takes: 1.6 MB of single precision in base64, beside Bokeh's 1.3.
+MOST = 300_000
+#: Bars that have their number above them; of more they would lie on each other.
+_WITH_NUMBERS = 16
 #: Rules that the script knows: those of normalised scores.
 RULES = ("contrast", "threshold", "top")
+#: Up to here the axes of the scatter are linear, as in Figure 3, and logarithmic beyond.
+LINEAR = 3
+_TICKS = (-100, -30, -10, -3, 0, 3, 10, 30, 100, 300, 1000)
 
 
 def selection_view(
@@ -81,6 +98,8 @@ def selection_view(
             },
             "effects": [in_single_precision(effects[x]) for x in languages] if effects else None,
             "first": first,
+            "linear": LINEAR,
+            "drawings": as_items([_scatter(), _bars(list(names.values()), colours, layers)]),
         }
     )
     own = scores[settings.statistic][settings.normalisation]
@@ -101,12 +120,13 @@ def selection_view(
             "hidden></div>"
             '<div class="explorable-alone"><p>One of many settings; with scripts, others can be '
             "chosen here.</p>{figure}</div>"
-            '<p class="explorable-said" aria-live="polite" aria-atomic="true"></p>'
+            '<p class="explorable-said" aria-live="polite" aria-atomic="true"></p>{drawings}'
             '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
             "<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
             '<p class="explorable-key">{rounded} This view has {size:.2f} MB of data.</p>'
             '<script type="application/json">{data}</script></div>',
             figure=figure,
+            drawings=places(_ALTS),
             caption="Sets of every language under these settings"
             + ("; costs are sums of single effects, in nats per token" if effects else ""),
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
@@ -128,9 +148,57 @@ def selection_view(
     )
 
 
-def in_single_precision(values: Tensor) -> str:
-    """Numbers in single precision and base64, as a script reads them."""
-    return base64.b64encode(values.float().numpy().astype("<f4").tobytes()).decode()
+_ALTS = (
+    "Every neuron by its score for the target language, to the right, and the largest score of "
+    "another language, upwards; chosen neurons are coloured.",
+    "Bars of the number of chosen neurons in every layer, by language; the table has the numbers.",
+)
+
+
+def _squeeze(value: float) -> float:
+    """Where a score lies on an axis of the scatter."""
+    size = abs(value)
+    return value if size <= LINEAR else math.copysign(LINEAR * (1 + math.log(size / LINEAR)), value)
+
+
+def _scatter() -> Drawing:
+    """The scatter of Figure 3 for all layers together."""
+    both = moving("both")
+    made = drawing("score", "largest of another language", high=340, x_range=both, y_range=both)
+    made.xaxis.name = "axis"
+    for axis in made.axis:
+        ticks(axis, {_squeeze(tick): minus(str(tick)) for tick in _TICKS})
+    columns = ("x", "y", "neuron", "own", "others", "colour")
+    rest, chosen = source("rest", *columns), source("chosen", *columns)
+    made.scatter("x", "y", source=rest, size=3, color=QUIET, alpha=0.55)
+    made.scatter("x", "y", source=chosen, size=6, color="colour")
+    said = [("neuron", "@neuron"), ("score", "@own{0.00}"), ("others", "@others{0.00}")]
+    made.add_tools(HoverTool(tooltips=said))
+    made.add_layout(span("own", "height"))
+    made.add_layout(span("others", "width"))
+    return made
+
+
+def _bars(names: Sequence[str], colours: Mapping[str, str], layers: int) -> Drawing:
+    """How many neurons of every layer are chosen, a bar per language."""
+    counts = moving("counts")
+    made = drawing(
+        "layer", "neurons chosen", high=340, x_range=(-0.5, layers - 0.5), y_range=counts
+    )
+    thick = 0.8 / len(names)
+    for i, (name, colour) in enumerate(zip(names, colours.values(), strict=True)):
+        own = source(f"language {i}", "x", "top", "count")
+        made.vbar("x", thick * 0.9, "top", source=own, color=colour, legend_label=name)
+        if layers * len(names) <= _WITH_NUMBERS:
+            made.text(
+                "x", "top", "count", source=own, text_align="center", text_baseline="bottom",
+                text_font_size="12px", text_color=INK, y_offset=-2,
+            )  # fmt: skip
+    made.xgrid.grid_line_color = None
+    made.xaxis.ticker = list(range(0, layers, math.ceil(layers / 12)))
+    made.add_layout(made.legend[0], "above")
+    made.legend.orientation, made.legend.border_line_color = "horizontal", None
+    return made
 
 
 def _signed(value: float) -> str:

@@ -124,20 +124,23 @@ def test_without_scripts_there_are_all_budgets() -> None:
 
 # What a reader does; nothing waits, so the page is dumped after it. A slider's keys are the
 # browser's own: what they do is `stepUp`, and an event.
-CHOOSE = """<script>addEventListener("load", () => {
+CHOOSE = """<script>addEventListener("load", async () => {
+  await explorable.ready();
   const view = document.querySelector(".explorable");
   const [slider] = view.querySelectorAll("input[type=range]");
   const [measure] = view.querySelectorAll("select");
+  const panels = Bokeh.documents.map((one) => (name) => one.get_model_by_name(name));
   const seen = [];
   const see = () => seen.push({
     said: view.querySelector(".explorable-said").textContent,
     value: slider.getAttribute("aria-valuetext"),
     rows: [...view.querySelectorAll("tbody tr:not([hidden])")].map((row) =>
       [...row.children].map((cell) => cell.textContent)),
-    curves: [...view.querySelectorAll(".budget-curve")].map((path) => path.getAttribute("d")),
-    bands: view.querySelectorAll(".budget-band").length,
-    labels: [...view.querySelectorAll(".budget-drawings svg:first-child text[text-anchor=end]")]
-      .map((one) => [one.textContent, Number(one.getAttribute("y"))]),
+    curves: panels.flatMap((of) => [0, 1, 2].map((i) => Array.from(of(`method ${i}`).data.y))),
+    bands: panels.filter((of) => of("random").data.x.length).length,
+    at: panels.map((of) => of("budget").location),
+    ends: panels.map((of) => [of("values").start, of("values").end]),
+    unit: panels[0]("axis").axis_label,
     focus: document.activeElement === slider,
   });
   see();
@@ -171,25 +174,26 @@ def test_a_browser_shows_the_budget_that_is_chosen(tmp_path: Path) -> None:
     assert first["curves"] == lower["curves"] != loss["curves"]
     assert list(LABELS) == list(MEASURED)
     assert not soup.select(".explorable-fields[hidden]")
-    drawings = soup.select(".budget-drawings svg[role=img]")
+    assert lower["at"] == [20, 20, 20] and first["at"] == [100, 100, 100]
+    assert [of["unit"] for of in (first, loss)] == ["LangSpec-F1", "nats per token"]
+    drawings = soup.select(".explorable-drawing[role=img]:has(.bk-Figure)")
     assert len(drawings) == 3 and all(len(str(one["aria-label"])) < 600 for one in drawings)
 
 
-def test_labels_of_an_axis_lie_apart(tmp_path: Path) -> None:
-    """The lowest number gives way to 0; what is rounded to 0 has no minus."""
+def test_an_axis_has_zero_and_all_values(tmp_path: Path) -> None:
+    """And what is rounded to 0 has no minus."""
     low = FOUND.copy()
     low["difference"] = [0.5, *[-0.0004] * (len(FOUND) - 1)]
     low[[f"difference_null_{end}" for end in ("mean", "least", "most")]] = 0.1
     found = budget_view(low, NAMES, TOTAL)
     soup = opened(tmp_path, SCRIPTS, str(found.data) + CHOOSE)
     _, _, loss = json.loads(soup.select("#seen")[0].text)
-    assert [text for text, _ in loss["labels"]] == ["0.000", "0.500"]
+    assert loss["ends"][0] == pytest.approx([-0.0004, 0.5 + 0.05 * 0.5004])
     assert "LAPE matched 0.000, " in loss["said"] and "−" not in loss["said"]
     wide = FOUND.assign(difference=[0.5, -0.5] + [0.0] * (len(FOUND) - 2))
     soup = opened(tmp_path, SCRIPTS, str(budget_view(wide, NAMES, TOTAL).data) + CHOOSE)
-    labels = dict(json.loads(soup.select("#seen")[0].text)[2]["labels"])
-    assert set(labels) == {"−0.500", "0.000", "0.500"}
-    assert labels["−0.500"] > labels["0.000"] + 14 > labels["0.500"] + 28
+    (least, most), *_ = json.loads(soup.select("#seen")[0].text)[2]["ends"]
+    assert least == -0.5 and most == pytest.approx(0.55)
     assert _text("own_loss", -0.0004) == "+0.000" and _text("own_drop", -0.0004) == "+0.0 %"
 
 
