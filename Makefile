@@ -80,10 +80,12 @@ wheel: setup ## method, notebooks' code and data as one package in dist/ (26 MB)
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+# Files in the order of their names: in xdist's, by their number of tests, the few that take long come
+# last, and one process waits for the other.
 test: lint ## lint, types, all tests, the notebooks under `smoke`, the book with warnings as errors
 	$(BIN)/crane book --profile smoke
 	$(BIN)/crane rehearse
-	$(BIN)/python -m pytest tests/lab --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/lab --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) test-core
 
 $(INSTALLED_CORE): requirements.txt requirements-nodeps.txt constraints.txt pyproject.toml $(wildcard crane_core/*.py)

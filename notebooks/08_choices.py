@@ -92,9 +92,9 @@ choices_pages.origin(sweep, made_with, differing, again)
 #   projections too, of which there are more).
 # - **{term}`Jaccard <Jaccard index>`** with the default's set: neurons in both over neurons in
 #   either. The tick is what a random set with the same number of neurons in each layer would have.
-# - **LangSpec-F1** (Eq. 5), with a 95 % interval over items. It grows with the number of neurons
-#   for *any* mask ([notebook 04](04_table1)), so the tick is what random masks of the same
-#   size get, interpolated between the sizes that were measured.
+# - **LangSpec-F1** ([Eq. 5](method)), with a 95 % interval over items. It grows with the number
+#   of neurons for *any* mask ([notebook 04](04_table1)), so the tick is what random masks of the
+#   same size get, interpolated between the sizes that were measured.
 # - **Selectivity**: what the mask adds to the masked language's held-out loss, less what it adds to
 #   the other language that comes closest, in nats per token, with a 95 % interval over windows.
 #   Above zero the mask hurts its own language most. It needs no accuracy above chance, and gains

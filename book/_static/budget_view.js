@@ -4,7 +4,7 @@
 
   function enhance(view, data, panels) {
     const { element, field, choice, slider } = explorable;
-    const { names, sizes, total, methods, measures } = data;
+    const { names, sizes, total, methods, marks, measures } = data;
     const state = { budget: data.first, measure: 0 };
     const fields = view.querySelector(".explorable-fields");
     const rows = [...view.querySelectorAll("tbody tr")];
@@ -21,6 +21,12 @@
       show();
     });
     fields.append(wide, field("Drawn", measure));
+
+    const marked = (name, mark, colour) => element("li", {},
+      element("span", { class: "budget-mark", style: `color: ${colour}`, "aria-hidden": "true" }, mark), name);
+    panels[0].place.parentElement.before(element("ul", { class: "budget-key" },
+      ...methods.map((name, i) => marked(name, marks[i][1], marks[i][0])),
+      marked("random masks, smallest to largest", "▬", data.band)));
 
     const percent = (n) => `${Number((100 * n / total).toPrecision(2))} %`;
     const number = (value, loss) => (value === null ? "–" : explorable.written(value, loss ? 3 : 2));

@@ -7,6 +7,7 @@ those of one budget and draws curves over all of them. Without scripts there are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -37,8 +38,8 @@ LABELS = {
     "other_loss": "added loss, most hit other",
     "difference": "added loss, masked less most hit other",
 }
-#: Methods differ in more than their colour.
-_SHAPES = ("circle", "square", "triangle")
+#: Methods differ in more than their colour: shapes, and what looks like them in a text.
+_SHAPES = {"circle": "●", "square": "■", "triangle": "▲"}
 _HEADS = ("neurons", "mask for", "method", "LangSpec-F1", "random masks below")
 _SHOWN = ("own_drop", "other_drop", "own_loss", "other_loss")
 
@@ -91,10 +92,9 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
                 }
                 for of in MEASURED
             ],
-            "drawings": as_items(
-                _panel(visible(name), sizes, dict(zip(methods, drawn, strict=True)))
-                for name in names.values()
-            ),
+            "band": QUIET,
+            "marks": [list(of) for of in zip(drawn, cycle(_SHAPES.values()), strict=False)],
+            "drawings": as_items(_panel(visible(name), sizes, drawn) for name in names.values()),
         }
     )
     lines = [
@@ -134,7 +134,7 @@ def _unit(of: str) -> str:
     return "nats per token" if of.endswith("loss") or of == "difference" else "share of the score"
 
 
-def _panel(name: str, sizes: Sequence[int], colours: Mapping[str, str]) -> Drawing:
+def _panel(name: str, sizes: Sequence[int], colours: Sequence[str]) -> Drawing:
     """Curves of every method by budget, over the band of random masks; a mark at one budget."""
     reach = (sizes[0] / 1.15, sizes[-1] * 1.15)
     made = drawing(
@@ -144,16 +144,12 @@ def _panel(name: str, sizes: Sequence[int], colours: Mapping[str, str]) -> Drawi
     made.yaxis.name = "axis"
     ticks(made.xaxis[0], {size: str(size) for size in sizes})
     random = source("random", "x", "least", "most")
-    made.varea("x", "least", "most", source=random, color=QUIET, alpha=0.35, legend_label="random")
-    for i, (method, colour) in enumerate(colours.items()):
+    made.varea("x", "least", "most", source=random, color=QUIET, alpha=0.35)
+    for i, (colour, shape) in enumerate(zip(colours, cycle(_SHAPES), strict=False)):
         own = source(f"method {i}", "x", "y")
-        made.line("x", "y", source=own, color=colour, line_width=2, legend_label=method)
-        made.scatter("x", "y", source=own, color=colour, size=8, marker=_SHAPES[i % len(_SHAPES)],
-                     legend_label=method)  # fmt: skip
+        made.line("x", "y", source=own, color=colour, line_width=2)
+        made.scatter("x", "y", source=own, color=colour, size=8, marker=shape)
     made.add_layout(span("budget", "height"))
-    made.add_layout(made.legend[0], "below")
-    made.legend.orientation, made.legend.border_line_color = "horizontal", None
-    made.legend.ncols = 2
     return made
 
 

@@ -197,7 +197,8 @@ def _bars(names: Sequence[str], colours: Mapping[str, str], layers: int) -> Draw
     made.xgrid.grid_line_color = None
     made.xaxis.ticker = list(range(0, layers, math.ceil(layers / 12)))
     made.add_layout(made.legend[0], "above")
-    made.legend.orientation, made.legend.border_line_color = "horizontal", None
+    made.legend.orientation = "horizontal"
+    made.legend.border_line_color = made.legend.background_fill_color = None
     return made
 
 

@@ -31,6 +31,16 @@ COMMAND = re.compile(r"^make book NOTEBOOK=[^#\n]+", re.M)
 SAID = "document.querySelector({!r}).textContent"
 
 
+#: What is painted in the first drawing of a page, as a number; a drawing has roots of its own.
+PAINTED = """(() => {
+  const canvases = (root) => [...root.querySelectorAll("*")].flatMap((one) =>
+    [...(one.localName === "canvas" ? [one] : []), ...(one.shadowRoot ? canvases(one.shadowRoot) : [])]);
+  const [canvas] = canvases(document.querySelector(".explorable-drawing"));
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.reduce((sum, value, i) => (sum * 31 + value) % 1000003, 7);
+})()"""
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driven]:
     if not PAGES:
@@ -81,18 +91,21 @@ def test_from_the_first_page_to_a_solved_exercise(width: int, browser: Driven) -
     notebook = nbformat.read(target, as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
     assert any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    assert browser.said("typeof Bokeh") == "undefined"  # nothing is drawn here
 
     browser.clicked(".bd-article a[href^='04d_drops_and_budgets']")
     browser.arrived("/04d_drops_and_budgets.html")
-    before = browser.said(SAID.format(".langspec-view"))
     slider = ".langspec-view input[type='range']"
+    browser.until(f"!!document.querySelector({slider!r})")
     assert seen(browser, slider)
+    before, painted = browser.said(SAID.format(".langspec-view")), browser.said(PAINTED)
     browser.clicked(slider)
     browser.pressed("End")
     after = browser.until(
         f"{SAID.format('.langspec-view')} !== {before!r} && {SAID.format('.langspec-view')}"
     )
     assert re.findall(r"\d\.\d+", after) != re.findall(r"\d\.\d+", before)
+    browser.until(f"{PAINTED} !== {painted}")
 
 
 def commands(html: str) -> list[str]:
