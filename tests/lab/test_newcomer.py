@@ -34,7 +34,7 @@ SAID = "document.querySelector({!r}).textContent"
 #: What is painted in the first drawing of a page, as a number; a drawing has roots of its own.
 PAINTED = """(() => {
   const canvases = (root) => [...root.querySelectorAll("*")].flatMap((one) =>
-    [...(one.localName === "canvas" ? [one] : []), ...(one.shadowRoot ? canvases(one.shadowRoot) : [])]);
+    one.localName === "canvas" ? [one] : one.shadowRoot ? canvases(one.shadowRoot) : []);
   const [canvas] = canvases(document.querySelector(".explorable-drawing"));
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return data.reduce((sum, value, i) => (sum * 31 + value) % 1000003, 7);
