@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from bokeh.util.paths import bokehjs_path
 
 from crane_lab.runs.chapters import descriptions, with_ends
 from crane_lab.runs.dictionary import SOURCE, results_of, results_page
@@ -169,6 +168,7 @@ def toc_entries(toc: Any) -> Iterator[str]:
 def _stage(run: Run, target: Path) -> None:
     """Fill `target` with the sources of the book: same layout as the repository."""
     from crane_lab.show import first_page
+    from crane_lab.show.explorable import SCRIPT
     from crane_lab.show.foreign import as_html
 
     root = run.project.root
@@ -180,7 +180,7 @@ def _stage(run: Run, target: Path) -> None:
         shutil.move(static, target / "_static")
     # Not among them: every page would load it, and few draw.
     (target / "extra").mkdir()
-    shutil.copyfile(bokehjs_path() / "js" / "bokeh.min.js", target / "extra" / "bokeh.min.js")
+    shutil.copyfile(SCRIPT, target / "extra" / SCRIPT.name)
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]
     if run.name != DEFAULT_PROFILE:

@@ -23,6 +23,7 @@ from crane_lab.show.explorable import (
     source,
     span,
     ticks,
+    weight,
 )
 from crane_lab.show.foreign import as_data, as_markdown, marked_up, markup, prose
 from crane_lab.show.style import QUIET, SERIES, palette
@@ -115,14 +116,14 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
             '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
             "<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
             '<p class="explorable-key">In brackets: 95 % over items; for random masks, the '
-            "smallest and the largest. This view has {size:.0f} KB of data.</p>"
+            "smallest and the largest. {weight}</p>"
             '<script type="application/json">{data}</script></div>',
             drawings=places(f"{visible(name)} by budget" for name in names.values()),
             caption="Table 1 by budget: drops are shares of the score without a mask, losses nats "
             "per token",
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
             lines=Markup("").join(lines),
-            size=(len(data.encode()) + sum(len(line.encode()) for line in lines)) / 1000,
+            weight=weight(data, *lines),
             data=data,
         )
     )

@@ -14,12 +14,15 @@ from bokeh.embed import json_item
 from bokeh.models import BasicTickFormatter, ColumnDataSource, FixedTicker, Range1d
 from bokeh.models.annotations import Span, Title
 from bokeh.plotting import figure
+from bokeh.util.paths import bokehjs_path
 from markupsafe import Markup
 from torch import Tensor
 
 from crane_lab.show.foreign import markup
 from crane_lab.show.style import INK, NOTE, PALE, PAPER
 
+#: Bokeh's script, which is put beside the pages.
+SCRIPT = bokehjs_path() / "js" / "bokeh.min.js"
 #: A drawing of Bokeh's, as its class is called.
 Drawing = figure
 
@@ -90,3 +93,10 @@ def places(alts: Iterable[str]) -> Markup:
 def in_single_precision(values: Tensor) -> str:
     """Numbers in single precision and base64, as a script reads them."""
     return base64.b64encode(values.float().numpy().astype("<f4").tobytes()).decode()
+
+
+def weight(*parts: str) -> str:
+    """How much a page takes by a view, whose data and pictures are `parts`."""
+    own = sum(len(part.encode()) for part in parts) / 1e6
+    said = f"{own:.2f} MB" if own > 0.1 else f"{1000 * own:.0f} KB"
+    return f"This view has {said} of data; what draws it has {SCRIPT.stat().st_size / 1e6:.1f} MB."

@@ -16,7 +16,7 @@ from IPython.display import HTML
 from markupsafe import Markup
 
 from crane_core.metrics import EPSILON, LangSpecF1, langspec_f1
-from crane_lab.show.explorable import Drawing, as_items, drawing, places, source, ticks
+from crane_lab.show.explorable import Drawing, as_items, drawing, places, source, ticks, weight
 from crane_lab.show.foreign import as_data, marked_up, markup
 from crane_lab.show.style import INK, NOTE, minus, palette
 from crane_lab.stages.comparisons import Nulls
@@ -141,12 +141,12 @@ def langspec_view(
             "<details open><summary>The masks to start from, as a table</summary>"
             '<div class="explorable-rows"><table class="dataframe"><thead><tr>{heads}</tr></thead>'
             "<tbody>{lines}</tbody></table></div></details>"
-            '<p class="explorable-key">This view has {size:.0f} KB of data.</p>'
+            '<p class="explorable-key">{weight}</p>'
             '<script type="application/json">{data}</script></div>',
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
             drawings=places([_ALT]),
             lines=Markup("").join(lines),
-            size=len(data.encode()) / 1000,
+            weight=weight(data),
             data=data,
         )
     )
@@ -161,7 +161,7 @@ _ALT = (
 def _drawing() -> Drawing:
     """A bar for each measure, below it the marks of random masks and of where 19 in 20 lie."""
     measures = ("Precision", "Recall", "LangSpec-F1")
-    made = drawing("", "", high=220, x_range=(0, 1.12), y_range=(-2.6, 0.5))
+    made = drawing("", "", high=220, x_range=(0, 1.25), y_range=(-2.6, 0.5))
     made.xaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
     ticks(made.yaxis[0], {-i: name for i, name in enumerate(measures)})
     made.ygrid.grid_line_color = None

@@ -33,6 +33,7 @@ from crane_lab.show.explorable import (
     source,
     span,
     ticks,
+    weight,
 )
 from crane_lab.show.foreign import as_data, marked_up, markup
 from crane_lab.show.style import palette, picture
@@ -113,15 +114,14 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
             "of {n} neurons can be looked up here.</p>{table}{figure}</div>"
             '<div class="neuron-shown"></div>{drawings}'
             '<p class="explorable-key">Relevance of {windows} windows per language, in logits; '
-            "kurtosis is that of all windows that sets are selected on. This view has {size:.2f} "
-            "MB of data.</p>"
+            "kurtosis is that of all windows that sets are selected on. {weight}</p>"
             '<script type="application/json">{data}</script></div>',
             n=f"{n:,}",
             table=_table(known, lists, names),
             figure=_picture(cards, first, names, texts),
             drawings=places(f"Relevance in {visible(name)}" for name in names.values()),
             windows=len(cards.values[languages[0]]),
-            size=len(data.encode()) / 1e6,
+            weight=weight(data),
             data=data,
         )
     )

@@ -30,6 +30,7 @@ from crane_lab.show.explorable import (
     source,
     span,
     ticks,
+    weight,
 )
 from crane_lab.show.foreign import as_data, marked_up, markup, prose
 from crane_lab.show.style import INK, QUIET, minus, palette, picture
@@ -123,7 +124,7 @@ def selection_view(
             '<p class="explorable-said" aria-live="polite" aria-atomic="true"></p>{drawings}'
             '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
             "<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-            '<p class="explorable-key">{rounded} This view has {size:.2f} MB of data.</p>'
+            '<p class="explorable-key">{rounded} {weight}</p>'
             '<script type="application/json">{data}</script></div>',
             figure=figure,
             drawings=places(_ALTS),
@@ -142,7 +143,7 @@ def selection_view(
                 for x, neurons in sets.items()
             ),
             rounded=_rounded(own, sets, settings),
-            size=len((data + figure).encode()) / 1e6,
+            weight=weight(data, figure),
             data=data,
         )
     )

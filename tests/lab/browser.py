@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from bokeh.util.paths import bokehjs_path
 from bs4 import BeautifulSoup
 
+from crane_lab.show.explorable import SCRIPT
 from crane_lab.store import ROOT
 
 STATIC = ROOT / "book" / "_static"
-BOKEH = bokehjs_path() / "js" / "bokeh.min.js"
 #: For pages that draw or wait: time passes at once, and then the page is read.
 PATIENT = ("--virtual-time-budget=20000",)
 
@@ -25,7 +24,7 @@ def opened(folder: Path, scripts: Sequence[str], body: str) -> BeautifulSoup:
     `folder`: where the page and the browser's profile are put. Skips the test without Chromium.
     """
     page = "<!doctype html><meta charset=utf-8><title>as it was</title>"
-    page += f'<script src="{BOKEH.as_uri()}"></script>' if "explorable.js" in scripts else ""
+    page += f'<script src="{SCRIPT.as_uri()}"></script>' if "explorable.js" in scripts else ""
     page += "".join(f"<script>{(STATIC / name).read_text('utf-8')}</script>" for name in scripts)
     return loaded(folder, page + body, PATIENT)
 
