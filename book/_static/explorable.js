@@ -3,7 +3,7 @@ globalThis.explorable = (() => {
   "use strict";
 
   const BOKEH = new URL("../bokeh.min.js", document.currentScript.src || document.baseURI).href;
-  const started = [];
+  let started = Promise.resolve();
 
   function element(kind, attributes = {}, ...children) {
     const made = document.createElement(kind);
@@ -33,38 +33,41 @@ globalThis.explorable = (() => {
     return input;
   }
 
-  /* Bokeh, which draws; a page without a view does not load it. */
-  const library = () => new Promise((resolve, reject) => {
-    if (globalThis.Bokeh) return resolve();
-    const script = element("script", { src: BOKEH });
+  /* Bokeh, of the version that a drawing was made with; a page without a view does not load it. */
+  const library = (version) => new Promise((resolve, reject) => {
+    const script = element("script", { src: `${BOKEH}?v=${version}` });
     script.addEventListener("load", resolve);
     script.addEventListener("error", () => reject(new Error(`there is no ${BOKEH}`)));
-    return document.head.append(script);
+    if (globalThis.Bokeh) resolve();
+    else document.head.append(script);
   });
 
   /* A drawing in its place: what is in it, by name. */
   async function drawn(item, place) {
-    await Bokeh.embed.embed_item(item, place);
-    const made = Bokeh.documents[Bokeh.documents.length - 1];
-    return Object.assign((name) => made.get_model_by_name(name), { place });
+    const [root] = (await Bokeh.embed.embed_item(item, place)).roots;
+    root.canvas.events_el.tabIndex = -1; // nothing is done there with keys
+    return Object.assign((name) => root.model.document.get_model_by_name(name), { place });
   }
 
   async function begin(view, enhance) {
     const data = JSON.parse(view.querySelector("script[type='application/json']").textContent);
     const drawings = view.querySelector(".explorable-drawings");
-    drawings.hidden = false; // a hidden place has no width to draw in
-    const made = [];
-    for (const [i, item] of data.drawings.entries()) made.push(await drawn(item, drawings.children[i]));
-    enhance(view, data, made);
+    try {
+      await library(data.drawings[0].doc.version);
+      drawings.hidden = false; // a hidden place has no width to draw in
+      const made = [];
+      for (const [i, item] of data.drawings.entries()) made.push(await drawn(item, drawings.children[i]));
+      enhance(view, data, made);
+    } catch (error) {
+      drawings.hidden = true;
+      view.prepend(element("p", { class: "explorable-missing" },
+        `What can be tried here could not be drawn (${error.message}); what stands below is as without scripts.`));
+    }
   }
 
-  /* Let `enhance` work on every view of a class, with its data and its drawings. */
+  /* Let `enhance` work on every view of a class, with its data and its drawings, one after another. */
   function start(name, enhance) {
-    const views = [...document.querySelectorAll(name)];
-    if (views.length === 0) return;
-    started.push(library().then(async () => {
-      for (const view of views) await begin(view, enhance);
-    }));
+    for (const view of document.querySelectorAll(name)) started = started.then(() => begin(view, enhance));
   }
 
   /* A number as text, with a minus as wide as a plus, and none before what is rounded to 0. */
@@ -79,5 +82,5 @@ globalThis.explorable = (() => {
     return text.startsWith("−") ? text : `+${text}`;
   }
 
-  return { element, field, choice, slider, start, written, signed, ready: () => Promise.all(started) };
+  return { element, field, choice, slider, start, written, signed, ready: () => started };
 })();

@@ -3,7 +3,7 @@
   "use strict";
 
   const AGGREGATES = { max: "their largest", mean: "their mean", sum: "their sum" };
-  const MEASURES = [["precision", "Precision"], ["recall", "Recall"], ["f1", "LangSpec-F1"]];
+  const MEASURES = ["precision", "recall", "f1"];
 
   /* Eq. 3-5 as `crane_core.metrics` has them; scores before and after by language, 0 or more. */
   function langspecF1(before, after, target, epsilon, how, relative) {
@@ -84,7 +84,7 @@
     function draw(found, nulls) {
       const columns = { x: [], y: [] };
       const limits = { x: [], y: [] };
-      MEASURES.forEach(([name], i) => {
+      MEASURES.forEach((name, i) => {
         const random = nulls.map((one) => one[name]);
         columns.x.push(...random);
         columns.y.push(...random.map(() => -i));
@@ -92,7 +92,7 @@
         limits.x.push(quantile(random, 0.95));
         limits.y.push(-i);
       });
-      const values = MEASURES.map(([name]) => found[name]);
+      const values = MEASURES.map((name) => found[name]);
       drawing("bars").data = {
         y: values.map((_, i) => -i), value: values, said: values.map((value) => value.toFixed(3)),
         colour: values.map(() => colours[state.target]),

@@ -21,7 +21,7 @@
 
   function enhance(view, data, drawings) {
     const { element, field, choice, signed } = explorable;
-    const { names, codes, colours, width, bars, lists, pieces, tops } = data;
+    const { names, codes, width, bars, lists, pieces, tops } = data;
     const places = typeof data.neurons === "number" ? Array.from({ length: data.neurons }, (_, i) => i) : data.neurons;
     const numberOf = new Map(places.map((place, k) => [place, k]));
     const ends = floats(data.ends);
@@ -103,12 +103,13 @@
     const key = element("p", { class: "explorable-key" },
       "Bars: windows by the neuron's relevance in them; the height is logarithmic, so that single windows can be seen.");
     const heard = element("div", { class: "neuron-texts" });
-    view.querySelector(".neuron-shown").append(missing, said, table, drawings[0].place.parentElement, key, heard);
+    view.querySelector(".neuron-shown").append(key, heard);
+    view.querySelector(".neuron-shown").prepend(missing, said, table);
 
     function draw(drawing, language) {
       const k = state.neuron;
       const [low, high] = ends.subarray(2 * k, 2 * k + 2);
-      const step = (high - low || 1e-9) / bars;
+      const step = (high > low ? high - low : 1) / bars;
       const own = heights[language].subarray(bars * k, bars * (k + 1));
       const left = Array.from(own, (_, i) => low + i * step);
       drawing("bars").data = { left, right: left.map((one) => one + step), top: Array.from(own) };

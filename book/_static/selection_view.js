@@ -3,7 +3,6 @@
 (() => {
   "use strict";
 
-  const RULES = ["contrast", "threshold", "top"];
 
   function floats(text) {
     return new Float32Array(Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer);
@@ -93,7 +92,7 @@
       state.budget = budget.value === "" ? null : Math.round(Number(budget.value));
       show();
     });
-    const rule = choice(pairs(RULES), state.rule, (value) => {
+    const rule = choice(pairs(data.rules), state.rule, (value) => {
       state.rule = value;
       if (value === "top" && state.budget === null) {
         state.budget = standard[state.target].length;
@@ -120,37 +119,43 @@
     /* `selection_view._squeeze`. */
     const squeeze = (x) => (Math.abs(x) <= data.linear ? x : Math.sign(x) * data.linear * (1 + Math.log(Math.abs(x) / data.linear)));
 
-    function drawScatter(chosen) {
+    let shown = { key: "" }; // all neurons of the scatter, which few of the fields change
+
+    function drawAll() {
+      const key = `${state.target} ${state.statistic} ${state.normalisation}`;
+      if (key === shown.key) return;
       const own = scores(state)[state.target];
       const others = othersOf(scores(state), state.target);
-      const known = Array.from(own.keys()).filter((n) => !Number.isNaN(own[n] + others[n]));
-      let [low, high] = [state.threshold, state.threshold];
-      for (const n of known) {
-        low = Math.min(low, own[n], others[n]);
-        high = Math.max(high, own[n], others[n]);
-      }
-      scatter("both").setv({ start: squeeze(low) - 0.2, end: squeeze(high) + 0.2 });
-      const inside = new Set(chosen);
       const columns = (neurons) => ({
         x: neurons.map((n) => squeeze(own[n])),
         y: neurons.map((n) => squeeze(others[n])),
         neuron: neurons.map((n) => `${Math.floor(n / width)}.${n % width}`),
         own: neurons.map((n) => own[n]),
         others: neurons.map((n) => others[n]),
-        colour: neurons.map(() => colours[state.target]),
       });
-      scatter("rest").data = columns(known.filter((n) => !inside.has(n)));
-      scatter("chosen").data = columns(known.filter((n) => inside.has(n)));
-      scatter("own").setv({ location: squeeze(state.threshold), visible: state.rule !== "top" });
-      scatter("others").setv({ location: squeeze(state.threshold), visible: state.rule === "contrast" });
+      const known = (n) => !Number.isNaN(own[n] + others[n]);
+      const all = columns(Array.from(own.keys()).filter(known));
+      const ends = all.x.concat(all.y);
+      const [low, high] = [Math.min, Math.max].map((end) => ends.reduce((a, b) => end(a, b), 0));
+      shown = { key, low, high, columns, known };
+      scatter("all").data = all;
+    }
+
+    function drawScatter(chosen) {
+      drawAll();
+      const at = squeeze(state.threshold);
+      scatter("both").setv({ start: Math.min(shown.low, at) - 0.2, end: Math.max(shown.high, at) + 0.2 });
+      const found = shown.columns(chosen.filter(shown.known));
+      scatter("chosen").data = { ...found, colour: found.x.map(() => colours[state.target]) };
+      scatter("own").setv({ location: at, visible: state.rule !== "top" });
+      scatter("others").setv({ location: at, visible: state.rule === "contrast" });
       scatter("axis").axis_label = `score for ${names[state.target]}`;
     }
 
     function drawBars(sets) {
       const found = sets.map((neurons) => counts(neurons, layers, width));
-      const thick = 0.8 / names.length;
       found.forEach((own, i) => {
-        bars(`language ${i}`).data = { x: own.map((_, layer) => layer - 0.4 + (i + 0.5) * thick), top: own, count: own.map(String) };
+        bars(`language ${i}`).data = { layer: own.map((_, layer) => layer), top: own, count: own.map(String) };
       });
       bars("counts").end = 1.12 * Math.max(1, ...found.flat()); // with room for the number above
     }

@@ -1,7 +1,7 @@
 """Table 1 at a budget that a reader chooses, on a page without a server (notebook 04d).
 
 All budgets are on the page, as rows of one table, of which `book/_static/budget_view.js` shows
-those of one budget and draws curves over all of them. Without scripts there are all rows.
+those of one budget, beside curves over all of them. Without scripts there are all rows.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def _unit(of: str) -> str:
 
 def _panel(name: str, sizes: Sequence[int], colours: Sequence[str]) -> Drawing:
     """Curves of every method by budget, over the band of random masks; a mark at one budget."""
-    reach = (sizes[0] / 1.15, sizes[-1] * 1.15)
+    reach = (max(sizes[0], 1) / 1.15, max(sizes[-1], 1) * 1.15)
     made = drawing(
-        "neurons", LABELS["langspec_f1"], high=300, title=name, x_axis_type="log", x_range=reach,
+        "neurons", "", high=300, title=name, x_axis_type="log", x_range=reach,
         y_range=moving("values"),
     )  # fmt: skip
     made.yaxis.name = "axis"

@@ -18,23 +18,23 @@ from bokeh.util.paths import bokehjs_path
 from markupsafe import Markup
 from torch import Tensor
 
-from crane_lab.show.foreign import markup
+from crane_lab.show.foreign import as_attribute, markup
 from crane_lab.show.style import INK, NOTE, PALE, PAPER
 
 #: Bokeh's script, which is put beside the pages.
 SCRIPT = bokehjs_path() / "js" / "bokeh.min.js"
-#: A drawing of Bokeh's, as its class is called.
+#: A drawing of Bokeh's.
 Drawing = figure
 
 
-def drawing(x: str, y: str, *, high: int, title: str = "", **given: Any) -> figure:
+def drawing(x: str, y: str, *, high: int, title: str = "", **given: Any) -> Drawing:
     """An empty drawing as wide as its place on the page, with axes of these names.
 
     `high`: pixels; `given`: what else `bokeh.plotting.figure` takes.
     """
     made = figure(
         width=320, height=high, sizing_mode="stretch_width", toolbar_location=None, tools="",
-        x_axis_label=x, y_axis_label=y, background_fill_color=PAPER, border_fill_color=PAPER,
+        x_axis_label=x, y_axis_label=y, background_fill_color=PAPER, border_fill_color=None,
         outline_line_color=None, min_border_right=12, min_border_top=8, **given,
     )  # fmt: skip
     for axis in made.axis:
@@ -74,7 +74,7 @@ def ticks(axis: Any, labels: Mapping[float, str]) -> None:
     axis.major_label_overrides = dict(labels)
 
 
-def as_items(drawings: Iterable[figure]) -> list[Any]:
+def as_items(drawings: Iterable[Drawing]) -> list[Any]:
     """Drawings as data, in the order of their places."""
     return [json_item(made) for made in drawings]
 
@@ -82,7 +82,10 @@ def as_items(drawings: Iterable[figure]) -> list[Any]:
 def places(alts: Iterable[str]) -> Markup:
     """Where drawings come to be, each with its alternative text; not there without scripts."""
     boxes = (
-        markup('<div class="explorable-drawing" role="img" aria-label="{alt}"></div>', alt=alt)
+        markup(
+            '<div class="explorable-drawing" role="img" aria-label="{alt}"></div>',
+            alt=as_attribute(alt),
+        )
         for alt in alts
     )
     return markup(
@@ -98,5 +101,5 @@ def in_single_precision(values: Tensor) -> str:
 def weight(*parts: str) -> str:
     """How much a page takes by a view, whose data and pictures are `parts`."""
     own = sum(len(part.encode()) for part in parts) / 1e6
-    said = f"{own:.2f} MB" if own > 0.1 else f"{1000 * own:.0f} KB"
-    return f"This view has {said} of data; what draws it has {SCRIPT.stat().st_size / 1e6:.1f} MB."
+    script = SCRIPT.stat().st_size / 1e6
+    return f"This view has {own:.2f} MB of data; the script that draws it has {script:.1f} MB."

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from bokeh.models import Dodge
+from bokeh.transform import dodge
 from IPython.display import HTML
 from markupsafe import Markup
 
@@ -177,15 +177,10 @@ def _drawing() -> Drawing:
     ):
         marks = source(name, "x", "y")
         made.segment(
-            "x", {"field": "y", "transform": _shifted(low)},
-            "x", {"field": "y", "transform": _shifted(high)},
-            source=marks, color=colour, line_width=width, alpha=alpha,
+            "x", dodge("y", low), "x", dodge("y", high), source=marks,
+            color=colour, line_width=width, alpha=alpha,
         )  # fmt: skip
     return made
-
-
-def _shifted(by: float) -> Dodge:
-    return Dodge(value=by)
 
 
 def _sized(random: Mapping[tuple[str, str], pd.DataFrame], method: str, x: str) -> str:

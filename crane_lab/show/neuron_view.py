@@ -1,7 +1,7 @@
 """Single neurons that a reader looks up, on a page without a server (notebooks 09 and 18c).
 
 Distributions, effects, sets and the texts of highest relevance are on the page, as data, from which
-`book/_static/neuron_view.js` draws a neuron at a time. Without scripts there are a table of the
+`book/_static/neuron_view.js` shows a neuron at a time. Without scripts there are a table of the
 first neurons of every list, and one neuron's texts as a picture.
 """
 
@@ -84,7 +84,6 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
         {
             "names": [visible(name) for name in names.values()],
             "codes": [visible(x) for x in languages],
-            "colours": [colours[x] for x in languages],
             "width": cards.size[1],
             "neurons": cards.neurons.tolist() if n < cards.size[0] * cards.size[1] else n,
             "lists": [[visible(name), own] for name, own in lists.items()],
@@ -112,7 +111,7 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
             'texts" hidden></div>'
             '<div class="explorable-alone"><p>The first neurons of every list; with scripts, each '
             "of {n} neurons can be looked up here.</p>{table}{figure}</div>"
-            '<div class="neuron-shown"></div>{drawings}'
+            '<div class="neuron-shown">{drawings}</div>'
             '<p class="explorable-key">Relevance of {windows} windows per language, in logits; '
             "kurtosis is that of all windows that sets are selected on. {weight}</p>"
             '<script type="application/json">{data}</script></div>',

@@ -11,7 +11,8 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 
-from bokeh.models import HoverTool
+from bokeh.models import BasicTicker, HoverTool
+from bokeh.transform import dodge
 from IPython.display import HTML, Markdown
 from markupsafe import Markup
 from torch import Tensor
@@ -46,7 +47,7 @@ _WITH_NUMBERS = 16
 RULES = ("contrast", "threshold", "top")
 #: Up to here the axes of the scatter are linear, as in Figure 3, and logarithmic beyond.
 LINEAR = 3
-_TICKS = (-100, -30, -10, -3, 0, 3, 10, 30, 100, 300, 1000)
+_TICKS = (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300, 1000)
 
 
 def selection_view(
@@ -99,6 +100,7 @@ def selection_view(
             },
             "effects": [in_single_precision(effects[x]) for x in languages] if effects else None,
             "first": first,
+            "rules": RULES,
             "linear": LINEAR,
             "drawings": as_items([_scatter(), _bars(list(names.values()), colours, layers)]),
         }
@@ -169,12 +171,12 @@ def _scatter() -> Drawing:
     made.xaxis.name = "axis"
     for axis in made.axis:
         ticks(axis, {_squeeze(tick): minus(str(tick)) for tick in _TICKS})
-    columns = ("x", "y", "neuron", "own", "others", "colour")
-    rest, chosen = source("rest", *columns), source("chosen", *columns)
-    made.scatter("x", "y", source=rest, size=3, color=QUIET, alpha=0.55)
+    columns = ("x", "y", "neuron", "own", "others")
+    every, chosen = source("all", *columns), source("chosen", *columns, "colour")
+    made.scatter("x", "y", source=every, size=3, color=QUIET, alpha=0.55)
     made.scatter("x", "y", source=chosen, size=6, color="colour")
     said = [("neuron", "@neuron"), ("score", "@own{0.00}"), ("others", "@others{0.00}")]
-    made.add_tools(HoverTool(tooltips=said))
+    made.add_tools(HoverTool(tooltips=said, limit=3))
     made.add_layout(span("own", "height"))
     made.add_layout(span("others", "width"))
     return made
@@ -188,17 +190,19 @@ def _bars(names: Sequence[str], colours: Mapping[str, str], layers: int) -> Draw
     )
     thick = 0.8 / len(names)
     for i, (name, colour) in enumerate(zip(names, colours.values(), strict=True)):
-        own = source(f"language {i}", "x", "top", "count")
-        made.vbar("x", thick * 0.9, "top", source=own, color=colour, legend_label=name)
+        own = source(f"language {i}", "layer", "top", "count")
+        place = dodge("layer", (i + 0.5) * thick - 0.4)
+        made.vbar(place, thick * 0.9, "top", source=own, color=colour, legend_label=name)
         if layers * len(names) <= _WITH_NUMBERS:
             made.text(
-                "x", "top", "count", source=own, text_align="center", text_baseline="bottom",
+                place, "top", "count", source=own, text_align="center", text_baseline="bottom",
                 text_font_size="12px", text_color=INK, y_offset=-2,
             )  # fmt: skip
     made.xgrid.grid_line_color = None
     made.xaxis.ticker = list(range(0, layers, math.ceil(layers / 12)))
     made.add_layout(made.legend[0], "above")
-    made.legend.orientation = "horizontal"
+    made.yaxis.ticker = BasicTicker(min_interval=1)
+    made.legend.orientation, made.legend.ncols = "horizontal", 4
     made.legend.border_line_color = made.legend.background_fill_color = None
     return made
 

@@ -99,6 +99,7 @@ class Driven:
         """
         while not (self._loaded and self._address.partition("#")[0].endswith(ending)):
             self._next()
+        self.said("globalThis.explorable?.ready()")  # what a view draws comes after the page
 
     def said(self, script: str) -> Any:
         """What an expression of JavaScript is on the page; a promise is waited for."""

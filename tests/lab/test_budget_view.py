@@ -122,7 +122,7 @@ def test_without_scripts_there_are_all_budgets() -> None:
         budget_view(FOUND.iloc[:0], NAMES, TOTAL)
 
 
-# What a reader does; nothing waits, so the page is dumped after it. A slider's keys are the
+# What a reader does; the page is dumped after it. A slider's keys are the
 # browser's own: what they do is `stepUp`, and an event.
 CHOOSE = """<script>addEventListener("load", async () => {
   await explorable.ready();

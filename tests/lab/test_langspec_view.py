@@ -116,7 +116,7 @@ def test_without_scripts_there_is_a_table() -> None:
     other = BeautifulSoup(view(table=TABLE.replace("LAPE", "Random")), "lxml")
     assert other.select("tbody tr")[0].text.endswith(" of 5, CRANE's size")
     assert soup.select(".explorable-fields[hidden]") and not soup.select("input, select")
-    assert soup.select("details[open]") and "KB of data" in soup.text
+    assert soup.select("details[open]") and "MB of data" in soup.text
 
 
 def test_random_masks_are_the_null_or_the_tables_own() -> None:
@@ -137,7 +137,7 @@ def test_a_table_without_masks_is_refused() -> None:
         view(table=TABLE[:1])
 
 
-# What a reader does, in the page's first view; nothing waits, so the page is dumped after it.
+# What a reader does, in the page's first view; the page is dumped after it.
 MOVE = """<script>addEventListener("load", async () => {
   await explorable.ready();
   const view = document.querySelector(".explorable");

@@ -170,7 +170,7 @@ def test_without_scripts_there_are_a_table_and_a_picture() -> None:
     assert size == pytest.approx(len(data.encode()) / 1e6, abs=0.01)
 
 
-# What a reader does; the view is read after each step. Nothing waits, so the page is dumped then.
+# What a reader does; the view is read after each step, and the page dumped then.
 LOOK_UP = """<script>addEventListener("load", async () => {
   await explorable.ready();
   const view = document.querySelector(".explorable");

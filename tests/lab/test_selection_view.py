@@ -169,7 +169,7 @@ def test_a_rule_that_the_script_does_not_know() -> None:
     assert isinstance(found, Markdown) and "has another" in str(found.data)
 
 
-# What a reader does; the view is read after each step. Nothing waits, so the page is dumped then.
+# What a reader does; the view is read after each step, and the page dumped then.
 CHOOSE = """<script>addEventListener("load", async () => {
   await explorable.ready();
   const view = document.querySelector(".explorable");
@@ -186,7 +186,7 @@ CHOOSE = """<script>addEventListener("load", async () => {
     seen.push({
       rows: [...view.querySelectorAll("tbody tr")].map(texts),
       said: view.querySelector(".explorable-said").textContent, budget: budget.value,
-      dots: ["rest", "chosen"].map(points),
+      dots: ["all", "chosen"].map(points),
       of: view.querySelector(".selection-target th").textContent,
       invalid: budget.getAttribute("aria-invalid"),
     });
@@ -243,7 +243,7 @@ def test_a_browser_shows_what_is_chosen(tmp_path: Path) -> None:
         assert now["rows"] == expected, i
         known = torch.stack(list(scores.values())).isnan().any(0)
         drawn = int((sets[x].mask("intermediate") & ~known).sum())
-        assert now["dots"] == [int((~known).sum()) - drawn, drawn]
+        assert now["dots"] == [int((~known).sum()), drawn]
         row = expected[LANGUAGES.index(x)]
         assert now["said"].startswith(f"{row[0]}: {row[1]} of 60 neurons")
         assert row[4] in now["said"] and row[5] in now["said"]
