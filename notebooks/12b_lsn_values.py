@@ -143,6 +143,7 @@ display(
         there,
         full_names(there["mask_language"].unique()),
     ),
+    figures.folded("All of them", lsn_pages.changes_table(there)),
     lsn_pages.zero_in_words(there),
 )
 

@@ -103,6 +103,7 @@ taught_pages.changed_weights_table(changed)
 # together, or all. Changes are from attention alone, with the same seed: the same order of items
 # and the same first head, while LoRA's first values differ with what is tuned. In a language at its
 # floor ([notebook 13b](13b_lsn_ours)) the question is whether neurons bring any transfer at all.
+# LAPE's sets are those with as many neurons as CRANE's; as it is released it was not tuned.
 
 # %% tags=["shipped"]
 tables, made = taught.taught_tables(

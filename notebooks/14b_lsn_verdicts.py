@@ -154,10 +154,10 @@ display(
 # function applies it to each column: to the printed tables, where a change is certain if no choice
 # of items explains it, and to our results, where it is certain beyond trainings and items, with
 # p-values corrected over the rows of a table. Verdicts rest on LAPE, as it is released and with as
-# many neurons as CRANE's sets, and Act Prob 90p; what CRANE's neurons and those of mean relevance
-# do is said beside them. Results of another model or other sets than this run's are left out, and
-# trainings are those of the folder `taught_data`. The last column is of the real model, with what
-# was run on it.
+# many neurons as CRANE's sets, and Act Prob 90p (of what was tuned, on LAPE with as many: the sets
+# as released were not); what CRANE's neurons and those of mean relevance do is said beside them.
+# Results of another model or other sets than this run's are left out, and trainings are those of
+# the folder `taught_data`. The last column is of the real model, with what was run on it.
 
 # %% tags=["nulls", "published", "shipped", "hide-input"]
 sets = contenders.contenders(pipeline)

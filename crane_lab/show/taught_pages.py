@@ -61,13 +61,14 @@ def levels_table(
     frame["after"] = written_intervals(frame, "score", form="{:.3f}")
     frame["above the floor"] = frame["above"].map({True: "yes", False: "not certain"})
     known = ["before"] if frame["before"].notna().any() else []
-    names = ["task", "language", *known, "after", "seeds", "floor", "above the floor"]
+    partly = ["f1"] if frame["f1"].notna().any() else []
+    names = ["task", "language", *known, "after", *partly, "seeds", "floor", "above the floor"]
     return figures.table(
-        frame[names].rename(columns={"seeds": "trainings"}),
+        frame[names].rename(columns={"seeds": "trainings", "f1": "F1 after"}),
         f"Share of test items right {' and '.join([*known, 'after'])} training in English, with "
         "95 % intervals over trainings and items; the floor is what a model gets that does nothing "
         "sensible",
-        dict.fromkeys((*known, "floor"), "{:.3f}"),
+        dict.fromkeys((*known, "floor", *(["F1 after"] if partly else [])), "{:.3f}"),
     )
 
 
@@ -193,6 +194,8 @@ def gains_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> M
                     f"; {int(row['null_masks'])} random sets at zero {row['null_mean']:+.3f} on "
                     f"average, and it lies above {row['percentile']:.0f} % of them"
                 )
+            elif row["set_to"] not in ("", "zero"):
+                line += "; no random set was set to this value"
             lines.append(f"{line}.")
         if own.empty:
             lines.append(f"- {task}: none.")

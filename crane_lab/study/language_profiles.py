@@ -59,8 +59,9 @@ def late_shares(sets: Sets, late: float = LATE) -> pd.DataFrame:
             continue
         layers = shares.shape[1]
         last = late_layers(layers, late)
-        own = shares.iloc[:, layers - last :].sum(axis=1)
-        chance = last / layers
+        # Rounded: a third of the neurons in a third of the layers is no more than chance.
+        own = shares.iloc[:, layers - last :].sum(axis=1).round(12)
+        chance = round(last / layers, 12)
         row = {"method": method, "languages": len(own), "layers": last, "share": own.mean()}
         row |= {"low": own.min(), "high": own.max(), "chance": chance}
         units = [family_of(str(x)) if family_of(str(x)) != ALONE else str(x) for x in own.index]
