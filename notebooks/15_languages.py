@@ -162,8 +162,8 @@ display(
 # Is that kinship? Words are borrowed from neighbours, scripts are shared without kinship, and
 # related languages are often neighbours with one script. Mantel's test {cite:p}`mantel1967` asks
 # whether near languages share more, for five kinds of nearness (distances by URIEL
-# {cite:p}`littell2017uriel`, CC BY-SA 4.0, and whether scripts differ). Pairs of languages are not
-# independent, so the test permutes languages, not pairs.
+# {cite:p}`littell2017uriel`, under CC BY-SA, and whether scripts differ). Pairs of languages are
+# not independent, so the test permutes languages, not pairs.
 
 # %% tags=["shipped", "hide-input"]
 mantel = {}
