@@ -217,7 +217,10 @@ figures.folded(
 # %% tags=["shipped"]
 stability = pd.read_csv(folder / many_languages.STABILITY)
 write_table(stability, results / "languages_stability.csv")
-page.stability_table(stability)
+display(
+    page.stability_table(stability),
+    page.stability_in_words(stability),
+)
 
 # %% [markdown]
 # ## Exercise

@@ -300,3 +300,20 @@ def stability_table(found: pd.DataFrame) -> Styler:
         "Jaccard index of two sets of one language from different windows, over languages",
         dict.fromkeys(["Jaccard, mean", "least", "most"], "{:.2f}"),
     )
+
+
+def stability_in_words(found: pd.DataFrame) -> Markdown:
+    """How much text is enough, method by method; `found` as `stability_table` takes it."""
+    means = found.groupby(["method", "windows"])["jaccard"].mean().unstack("windows")
+    few, many = means.columns[0], means.columns[-1]
+    lines = []
+    for method, own in means.sort_values(many, ascending=False).iterrows():
+        before = f" ({own[few]:.2f} with {few})" if few != many else ""
+        line = f"- {as_markdown(method)}: {own[many]:.2f} with {many} windows each{before}"
+        if own[many] < 0.5:
+            line += "; which windows are read decides more about such a set than the language does"
+        lines.append(f"{line}.")
+    return prose(
+        "What two sets of one language from different windows share (Jaccard, mean over "
+        "languages):\n\n" + "\n".join(lines)
+    )

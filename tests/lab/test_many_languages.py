@@ -134,6 +134,12 @@ def test_a_control_replaces_its_language_alone(pipeline: Pipeline, shipped: Path
     stable = pd.read_csv(shipped / many.STABILITY)
     assert stable["jaccard"].between(0, 1).all() and set(stable["windows"]) == {6}
     page.stability_table(stable)
+    said = str(page.stability_in_words(stable).data)
+    assert said.count("with 6 windows each") == stable["method"].nunique()
+    twice = pd.concat([stable.assign(jaccard=0.4), stable.assign(jaccard=0.9, windows=12)])
+    assert "0.90 with 12 windows each (0.40 with 6)." in page.stability_in_words(twice).data
+    twice["jaccard"] = 0.02
+    assert "decides more about such a set" in page.stability_in_words(twice).data
 
 
 def test_bad_input_is_refused_before_anything_is_read(pipeline: Pipeline, tmp_path: Path) -> None:
