@@ -311,7 +311,7 @@ def stability_in_words(found: pd.DataFrame) -> Markdown:
         before = f" ({own[few]:.2f} with {few})" if few != many else ""
         line = f"- {as_markdown(method)}: {own[many]:.2f} with {many} windows each{before}"
         if own[many] < 0.5:
-            line += "; which windows are read decides more about such a set than the language does"
+            line += "; most neurons of such a set depend on which windows are read"
         lines.append(f"{line}.")
     return prose(
         "What two sets of one language from different windows share (Jaccard, mean over "

@@ -139,7 +139,7 @@ def test_a_control_replaces_its_language_alone(pipeline: Pipeline, shipped: Path
     twice = pd.concat([stable.assign(jaccard=0.4), stable.assign(jaccard=0.9, windows=12)])
     assert "0.90 with 12 windows each (0.40 with 6)." in page.stability_in_words(twice).data
     twice["jaccard"] = 0.02
-    assert "decides more about such a set" in page.stability_in_words(twice).data
+    assert "most neurons of such a set" in page.stability_in_words(twice).data
 
 
 def test_bad_input_is_refused_before_anything_is_read(pipeline: Pipeline, tmp_path: Path) -> None:
