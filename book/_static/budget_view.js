@@ -18,6 +18,7 @@
     wide.classList.add("explorable-wide");
     const measure = choice(measures.map((one, i) => [String(i), one.label]), "0", (value) => {
       state.measure = Number(value);
+      names.forEach((_, i) => draw(i));
       show();
     });
     fields.append(wide, field("Drawn", measure));
@@ -31,6 +32,7 @@
     const percent = (n) => `${Number((100 * n / total).toPrecision(2))} %`;
     const number = (value, loss) => (value === null ? "–" : explorable.written(value, loss ? 3 : 2));
 
+    /* All budgets of a language, of what is measured. */
     function draw(language) {
       const { label, unit, values, null: random } = measures[state.measure];
       const every = values.flat(2).concat(random.flat(2)).filter((value) => value !== null);
@@ -38,7 +40,6 @@
       const panel = panels[language];
       panel("values").setv({ start: low, end: high + 0.05 * (high - low) });
       panel("axis").axis_label = unit;
-      panel("budget").location = sizes[state.budget];
       const known = random[language].every((one) => one[1] !== null);
       panel("random").data = {
         x: known ? sizes : [],
@@ -66,9 +67,10 @@
       });
       view.querySelector(".explorable-said").textContent = `${said.textContent}; ${label}. ${parts.join(" ")}`;
       for (const row of rows) row.hidden = Number(row.dataset.budget) !== state.budget;
-      names.forEach((_, i) => draw(i));
+      for (const panel of panels) panel("budget").location = n;
     }
 
+    names.forEach((_, i) => draw(i));
     show();
     fields.hidden = false;
   }

@@ -34,13 +34,15 @@ globalThis.explorable = (() => {
   }
 
   /* Bokeh, of the version that a drawing was made with; a page without a view does not load it. */
-  const library = (version) => new Promise((resolve, reject) => {
-    const script = element("script", { src: `${BOKEH}?v=${version}` });
-    script.addEventListener("load", resolve);
-    script.addEventListener("error", () => reject(new Error(`there is no ${BOKEH}`)));
-    if (globalThis.Bokeh) resolve();
-    else document.head.append(script);
-  });
+  async function library(version) {
+    if (globalThis.Bokeh) return;
+    await new Promise((resolve, reject) => {
+      const script = element("script", { src: `${BOKEH}?v=${version}` });
+      script.addEventListener("load", resolve);
+      script.addEventListener("error", () => reject(new Error(`there is no ${BOKEH}`)));
+      document.head.append(script);
+    });
+  }
 
   /* A drawing in its place: what is in it, by name. */
   async function drawn(item, place) {

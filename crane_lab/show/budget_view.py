@@ -14,17 +14,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from markupsafe import Markup
 
-from crane_lab.show.explorable import (
-    Drawing,
-    as_items,
-    drawing,
-    moving,
-    places,
-    source,
-    span,
-    ticks,
-    weight,
-)
+from crane_lab.show import explorable
 from crane_lab.show.foreign import as_data, as_markdown, marked_up, markup, prose
 from crane_lab.show.style import QUIET, SERIES, palette
 from crane_lab.study.task_budgets import COMPARED, MEASURED, RANDOM
@@ -63,6 +53,7 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
     methods = list(dict.fromkeys(found["method"]))
     colours = palette(["CRANE", "LAPE matched"])
     drawn = [colours.get(name, SERIES[0]) for name in methods]
+    marks = list(zip(drawn, cycle(_SHAPES), strict=False))
     sizes = [int(found.loc[found["share"] == share, "n_neurons"].iloc[0]) for share in shares]
     by = {
         (row["share"], row["method"], row["mask_language"]): row for row in found.to_dict("records")
@@ -94,8 +85,10 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
                 for of in MEASURED
             ],
             "band": QUIET,
-            "marks": [list(of) for of in zip(drawn, cycle(_SHAPES.values()), strict=False)],
-            "drawings": as_items(_panel(visible(name), sizes, drawn) for name in names.values()),
+            "marks": [[colour, _SHAPES[shape]] for colour, shape in marks],
+            "drawings": explorable.as_items(
+                _panel(visible(name), sizes, marks) for name in names.values()
+            ),
         }
     )
     lines = [
@@ -118,12 +111,12 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
             '<p class="explorable-key">In brackets: 95 % over items; for random masks, the '
             "smallest and the largest. {weight}</p>"
             '<script type="application/json">{data}</script></div>',
-            drawings=places(f"{visible(name)} by budget" for name in names.values()),
+            drawings=explorable.places(f"{visible(name)} by budget" for name in names.values()),
             caption="Table 1 by budget: drops are shares of the score without a mask, losses nats "
             "per token",
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
             lines=Markup("").join(lines),
-            weight=weight(data, *lines),
+            weight=explorable.weight(data, *lines),
             data=data,
         )
     )
@@ -135,22 +128,22 @@ def _unit(of: str) -> str:
     return "nats per token" if of.endswith("loss") or of == "difference" else "share of the score"
 
 
-def _panel(name: str, sizes: Sequence[int], colours: Sequence[str]) -> Drawing:
+def _panel(name: str, sizes: Sequence[int], marks: Sequence[tuple[str, str]]) -> explorable.Drawing:
     """Curves of every method by budget, over the band of random masks; a mark at one budget."""
     reach = (max(sizes[0], 1) / 1.15, max(sizes[-1], 1) * 1.15)
-    made = drawing(
+    made = explorable.drawing(
         "neurons", "", high=300, title=name, x_axis_type="log", x_range=reach,
-        y_range=moving("values"),
+        y_range=explorable.moving("values"),
     )  # fmt: skip
     made.yaxis.name = "axis"
-    ticks(made.xaxis[0], {size: str(size) for size in sizes})
-    random = source("random", "x", "least", "most")
+    explorable.ticks(made.xaxis[0], {size: str(size) for size in sizes})
+    random = explorable.source("random", "x", "least", "most")
     made.varea("x", "least", "most", source=random, color=QUIET, alpha=0.35)
-    for i, (colour, shape) in enumerate(zip(colours, cycle(_SHAPES), strict=False)):
-        own = source(f"method {i}", "x", "y")
+    for i, (colour, shape) in enumerate(marks):
+        own = explorable.source(f"method {i}", "x", "y")
         made.line("x", "y", source=own, color=colour, line_width=2)
         made.scatter("x", "y", source=own, color=colour, size=8, marker=shape)
-    made.add_layout(span("budget", "height"))
+    made.add_layout(explorable.span("budget", "height"))
     return made
 
 

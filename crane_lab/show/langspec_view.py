@@ -16,7 +16,7 @@ from IPython.display import HTML
 from markupsafe import Markup
 
 from crane_core.metrics import EPSILON, LangSpecF1, langspec_f1
-from crane_lab.show.explorable import Drawing, as_items, drawing, places, source, ticks, weight
+from crane_lab.show import explorable
 from crane_lab.show.foreign import as_data, marked_up, markup
 from crane_lab.show.style import INK, NOTE, minus, palette
 from crane_lab.stages.comparisons import Nulls
@@ -104,7 +104,7 @@ def langspec_view(
             "methods": [visible(method) for method in methods],
             "nulls": [[null_of.get((method, x)) for x in languages] for method in methods],
             "first": {"row": first, "how": reading.how, "relative": reading.relative},
-            "drawings": as_items([_drawing()]),
+            "drawings": explorable.as_items([_drawing()]),
         }
     )
     lines = []
@@ -144,9 +144,9 @@ def langspec_view(
             '<p class="explorable-key">{weight}</p>'
             '<script type="application/json">{data}</script></div>',
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
-            drawings=places([_ALT]),
+            drawings=explorable.places([_ALT]),
             lines=Markup("").join(lines),
-            weight=weight(data),
+            weight=explorable.weight(data),
             data=data,
         )
     )
@@ -158,14 +158,14 @@ _ALT = (
 )
 
 
-def _drawing() -> Drawing:
+def _drawing() -> explorable.Drawing:
     """A bar for each measure, below it the marks of random masks and of where 19 in 20 lie."""
     measures = ("Precision", "Recall", "LangSpec-F1")
-    made = drawing("", "", high=220, x_range=(0, 1.25), y_range=(-2.6, 0.5))
+    made = explorable.drawing("", "", high=220, x_range=(0, 1.25), y_range=(-2.6, 0.5))
     made.xaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
-    ticks(made.yaxis[0], {-i: name for i, name in enumerate(measures)})
+    explorable.ticks(made.yaxis[0], {-i: name for i, name in enumerate(measures)})
     made.ygrid.grid_line_color = None
-    bars = source("bars", "y", "value", "said", "colour")
+    bars = explorable.source("bars", "y", "value", "said", "colour")
     made.hbar("y", 0.36, "value", left=0, source=bars, color="colour")
     made.text(
         "value", "y", "said", source=bars, x_offset=6, text_baseline="middle", text_color=INK,
@@ -175,7 +175,7 @@ def _drawing() -> Drawing:
         ("random", NOTE, 1.5, 0.5, -0.38, -0.24),
         ("limits", INK, 2.5, 1, -0.42, 0.2),
     ):
-        marks = source(name, "x", "y")
+        marks = explorable.source(name, "x", "y")
         made.segment(
             "x", dodge("y", low), "x", dodge("y", high), source=marks,
             color=colour, line_width=width, alpha=alpha,

@@ -22,19 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from crane_lab.show import figures
-from crane_lab.show.explorable import (
-    Drawing,
-    as_items,
-    drawing,
-    in_single_precision,
-    moving,
-    places,
-    source,
-    span,
-    ticks,
-    weight,
-)
+from crane_lab.show import explorable, figures
 from crane_lab.show.foreign import as_data, marked_up, markup
 from crane_lab.show.style import palette, picture
 from crane_lab.show.tokens import readable_tokens
@@ -89,16 +77,16 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
             "lists": [[visible(name), own] for name, own in lists.items()],
             "bars": BARS,
             "windows": [len(cards.values[x]) for x in languages],
-            "ends": in_single_precision(histograms.ends),
+            "ends": explorable.in_single_precision(histograms.ends),
             "heights": [_bytes(own) for own in histograms.heights],
-            "kurtosis": [in_single_precision(known.kurtosis[x]) for x in languages],
-            "necessity": [in_single_precision(known.needed[x]) for x in languages],
-            "reach": [in_single_precision(known.reach[x]) for x in languages],
+            "kurtosis": [explorable.in_single_precision(known.kurtosis[x]) for x in languages],
+            "necessity": [explorable.in_single_precision(known.needed[x]) for x in languages],
+            "reach": [explorable.in_single_precision(known.reach[x]) for x in languages],
             "sets": [
                 [name, [_bits(own[x]) for x in languages]] for name, own in known.inside.items()
             ],
             **texts.data(languages),
-            "drawings": as_items(
+            "drawings": explorable.as_items(
                 _histogram(visible(names[x]), colours[x], len(cards.values[x])) for x in languages
             ),
         }
@@ -118,9 +106,9 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
             n=f"{n:,}",
             table=_table(known, lists, names),
             figure=_picture(cards, first, names, texts),
-            drawings=places(f"Relevance in {visible(name)}" for name in names.values()),
+            drawings=explorable.places(f"Relevance in {visible(name)}" for name in names.values()),
             windows=len(cards.values[languages[0]]),
-            weight=weight(data),
+            weight=explorable.weight(data),
             data=data,
         )
     )
@@ -165,19 +153,19 @@ def _histograms(cards: Cards, languages: Sequence[str]) -> _Histograms:
     return _Histograms(torch.stack([low, high], 1), heights)
 
 
-def _histogram(name: str, colour: str, windows: int) -> Drawing:
+def _histogram(name: str, colour: str, windows: int) -> explorable.Drawing:
     """Bars of how many windows have which relevance, on a logarithmic scale that has a 0."""
-    made = drawing(
-        "relevance, logits", "windows", high=210, title=name, x_range=moving("relevance"),
-        y_range=(0, 1.05 * LEVELS),
+    made = explorable.drawing(
+        "relevance, logits", "windows", high=210, title=name,
+        x_range=explorable.moving("relevance"), y_range=(0, 1.05 * LEVELS),
     )  # fmt: skip
     counts = [0, *(10**i for i in range(4) if 10**i < windows / 2), windows]
     most = np.log1p(windows)
-    ticks(made.yaxis[0], {float(LEVELS * np.log1p(n) / most): str(n) for n in counts})
+    explorable.ticks(made.yaxis[0], {float(LEVELS * np.log1p(n) / most): str(n) for n in counts})
     made.xaxis.ticker = BasicTicker(desired_num_ticks=4)
-    bars = source("bars", "left", "right", "top")
+    bars = explorable.source("bars", "left", "right", "top")
     made.quad("left", "right", "top", 0, source=bars, color=colour, line_color=None)
-    made.add_layout(span("zero", "height"))
+    made.add_layout(explorable.span("zero", "height"))
     return made
 
 

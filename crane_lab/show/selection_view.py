@@ -20,19 +20,7 @@ from torch import Tensor
 from crane_core.concentration import STATISTICS
 from crane_core.selection import NeuronSet, select
 from crane_lab.settings import Settings
-from crane_lab.show import figures
-from crane_lab.show.explorable import (
-    Drawing,
-    as_items,
-    drawing,
-    in_single_precision,
-    moving,
-    places,
-    source,
-    span,
-    ticks,
-    weight,
-)
+from crane_lab.show import explorable, figures
 from crane_lab.show.foreign import as_data, marked_up, markup, prose
 from crane_lab.show.style import INK, QUIET, minus, palette, picture
 from crane_lab.study.selectable import Selectable
@@ -93,16 +81,20 @@ def selection_view(
             "normalisations": list(next(iter(scores.values()))),
             "scores": {
                 name: {
-                    how: [in_single_precision(by[x]) for x in languages]
+                    how: [explorable.in_single_precision(by[x]) for x in languages]
                     for how, by in found.items()
                 }
                 for name, found in scores.items()
             },
-            "effects": [in_single_precision(effects[x]) for x in languages] if effects else None,
+            "effects": [explorable.in_single_precision(effects[x]) for x in languages]
+            if effects
+            else None,
             "first": first,
             "rules": RULES,
             "linear": LINEAR,
-            "drawings": as_items([_scatter(), _bars(list(names.values()), colours, layers)]),
+            "drawings": explorable.as_items(
+                [_scatter(), _bars(list(names.values()), colours, layers)]
+            ),
         }
     )
     own = scores[settings.statistic][settings.normalisation]
@@ -129,7 +121,7 @@ def selection_view(
             '<p class="explorable-key">{rounded} {weight}</p>'
             '<script type="application/json">{data}</script></div>',
             figure=figure,
-            drawings=places(_ALTS),
+            drawings=explorable.places(_ALTS),
             caption="Sets of every language under these settings"
             + ("; costs are sums of single effects, in nats per token" if effects else ""),
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
@@ -145,7 +137,7 @@ def selection_view(
                 for x, neurons in sets.items()
             ),
             rounded=_rounded(own, sets, settings),
-            weight=weight(data, figure),
+            weight=explorable.weight(data, figure),
             data=data,
         )
     )
@@ -164,33 +156,36 @@ def _squeeze(value: float) -> float:
     return value if size <= LINEAR else math.copysign(LINEAR * (1 + math.log(size / LINEAR)), value)
 
 
-def _scatter() -> Drawing:
+def _scatter() -> explorable.Drawing:
     """The scatter of Figure 3 for all layers together."""
-    both = moving("both")
-    made = drawing("score", "largest of another language", high=340, x_range=both, y_range=both)
+    both = explorable.moving("both")
+    made = explorable.drawing(
+        "score", "largest of another language", high=340, x_range=both, y_range=both
+    )
     made.xaxis.name = "axis"
     for axis in made.axis:
-        ticks(axis, {_squeeze(tick): minus(str(tick)) for tick in _TICKS})
+        explorable.ticks(axis, {_squeeze(tick): minus(str(tick)) for tick in _TICKS})
     columns = ("x", "y", "neuron", "own", "others")
-    every, chosen = source("all", *columns), source("chosen", *columns, "colour")
+    every = explorable.source("all", *columns)
+    chosen = explorable.source("chosen", *columns, "colour")
     made.scatter("x", "y", source=every, size=3, color=QUIET, alpha=0.55)
     made.scatter("x", "y", source=chosen, size=6, color="colour")
     said = [("neuron", "@neuron"), ("score", "@own{0.00}"), ("others", "@others{0.00}")]
     made.add_tools(HoverTool(tooltips=said, limit=3))
-    made.add_layout(span("own", "height"))
-    made.add_layout(span("others", "width"))
+    made.add_layout(explorable.span("own", "height"))
+    made.add_layout(explorable.span("others", "width"))
     return made
 
 
-def _bars(names: Sequence[str], colours: Mapping[str, str], layers: int) -> Drawing:
+def _bars(names: Sequence[str], colours: Mapping[str, str], layers: int) -> explorable.Drawing:
     """How many neurons of every layer are chosen, a bar per language."""
-    counts = moving("counts")
-    made = drawing(
+    counts = explorable.moving("counts")
+    made = explorable.drawing(
         "layer", "neurons chosen", high=340, x_range=(-0.5, layers - 0.5), y_range=counts
     )
     thick = 0.8 / len(names)
     for i, (name, colour) in enumerate(zip(names, colours.values(), strict=True)):
-        own = source(f"language {i}", "layer", "top", "count")
+        own = explorable.source(f"language {i}", "layer", "top", "count")
         place = dodge("layer", (i + 0.5) * thick - 0.4)
         made.vbar(place, thick * 0.9, "top", source=own, color=colour, legend_label=name)
         if layers * len(names) <= _WITH_NUMBERS:

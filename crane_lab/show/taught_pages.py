@@ -61,14 +61,15 @@ def levels_table(
     frame["after"] = written_intervals(frame, "score", form="{:.3f}")
     frame["above the floor"] = frame["above"].map({True: "yes", False: "not certain"})
     known = ["before"] if frame["before"].notna().any() else []
-    partly = ["f1"] if frame["f1"].notna().any() else []
-    names = ["task", "language", *known, "after", *partly, "seeds", "floor", "above the floor"]
+    frame = frame.rename(columns={"seeds": "trainings", "f1": "F1 after"})
+    partly = ["F1 after"] if frame["F1 after"].notna().any() else []
+    names = ["task", "language", *known, "after", *partly, "trainings", "floor", "above the floor"]
     return figures.table(
-        frame[names].rename(columns={"seeds": "trainings", "f1": "F1 after"}),
+        frame[names],
         f"Share of test items right {' and '.join([*known, 'after'])} training in English, with "
         "95 % intervals over trainings and items; the floor is what a model gets that does nothing "
         "sensible",
-        dict.fromkeys((*known, "floor", *(["F1 after"] if partly else [])), "{:.3f}"),
+        dict.fromkeys((*known, *partly, "floor"), "{:.3f}"),
     )
 
 

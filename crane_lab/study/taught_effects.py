@@ -35,10 +35,6 @@ class _Row(NamedTuple):
     language: str
 
 
-#: Without any intervention or neuron, but for its language.
-_NONE = _Row("none", "", -1, "", "")
-
-
 _Outcomes = Mapping[_Row, _Trainings]
 
 
@@ -208,12 +204,12 @@ def taught_levels(table: pd.DataFrame, floor: float = 0.0) -> pd.DataFrame:
     a model that does nothing sensible gets, and `above`: whether the interval lies above it, so
     that there is something to lose; `f1`, the mean, of answers that can be right in part, else NaN.
     """
-    f1 = _outcomes(table, "f1") if "f1" in table else {}
+    f1 = dict(_untouched(table, "f1")) if "f1" in table else {}
     rows = []
     for x, own in _untouched(table):
         mean, low, high, _ = crossed_interval(np.stack(list(own.values())))
         level = {"language": x, "score": mean, "low": low, "high": high, "seeds": len(own)}
-        level["f1"] = np.mean([*f1.get(_NONE._replace(language=x), {0: np.nan}).values()])
+        level["f1"] = float(np.mean(list(f1[x].values()))) if f1 else np.nan
         rows.append({**level, "floor": floor, "above": low > floor})
     return pd.DataFrame(rows)
 
@@ -231,9 +227,10 @@ def _outcomes(table: pd.DataFrame, column: str = "right") -> dict[_Row, dict[int
     return found
 
 
-def _untouched(table: pd.DataFrame) -> list[tuple[str, _Trainings]]:
+def _untouched(table: pd.DataFrame, column: str = "right") -> list[tuple[str, _Trainings]]:
     """Without any intervention or neuron, by language."""
-    return [(row.language, own) for row, own in _outcomes(table).items() if row.method == "none"]
+    every = _outcomes(table, column).items()
+    return [(row.language, own) for row, own in every if row.method == "none"]
 
 
 def _draws(right: _Outcomes, row: _Row) -> list[_Row]:
@@ -245,7 +242,7 @@ def _draws(right: _Outcomes, row: _Row) -> list[_Row]:
 def _before(right: _Outcomes, row: _Row) -> _Trainings:
     """The same training untouched; where nothing is set, attention's alone."""
     untouched = right.get(row._replace(set_to="")) if row.set_to else None
-    return right[_NONE._replace(language=row.language)] if untouched is None else untouched
+    return right[_Row("none", "", -1, "", row.language)] if untouched is None else untouched
 
 
 def _difference(own: _Trainings, before: _Trainings) -> Array:
