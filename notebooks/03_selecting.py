@@ -45,7 +45,8 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
 from crane_lab.show import figures, selection_pages
 from crane_lab.show.selection_view import MOST, selection_view
-from crane_lab.study import selectable
+from crane_lab.store import write_table
+from crane_lab.study import real_model, selectable
 
 settings = Settings.of(globals())
 pipeline = Pipeline(settings)
@@ -204,6 +205,9 @@ display(
     ),
     selection_pages.lape_words(matched, sets),
 )
+every = {**by_rule, "LAPE": lape, "LAPE matched": matched}
+write_table(real_model.counts_by_layer(every), results / "selected_layers.csv")
+write_table(real_model.overlaps(every), results / "selected_overlaps.csv")
 
 # %% [markdown]
 # ## Keeping a set

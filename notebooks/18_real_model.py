@@ -36,6 +36,8 @@ real_data = "data/gemma"  # folder with the shipped results on a real model
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
+from pathlib import Path
+
 from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
@@ -48,6 +50,7 @@ from crane_lab.texts.languages import language_names
 settings = Settings.of(globals())
 here = Pipeline(settings)
 there = Shipped.read(real_data)
+results = Path(run_dir) / "results"
 names = language_names(there.languages)
 home, away = settings.label, "Gemma"
 
@@ -163,6 +166,15 @@ shared = {
 display(
     shipped_pages.overlaps_table(shared, "LAPE"),
     shipped_pages.between_methods_table(shared),
+)
+there.keep(
+    results,
+    "openings",
+    "openings_relevance",
+    "gate",
+    "kurtosis_groups",
+    "layers",
+    "overlaps",
 )
 
 # %% [markdown]

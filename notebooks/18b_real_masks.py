@@ -22,6 +22,8 @@ n_null = 0  # random masks of every set whose null is not shipped
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %%
+from pathlib import Path
+
 from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
@@ -41,6 +43,7 @@ from crane_lab.texts.languages import language_names
 settings = Settings.of(globals())
 here = Pipeline(settings)
 there = Shipped.read(real_data)
+results = Path(run_dir) / "results"
 names = language_names(there.languages)
 home, away = settings.label, "Gemma"
 home_names = language_names(settings.languages)
@@ -129,6 +132,16 @@ display(
     ),
     table1_page.losses_by_method(losses, names),
     shipped_pages.below_random(own, names),
+)
+there.keep(
+    results,
+    "table1",
+    "table1_seeds",
+    "table1_verdicts",
+    "table1_parallel_facts",
+    "table1_parallel_facts_verdicts",
+    "loss_verdicts",
+    "perplexity",
 )
 
 # %% tags=["nulls"]

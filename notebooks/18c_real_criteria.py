@@ -26,6 +26,8 @@ n_necessity = 128  # held-out windows per language that single neurons are ablat
 run_dir = "runs/testbed"  # where results are written; the runner sets it
 
 # %% tags=["hide-input"]
+from pathlib import Path
+
 from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
@@ -49,6 +51,7 @@ from crane_lab.texts.languages import language_names
 settings = Settings.of(globals())
 here = Pipeline(settings)
 there = Shipped.read(real_data)
+results = Path(run_dir) / "results"
 names = language_names(there.languages)
 home, away = settings.label, "Gemma"
 
@@ -126,6 +129,13 @@ if causal:
 
 # %% tags=["shipped"]
 if causal:
+    there.keep(
+        results,
+        "single_effects",
+        "criteria_correlations",
+        "effects_ceiling",
+        "criteria_precision",
+    )
     tops = there.table("criteria_precision")
     display(
         real_model_pages.tops_figure(tops, names),
@@ -142,6 +152,7 @@ if "damage" not in causal:
     display(shipped_pages.no_causal_check())
 # %% tags=["shipped"]
 if "damage" in causal:
+    there.keep(results, "criteria_damage")
     damaged = there.table("criteria_damage")
     highlighted = [*causal["sample"]["main_criteria"], "random order"]
     curves = [
@@ -172,6 +183,7 @@ if "damage" in causal:
 # and does it say more than one thing over and over? Whether it is true is not graded.
 
 # %% tags=["shipped"]
+there.keep(results, "table2", "table2_languages", "table2_verdicts")
 table2 = there.table("table2")
 n = there.settings["n_questions"]
 n_seeds = len(there.settings["random_seeds"])

@@ -60,6 +60,7 @@ globalThis.explorable = (() => {
       const made = [];
       for (const [i, item] of data.drawings.entries()) made.push(await drawn(item, drawings.children[i]));
       enhance(view, data, made);
+      view.querySelector(".explorable-alone").remove();
     } catch (error) {
       drawings.hidden = true;
       view.prepend(element("p", { class: "explorable-missing" },

@@ -117,7 +117,7 @@
         text += `: more than ${below} of ${nulls.length} random masks as large as ${methods[sizedAs()]}'s set` +
           (ties ? ` and the same as ${ties}` : "");
         if (nulls.length >= enough) {
-          text += `, of which 19 in 20 are below ${quantile(nulls.map((one) => one.f1), 0.95).toFixed(3)}`;
+          text += `; 19 in 20 of these masks are below ${quantile(nulls.map((one) => one.f1), 0.95).toFixed(3)}`;
         }
       }
       view.querySelector(".explorable-said").textContent = `${text}.`;

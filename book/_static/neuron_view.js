@@ -141,9 +141,10 @@
           kurtosis[i][k].toFixed(1), `${signed(value, 1)}\u00a0±\u00a0${half.toFixed(1)}`, own.join(", ") || "none"] };
       });
       const most = rows.filter((row) => row.shown).sort((a, b) => b.value - a.value)[0];
-      said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. It is ` + (most
-        ? `needed most by ${most.name}: without it the loss there changes by ${signed(most.value, 1)} thousandths of a nat per token.`
-        : "not shown to be needed by any language: no interval lies above 0.");
+      said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. ` + (most
+        ? `Without it the loss changes most in ${most.name}, as measured: by ${signed(most.value, 1)} thousandths of a nat per token. ` +
+          "(Each interval is of one language; languages are not compared by them.)"
+        : "It is not shown to be needed by any language: no interval lies above 0.");
       body.replaceChildren(...rows.map(({ name, cells }) => element("tr", {},
         element("th", { scope: "row" }, name), ...cells.map((cell) => element("td", {}, cell)))));
       drawings.forEach(draw);
@@ -155,7 +156,6 @@
 
     fill();
     show();
-    view.querySelector(".explorable-alone").remove();
     fields.hidden = false;
   }
 

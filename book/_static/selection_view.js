@@ -3,10 +3,11 @@
 (() => {
   "use strict";
 
-
   function floats(text) {
     return new Float32Array(Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer);
   }
+
+  const grouped = (n) => n.toLocaleString("en");
 
   /* The largest score of any other language, NaN where one has none: `selection.margins`. */
   function othersOf(scores, target) {
@@ -24,10 +25,10 @@
       if (rule === "top") return !Number.isNaN(own[n]);
       return own[n] > threshold && (rule === "threshold" || others[n] <= threshold);
     });
-    if (budget < 0) throw new Error(`a budget is 0 neurons or more, not ${String(budget).replace("-", "−")}`);
+    if (budget < 0 || budget % 1) throw new Error(`a budget is a whole number of neurons, 0 or more, not ${String(budget).replace("-", "−")}`);
     if (rule === "top" && budget === null) throw new Error("the rule top needs a number of neurons to take");
-    if (budget > own.length) throw new Error(`there are only ${own.length} neurons to choose from`);
-    if (rule === "top" && budget > found.length) throw new Error(`only ${found.length} neurons have a score`);
+    if (budget > own.length) throw new Error(`there are only ${grouped(own.length)} neurons to choose from`);
+    if (rule === "top" && budget > found.length) throw new Error(`only ${grouped(found.length)} neurons have a score`);
     if (budget === null || budget >= found.length) return found;
     // Sorting is stable: ties go to the lower layer and neuron.
     return found.sort((a, b) => rank(b) - rank(a)).slice(0, budget).sort((a, b) => a - b);
@@ -89,7 +90,7 @@
     const budget = element("input", { type: "number", min: 0, max: size, step: 1, placeholder: "all", inputmode: "numeric" });
     budget.value = state.budget ?? "";
     budget.addEventListener("input", () => {
-      state.budget = budget.value === "" ? null : Math.round(Number(budget.value));
+      state.budget = budget.value === "" ? null : Number(budget.value);
       show();
     });
     const rule = choice(pairs(data.rules), state.rule, (value) => {
@@ -165,9 +166,9 @@
     function sentence(sets) {
       const own = sets[state.target];
       const name = names[state.target];
-      const most = state.budget === null || state.budget === own.length ? "" : `, fewer than the budget of ${state.budget}`;
+      const most = state.budget === null || state.budget === own.length ? "" : `, fewer than the budget of ${grouped(state.budget)}`;
       const same = jaccard(own, standard[state.target]);
-      let said = `${name}: ${own.length} of ${size.toLocaleString("en")} neurons${most}` +
+      let said = `${name}: ${grouped(own.length)} of ${grouped(size)} neurons${most}` +
         (Number.isNaN(same) ? "" : `; Jaccard with this run's set ${same.toFixed(2)}`) + ".";
       if (effects && own.length) {
         const cost = damage(effects, state.target, own, layers, width);
@@ -180,10 +181,12 @@
 
     function line(neurons, i) {
       const same = jaccard(neurons, standard[i]);
-      const cells = [String(neurons.length), counts(neurons, layers, width).join(", "), Number.isNaN(same) ? "–" : same.toFixed(2)];
+      const cells = [grouped(neurons.length), counts(neurons, layers, width).join(", "), Number.isNaN(same) ? "–" : same.toFixed(2)];
       if (effects) {
         const cost = damage(effects, i, neurons, layers, width);
-        cells.push(signed(cost.own), signed(cost.random), `${signed(cost.other)} (${names[cost.largest]})`);
+        cells.push(...(neurons.length
+          ? [signed(cost.own), signed(cost.random), `${signed(cost.other)} (${names[cost.largest]})`]
+          : ["–", "–", "–"]));
       }
       const head = element("th", { scope: "row" }, names[i]);
       const made = element("tr", {}, head, ...cells.map((cell) => element("td", {}, cell)));
@@ -202,7 +205,7 @@
       } catch (error) {
         wrong = `Nothing is chosen: ${error.message}.`;
       }
-      budget.setAttribute("aria-invalid", String(state.budget < 0));
+      budget.setAttribute("aria-invalid", String(wrong !== ""));
       view.querySelector(".explorable-said").textContent = wrong || sentence(sets);
       view.querySelector("tbody").replaceChildren(...sets.map(line));
       drawScatter(sets[state.target]);
@@ -210,7 +213,6 @@
     }
 
     show();
-    view.querySelector(".explorable-alone").remove();
     fields.hidden = false;
   }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from crane_lab.runs.executed import record_of
 from crane_lab.runs.execution import Run
 
 SOURCE = "results.yaml"
+#: What files of the real model begin with, most of which are like the run's own.
+REAL = "real_"
 _PAGE = """# Results, file by file
 
 What this run left in `{folder}`, by the notebook that makes it: every file, and every column with
@@ -59,7 +61,10 @@ class Dictionary:
         """
         pattern = next((key for key in self.files if self._is(name, key, file=True)), None)
         if pattern is None:
-            return None
+            if not name.startswith(REAL):
+                return None
+            same = self.find(name.removeprefix(REAL), columns)
+            return same and replace(same, about=f"{same.about} Here of the real model, as shipped.")
         entry = self.files[pattern]
         names: dict[str, list[str]] = {}
         found: dict[str, tuple[str, str]] = {}

@@ -1,7 +1,8 @@
 """Table 1 at a budget that a reader chooses, on a page without a server (notebook 04d).
 
 All budgets are on the page, as rows of one table, of which `book/_static/budget_view.js` shows
-those of one budget, beside curves over all of them. Without scripts there are all rows.
+those of one budget, beside curves over all of them. Without scripts there are all rows, and a
+picture.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from markupsafe import Markup
 
-from crane_lab.show import explorable
+from crane_lab.show import explorable, figures
+from crane_lab.show.curves import Line
 from crane_lab.show.foreign import as_data, as_markdown, marked_up, markup, prose
-from crane_lab.show.style import QUIET, SERIES, palette
+from crane_lab.show.style import QUIET, SERIES, palette, picture
 from crane_lab.study.task_budgets import COMPARED, MEASURED, RANDOM
 from crane_lab.texts.visible import visible
 
@@ -97,6 +99,7 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
         for x in names
         for line in _lines(i, [by[share, name, x] for name in methods], visible(names[x]))
     ]
+    figure = _picture(found, names)
     heads = [*_HEADS, *(LABELS[of] for of in _SHOWN)]
     # "dataframe" is what the theme knows: in dark mode it lights the ground of all other outputs.
     return marked_up(
@@ -104,19 +107,22 @@ def budget_view(found: pd.DataFrame, names: Mapping[str, str], total: int) -> HT
             '<div class="explorable budget-view">'
             '<div class="explorable-fields" role="group" aria-label="The budget, and what is '
             'drawn" hidden></div>'
-            '<p class="explorable-said" aria-live="polite" aria-atomic="true">All budgets, one '
-            "below the other; with scripts, one can be chosen here.</p>{drawings}"
+            "{alone}"
+            '<p class="explorable-said" aria-live="polite" aria-atomic="true"></p>{drawings}'
             '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
             "<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
             '<p class="explorable-key">In brackets: 95 % over items; for random masks, the '
             "smallest and the largest. {weight}</p>"
             '<script type="application/json">{data}</script></div>',
+            alone=explorable.alone(
+                "All budgets, one below the other; with scripts, one can be chosen here.", figure
+            ),
             drawings=explorable.places(f"{visible(name)} by budget" for name in names.values()),
             caption="Table 1 by budget: drops are shares of the score without a mask, losses nats "
             "per token",
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
             lines=Markup("").join(lines),
-            weight=explorable.weight(data, *lines),
+            weight=explorable.weight(data, figure, *lines),
             data=data,
         )
     )
@@ -145,6 +151,24 @@ def _panel(name: str, sizes: Sequence[int], marks: Sequence[tuple[str, str]]) ->
         made.scatter("x", "y", source=own, color=colour, size=8, marker=shape)
     made.add_layout(explorable.span("budget", "height"))
     return made
+
+
+def _picture(found: pd.DataFrame, names: Mapping[str, str]) -> Markup:
+    """LangSpec-F1 of every method by budget, over the band of random masks."""
+    panels: dict[str, dict[str, Line]] = {}
+    for x, own in found.groupby("mask_language", sort=False):
+        lines = panels.setdefault(names[str(x)], {})
+        for method, of in own.groupby("method", sort=False):
+            lines[str(method)] = of["n_neurons"], of["langspec_f1"]
+        if own["null_masks"].any():
+            ends = (of[f"langspec_f1_null_{end}"] for end in ("mean", "least", "most"))
+            lines[RANDOM] = of["n_neurons"], *ends
+    return picture(
+        figures.curves(panels, "neurons", "LangSpec-F1", xscale="log"),
+        alt="LangSpec-F1 by the number of masked neurons, a panel per masked language and a curve "
+        "per method; random masks as a curve of their mean, in a band from the smallest to the "
+        "largest. The numbers are in the table.",
+    )
 
 
 def _lines(place: int, rows: list[dict[Any, Any]], name: str) -> list[Markup]:

@@ -93,6 +93,15 @@ def places(alts: Iterable[str]) -> Markup:
     )
 
 
+def alone(said: str, *parts: Markup) -> Markup:
+    """What stands there without scripts, and goes when the drawings are there."""
+    return markup(
+        '<div class="explorable-alone"><p>{said}</p>{parts}</div>',
+        said=said,
+        parts=Markup("").join(parts),
+    )
+
+
 def in_single_precision(values: Tensor) -> str:
     """Numbers in single precision and base64, as a script reads them."""
     return base64.b64encode(values.float().numpy().astype("<f4").tobytes()).decode()

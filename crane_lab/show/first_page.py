@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,8 @@ from IPython.display import HTML
 from crane_lab.audit.claims import FAILS, HOLDS, UNKNOWN
 from crane_lab.show import figures
 from crane_lab.show.alternative import LONGEST, in_short
-from crane_lab.show.foreign import as_markdown, prose
+from crane_lab.show.foreign import as_markdown, marked_up, markup, prose
+from crane_lab.show.style import picture
 from crane_lab.study.candidates import CRANE, worded
 from crane_lab.study.confirmation import (
     MERITS,
@@ -30,6 +31,8 @@ from crane_lab.texts.languages import language_names
 #: The line of the first page that findings take the place of.
 MARK = "<!-- findings -->"
 RANDOM = "random order"
+#: Results that the figure is drawn from.
+DRAWN = ("criteria_damage.csv", "real_criteria_damage.csv")
 #: What a run must have written, and by which notebook.
 NEEDED = {
     "loss_verdicts": "04c",
@@ -91,8 +94,8 @@ def staged(page: str, results: Path, real: Path, criterion: Path) -> str:
     return page.replace(MARK, str(said))
 
 
-def findings(results: Path, real: Path, criterion: Path) -> tuple[str, str]:
-    """Five sentences in Markdown, and a figure in HTML.
+def findings(results: Path, real: Path, criterion: Path) -> tuple[str, ...]:
+    """Five sentences in Markdown, a figure in HTML, what it shows, and what was confirmed.
 
     `results` are the run's, `real` the shipped ones of a real model, `criterion` has what came of
     the plan that was set down for other sums of relevance.
@@ -111,20 +114,17 @@ def findings(results: Path, real: Path, criterion: Path) -> tuple[str, str]:
         main,
     )
     both = (here, away)
-    confirmed = _confirmed(read_confirmed(criterion), read_plan())
-    return str(prose(_sentences(both, confirmed)).data), str(
-        _figure(both, language_names(there.languages)).data
+    offered = [name for name in DRAWN if (results / name).is_file()]
+    return (
+        str(prose(_sentences(both)).data),
+        str(_figure(both, language_names(there.languages)).data),
+        f"{prose(_shown(both)).data} {_links(offered)}",
+        str(prose(_confirmed(read_confirmed(criterion), read_plan())).data),
     )
 
 
-def _sentences(both: tuple[OfModel, OfModel], confirmed: str = "") -> str:
-    lines = [
-        _kurtosis(both),
-        _others(both) + confirmed,
-        _counts(both),
-        _metric(both),
-        _paper(both[0]),
-    ]
+def _sentences(both: tuple[OfModel, OfModel]) -> str:
+    lines = [_kurtosis(both), _others(both), _counts(both), _metric(both), _paper(both[0])]
     return "\n".join(f"- {line}" for line in lines).replace(" -", " −")
 
 
@@ -163,15 +163,14 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
         "CRANE",
         (
             "The neurons that CRANE's kurtosis selects are not shown to be those that a language "
-            "needs.",
-            "Some of the sets that CRANE's kurtosis selects are needed by their language.",
-            "The neurons that CRANE's kurtosis selects are those that a language needs.",
+            "needs",
+            "Some of the sets that CRANE's kurtosis selects are needed by their language",
+            "The neurons that CRANE's kurtosis selects are those that a language needs",
         ),
     )
     return (
-        f"**{heading}** Without them, held-out text of their own language gets worse by "
-        f"{' and '.join(rises)}; their own language clearly loses most, and by more than random "
-        "masks in the same layers make it, in "
+        f"**{heading}**: without them, held-out text of their own language gets worse by "
+        f"{' and '.join(rises)}, and it clearly loses most in "
         f"{' and '.join(_clear(found, 'CRANE') for found in both)}."
     )
 
@@ -182,22 +181,19 @@ def _others(both: tuple[OfModel, OfModel]) -> str:
     for found in both:
         first = next(c for c in found.damage.index if c in sums)
         said.append(
-            f"{found.damage[first]:+.2f} nats per token on {found.title} by the "
-            f"{_sum_of(first)} ({found.budget:,} neurons; kurtosis "
-            f"{found.damage[found.crane]:+.2f}, random neurons {found.damage[RANDOM]:+.2f})"
+            f"{found.damage[first]:+.2f} nats per token more than any other on {found.title} "
+            f"({_sum_of(first)}; kurtosis {found.damage[found.crane]:+.2f}, random neurons "
+            f"{found.damage[RANDOM]:+.2f})"
         )
         ahead.append(found.damage[first] > max(found.most_at_random, found.damage[found.crane]))
     heading = (
-        "Other sums of the very same relevance do find them."
+        "Other sums of the very same relevance do find them"
         if all(ahead)
-        else "Other sums of the very same relevance find them on one model only."
+        else "Other sums of the very same relevance find them on one model only"
         if any(ahead)
-        else "No other sum of the very same relevance finds them."
+        else "No other sum of the very same relevance finds them"
     )
-    return (
-        f"**{heading}** What a set costs its own language more than any other is "
-        f"{' and '.join(said)}, each the best of {len(sums)} in the figure."
-    )
+    return f"**{heading}**: the best of {len(sums)} costs its own language {' and '.join(said)}."
 
 
 def _sum_of(criterion: str) -> str:
@@ -216,25 +212,22 @@ def _confirmed(tables: Mapping[str, pd.DataFrame], plan: ConfirmationPlan) -> st
         for found in [mean[one.name]]
     )
     return (
-        f" By a plan set down first, {of} further languages of Gemma bear out "
-        f"{(outcomes['outcome'] == 'confirmed').sum()} of its {len(outcomes)} hypotheses: over "
-        f"{100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons, the same is "
-        f"{told} (95 % over windows of text)."
+        f"That choice, the best of several, was tried again where it had not been made: by a plan "
+        f"set down first, {of} further languages of Gemma bear out "
+        f"{(outcomes['outcome'] == 'confirmed').sum()} of its {len(outcomes)} hypotheses. Over "
+        f"{100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons, the same lead "
+        f"of the own language is {told} (95 % over windows of text)."
     )
 
 
 def _counts(both: tuple[OfModel, OfModel]) -> str:
     heading = _by_count(
-        both,
-        "LAPE matched",
-        ("finds none.", "finds some.", "finds them in every language."),
+        both, "LAPE matched", ("finds none", "finds some", "finds them in every language")
     )
-    every = pd.concat([found.losses for found in both]).groupby("method")["n_neurons"].sum()
     return (
-        f"**Counting activations (LAPE) {heading}** Its sets, extended to CRANE's number of "
-        f"neurons (from {every['LAPE']:,} in all to {every['LAPE matched']:,}), clearly cost "
-        "their own language most in "
-        f"{' and '.join(_clear(found, 'LAPE matched') for found in both)}; as released, "
+        f"**Counting activations (LAPE) {heading}**: its sets, extended to CRANE's number of "
+        "neurons, clearly cost their own language most in "
+        f"{' and '.join(_clear(found, 'LAPE matched') for found in both)}; as released, in "
         f"{' and '.join(_clear(found, 'LAPE') for found in both)}."
     )
 
@@ -255,7 +248,7 @@ def _metric(both: tuple[OfModel, OfModel]) -> str:
             counted += f", and {untold} cannot be told with so few random masks"
         said.append(f"{top:.2f} on {found.title} ({counted})")
     return (
-        "**LangSpec-F1 is above zero for masks without any purpose.** One in twenty random masks "
+        "**LangSpec-F1 is above zero for masks without any purpose**: one in twenty random masks "
         "with a set's size and layers reaches, for the set of which they reach most, "
         f"{' and '.join(said)}."
     )
@@ -263,14 +256,29 @@ def _metric(both: tuple[OfModel, OfModel]) -> str:
 
 def _paper(here: OfModel) -> str:
     counted = here.tables["verdicts"]["paper"].value_counts()
-    total = int(counted.sum())
     words = {HOLDS: "hold", FAILS: "do not", UNKNOWN: "cannot be told"}
     carried = "some" if counted.get(HOLDS, 0) else "none"
     said = ", ".join(f"{counted[v]} {word}" for v, word in words.items() if v in counted)
     return (
-        f"**The paper's printed tables carry {carried} of its claims.** Of {total}, held against "
-        f"the tables by criteria that are printed beside them: {said}."
+        f"**The paper's printed tables carry {carried} of its claims**: of {int(counted.sum())}, "
+        f"held against the tables by criteria that are printed beside them, {said}."
     )
+
+
+def _shown(both: tuple[OfModel, OfModel]) -> str:
+    """What the figure shows, and of how many neurons."""
+    sizes = " and ".join(f"{found.budget:,} on {found.title}" for found in both)
+    return (
+        "**Figure 0.** What each criterion's first neurons, masked together, cost their own "
+        f"language more than any other: {sizes}, about as many as CRANE's sets have. Lines are 95 % over "
+        "windows of text, of random neurons the range over seeds; the dashed line is no difference."
+    )
+
+
+def _links(files: Sequence[str]) -> str:
+    """Results as downloads, in MyST as the first page has them."""
+    links = " and ".join(f"{{download}}`{name} <../results/{name}>`" for name in files)
+    return f"Its numbers: {links}." if links else ""
 
 
 def _criteria(both: tuple[OfModel, OfModel]) -> list[str]:
@@ -302,9 +310,10 @@ def _figure(both: tuple[OfModel, OfModel], names: Mapping[str, str]) -> HTML:
         means = [(f"{c} {found.damage[c]:+.2f}", found.damage[c]) for c in order]
         lead = f"{found.title}, {found.budget:,} neurons:"
         told.append(in_short(lead, means, "criteria_ranking.csv", longest=LONGEST // 3))
-    return figures.show(
+    shown = picture(
         figures.dot_ranges(panels, zero=list(panels), order=order, names=names),
         alt="What the first neurons of each criterion cost their own language more than any other, "
         f"with intervals over windows, for random neurons the range over seeds. Means over "
         f"languages. {' '.join(told)}",
     )
+    return marked_up(markup('<div class="first-figure">{shown}</div>', shown=shown))

@@ -3,22 +3,23 @@
 The scores of a table like Table 1 and those of random masks of every row's own size are on the
 page, as data;
 `book/_static/langspec_view.js` computes Eq. 3-5 from them, as `crane_core.metrics` does. Without
-scripts there is a table of the same rows.
+scripts there are a picture and a table of the same rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from bokeh.transform import dodge
 from IPython.display import HTML
 from markupsafe import Markup
 
 from crane_core.metrics import EPSILON, LangSpecF1, langspec_f1
-from crane_lab.show import explorable
+from crane_lab.show import explorable, figures
 from crane_lab.show.foreign import as_data, marked_up, markup
-from crane_lab.show.style import INK, NOTE, minus, palette
+from crane_lab.show.style import INK, NOTE, minus, palette, picture
 from crane_lab.stages.comparisons import Nulls
 from crane_lab.stages.outcomes import Reading
 from crane_lab.stages.standing import ENOUGH
@@ -26,6 +27,8 @@ from crane_lab.texts.visible import visible
 
 #: Whose sets random masks are as large as, where a row has none of its own.
 _CRANE = "CRANE"
+#: What is drawn, in the order of the script's `MEASURES`.
+_MEASURES = {"precision": "Precision", "recall": "Recall", "f1": "LangSpec-F1"}
 
 
 def random_scores(
@@ -107,15 +110,16 @@ def langspec_view(
             "drawings": explorable.as_items([_drawing()]),
         }
     )
-    lines = []
+    lines, drawn = [], []
     for name, row, method in zip(label, masks, sized, strict=True):
         x, after = row["mask_language"], {y: float(row[y]) for y in languages}
         found = _f1(before, after, x, reading)
         null = [
-            _f1(before, dict(zip(languages, one, strict=True)), x, reading).f1
+            _f1(before, dict(zip(languages, one, strict=True)), x, reading)
             for one in null_of[method, x]
         ]
-        below = sum(value < found.f1 for value in null)
+        drawn.append((name, x, found, null))
+        below = sum(one.f1 < found.f1 for one in null)
         size = "" if method == row["method"] else f", {method}'s size"
         numbers = [*found.drops.values(), found.precision, found.recall, found.f1]
         lines.append(
@@ -128,6 +132,7 @@ def langspec_view(
                 below=f"{below} of {len(null)}{size}" if null else "–",
             )
         )
+    figure = _picture(drawn, names)
     heads = ["mask", *(f"drop of {names[x]}" for x in languages), "precision", "recall"]
     heads += ["LangSpec-F1", "random masks of its size below"]
     # "dataframe" is what the theme knows: in dark mode it lights the ground of all other outputs.
@@ -136,17 +141,18 @@ def langspec_view(
             '<div class="explorable langspec-view">'
             '<div class="explorable-fields" role="group" aria-label="The drops, and how they are '
             'read" hidden></div>'
-            '<p class="explorable-said" aria-live="polite" aria-atomic="true">With scripts, the '
-            "drops can be moved here.</p>{drawings}"
+            "{alone}"
+            '<p class="explorable-said" aria-live="polite" aria-atomic="true"></p>{drawings}'
             "<details open><summary>The masks to start from, as a table</summary>"
             '<div class="explorable-rows"><table class="dataframe"><thead><tr>{heads}</tr></thead>'
             "<tbody>{lines}</tbody></table></div></details>"
             '<p class="explorable-key">{weight}</p>'
             '<script type="application/json">{data}</script></div>',
             heads=Markup("").join(markup('<th scope="col">{name}</th>', name=x) for x in heads),
+            alone=explorable.alone("With scripts, the drops can be moved here.", figure),
             drawings=explorable.places([_ALT]),
             lines=Markup("").join(lines),
-            weight=explorable.weight(data),
+            weight=explorable.weight(data, figure),
             data=data,
         )
     )
@@ -158,17 +164,46 @@ _ALT = (
 )
 
 
+def _picture(
+    masks: Sequence[tuple[str, str, LangSpecF1, Sequence[LangSpecF1]]], names: Mapping[str, str]
+) -> Markup:
+    """Every mask's measures, beside what 19 in 20 random masks stay below.
+
+    `masks`: name, masked language, what the mask has, and what random ones have.
+    """
+    panels = {
+        name: pd.DataFrame(
+            {
+                "row": mask,
+                "series": x,
+                "value": getattr(found, measure),
+                "reference": np.quantile([getattr(one, measure) for one in null], 0.95)
+                if len(null) >= ENOUGH
+                else np.nan,
+            }
+            for mask, x, found, null in masks
+        )
+        for measure, name in _MEASURES.items()
+    }
+    return picture(
+        figures.dot_ranges(
+            panels, names=names, reference_label="19 in 20 random masks are below", same_scale=True
+        ),
+        alt="Precision, recall and LangSpec-F1 of every mask as dots, with a tick that 19 in 20 "
+        "random masks of its size stay below; the numbers are in the table.",
+    )
+
+
 def _drawing() -> explorable.Drawing:
     """A bar for each measure, below it the marks of random masks and of where 19 in 20 lie."""
-    measures = ("Precision", "Recall", "LangSpec-F1")
     made = explorable.drawing("", "", high=220, x_range=(0, 1.25), y_range=(-2.6, 0.5))
     made.xaxis.ticker = [0, 0.25, 0.5, 0.75, 1]
-    explorable.ticks(made.yaxis[0], {-i: name for i, name in enumerate(measures)})
+    explorable.ticks(made.yaxis[0], {-i: name for i, name in enumerate(_MEASURES.values())})
     made.ygrid.grid_line_color = None
     bars = explorable.source("bars", "y", "value", "said", "colour")
     made.hbar("y", 0.36, "value", left=0, source=bars, color="colour")
-    made.text(
-        "value", "y", "said", source=bars, x_offset=6, text_baseline="middle", text_color=INK,
+    made.text(  # right of all bars, where no mark crosses it
+        1.04, "y", "said", source=bars, text_baseline="middle", text_color=INK,
         text_font_size="13px",
     )  # fmt: skip
     for name, colour, width, alpha, low, high in (

@@ -96,16 +96,17 @@ def neuron_view(known: KnownNeurons, names: Mapping[str, str]) -> HTML:
         markup(
             '<div class="explorable neuron-view">'
             '<div class="explorable-fields" role="group" aria-label="Which neuron, and which '
-            'texts" hidden></div>'
-            '<div class="explorable-alone"><p>The first neurons of every list; with scripts, each '
-            "of {n} neurons can be looked up here.</p>{table}{figure}</div>"
+            'texts" hidden></div>{alone}'
             '<div class="neuron-shown">{drawings}</div>'
             '<p class="explorable-key">Relevance of {windows} windows per language, in logits; '
             "kurtosis is that of all windows that sets are selected on. {weight}</p>"
             '<script type="application/json">{data}</script></div>',
-            n=f"{n:,}",
-            table=_table(known, lists, names),
-            figure=_picture(cards, first, names, texts),
+            alone=explorable.alone(
+                f"The first neurons of every list; with scripts, each of {n:,} neurons can be "
+                "looked up here.",
+                _table(known, lists, names),
+                _picture(cards, first, names, texts),
+            ),
             drawings=explorable.places(f"Relevance in {visible(name)}" for name in names.values()),
             windows=len(cards.values[languages[0]]),
             weight=explorable.weight(data),

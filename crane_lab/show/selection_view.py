@@ -112,15 +112,15 @@ def selection_view(
         markup(
             '<div class="explorable selection-view">'
             '<div class="explorable-fields" role="group" aria-label="How neurons are selected" '
-            "hidden></div>"
-            '<div class="explorable-alone"><p>One of many settings; with scripts, others can be '
-            "chosen here.</p>{figure}</div>"
+            "hidden></div>{alone}"
             '<p class="explorable-said" aria-live="polite" aria-atomic="true"></p>{drawings}'
             '<div class="explorable-rows"><table class="dataframe"><caption>{caption}</caption>'
             "<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
             '<p class="explorable-key">{rounded} {weight}</p>'
             '<script type="application/json">{data}</script></div>',
-            figure=figure,
+            alone=explorable.alone(
+                "One of many settings; with scripts, others can be chosen here.", figure
+            ),
             drawings=explorable.places(_ALTS),
             caption="Sets of every language under these settings"
             + ("; costs are sums of single effects, in nats per token" if effects else ""),
@@ -211,11 +211,13 @@ def _cells(
 ) -> list[str]:
     counts = neurons.counts("intermediate")
     cells = [
-        str(len(neurons)),
+        f"{len(neurons):,}",
         ", ".join(map(str, counts.tolist())),
         "1.00" if counts.any() else "–",
     ]
-    if effects:
+    if effects and not len(neurons):
+        cells += ["–"] * 3
+    elif effects:
         mask = neurons.mask("intermediate")
         sums = {y: float(values[mask].sum()) for y, values in effects.items()}
         other = max((y for y in sums if y != x), key=sums.__getitem__)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crane_core.models import CHECKSUMS, verify_checksums
 from crane_core.selection import NeuronSet
+from crane_lab.store import write_table
 
 #: What results rest on, as `run.json` and `made.json` name it.
 INPUTS = ("model", "texts")
@@ -75,6 +76,11 @@ class Shipped:
         found = pd.read_csv(self.folder / f"{name}.csv")
         texts = found.select_dtypes(["object", "string"]).columns
         return found.assign(**{column: found[column].fillna("") for column in texts})
+
+    def keep(self, results: str | Path, *names: str) -> None:
+        """Write tables beside a run's own results, as `real_<name>.csv`, for a page to offer."""
+        for name in names:
+            write_table(self.table(name), Path(results) / f"real_{name}.csv")
 
     def normalised(self) -> dict[str, Tensor]:
         """Normalised kurtosis of every neuron, `{language: (layers, neurons)}`, float32."""

@@ -371,11 +371,11 @@ def test_what_the_first_page_says_in_other_languages_still_holds(pages: Pages) -
     """Its summaries say in Chinese and Vietnamese what these headings say, which results choose."""
     said = " ".join(pages.soups[pages.folder / "book" / "intro.html"].text.split())
     for heading in (
-        "kurtosis selects are not shown to be those that a language needs.",
-        "Other sums of the very same relevance do find them.",
-        "Counting activations (LAPE) finds some.",
-        "LangSpec-F1 is above zero for masks without any purpose.",
-        "printed tables carry some of its claims.",
+        "kurtosis selects are not shown to be those that a language needs:",
+        "Other sums of the very same relevance do find them:",
+        "Counting activations (LAPE) finds some:",
+        "LangSpec-F1 is above zero for masks without any purpose:",
+        "printed tables carry some of its claims:",
     ):
         assert heading in said, f"say otherwise in the summaries of book/intro.md: {heading}"
 

@@ -118,6 +118,8 @@ def test_without_scripts_there_are_all_budgets() -> None:
         f"{one['langspec_f1_null_most']:.3f}]"
     )
     assert soup.select(".explorable-fields[hidden]") and not soup.select("input, select")
+    (figure,) = soup.select(".explorable-alone img")
+    assert "a curve per method" in str(figure["alt"])
     with pytest.raises(ValueError, match="no budgets"):
         budget_view(FOUND.iloc[:0], NAMES, TOTAL)
 
@@ -173,7 +175,7 @@ def test_a_browser_shows_the_budget_that_is_chosen(tmp_path: Path) -> None:
     assert len(first["curves"]) == 9 and first["bands"] == 3
     assert first["curves"] == lower["curves"] != loss["curves"]
     assert list(LABELS) == list(MEASURED)
-    assert not soup.select(".explorable-fields[hidden]")
+    assert not soup.select(".explorable-fields[hidden], .explorable-alone, img")
     assert lower["at"] == [20, 20, 20] and first["at"] == [100, 100, 100]
     assert [of["unit"] for of in (first, loss)] == ["LangSpec-F1", "nats per token"]
     drawings = soup.select(".explorable-drawing[role=img]:has(.bk-Figure)")

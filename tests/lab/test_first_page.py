@@ -61,16 +61,19 @@ def model(title: str, own: float, verdict: str = "open", masks: int = 200) -> Of
 def test_sentences_are_made_of_the_results() -> None:
     said = first_page._sentences((model("the testbed", 0.05), model("Gemma", 0.5, "larger")))
     lines = said.split("\n")
+    # Five bullets, each of one sentence.
     assert len(lines) == 5
+    assert all(re.fullmatch(r"- \*\*[^*.]+\*\*: [^*]+\.", line) for line in lines)
+    assert not any(re.search(r"\. [A-Z]", line) for line in lines)
     assert "0.05 to 0.05 nats per token on the testbed and 0.50 to 0.50" in lines[0]
     assert "0 of 2 on the testbed and 2 of 2 on Gemma" in lines[0]
     # At 8 neurons, the size nearest to CRANE's 10; LAPE sums no relevance.
     assert (
-        "+1.60 nats per token on the testbed by the mean relevance (8 neurons; kurtosis +0.08, "
+        "+1.60 nats per token more than any other on the testbed (mean relevance; kurtosis +0.08, "
         in said
     )
     assert "0.12 on the testbed (1 of 6 sets lie above their own)" in lines[3]
-    assert "Of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
+    assert ": of 3, held against the tables" in lines[4] and "1 hold, 2 do not" in lines[4]
 
 
 def test_what_was_confirmed_is_said_with_its_intervals() -> None:
@@ -86,14 +89,12 @@ def test_what_was_confirmed_is_said_with_its_intervals() -> None:
     )
     outcomes = pd.DataFrame({"outcome": ["confirmed", "cannot tell", "confirmed"]})
     tables = {MERITS: merits, OUTCOMES: outcomes}
-    both = model("the testbed", 0.05), model("Gemma", 0.5)
-    said = first_page._sentences(both, first_page._confirmed(tables, plan)).split("\n")
-    assert len(said) == 5
-    assert "2 further languages of Gemma bear out 2 of its 3 hypotheses: over 0.2 to 5 %" in said[1]
+    said = first_page._confirmed(tables, plan)
+    assert "2 further languages of Gemma bear out 2 of its 3 hypotheses. Over 0.2 to 5 %" in said
     # A link, which `prose` does not know, would have all of it shown as it stands.
-    assert all(str(foreign.prose(line).data) == line for line in said)
-    assert "+0.00 [−0.50, +0.50] by the signed mean; +1.00" in said[1]
-    assert "+2.00 [+1.50, +2.50] by the kurtosis (95 % over windows of text)" in said[1]
+    assert str(foreign.prose(said).data) == said
+    assert "+0.00 [−0.50, +0.50] by the signed mean; +1.00" in said
+    assert "+2.00 [+1.50, +2.50] by the kurtosis (95 % over windows of text)" in said
 
 
 def test_too_few_masks_for_tasks_are_said() -> None:
@@ -120,7 +121,7 @@ def test_what_few_masks_cannot_decide_is_said() -> None:
     )
     said = first_page._sentences((model("the testbed", 0.05), few))
     assert "0 of 2 on Gemma (2 more than every one of too few random masks)" in said
-    assert "**Counting activations (LAPE) finds some.**" in said and " -" not in said
+    assert "**Counting activations (LAPE) finds some**" in said and " -" not in said
 
 
 def test_the_criteria_that_are_shown() -> None:
@@ -132,23 +133,33 @@ def test_the_criteria_that_are_shown() -> None:
 
 def test_headings_follow_the_results() -> None:
     none = first_page._sentences((model("the testbed", 0.05), model("Gemma", 0.5)))
-    assert "selects are not shown to be those that a language needs.**" in none
-    assert "**Other sums of the very same relevance do find them.**" in none
-    assert "**Counting activations (LAPE) finds none.**" in none
+    assert "selects are not shown to be those that a language needs**" in none
+    assert "**Other sums of the very same relevance do find them**" in none
+    assert "**Counting activations (LAPE) finds none**" in none
     some = first_page._sentences((model("the testbed", 0.05, "larger"), model("Gemma", 0.5)))
     assert "Some of the sets that CRANE's kurtosis selects are needed" in some
     everything = model("the testbed", 0.05, "larger")
     table = everything.tables["criteria_damage"]
     table["difference"] = table["criterion"].map({CRANE: 3.0, OTHER: 1.0, "LAPE": 4.0, RANDOM: 2.0})
     said = first_page._sentences((everything, everything))
-    assert "selects are those that a language needs.**" in said
-    assert "**No other sum of the very same relevance finds them.**" in said
-    assert "finds them in every language.**" in said
+    assert "selects are those that a language needs**" in said
+    assert "**No other sum of the very same relevance finds them**" in said
+    assert "finds them in every language**" in said
 
 
 def test_the_figure_says_what_it_shows() -> None:
     shown = first_page._figure((model("the testbed", 0.05), model("Gemma", 0.5)), NAMES).data
     assert "the testbed, 8 neurons: LAPE +2.40" in shown and "data:image/png" in shown
+
+
+def test_what_the_figure_shows_and_where_its_numbers_are() -> None:
+    said = first_page._shown((model("the testbed", 0.05), model("Gemma", 0.5)))
+    assert said.startswith("**Figure 0.**") and "8 on the testbed and 8 on Gemma" in said
+    assert first_page._links(["a.csv", "b.csv"]) == (
+        "Its numbers: {download}`a.csv <../results/a.csv>` and "
+        "{download}`b.csv <../results/b.csv>`."
+    )
+    assert first_page._links([]) == ""
 
 
 def test_a_run_without_the_results_says_so(tmp_path: Path) -> None:

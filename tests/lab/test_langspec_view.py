@@ -116,6 +116,8 @@ def test_without_scripts_there_is_a_table() -> None:
     other = BeautifulSoup(view(table=TABLE.replace("LAPE", "Random")), "lxml")
     assert other.select("tbody tr")[0].text.endswith(" of 5, CRANE's size")
     assert soup.select(".explorable-fields[hidden]") and not soup.select("input, select")
+    (figure,) = soup.select(".explorable-alone img")
+    assert "19 in 20" in str(figure["alt"])
     assert soup.select("details[open]") and "MB of data" in soup.text
 
 
@@ -206,7 +208,7 @@ def test_a_browser_shows_what_is_moved(tmp_path: Path) -> None:
     assert "no random masks" in first.select(".explorable-key")[0].text
     # The other one is as it was: read as printed, from CRANE's first row.
     assert "LangSpec-F1 0.600" in second.select(".explorable-said")[0].text
-    assert not soup.select("[hidden], details[open]")
+    assert not soup.select("[hidden], details[open], .explorable-alone, img")
     assert len(second.select("label select")) == 4 and len(second.select("label input")) == 3
     assert second.select(".explorable-drawing[role=img][aria-label] > .bk-Figure")
 

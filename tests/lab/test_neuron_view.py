@@ -148,7 +148,11 @@ def most_needed(place: int) -> str:
         value, error = (float(own.flatten()[place]) for own in (found.value, found.error))
         if value > error * students_t.ppf(0.975, 15):
             shown.append((value, name))
-    return f"needed most by {max(shown)[1]}: " if shown else "not shown to be needed by any"
+    return (
+        f"Without it the loss changes most in {max(shown)[1]}, as measured: by "
+        if shown
+        else "It is not shown to be needed by any"
+    )
 
 
 def test_without_scripts_there_are_a_table_and_a_picture() -> None:
@@ -221,7 +225,7 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
     places = [41, 5, 5, 59, 59, 30]
     for now, place in zip(seen, places, strict=True):
         layer, unit = divmod(place, 20)
-        assert now["said"].startswith(f"Layer {layer}, neuron {unit}. It is {most_needed(place)}")
+        assert now["said"].startswith(f"Layer {layer}, neuron {unit}. {most_needed(place)}")
         for i, x in enumerate(NAMES):
             inside = [m for m, own in SETS.items() if own[x].mask("intermediate")[layer, unit]]
             assert now["rows"][i] == [
@@ -255,8 +259,8 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
     )
     assert seen[4]["typed"] == "3.1" and seen[5]["typed"] == seen[5]["missing"] == ""
     assert seen[5]["invalid"] == "false"
-    kinds = [most_needed(place).partition(" by")[0] for place in places]
-    assert set(kinds) == {"needed most", "not shown to be needed"}
+    kinds = {most_needed(place).partition(" ")[0] for place in places}
+    assert kinds == {"Without", "It"}
     (field,) = soup.select("label:has(input)")
     assert field.text.startswith("Or any: ") and field.input["placeholder"] == "2.1"
     assert "largest in size" in soup.select(".neuron-shown")[0].text

@@ -61,7 +61,7 @@ def test_from_the_first_page_to_a_solved_exercise(width: int, browser: Driven) -
     """First page, a door, a quick question, a hint, a solution, the download, an explorable."""
     browser.opened(BUILT / "index.html", width)
     browser.arrived("/book/intro.html")
-    browser.clicked("#four-doors a[href$='/04_table1.html']")
+    browser.clicked("#three-doors a[href$='/04_table1.html']")
     browser.arrived("/04_table1.html")
 
     assert browser.said(SAID.format(".quick-said")) == ""

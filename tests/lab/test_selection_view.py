@@ -204,6 +204,7 @@ CHOOSE = """<script>addEventListener("load", async () => {
   set(budget, "", "input");
   set(rule, "top", "change");
   set(budget, "-3", "input");
+  set(budget, "3.7", "input");
   const made = document.body.appendChild(document.createElement("pre"));
   made.id = "seen";
   made.textContent = JSON.stringify(seen);
@@ -228,6 +229,7 @@ def test_a_browser_shows_what_is_chosen(tmp_path: Path) -> None:
         ("mean_abs", "global", "contrast", 0.25, None),
         ("mean_abs", "global", "top", 0.25, n),
         None,  # less than none
+        None,  # parts of neurons
     ]
     for i, (step, now) in enumerate(zip(steps, seen, strict=True)):
         x = "en" if i < 4 else "vi"
@@ -248,9 +250,13 @@ def test_a_browser_shows_what_is_chosen(tmp_path: Path) -> None:
         assert now["said"].startswith(f"{row[0]}: {row[1]} of 60 neurons")
         assert row[4] in now["said"] and row[5] in now["said"]
     assert "fewer than the budget of 60" in seen[9]["said"]
-    assert "chosen: only " in seen[8]["said"] and seen[8]["invalid"] == "false"
-    assert seen[-2]["budget"] == str(n) and seen[-1]["invalid"] == "true"
-    assert seen[-1]["said"] == "Nothing is chosen: a budget is 0 neurons or more, not −3."
+    assert "chosen: only " in seen[8]["said"] and seen[8]["invalid"] == "true"
+    assert seen[-3]["budget"] == str(n)
+    for now, budget in zip(seen[-2:], ("−3", "3.7"), strict=True):
+        assert now["invalid"] == "true" and now["said"] == (
+            f"Nothing is chosen: a budget is a whole number of neurons, 0 or more, not {budget}."
+        )
+        assert now["rows"][0][1:] == ["0", "0, 0, 0", "0.00", "–", "–", "–"]
     first, second = soup.select(".explorable")
     assert not soup.select("[hidden], .explorable-alone, img")
     assert len(second.select("label select")) == 4 and len(second.select("label input")) == 2
