@@ -270,8 +270,9 @@ def _shown(both: tuple[OfModel, OfModel]) -> str:
     sizes = " and ".join(f"{found.budget:,} on {found.title}" for found in both)
     return (
         "**Figure 0.** What each criterion's first neurons, masked together, cost their own "
-        f"language more than any other: {sizes}, about as many as CRANE's sets have. Lines are 95 % over "
-        "windows of text, of random neurons the range over seeds; the dashed line is no difference."
+        f"language more than any other: {sizes}, about as many as CRANE's sets have. Lines are "
+        "95 % over windows of text, of random neurons the range over seeds; the dashed line is no "
+        "difference."
     )
 
 
