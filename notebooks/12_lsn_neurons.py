@@ -140,6 +140,38 @@ first, *others = (
 display(first, figures.folded("The same for other sets", *others))
 
 # %% [markdown]
+# ## Where the paper, its code and this book part
+#
+# The paper's text, the code that was published with it, and what these pages do are three things.
+# What is a choice is a parameter here; what goes wrong without anybody noticing cannot happen.
+#
+# :::{dropdown} Point by point
+#
+# - **Percentiles**: taken in every batch of 2,048 tokens of a tenth of the windows, then averaged.
+#   Here: over a sample of tokens drawn evenly from the whole stream.
+# - **Where they are taken**: before the activation function, and written after it. Here: both, side
+#   by side ([12b](12b_lsn_values)).
+# - **Size of Act Prob 90p**: not said; in the code an eighth of a per cent. Here: as many as
+#   CRANE's.
+# - **Perplexity under a set**: other random windows with and without it; rows and columns swapped
+#   in a plot's labels. Here: the same windows, paired ([12b](12b_lsn_values)).
+# - **Position that is classified**: the last one, a pad in all but the longest text of a batch.
+#   Here: the last real token ([13b](13b_lsn_ours)).
+# - **Items that are counted**: 5,008 of 5,010 (XNLI); too long ones dropped, so that languages
+#   differ in size (XQuAD). Here: every item, as many in every language.
+# - **An answer is right**: if its token ids are equal. Here: if its text is, normalised for the
+#   language; F1 beside it.
+# - **Tuned with a set**: of `gate_proj` alone, and in the released XNLI code that line is commented
+#   out. Here: rows and columns of all three projections, or of the gate alone; bits are compared
+#   ([14](14_lsn_tuning)).
+# - **Random neurons, tuned**: in a table, not in the released code. Here: beside every method's
+#   sets, with as many in every layer.
+# - **Random neurons, set to a value**: none. Here: beside every set, at zero.
+# - **Precision of the weights**: four bits (NF4). Here: 32-bit floats; four bits are not tried.
+# - **Trainings**: one of each. Here: five on the testbed, three on Gemma, unless a page says
+#   otherwise.
+# :::
+#
 # ## Exercises
 #
 # ```{exercise-start} A percentile over all languages · easy, 5 minutes

@@ -63,7 +63,9 @@ results.mkdir(parents=True, exist_ok=True)
 #
 # An MLP's neuron multiplies two numbers. One of them went through an activation function, `act_fn`;
 # that is where LAPE counts and where the paper writes. Its Table 6 lists percentiles of the
-# activation. They were read *before* `act_fn`, though, and are written *after* it.
+# activation. They were read *before* `act_fn`, though, and are written *after* it. (Means here are
+# over all tokens of a language, percentiles over a thousand of them, drawn evenly from the whole
+# stream.)
 
 # %%
 values = activations.activation_values(pipeline)
@@ -138,6 +140,10 @@ reach_there = pd.read_csv(Path(real_data) / value_losses.REACH)
 there = value_losses.read_value_losses(real_data)
 write_table(there, results / "lsn_perplexity_real.csv")
 display(
+    figures.folded(
+        "What its sets put out",
+        lsn_pages.written_values_table(reach_there),
+    ),
     lsn_pages.out_of_reach_in_words(reach_there),
     lsn_pages.values_figure(
         there,

@@ -146,7 +146,7 @@ def _clear(found: OfModel, method: str) -> str:
     own = found.losses[found.losses["method"] == method]
     if not own["null_masks"].any():
         return f"an unknown number on {found.title} (no random masks were measured there)"
-    said = f"{int((own['verdict'] == 'larger').sum())} of {len(own)} on {found.title}"
+    said = f"{int((own['verdict'] == 'larger').sum())} of {len(own)} sets on {found.title}"
     if undecided := _undecided(own):
         said += f" ({undecided} more than every one of too few random masks)"
     return said
@@ -170,7 +170,7 @@ def _kurtosis(both: tuple[OfModel, OfModel]) -> str:
     )
     return (
         f"**{heading}**: without them, held-out text of their own language gets worse by "
-        f"{' and '.join(rises)}, and it clearly loses most in "
+        f"{' and '.join(rises)}, and it clearly loses most under "
         f"{' and '.join(_clear(found, 'CRANE') for found in both)}."
     )
 

@@ -177,6 +177,20 @@ def out_of_reach_table(reach: pd.DataFrame) -> Styler:
     )
 
 
+def written_values_table(reach: pd.DataFrame) -> Styler:
+    """Statistics of each set's activations, before and after `act_fn`: means over its neurons."""
+    wide = reach.pivot_table(
+        index=["method", "language", "place"], columns="statistic", values="value", sort=False
+    )
+    shown = wide[[*STATISTICS]].reset_index()
+    shown["place"] = shown["place"] + " act_fn"
+    return figures.table(
+        shown.rename(columns={"place": "read"}),
+        "Statistics of activations in the set's own language, averaged over its neurons",
+        dict.fromkeys(STATISTICS, "{:.3f}"),
+    )
+
+
 def out_of_reach_in_words(reach: pd.DataFrame) -> Markdown:
     """Which of the paper's deactivating values are states that no text brings a neuron into."""
     p10 = reach[reach["statistic"] == "P10"]

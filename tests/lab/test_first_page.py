@@ -66,7 +66,7 @@ def test_sentences_are_made_of_the_results() -> None:
     assert all(re.fullmatch(r"- \*\*[^*.]+\*\*: [^*]+\.", line) for line in lines)
     assert not any(re.search(r"\. [A-Z]", line) for line in lines)
     assert "0.05 to 0.05 nats per token on the testbed and 0.50 to 0.50" in lines[0]
-    assert "0 of 2 on the testbed and 2 of 2 on Gemma" in lines[0]
+    assert "0 of 2 sets on the testbed and 2 of 2 sets on Gemma" in lines[0]
     # At 8 neurons, the size nearest to CRANE's 10; LAPE sums no relevance.
     assert (
         "+1.60 nats per token more than any other on the testbed (mean relevance; kurtosis +0.08, "
@@ -120,7 +120,7 @@ def test_what_few_masks_cannot_decide_is_said() -> None:
         100.0,
     )
     said = first_page._sentences((model("the testbed", 0.05), few))
-    assert "0 of 2 on Gemma (2 more than every one of too few random masks)" in said
+    assert "0 of 2 sets on Gemma (2 more than every one of too few random masks)" in said
     assert "**Counting activations (LAPE) finds some**" in said and " -" not in said
 
 
