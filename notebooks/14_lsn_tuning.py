@@ -81,8 +81,8 @@ lsn_tables_page.lsn_tuning_in_words(
 # in $A$ and columns in $B$. Neuron $i$ owns row $i$ of `gate_proj` and `up_proj`, and column $i$ of
 # `down_proj`. So rows of $B$, and for `down_proj` columns of $A$, are kept at zero for every neuron
 # that was not chosen; then $B A$ is zero there, exactly. (The public code does this to `gate_proj`
-# alone; the parameter `parts` of a recipe has that, too.) A short training, computed for this page,
-# shows it bit by bit:
+# alone; `--tuned-parts gate` of the command named below does, too. All else of a training is an
+# option there.) A short training, computed for this page, shows it bit by bit:
 
 # %%
 short = TuningRecipe(items=48, epochs=1)

@@ -73,9 +73,11 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 # of them is shipped stands in the tables below.
 #
 # An answer counts as in a language if py3langid finds more evidence for it than for any other of
-# the eight in its script; "Paris" alone is in none. It counts as right if a right answer in the
-# wanted language's words is in it. What it costs is measured by the loss of the answer under the
-# untouched model, and by how much an answer repeats itself, since repetition lowers that loss.
+# the eight in its script; "Paris" alone is in none. (The table below says of how many it is sure,
+# by a confidence of its own that is near 1 more often than it is right.) It counts as right if a
+# right answer in the wanted language's words is in it. What it costs is measured by the loss of the
+# answer under the untouched model, and by how much an answer repeats itself, since repetition
+# lowers that loss.
 #
 # Random neurons stand beside each set, as many in every layer, to which the very same numbers are
 # written: they are pushed as hard. Every method and target has random neurons of its own: two draws
@@ -111,7 +113,8 @@ page.forcing_figure(
 # Shares hide what the answers look like. Here are all of them. Choose a question, the language that
 # it is asked in, and the one that is wanted. The first row is the model as it is. Random neurons
 # stand below the set that they were drawn for. The last column says which language an answer counts
-# as, and whether it counts as right; *untold* means that the language cannot be told.
+# as, how sure the identifier is of it, and whether it counts as right; *untold* means that the
+# language cannot be told.
 
 # %% tags=["shipped"]
 page.answers_explorer(answers, asked)

@@ -123,9 +123,11 @@ display(
 
 # %% tags=["shipped"]
 scores, corpora = steered_tasks.shipped_scores(languages_data)
+_, made = steered_tasks.read_steered_tasks(languages_data)
 tasks = task_effects.task_summary(scores)
 write_table(tasks, results / "steered_tasks.csv")
 display(
+    tasks_page.sizes_in_words(scores, made["inputs"]),
     tasks_page.tasks_figure(tasks),
     tasks_page.tasks_in_words(tasks),
     tasks_page.tasks_table(tasks),
@@ -141,7 +143,7 @@ translated = task_effects.translation_summary(corpora)
 write_table(translated, results / "steered_translations.csv")
 display(
     figures.folded("Every task in every language", tasks_page.task_cells_table(cells)),
-    tasks_page.translation_table(translated),
+    tasks_page.translation_table(translated, cells),
 )
 
 # %% [markdown]

@@ -59,7 +59,9 @@ table = fallback.read_fallback(
 )
 write_table(table, results / "fallback.csv")
 order = table["order"].iloc[0]
+windows = fallback.windows_read(languages_data)
 display(
+    page.asked_in_words(table, windows),
     page.fallback_figure(table, order),
     page.fallback_in_words(table),
 )

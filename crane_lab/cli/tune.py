@@ -37,6 +37,7 @@ from crane_lab.study.text_taught import TextTeaching, require_text_teachable, sh
 from crane_lab.study.tuned import TASKS, save_tuned
 from crane_lab.study.tuned_transfer import TransferPlan, ship_transfer
 from crane_lab.study.value_losses import ship_value_losses
+from crane_lab.tuning.lora import PARTS as LORA_PARTS
 
 _TEXT, _SETS, _LOSSES = "text", "sets", "losses"
 #: What methods share, from `--parts sets`.
@@ -45,6 +46,8 @@ SHARED = "lsn_shared.csv"
 _OF_RECIPES: dict[str, tuple[str, type]] = {
     **{"items": ("items", int), "epochs": ("epochs", int), "batch": ("batch", int)},
     **{"rate": ("learning_rate", float), "rank": ("rank", int), "alpha": ("alpha", int)},
+    **{"weight-decay": ("weight_decay", float), "clip": ("clip", float)},
+    **{"warmup": ("warmup", float), "tuned-parts": ("parts", str)},
 }
 
 
@@ -67,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     instead("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
     instead("--transfer", metavar="FOLDER", help="mask neurons in that checkpoint, too, instead")
     for name, (field, kind) in _OF_RECIPES.items():
-        add(f"--{name}", type=kind, help=f"{field.replace('_', ' ')} of all recipes")
+        known = LORA_PARTS if field == "parts" else None
+        add(f"--{name}", type=kind, choices=known, help=f"{field.replace('_', ' ')} of all recipes")
+    add("--betas", type=float, nargs=2, metavar=("FIRST", "SECOND"), help="AdamW's of all recipes")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _tune(the_run(options), options))
 
@@ -75,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _tune(run: Run, options: argparse.Namespace) -> None:
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
-        given = {field: getattr(options, name) for name, (field, _) in _OF_RECIPES.items()}
+        given = {f: getattr(options, n.replace("-", "_")) for n, (f, _) in _OF_RECIPES.items()}
+        given["betas"] = options.betas and tuple(options.betas)
         given = {field: value for field, value in given.items() if value is not None}
         recipes = {task: replace(recipe, **given) for task, recipe in RECIPES.items()}
         if options.save:

@@ -33,6 +33,19 @@ def _wide(own: pd.DataFrame, value: str) -> pd.DataFrame:
     return wide.sort_index()[columns].rename(index=names.to_dict())
 
 
+def asked_in_words(table: pd.DataFrame, windows: int) -> Markdown:
+    """How much was asked and read at each step, and beside how many random sets."""
+    questions = int(table.groupby(["method", "order", "step", "seed"])["answers"].sum().max())
+    draws = table.loc[table["seed"] >= 0].groupby("order", sort=False)["seed"].nunique()
+    beside = ", ".join(f"{n} in order {as_markdown(str(order))}" for order, n in draws.items())
+    without = [str(order) for order in table["order"].unique() if order not in draws.index]
+    said = f"; none in order {as_markdown(', '.join(without))}" if without else ""
+    return prose(
+        f"At each step {questions} questions are asked, and {windows} windows of held-out text "
+        f"are read in every language. Random sets beside each method's: {beside or 'none'}{said}."
+    )
+
+
 def fallback_figure(table: pd.DataFrame, order: str) -> HTML:
     """Which language answers, step by step, under each method's sets and under random ones."""
     own = table[table["order"] == order]

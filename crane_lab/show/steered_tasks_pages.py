@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
@@ -15,7 +18,8 @@ from crane_lab.show.alternative import in_short
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import p_value, written_intervals
 from crane_lab.stages.standing import FDR
-from crane_lab.study.steered_tasks import FLOORS
+from crane_lab.study.steered_tasks import FLOORS, TRANSLATION
+from crane_lab.study.steering_effects import UNSTEERED
 from crane_lab.texts.names import full_names
 
 
@@ -45,6 +49,18 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
     return figures.show(figure, alt)
 
 
+def sizes_in_words(scores: pd.DataFrame, inputs: Mapping[str, Any]) -> Markdown:
+    """How much was asked, and beside how many random sets; `inputs` as they are recorded."""
+    items = ", ".join(f"{as_markdown(task)} {n}" for task, n in inputs["items"].items())
+    draws = scores.loc[scores["draw"] >= 0, "draw"].nunique()
+    methods = scores.loc[scores["draw"] < 0, "method"].drop_duplicates()
+    named = ", ".join(as_markdown(str(name)) for name in methods if name != UNSTEERED)
+    return prose(
+        f"Items in each language: {items}. Sets of {named}; beside each set and language "
+        f"{draws} of random neurons."
+    )
+
+
 def tasks_table(summary: pd.DataFrame) -> Styler:
     """Every task's score untouched and steered, beside random neurons."""
     shown = summary[["task", "method", "whose"]].copy()
@@ -71,7 +87,8 @@ def task_cells_table(cells: pd.DataFrame) -> Styler:
     """Change by task, method and tested language, a column for each activated one."""
     rows = cells.assign(
         told=[
-            f"{row['change']:+.2f}{'*' if row['q'] <= FDR else ''} ({row['random']:+.2f})"
+            f"{row['change']:+.2f}{'*' if row['q'] <= FDR else ''} "
+            f"[{row['low']:+.2f}, {row['high']:+.2f}] ({row['random']:+.2f})"
             for row in cells.to_dict("records")
         ]
     )
@@ -83,22 +100,36 @@ def task_cells_table(cells: pd.DataFrame) -> Styler:
     shown = wide[order].rename(columns=names).reset_index()
     return figures.table(
         shown.rename(columns={"language": "tested"}),
-        "Change of the score by whose neurons are added to, and in brackets under random neurons; "
+        "Change of the score by whose neurons are added to, with 95 % for other items (and "
+        "trainings), and in round brackets under random neurons; "
         f"* certainly a change, at a false-discovery rate of {FDR:.0%} over all cells, whatever "
         "random neurons do",
         {"untouched": "{:.2f}"},
     )
 
 
-def translation_table(corpora: pd.DataFrame) -> Styler:
-    """What translations are worth as a whole: chrF and BLEU, 0 to 100."""
-    shown = corpora.assign(activated=corpora["activated"].replace("", "nothing"))
+def translation_table(corpora: pd.DataFrame, cells: pd.DataFrame) -> Styler:
+    """What translations are worth as a whole, 0 to 100, and how far their sentences move."""
+    keys = ["method", "activated", "language"]
+    points = cells[cells["task"] == TRANSLATION].copy()
+    points[["change", "low", "high"]] *= 100
+    moved = points.assign(told_change=written_intervals(points, "change", form="{:+.1f}"))
+    shown = corpora.merge(moved[[*keys, "told_change"]], on=keys, how="left")
+    shown["activated"] = shown["activated"].replace("", "nothing")
     return figures.table(
-        shown.rename(
-            columns={"language": "into", "activated": "neurons of", "told": "in that language"}
+        shown[[*keys, "chrf", "bleu", "told_change", "told"]]
+        .fillna({"told_change": ""})
+        .rename(
+            columns={
+                "language": "into",
+                "activated": "neurons of",
+                "told_change": "change of the sentences' chrF",
+                "told": "in that language",
+            }
         ),
         "Translations from English as a whole, by sacrebleu (BLEU cuts Chinese into characters): "
-        "chrF and BLEU from 0 to 100, and the share that is in the language asked for at all",
+        "chrF and BLEU from 0 to 100; the change of the sentences' mean chrF, with 95 % for other "
+        "sentences; and the share that is in the language asked for at all",
         {"chrf": "{:.1f}", "bleu": "{:.1f}", "in that language": "{:.2f}"},
     )
 

@@ -20,11 +20,11 @@ from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import p_value, written_intervals
 from crane_lab.stages.standing import FDR
-from crane_lab.study.steering import ForcedQuestion, answered
+from crane_lab.study.steering import SURE, ForcedQuestion, answered
 from crane_lab.study.steering_effects import SETUP, UNSTEERED, Setting, forcing_matrix
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.names import full_names
-from crane_lab.texts.told import identified
+from crane_lab.texts.told import identified_surely
 
 
 def _setup_name(kind: str, statistic: str, strength: float) -> str:
@@ -86,6 +86,7 @@ def steering_table(summary: pd.DataFrame) -> Styler:
                 summary, "gain", "gain_low", "gain_high", "{:+.2f}"
             ),
             "q": summary["q"],
+            "of that, surely": summary["sure"],
             "in the target, right": summary["both"],
             "in the question's": summary["stayed"],
             "in a third": summary["elsewhere"],
@@ -100,9 +101,10 @@ def steering_table(summary: pd.DataFrame) -> Styler:
         shown,
         "Answers to questions in another language: shares by the language they are in, means over "
         "pairs of languages with 95 % intervals for other targets and questions (of shares cut off "
-        "at 0 and 1); repeated is the share of runs of three characters that an answer has had "
-        "before; loss in nats per token "
-        f"under the model as it is, which gives {native:.2f} for its own answers in the target",
+        f"at 0 and 1); surely: with a confidence of the identifier of {SURE:.0%} or more; repeated "
+        "is the share of runs of three characters that an answer has had before; loss in nats per "
+        f"token under the model as it is, which gives {native:.2f} for its own answers in the "
+        "target",
         {**forms, "q": p_value},
     )
 
@@ -222,11 +224,11 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
     rows = []
     for row in answers.to_dict("records"):
         texts = json.loads(row["answers"])
-        told = identified(texts, languages)
+        told = identified_surely(texts, languages)
         method, seed, source = str(row["method"]), int(row["seed"]), str(row["source"])
         for target in [row["target"]] if row["target"] else languages:
             items = zip(asked[languages[0]], asked[source], asked[target], texts, told, strict=True)
-            for named, question, wanted, text, language in items:
+            for named, question, wanted, text, (language, confidence) in items:
                 right = answered(text, wanted.answers)
                 rows.append(
                     {
@@ -240,7 +242,10 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
                         else method,
                         "neurons are": _setup_name(*(row[name] for name in SETUP)),
                         "answer": text,
-                        "counted as": names.get(language, "untold") + (", right" if right else ""),
+                        "counted as": (
+                            f"{names[language]} ({confidence:.2f})" if language else "untold"
+                        )
+                        + (", right" if right else ""),
                         "source": source,
                         "target": target,
                         "language": language,
@@ -256,7 +261,7 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
         choices=["question", "asked in", "wanted in"],
         shown=["neurons of", "neurons are", "answer", "counted as"],
         caption="Answers to one question, by whose neurons are changed and how; “counted as” is "
-        "what the shares on this page count",
+        "what the shares on this page count, with the identifier's confidence",
         first={
             "question": asked[languages[0]][0].question,
             "asked in": names[languages[0]],

@@ -25,7 +25,7 @@ from crane_core.interventions import intervened, zero
 from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
-from crane_lab.store.grown import Part, grow, read_grown, shipped_file
+from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.many_languages import LAPE, RELEVANCE, SIGNED
 from crane_lab.study.steering import (
     LONGEST,
@@ -206,6 +206,12 @@ def ship_fallback(
     }
     parts = fallback_parts(pipeline, sets, plan, questions)
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
+
+
+def windows_read(folder: str | Path) -> int:
+    """Windows per language that a table of `ship_fallback` has losses on."""
+    windows: int = made_of(Path(folder) / FILE, {})["inputs"]["windows"]
+    return windows
 
 
 def read_fallback(folder: str | Path, questions: str | Path | None = None) -> pd.DataFrame:

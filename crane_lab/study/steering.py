@@ -35,7 +35,7 @@ from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Key, Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.told import identified, require_told
+from crane_lab.texts.told import identified_surely, require_told
 from crane_lab.tuning.items import UNSPACED
 
 #: What is done to the target's neurons. "add", "set" and "contrast" write the statistic, the last
@@ -57,6 +57,8 @@ PENALTY = 1.1
 #: The largest number that is written. A norm squares what `down_proj` makes of it, and puts out
 #: zeros where that overflows, so that all tokens are as likely: on the testbed at a tenth of the
 #: root of float32's largest number, not at a hundredth. A thousandth leaves room.
+#: Confidence of the identifier from which on it counts as sure.
+SURE = 0.9
 LARGEST = float(torch.finfo(torch.float32).max) ** 0.5 / 1e3
 
 
@@ -284,6 +286,7 @@ def answer_outcomes(
     The untouched model's rows, which have no target, are there once for every target. A text of a 0
     or 1 per question each: `in_target`, `stayed` in the question's language, `elsewhere`, in
     another of the questions' languages, `untold` (`told.identified`; empty ones, too);
+    `sure`, in the target with a confidence of `SURE` or more (`told.identified_surely`);
     `correct`, with a right answer in the target's words, in whatever language. `repeated`: the
     share of runs of three characters that an answer has had before, mean over answers; `first`: the
     first answer.
@@ -298,7 +301,7 @@ def answer_outcomes(
                 f"{len(texts)} answers of {row['method']} in {row['source']!r}, {n} questions: "
                 "expected the questions that were answered"
             )
-        told = identified(texts, languages)
+        told = identified_surely(texts, languages)
         about = {name: row[name] for name in (*KEYS, "loss")}
         for target in [row["target"]] if row["target"] else languages:
             source = row["source"]
@@ -310,8 +313,9 @@ def answer_outcomes(
                 else "elsewhere"
                 if x
                 else "untold"
-                for x in told
+                for x, _ in told
             ]
+            sure = (x == target and confidence >= SURE for x, confidence in told)
             rows.append(
                 {
                     **about,
@@ -320,6 +324,7 @@ def answer_outcomes(
                         kind: _digits(one == kind for one in kinds)
                         for kind in ("in_target", "stayed", "elsewhere", "untold")
                     },
+                    "sure": _digits(sure),
                     "correct": _digits(
                         answered(text, question.answers)
                         for text, question in zip(texts, questions[target], strict=True)

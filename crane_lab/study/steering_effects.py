@@ -44,7 +44,8 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
 
     One row per method and `SETUP`: `targets`; `share` of answers in the target with `low` and
     `high`; `gain`, the share less the untouched model's with the same questions, with `gain_low`,
-    `gain_high`, `p` and `q` (corrected over the rows); the shares that `stayed` in the question's
+    `gain_high`, `p` and `q` (corrected over the rows); the shares that are in the target with a
+    `sure` identifier, that `stayed` in the question's
     language, are `elsewhere`, in a third language, and `untold`; `both`, the share in the target
     and right; `repeated` as in `answer_outcomes`; `loss`, nats per token under the model as it is,
     and `native_loss`, that of its own answers in the targets. Where random neurons had the same
@@ -115,7 +116,7 @@ def _shares(own: pd.DataFrame, targets: list[str]) -> dict[str, object]:
         "high": share.high,
         **{
             name: _stacked(_laid_out(own, name), targets).mean()
-            for name in ("stayed", "elsewhere", "untold", "both")
+            for name in ("sure", "stayed", "elsewhere", "untold", "both")
         },
         "repeated": apart["repeated"].mean(),
         "loss": apart["loss"].mean(),
@@ -124,7 +125,7 @@ def _shares(own: pd.DataFrame, targets: list[str]) -> dict[str, object]:
 
 _COLUMNS = (
     *("method", *SETUP, "targets", "share", "low", "high", "gain", "gain_low", "gain_high", "p"),
-    *("stayed", "elsewhere", "untold", "both", "repeated", "loss", "native_loss"),
+    *("sure", "stayed", "elsewhere", "untold", "both", "repeated", "loss", "native_loss"),
     *("random", "ahead", "ahead_low", "ahead_high", "ahead_p"),
 )
 

@@ -61,6 +61,11 @@ class TuningRecipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected a whole number")
         if not math.isfinite(self.learning_rate):
             raise ValueError(f"learning_rate is {self.learning_rate}: expected a finite number")
+        if not (self.weight_decay >= 0 and all(0 <= beta < 1 for beta in self.betas)):
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and betas are {self.betas}: expected 0 or "
+                "more, and numbers from 0 to below 1"
+            )
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is {self.warmup}: expected a share of steps, 0 to 1")
 

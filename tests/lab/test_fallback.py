@@ -102,6 +102,9 @@ def test_every_step_says_who_answers_and_what_it_costs(
     assert zh == pytest.approx(
         float(pipeline.losses(UNTOUCHED)["zh"][: PLAN.windows].mean()), abs=1e-5
     )
+    n = fallback.windows_read(tmp_path)
+    said = str(page.asked_in_words(table, n).data)
+    assert n == PLAN.windows and f"and {n} windows of held-out text" in said
     random = vars(page.fallback_random_table(table))["data"]
     assert random["answers in en, random"].notna().sum() == 2  # of the paper's order
     order = table["order"].iloc[0]

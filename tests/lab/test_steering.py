@@ -30,7 +30,7 @@ from crane_lab.study.steering_effects import (
     steering_summary,
 )
 from crane_lab.study.taught import RANDOM
-from crane_lab.texts.told import identified
+from crane_lab.texts.told import identified, identified_surely
 from crane_lab.texts.visible import visible
 
 __all__ = ["folder"]  # a fixture
@@ -117,6 +117,7 @@ def test_a_table_grows_and_is_not_computed_twice(
         kinds = ("in_target", "stayed", "elsewhere", "untold")
         each = [sum(int(row[kind][place]) for kind in kinds) for place in range(10)]
         assert each == [1] * 10  # an answer is one of them
+        assert all(a <= b for a, b in zip(row["sure"], row["in_target"], strict=True))
         assert row["source"] != row["target"] or row["stayed"] == "0" * 10
     first = (tmp_path / steering.FILE).read_bytes()
 
@@ -335,6 +336,19 @@ def test_no_language_is_favoured_where_nothing_tells() -> None:
         identified(["x"], ["en", "qqq"])
 
 
+def test_the_identifier_says_how_sure_it_is() -> None:
+    texts = ["Paris", "フランス", "Das ist ein Haus.", "hotel"]
+    (none, nothing), (ja, script), (de, german), (_, short) = identified_surely(
+        texts, ["en", "de", "fr", "ja", "zh"]
+    )
+    assert (none, nothing, ja, script, de) == ("", 0.0, "ja", 1.0, "de")
+    assert german > 0.99 > short >= 0
+    alike, apart = (
+        identified_surely(["Hovedstaden er Oslo"], ["no", other])[0][1] for other in ("da", "fi")
+    )
+    assert 0.5 <= alike < apart  # beside a language that is like it
+
+
 def made_up(shares: dict[tuple[str, str, float], float], seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = []
@@ -346,6 +360,7 @@ def made_up(shares: dict[tuple[str, str, float], float], seed: int = 0) -> pd.Da
                 about = {"method": method, "kind": kind, "statistic": "mean" if kind else ""}
                 about |= {"target": target, "source": source, "in_target": inside, "stayed": rest}
                 about |= {"elsewhere": "0" * 20, "untold": "0" * 20, "correct": inside}
+                about["sure"] = inside
                 rows.append({**about, "strength": strength, "loss": 3.0, "seed": -1})
     return pd.DataFrame(rows).assign(first="x", repeated=0.1)
 

@@ -118,6 +118,17 @@ def test_the_command_checks_every_part_before_the_first(
     for option, value, said in (("--rank", "4096", "rank is 4096"), ("--test", "0", "n_test is 0")):
         assert tune.main([*given, option, value]) == 1
         assert said in capsys.readouterr().err
+    assert tune.main([*given, "--betas", "0.9", "1.5"]) == 1
+    assert "betas are (0.9, 1.5): expected" in capsys.readouterr().err
+    seen = []
+    monkeypatch.setattr(tune, "require_teachable", lambda *of: seen.append(of[-1]))
+    monkeypatch.setattr(tune, "ship_taught", lambda *_: None)
+    given[-2:] = ["weights"]
+    how = ["--betas", "0.9", "0.99", "--tuned-parts", "gate", "--warmup", "0.5", "--clip", "3"]
+    assert tune.main([*given, *how, "--weight-decay", "0"]) == 0
+    for recipe in seen[0].recipes.values():
+        assert (recipe.betas, recipe.parts, recipe.warmup) == ((0.9, 0.99), "gate", 0.5)
+        assert (recipe.clip, recipe.weight_decay) == (3.0, 0.0)
     assert not (tmp_path / "out").exists()
 
 

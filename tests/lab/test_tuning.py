@@ -245,6 +245,9 @@ def test_what_cannot_be_trained_is_said_and_nothing_is_left(
     ):
         with pytest.raises(ValueError, match=f"{name} is {value}: expected a"):
             TuningRecipe(**{name: value})  # type: ignore[arg-type]
+    for changed in ({"weight_decay": -0.1}, {"betas": (0.9, 1.0)}):
+        with pytest.raises(ValueError, match="expected 0 or more, and numbers from 0 to below 1"):
+            TuningRecipe(**changed)  # type: ignore[arg-type]
     for train in (
         lambda: tune_classifier(model, [], [], None, RECIPE),
         lambda: tune_generator(model, [], [], None, RECIPE),
