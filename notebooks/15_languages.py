@@ -71,12 +71,19 @@ display(
 # %% [markdown]
 # LAPE's sets depend on two choices: how many neurons are taken (the paper tries one to five per
 # cent of all, and keeps two), and among which languages. The second paper compares seven of these
-# languages ([notebook 12](12_lsn_neurons)).
+# languages ([notebook 12](12_lsn_neurons)). Of the ten of its other choice there is text for
+# English alone here.
 
 # %% tags=["shipped"]
 choices = pd.read_csv(folder / many_languages.LAPE_CHOICES)
 write_table(choices, results / "languages_lape.csv")
-page.lape_choices_table(choices)
+display(
+    page.lape_choices_table(choices),
+    figures.folded(
+        "The second paper's seven languages",
+        page.lape_seven_table(choices),
+    ),
+)
 
 # %% [markdown]
 # A contrast gives a neuron to one language at most: CRANE's rule asks for kurtosis that is high in

@@ -86,6 +86,21 @@ def lape_choices_table(choices: pd.DataFrame) -> Styler:
     )
 
 
+def lape_seven_table(choices: pd.DataFrame) -> Styler:
+    """LAPE's sets among the second paper's seven languages (its Set1), language by language."""
+    least = choices[["among", "rate"]].min()
+    own = choices[(choices["among"] == least["among"]) & (choices["rate"] == least["rate"])]
+    names = full_names(list(own["language"]))
+    return figures.table(
+        own.assign(language=[names[x] for x in own["language"]])[
+            ["language", "neurons", "late", "jaccard"]
+        ].rename(columns={"late": "in the last third", "jaccard": "Jaccard"}),
+        f"LAPE's sets among {len(own)} languages, {own['rate'].iloc[0]:.0%} of all neurons; Jaccard "
+        "index with the sets that are used on this page",
+        {"in the last third": "{:.0%}", "Jaccard": "{:.2f}"},
+    )
+
+
 def languages_depth_figure(sets: Sets) -> HTML:
     """Where the neurons are that LAPE and the contrasts give to a language."""
     languages = list(next(iter(sets.values())))
