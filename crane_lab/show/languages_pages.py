@@ -95,8 +95,8 @@ def lape_seven_table(choices: pd.DataFrame) -> Styler:
         own.assign(language=[names[x] for x in own["language"]])[
             ["language", "neurons", "late", "jaccard"]
         ].rename(columns={"late": "in the last third", "jaccard": "Jaccard"}),
-        f"LAPE's sets among {len(own)} languages, {least['rate']:.0%} of all neurons; Jaccard index "
-        "with the sets that are used on this page",
+        f"LAPE's sets among {len(own)} languages, {least['rate']:.0%} of all neurons; Jaccard "
+        "index with the sets that are used on this page",
         {"in the last third": "{:.0%}", "Jaccard": "{:.2f}"},
     )
 
