@@ -26,7 +26,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
-from crane_lab.study.many_languages import LAPE, RELEVANCE, SIGNED
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED
 from crane_lab.study.steering import (
     LONGEST,
     PENALTY,
@@ -35,6 +35,7 @@ from crane_lab.study.steering import (
     questions_digest,
     read_steering_questions,
     require_made_with,
+    require_sets,
 )
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.told import identified, require_told
@@ -56,7 +57,7 @@ class FallbackPlan:
     """
 
     order: tuple[str, ...] = ("en", "fr", "es", "it", "pt", "ru", "de", "ar", "zh", "ko", "ja")
-    methods: tuple[str, ...] = (LAPE, RELEVANCE, SIGNED)
+    methods: tuple[str, ...] = (LAPE, RELEVANCE, SIGNED, CRANE)
     shuffles: int = 1
     draws: int = 2
     windows: int = 6
@@ -186,14 +187,10 @@ def ship_fallback(
     has no neurons under a method, and for an unknown method, before anything is generated.
     """
     plan.require_runnable(questions)
-    if unknown := [method for method in plan.methods if method not in sets]:
-        raise ValueError(f"unknown method {unknown[0]!r}: expected some of {list(sets)}")
-    for method, of in sets.items():
+    require_sets(sets, plan.methods, plan.order, "--order")
+    for method, of in sets.items():  # of all methods, which are in the record
         if missing := [x for x in plan.order if x not in of]:
-            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of the order")
-    for method in plan.methods:
-        if empty := [x for x in plan.order if not len(sets[method][x])]:
-            raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out")
+            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --order")
     inputs = {
         "model": pipeline.loaded.lasting_key,
         # Of all methods, so that a table can grow by one.

@@ -27,7 +27,7 @@ from crane_lab.engines.tasks import Tasks, load_tasks, tasks_digests
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
-from crane_lab.study.many_languages import LAPE, RELEVANCE
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
 from crane_lab.study.steering import (
     PENALTY,
     Setup,
@@ -35,6 +35,7 @@ from crane_lab.study.steering import (
     drawn_as,
     intervention_of,
     lines_after,
+    require_sets,
     values_digest,
 )
 from crane_lab.study.taught import RANDOM
@@ -68,7 +69,7 @@ class TaskPlan:
     """
 
     languages: tuple[str, ...] = ("en", "zh", "vi")
-    methods: tuple[str, ...] = (LAPE, RELEVANCE)
+    methods: tuple[str, ...] = (LAPE, RELEVANCE, CRANE)
     tasks: tuple[str, ...] = TASK_NAMES
     items: Mapping[str, int] = field(
         default_factory=lambda: {"facts": 80, TRANSLATION: 20, NLI: 60, "continuation": 24}
@@ -115,17 +116,12 @@ class TaskPlan:
 def interventions_of(
     steered: Steered, plan: TaskPlan
 ) -> Iterator[tuple[dict[str, Any], Intervention]]:
-    """What is done to the model: nothing, then every language's neurons, and random ones.
-
-    A language without neurons under a method is left out.
-    """
+    """What is done to the model: nothing, then every language's neurons, and random ones."""
     yield {"method": "none", "activated": "", "draw": -1}, UNTOUCHED
     for draw in range(-1, plan.draws):
         for method in plan.methods:
             for x in plan.languages:
                 neurons = steered.sets[method][x]
-                if not len(neurons):
-                    continue
                 drawn = drawn_as(neurons, method, x, draw) if draw >= 0 else None
                 name = method if draw < 0 else f"{RANDOM} as {method}"
                 one = intervention_of(steered, neurons, x, Setup("add"), as_drawn=drawn)
@@ -140,14 +136,10 @@ def ship_steered_tasks(
     One row per task, intervention, tested language and training: `KEYS`; `right`, a 0 or 1 per
     item, and for translation `texts`, a JSON list of what was written.
 
-    Raises ValueError for a language without a set, task or text, before anything is run.
+    Raises ValueError for a language without neurons, task or text, before anything is run.
     """
     plan.require_runnable()
-    for method in plan.methods:
-        if method not in steered.sets:
-            raise ValueError(f"unknown method {method!r}: expected some of {list(steered.sets)}")
-        if missing := [x for x in plan.languages if x not in steered.sets[method]]:
-            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --tested")
+    require_sets(steered.sets, plan.methods, plan.languages, "--tested")
     names = [f"{task}_{x}" for task in CHOICE for x in plan.languages]
     inputs = {
         "model": pipeline.loaded.lasting_key,

@@ -477,8 +477,6 @@ def steering_parts(pipeline: Pipeline, steered: Steered, plan: SteeringPlan) -> 
             **{"strength": setup.strength, "seed": draw},
         }
         for target in languages:
-            if not len(steered.sets[method][target]):
-                continue
             keys = frozenset(_key(about, target, x) for x in languages)
             compute = partial(
                 _steered, pipeline, steered, questions, method, setup, draw, target, about
@@ -517,15 +515,12 @@ def ship_steering(
 
     One row per setup, target and question's language: `KEYS`, and `forced`'s columns.
 
-    Raises ValueError for a language that the identifier does not know, or without questions, an
-    unknown method, and a strength that overflows, before anything is generated.
+    Raises ValueError for a language that the identifier does not know, or without questions, or
+    without neurons under a method, an unknown method, and a strength that overflows, before
+    anything is generated.
     """
     plan.require_runnable()
-    for method in (*plan.methods, *plan.steered):
-        if method not in steered.sets:
-            raise ValueError(f"unknown method {method!r}: expected some of {list(steered.sets)}")
-        if missing := [x for x in plan.languages if x not in steered.sets[method]]:
-            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of --asked")
+    require_sets(steered.sets, (*plan.methods, *plan.steered), plan.languages, "--asked")
     for setup in (plan.central, *plan.setups):
         require_writable(steered, setup)
     inputs = {
@@ -538,6 +533,26 @@ def ship_steering(
     }
     parts = steering_parts(pipeline, steered, plan)
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
+
+
+def require_sets(
+    sets: Mapping[str, Mapping[str, NeuronSet]],
+    methods: Sequence[str],
+    languages: Sequence[str],
+    option: str,
+) -> None:
+    """See that every method has neurons of every language.
+
+    `option` names what languages are chosen by. Raises ValueError for a method that is unknown, and
+    for a language of which one has no set, or an empty one.
+    """
+    for method in methods:
+        if method not in sets:
+            raise ValueError(f"unknown method {method!r}: expected some of {list(sets)}")
+        if missing := [x for x in languages if x not in sets[method]]:
+            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of {option}")
+        if empty := [x for x in languages if not len(sets[method][x])]:
+            raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out of {option}")
 
 
 def questions_digest(file: str | Path) -> str:

@@ -182,6 +182,10 @@ def test_bad_input_is_refused_before_anything_is_generated(
     with pytest.raises(ValueError, match="-1 random sets"):
         SteeringPlan(draws=-1)
     empty = NeuronSet.empty(pipeline.shape)
+    none = {LAPE: {**steered.sets[LAPE], "zh": empty}}
+    hollow = dataclasses.replace(steered, sets={**steered.sets, **none})
+    with pytest.raises(ValueError, match="LAPE gives 'zh' no neurons: leave it out of --asked"):
+        steering.ship_steering(pipeline, hollow, PLAN, tmp_path)
     with pytest.raises(ValueError, match="no neurons of 'zh'"):
         steering.intervention_of(steered, empty, "zh", Setup("add"), None)
     with pytest.raises(FileNotFoundError, match=r"crane_lab\.cli\.steer"):
