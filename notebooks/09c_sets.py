@@ -35,7 +35,7 @@ from IPython.display import display
 
 from crane_lab.pipeline import Pipeline
 from crane_lab.settings import Settings
-from crane_lab.show import calibration_page, criteria_pages
+from crane_lab.show import calibration_page, criteria_pages, figures
 from crane_lab.show import table_exercises as exercises
 from crane_lab.store import write_table
 from crane_lab.study import (
@@ -140,8 +140,13 @@ agreed = agreed.assign(set_to="zero")
 found = criteria.precision(scores, necessity, budgets, level=fdr)
 ranked = criteria.ranking(agreed, found, damaged, size)
 write_table(ranked, results / "criteria_ranking.csv")
-display(criteria_pages.damage_table(damaged, names, size))
-criteria_pages.damage_in_words(damaged, scores, names, size, crane)
+display(
+    criteria_pages.damage_in_words(damaged, scores, names, size, crane),
+    figures.folded(
+        "Criterion by criterion",
+        criteria_pages.damage_table(damaged, names, size),
+    ),
+)
 
 # %% [markdown]
 # ## Which read-out decides?

@@ -66,8 +66,7 @@ names = language_names(settings.languages)
 #
 # Gemma 3 270M, tuned on questions on a passage (qa) in English: attention and nothing else, all
 # neurons, English's and a target's together, or random ones. A training takes it minutes, so there
-# are fewer trainings, items and random sets. The first table is of attention alone; the changes are
-# from that.
+# are fewer trainings, items and random sets. Changes are from attention alone.
 
 # %% tags=["shipped"]
 real, made_real = taught.shipped_tables("weights", real_data)
@@ -85,7 +84,10 @@ display(
         made_real,
         "python -m crane_lab.cli.tune --profile gemma --parts weights",
     ),
-    taught_pages.levels_table(levels, {}),
+    figures.folded(
+        "How many answers are right",
+        taught_pages.levels_table(levels, {}),
+    ),
 )
 for x in languages[1:]:
     display(taught_pages.effects_figure(plain, names, x))

@@ -144,8 +144,7 @@ if causal:
 
 # %% [markdown]
 # **And masked together?** The first neurons of each criterion, more and more of them, on held-out
-# windows that chose none of them: what the masked language loses, then what the other language
-# loses that is hit hardest.
+# windows that chose none of them: what the masked language loses.
 
 # %%
 if "damage" not in causal:
@@ -165,7 +164,11 @@ if "damage" in causal:
         for column in ("own", "other")
     ]
     display(
-        *curves,
+        curves[0],
+        figures.folded(
+            "What the other language loses that is hit hardest",
+            curves[1],
+        ),
         real_model_pages.damage_by_share_in_words(
             damaged,
             names,

@@ -57,8 +57,11 @@ share = 0.02
 parts = anatomy.parts_of(apart[anatomy.SETS], share)
 write_table(parts, results / "criterion_parts.csv")
 display(
-    anatomy_pages.sets_apart_table(parts, share, len(languages)),
     anatomy_pages.parts_in_words(parts),
+    figures.folded(
+        "Set by set",
+        anatomy_pages.sets_apart_table(parts, share, len(languages)),
+    ),
     anatomy_pages.ceiling_figure(apart[anatomy.SETS], names),
 )
 
