@@ -143,7 +143,8 @@ display(first, figures.folded("The same for other sets", *others))
 # ## Where the paper, its code and this book part
 #
 # The paper's text, the code that was published with it, and what these pages do are three things.
-# What is a choice is a parameter here; what goes wrong without anybody noticing cannot happen.
+# What is a choice is a parameter here; what went wrong there unnoticed is done otherwise here, and
+# tested.
 #
 # :::{dropdown} Point by point
 #

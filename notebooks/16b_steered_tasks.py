@@ -127,7 +127,7 @@ _, made = steered_tasks.read_steered_tasks(languages_data)
 tasks = task_effects.task_summary(scores)
 write_table(tasks, results / "steered_tasks.csv")
 display(
-    tasks_page.sizes_in_words(scores, made["inputs"]),
+    tasks_page.items_in_words(scores, made["inputs"]),
     tasks_page.tasks_figure(tasks),
     tasks_page.tasks_in_words(tasks),
     tasks_page.tasks_table(tasks),

@@ -113,7 +113,7 @@ display(page.lens_figure(lens), page.lens_table_of(lens))
 # LAPE's neurons, which are the paper's. Its tables are not at hand here, so there is no column for
 # them.
 
-# %% tags=["published", "shipped"]
+# %% tags=["shipped"]
 evidence = la_claims.shipped_evidence(
     languages_data,
     steering_questions,
@@ -127,7 +127,7 @@ verdicts = la_claims.la_verdicts(
 write_table(verdicts, results / "la_verdicts.csv")
 display(verdict_pages.at_a_glance(verdicts))
 
-# %% tags=["published", "shipped"]
+# %% tags=["shipped"]
 display(*verdict_pages.claim_by_claim(verdicts))
 
 # %% [markdown]

@@ -137,14 +137,16 @@
       const rows = names.map((name, i) => {
         const [value, half] = [1000 * necessity[i][k], 1000 * reach[i][k]];
         const own = sets.filter(([, by]) => inside(by[i], k)).map(([method]) => method);
-        return { name, value, shown: value > half, cells: [
+        return { name, value, certain: Math.abs(value) > half, cells: [
           kurtosis[i][k].toFixed(1), `${signed(value, 1)}\u00a0±\u00a0${half.toFixed(1)}`, own.join(", ") || "none"] };
       });
-      const most = rows.filter((row) => row.shown).sort((a, b) => b.value - a.value)[0];
-      said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. ` + (most
-        ? `Without it the loss changes most in ${most.name}, as measured: by ${signed(most.value, 1)} thousandths of a nat per token. ` +
-          "(Each interval is of one language; languages are not compared by them.)"
-        : "It is not shown to be needed by any language: no interval lies above 0.");
+      const by = (up) => rows.filter((row) => row.certain && row.value > 0 === up)
+        .map(({ name, value }) => `${name} by ${signed(value, 1)}`).join(", ");
+      const [more, less] = [by(true), by(false)];
+      said.textContent = `Layer ${Math.floor(places[k] / width)}, neuron ${places[k] % width}. ` + (more
+        ? `Without it the loss certainly rises in ${more}, thousandths of a nat per token`
+        : "It is not shown to be needed by any language: no interval lies above 0") +
+        (less ? `; it falls in ${less}.` : ".");
       body.replaceChildren(...rows.map(({ name, cells }) => element("tr", {},
         element("th", { scope: "row" }, name), ...cells.map((cell) => element("td", {}, cell)))));
       drawings.forEach(draw);

@@ -25,7 +25,10 @@
       if (rule === "top") return !Number.isNaN(own[n]);
       return own[n] > threshold && (rule === "threshold" || others[n] <= threshold);
     });
-    if (budget < 0 || budget % 1) throw new Error(`a budget is a whole number of neurons, 0 or more, not ${String(budget).replace("-", "−")}`);
+    if (budget !== null && !(Number.isInteger(budget) && budget >= 0)) {
+      const given = Number.isNaN(budget) ? "what stands there" : String(budget).replace("-", "−");
+      throw new Error(`a budget is a whole number of neurons, 0 or more, not ${given}`);
+    }
     if (rule === "top" && budget === null) throw new Error("the rule top needs a number of neurons to take");
     if (budget > own.length) throw new Error(`there are only ${grouped(own.length)} neurons to choose from`);
     if (rule === "top" && budget > found.length) throw new Error(`only ${grouped(found.length)} neurons have a score`);
@@ -90,7 +93,8 @@
     const budget = element("input", { type: "number", min: 0, max: size, step: 1, placeholder: "all", inputmode: "numeric" });
     budget.value = state.budget ?? "";
     budget.addEventListener("input", () => {
-      state.budget = budget.value === "" ? null : Number(budget.value);
+      const none = budget.validity.badInput ? NaN : null; // a browser gives "" for "1e", too
+      state.budget = budget.value === "" ? none : Number(budget.value);
       show();
     });
     const rule = choice(pairs(data.rules), state.rule, (value) => {
@@ -108,7 +112,7 @@
     const wide = field("Threshold, in normalised scores", threshold, said);
     wide.classList.add("explorable-wide");
     const statistic = field("Statistic", choice(data.statistics, state.statistic, change("statistic")));
-    statistic.style.flexBasis = "10rem"; // for its longer names
+    statistic.style.flexBasis = "12rem"; // for its longer names
     fields.append(
       field("Target language", choice(names.map((name, i) => [String(i), name]), String(state.target), change("target", Number))),
       statistic,
@@ -180,6 +184,7 @@
     }
 
     function line(neurons, i) {
+      if (!neurons) return row(i, Array(effects ? 6 : 3).fill("–"));
       const same = jaccard(neurons, standard[i]);
       const cells = [grouped(neurons.length), counts(neurons, layers, width).join(", "), Number.isNaN(same) ? "–" : same.toFixed(2)];
       if (effects) {
@@ -188,6 +193,10 @@
           ? [signed(cost.own), signed(cost.random), `${signed(cost.other)} (${names[cost.largest]})`]
           : ["–", "–", "–"]));
       }
+      return row(i, cells);
+    }
+
+    function row(i, cells) {
       const head = element("th", { scope: "row" }, names[i]);
       const made = element("tr", {}, head, ...cells.map((cell) => element("td", {}, cell)));
       if (i === state.target) made.classList.add("selection-target");
@@ -207,7 +216,7 @@
       }
       budget.setAttribute("aria-invalid", String(wrong !== ""));
       view.querySelector(".explorable-said").textContent = wrong || sentence(sets);
-      view.querySelector("tbody").replaceChildren(...sets.map(line));
+      view.querySelector("tbody").replaceChildren(...sets.map((own, i) => line(wrong ? null : own, i)));
       drawScatter(sets[state.target]);
       drawBars(sets);
     }

@@ -21,6 +21,7 @@ from crane_lab.runs.execution import DEFAULT_PROFILE, RUN_DIR, Run, RunError
 from crane_lab.runs.glossary import glossary_terms, terms_linked, with_terms
 from crane_lab.runs.numbering import PAGE, Shown, list_of, with_numbers
 from crane_lab.runs.parameters import load_profile
+from crane_lab.runs.prompts import with_prompts
 from crane_lab.runs.questions import with_questions
 from crane_lab.runs.reading import READING_TIME, reading_time
 from crane_lab.runs.repository import add_launch_buttons
@@ -229,7 +230,8 @@ def _stage(run: Run, target: Path) -> None:
         number = Path(entry).name.split("_")[0]
         if executed.is_file():
             asked = root / "book" / "questions" / f"{number}.yaml"
-            text, own = with_numbers(with_terms(executed.read_text("utf-8"), terms), number)
+            text = with_prompts(with_terms(executed.read_text("utf-8"), terms))
+            text, own = with_numbers(text, number)
             shown.append((Path(entry).name, run.project.find(Path(entry).name).title, own))
             text = with_tables(with_questions(text, asked), tables.get(Path(entry).name, []))
             offered = downloadable(text, address)

@@ -39,7 +39,7 @@ def asked_in_words(table: pd.DataFrame, windows: int) -> Markdown:
     draws = table.loc[table["seed"] >= 0].groupby("order", sort=False)["seed"].nunique()
     beside = ", ".join(f"{n} in order {as_markdown(str(order))}" for order, n in draws.items())
     without = [str(order) for order in table["order"].unique() if order not in draws.index]
-    said = f"; none in order {as_markdown(', '.join(without))}" if without else ""
+    said = f"; beside order {as_markdown(', '.join(without))} there are none" if without else ""
     return prose(
         f"At each step {questions} questions are asked, and {windows} windows of held-out text "
         f"are read in every language. Random sets beside each method's: {beside or 'none'}{said}."

@@ -15,6 +15,7 @@ from crane_lab.show import figures
 from crane_lab.show.alternative import LONGEST, in_short
 from crane_lab.show.foreign import as_markdown, marked_up, markup, prose
 from crane_lab.show.style import picture
+from crane_lab.stages.standing import ENOUGH
 from crane_lab.study.candidates import CRANE, worded
 from crane_lab.study.confirmation import (
     MERITS,
@@ -238,15 +239,13 @@ def _metric(both: tuple[OfModel, OfModel]) -> str:
         own = found.tables["table1_verdicts"]
         own = own[own["method"] != "Random"]
         above = int((own["against_random"] == "above").sum())
-        top = own["langspec_f1_null_high"].max()
-        if not own["langspec_f1_null_masks"].any():
-            said.append(f"an unknown value on {found.title} (none were measured there)")
+        masks = int(own["langspec_f1_null_masks"].min())
+        if masks < ENOUGH:
+            few = f"with {masks} random masks a set" if masks else "without random masks"
+            said.append(f"a value on {found.title} that cannot be told {few}")
             continue
-        untold = int((own["against_random"] == "open").sum())
-        counted = f"{above} of {len(own)} sets lie above their own"
-        if untold:
-            counted += f", and {untold} cannot be told with so few random masks"
-        said.append(f"{top:.2f} on {found.title} ({counted})")
+        top = own["langspec_f1_null_high"].max()
+        said.append(f"{top:.2f} on {found.title} ({above} of {len(own)} sets lie above their own)")
     return (
         "**LangSpec-F1 is above zero for masks without any purpose**: one in twenty random masks "
         "with a set's size and layers reaches, for the set of which they reach most, "
@@ -270,7 +269,8 @@ def _shown(both: tuple[OfModel, OfModel]) -> str:
     sizes = " and ".join(f"{found.budget:,} on {found.title}" for found in both)
     return (
         "**Figure 0.** What each criterion's first neurons, masked together, cost their own "
-        f"language more than any other: {sizes}, about as many as CRANE's sets have. Lines are "
+        f"language more than any other: {sizes}, of the numbers tried those nearest to the mean of "
+        "CRANE's sets. Lines are "
         "95 % over windows of text, of random neurons the range over seeds; the dashed line is no "
         "difference."
     )
@@ -291,7 +291,7 @@ def _criteria(both: tuple[OfModel, OfModel]) -> list[str]:
 def _figure(both: tuple[OfModel, OfModel], names: Mapping[str, str]) -> HTML:
     order = [*_criteria(both), RANDOM]
     panels, told = {}, []
-    for found in both:
+    for found, file in zip(both, DRAWN, strict=True):
         table = found.tables["criteria_damage"]
         own = table[(table["budget"] == found.budget) & table["criterion"].isin(order)]
         rows = []
@@ -310,7 +310,7 @@ def _figure(both: tuple[OfModel, OfModel], names: Mapping[str, str]) -> HTML:
         panels[f"{found.title}: own loss − largest other (nats per token)"] = pd.DataFrame(rows)
         means = [(f"{c} {found.damage[c]:+.2f}", found.damage[c]) for c in order]
         lead = f"{found.title}, {found.budget:,} neurons:"
-        told.append(in_short(lead, means, "criteria_ranking.csv", longest=LONGEST // 3))
+        told.append(in_short(lead, means, file, longest=LONGEST // 3))
     shown = picture(
         figures.dot_ranges(panels, zero=list(panels), order=order, names=names),
         alt="What the first neurons of each criterion cost their own language more than any other, "

@@ -379,7 +379,9 @@ def findings_table(
             for model, found in tables.items():
                 own = found[found["method"] == method]
                 hit = own.loc[own[column] == wanted, "mask_language"]
+                open_yet = int((own[column] == "open").sum()) if tables is verdicts else 0
                 row[model] = f"{len(hit)} of {len(own)}" + f" ({', '.join(hit)})" * bool(len(hit))
+                row[model] += f"; {open_yet} cannot be told" * bool(open_yet)
             rows.append(row)
     if places:
         rows.append({"finding": "place of CRANE's score among criteria (selectivity)", **places})

@@ -49,7 +49,7 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
     return figures.show(figure, alt)
 
 
-def sizes_in_words(scores: pd.DataFrame, inputs: Mapping[str, Any]) -> Markdown:
+def items_in_words(scores: pd.DataFrame, inputs: Mapping[str, Any]) -> Markdown:
     """How much was asked, and beside how many random sets; `inputs` as they are recorded."""
     items = ", ".join(f"{as_markdown(task)} {n}" for task, n in inputs["items"].items())
     draws = scores.loc[scores["draw"] >= 0, "draw"].nunique()
@@ -112,25 +112,30 @@ def translation_table(corpora: pd.DataFrame, cells: pd.DataFrame) -> Styler:
     """What translations are worth as a whole, 0 to 100, and how far their sentences move."""
     keys = ["method", "activated", "language"]
     points = cells[cells["task"] == TRANSLATION].copy()
-    points[["change", "low", "high"]] *= 100
+    points[["change", "low", "high", "random"]] *= 100
     moved = points.assign(told_change=written_intervals(points, "change", form="{:+.1f}"))
-    shown = corpora.merge(moved[[*keys, "told_change"]], on=keys, how="left")
+    shown = corpora.merge(moved[[*keys, "told_change", "random"]], on=keys, how="left")
     shown["activated"] = shown["activated"].replace("", "nothing")
     return figures.table(
-        shown[[*keys, "chrf", "bleu", "told_change", "told"]]
-        .fillna({"told_change": ""})
+        shown[[*keys, "chrf", "bleu", "told_change", "random", "told"]]
+        .fillna({"told_change": "–"})
         .rename(
             columns={
                 "language": "into",
                 "activated": "neurons of",
                 "told_change": "change of the sentences' chrF",
+                "random": "by random neurons",
                 "told": "in that language",
             }
         ),
         "Translations from English as a whole, by sacrebleu (BLEU cuts Chinese into characters): "
         "chrF and BLEU from 0 to 100; the change of the sentences' mean chrF, with 95 % for other "
-        "sentences; and the share that is in the language asked for at all",
-        {"chrf": "{:.1f}", "bleu": "{:.1f}", "in that language": "{:.2f}"},
+        "sentences, and what random neurons change it by; and the share that is in the language "
+        "asked for at all",
+        {
+            **{"chrf": "{:.1f}", "bleu": "{:.1f}"},
+            **{"by random neurons": "{:+.1f}", "in that language": "{:.2f}"},
+        },
     )
 
 

@@ -26,7 +26,7 @@ from crane_core.neurons import NeuronSet
 from crane_lab.engines.perplexity import perplexity
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
-from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED, require_sets
 from crane_lab.study.steering import (
     LONGEST,
     PENALTY,
@@ -35,7 +35,6 @@ from crane_lab.study.steering import (
     questions_digest,
     read_steering_questions,
     require_made_with,
-    require_sets,
 )
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.told import identified, require_told

@@ -322,5 +322,25 @@ def read_sets(folder: str | Path) -> tuple[Sets, dict[str, Any]]:
     return sets, about
 
 
+def require_sets(
+    sets: Mapping[str, Mapping[str, NeuronSet]],
+    methods: Sequence[str],
+    languages: Sequence[str],
+    option: str,
+) -> None:
+    """See that every method has neurons of every language.
+
+    `option` names what languages are chosen by. Raises ValueError for a method that is unknown, and
+    for a language of which one has no set, or an empty one.
+    """
+    for method in methods:
+        if method not in sets:
+            raise ValueError(f"unknown method {method!r}: expected some of {list(sets)}")
+        if missing := [x for x in languages if x not in sets[method]]:
+            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of {option}")
+        if empty := [x for x in languages if not len(sets[method][x])]:
+            raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out of {option}")
+
+
 def _placed(places: Sequence[int], shape: Sequence[int]) -> NeuronSet:
     return NeuronSet.from_flat(torch.tensor(places, dtype=torch.long), shape)

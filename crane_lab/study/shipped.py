@@ -16,6 +16,8 @@ from crane_core.models import CHECKSUMS, verify_checksums
 from crane_core.selection import NeuronSet
 from crane_lab.store import write_table
 
+#: Columns of text that may be empty in every row, and would be read as numbers then.
+TEXTS = frozenset(["against_random"])
 #: What results rest on, as `run.json` and `made.json` name it.
 INPUTS = ("model", "texts")
 
@@ -74,8 +76,8 @@ class Shipped:
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables; an empty cell of a text column is an empty text."""
         found = pd.read_csv(self.folder / f"{name}.csv")
-        texts = found.select_dtypes(["object", "string"]).columns
-        return found.assign(**{column: found[column].fillna("") for column in texts})
+        texts = {*found.select_dtypes(["object", "string"]), *(TEXTS & {*found})}
+        return found.assign(**{x: found[x].astype(object).fillna("") for x in texts})
 
     def keep(self, results: str | Path, *names: str) -> None:
         """Write tables beside a run's own results, as `real_<name>.csv`, for a page to offer."""

@@ -27,7 +27,7 @@ from crane_lab.engines.tasks import Tasks, load_tasks, tasks_digests
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
-from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, require_sets
 from crane_lab.study.steering import (
     PENALTY,
     Setup,
@@ -35,7 +35,6 @@ from crane_lab.study.steering import (
     drawn_as,
     intervention_of,
     lines_after,
-    require_sets,
     values_digest,
 )
 from crane_lab.study.taught import RANDOM

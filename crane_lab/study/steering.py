@@ -33,7 +33,7 @@ from crane_lab.engines.prompting import opened
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Key, Part, grow, made_of, read_grown, shipped_file
-from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED
+from crane_lab.study.many_languages import CRANE, LAPE, RELEVANCE, SIGNED, require_sets
 from crane_lab.study.taught import RANDOM
 from crane_lab.texts.told import identified_surely, require_told
 from crane_lab.tuning.items import UNSPACED
@@ -533,26 +533,6 @@ def ship_steering(
     }
     parts = steering_parts(pipeline, steered, plan)
     grow(Path(folder) / FILE, inputs, KEYS, _TEXTS, parts)
-
-
-def require_sets(
-    sets: Mapping[str, Mapping[str, NeuronSet]],
-    methods: Sequence[str],
-    languages: Sequence[str],
-    option: str,
-) -> None:
-    """See that every method has neurons of every language.
-
-    `option` names what languages are chosen by. Raises ValueError for a method that is unknown, and
-    for a language of which one has no set, or an empty one.
-    """
-    for method in methods:
-        if method not in sets:
-            raise ValueError(f"unknown method {method!r}: expected some of {list(sets)}")
-        if missing := [x for x in languages if x not in sets[method]]:
-            raise ValueError(f"{method} has no set of {missing[0]!r}: leave it out of {option}")
-        if empty := [x for x in languages if not len(sets[method][x])]:
-            raise ValueError(f"{method} gives {empty[0]!r} no neurons: leave it out of {option}")
 
 
 def questions_digest(file: str | Path) -> str:

@@ -99,16 +99,16 @@ def test_what_was_confirmed_is_said_with_its_intervals() -> None:
 
 def test_too_few_masks_for_tasks_are_said() -> None:
     few = model("Gemma", 0.5)
-    few.tables["table1_verdicts"]["against_random"] = ["open"] * 2 + ["within"] * 4
+    few.tables["table1_verdicts"]["langspec_f1_null_masks"] = 10
     said = first_page._metric((model("the testbed", 0.05), few))
     assert "on the testbed (1 of 6 sets lie above their own)" in said
-    assert "(0 of 6 sets lie above their own, and 2 cannot be told with so few" in said
+    assert "and a value on Gemma that cannot be told with 10 random masks a set." in said
 
 
 def test_what_was_not_measured_is_not_said_to_be_none() -> None:
     said = first_page._sentences((model("the testbed", 0.05, masks=0), model("Gemma", 0.5)))
     assert "an unknown number on the testbed (no random masks were measured there) and 0 of" in said
-    assert "an unknown value on the testbed (none were measured there) and 0.12 on Gemma" in said
+    assert "a value on the testbed that cannot be told without random masks and 0.12 on Ge" in said
     assert "nan" not in said
 
 

@@ -140,19 +140,22 @@ def needed(x: str, layer: int, unit: int) -> str:
     return f"{value}\u00a0±\u00a0{1000 * half:.1f}"
 
 
-def most_needed(place: int) -> str:
-    """What is said of the languages whose whole interval lies above 0."""
-    shown = []
+def what_is_said(place: int) -> str:
+    """Of every language whose interval leaves out 0: none is compared with another."""
+    up: list[str] = []
+    down: list[str] = []
     for x, name in NAMES.items():
         found = necessity().necessity(x)
         value, error = (float(own.flatten()[place]) for own in (found.value, found.error))
-        if value > error * students_t.ppf(0.975, 15):
-            shown.append((value, name))
-    return (
-        f"Without it the loss changes most in {max(shown)[1]}, as measured: by "
-        if shown
-        else "It is not shown to be needed by any"
+        if abs(value) > error * students_t.ppf(0.975, 15):
+            told = f"{name} by {1000 * value:+.1f}".replace("-", "−")
+            (up if value > 0 else down).append(told)
+    said = (
+        f"Without it the loss certainly rises in {', '.join(up)}, thousandths of a nat per token"
+        if up
+        else "It is not shown to be needed by any language: no interval lies above 0"
     )
+    return said + (f"; it falls in {', '.join(down)}." if down else ".")
 
 
 def test_without_scripts_there_are_a_table_and_a_picture() -> None:
@@ -225,7 +228,7 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
     places = [41, 5, 5, 59, 59, 30]
     for now, place in zip(seen, places, strict=True):
         layer, unit = divmod(place, 20)
-        assert now["said"].startswith(f"Layer {layer}, neuron {unit}. {most_needed(place)}")
+        assert now["said"] == f"Layer {layer}, neuron {unit}. {what_is_said(place)}"
         for i, x in enumerate(NAMES):
             inside = [m for m, own in SETS.items() if own[x].mask("intermediate")[layer, unit]]
             assert now["rows"][i] == [
@@ -259,7 +262,7 @@ def test_a_browser_shows_the_neuron_that_is_looked_up(tmp_path: Path) -> None:
     )
     assert seen[4]["typed"] == "3.1" and seen[5]["typed"] == seen[5]["missing"] == ""
     assert seen[5]["invalid"] == "false"
-    kinds = {most_needed(place).partition(" ")[0] for place in places}
+    kinds = {what_is_said(place).partition(" ")[0] for place in places}
     assert kinds == {"Without", "It"}
     (field,) = soup.select("label:has(input)")
     assert field.text.startswith("Or any: ") and field.input["placeholder"] == "2.1"

@@ -19,7 +19,7 @@ from crane_core.models import CHECKSUMS, verify_checksums, write_checksums
 from crane_core.neurons import NeuronSet
 from crane_lab.cli import ship
 from crane_lab.pipeline import Pipeline
-from crane_lab.show import shipped_pages
+from crane_lab.show import readouts, shipped_pages
 from crane_lab.store import ROOT, Store
 from crane_lab.study import real_model, scores, sharing
 from crane_lab.study.shipped import Shipped
@@ -207,6 +207,14 @@ def test_what_was_run() -> None:
     shipped = Shipped.read(DATA)
     told = rows(shipped_pages.settings_table(shipped.settings, {"en": "English"}))
     assert ["languages", "English"] in told and len(told) == 6
+
+
+def test_what_was_not_measured_is_no_null_result() -> None:
+    graded = Shipped.read(DATA).table("table2_verdicts")  # without random masks
+    assert set(graded["against_random"]) == {""}
+    said = readouts.summary(graded, "CRANE")
+    assert "random masks of its kind were not measured" in said and "above its null" not in said
+    assert "under 1 in relative terms" in readouts.summary(graded, "LAPE")
 
 
 def test_findings_side_by_side() -> None:

@@ -248,7 +248,7 @@ def test_the_page_says_what_is_certain() -> None:
     said = page.tasks_in_words(summary).data
     assert "nli +10.1 points" in said and "no certain change" in said
     assert "certainly different" in said
-    sized = page.sizes_in_words(scores, {"items": {"nli": 60, "facts": 80}})
+    sized = page.items_in_words(scores, {"items": {"nli": 60, "facts": 80}})
     assert "Items in each language: nli 60, facts 80." in str(sized.data)
     page.tasks_figure(summary)
     page.tasks_table(summary)
@@ -259,10 +259,14 @@ def test_the_page_says_what_is_certain() -> None:
     )
     steered = wide.assign(method="LAPE", activated="en", chrf=15.0)
     row = {"task": TRANSLATION, "method": "LAPE", "language": "zh", "activated": "en"}
-    cells = pd.DataFrame([{**row, "change": -0.05, "low": -0.07, "high": -0.03}])
+    cells = pd.DataFrame([{**row, "change": -0.05, "low": -0.07, "high": -0.03, "random": -0.02}])
     corpora = translation_summary(pd.concat([wide, steered]))
     html = page.translation_table(corpora, cells).to_html()
-    assert "20.0" in html and "−5.0 [−7.0, −3.0]" in html.replace("-", "−")
+    assert (
+        "20.0" in html
+        and "−2.0" in html.replace("-", "−")
+        and "−5.0 [−7.0, −3.0]" in html.replace("-", "−")
+    )
 
 
 def test_languages_that_are_known_better_need_less(pipeline: Pipeline) -> None:

@@ -1,0 +1,25 @@
+"""Folded code says what it holds."""
+
+import json
+
+from crane_lab.runs.prompts import with_prompts
+
+
+def test_folded_cells_say_what_they_hold() -> None:
+    cells = [
+        ("code", ["parameters", "hide-input"], "model = 1"),
+        ("code", ["injected-parameters", "hide-input"], "model = 2"),
+        ("code", ["hide-input"], "import json\n\nx = 1"),
+        ("code", ["hide-input"], "figure()"),
+        ("markdown", [], "from here on"),
+    ]
+    given = {
+        "cells": [
+            {"cell_type": kind, "metadata": {"tags": tags}, "source": source}
+            for kind, tags, source in cells
+        ]
+    }
+    made = json.loads(with_prompts(json.dumps(given)))["cells"]
+    said = [cell["metadata"].get("mystnb", {}).get("code_prompt_show") for cell in made]
+    assert said == ["Show parameters", "Show parameters of this run", "Show imports", None, None]
+    assert made[0]["metadata"]["mystnb"]["code_prompt_hide"] == "Hide parameters"
