@@ -52,12 +52,17 @@ def tasks_figure(summary: pd.DataFrame) -> HTML:
 def items_in_words(scores: pd.DataFrame, inputs: Mapping[str, Any]) -> Markdown:
     """How much was asked, and beside how many random sets; `inputs` as they are recorded."""
     items = ", ".join(f"{as_markdown(task)} {n}" for task, n in inputs["items"].items())
+    own = scores[scores["draw"] < 0].groupby("method", sort=False)["task"].agg(set)
+    lacking = "".join(
+        f" {as_markdown(str(method))}'s were not tried in {as_markdown(', '.join(sorted(rest)))}."
+        for method, tasks in own.items()
+        if (rest := set(inputs["items"]) - tasks)
+    )
     draws = scores.loc[scores["draw"] >= 0, "draw"].nunique()
-    methods = scores.loc[scores["draw"] < 0, "method"].drop_duplicates()
-    named = ", ".join(as_markdown(str(name)) for name in methods if name != UNSTEERED)
+    named = ", ".join(as_markdown(str(name)) for name in own.index if name != UNSTEERED)
     return prose(
         f"Items in each language: {items}. Sets of {named}; beside each set and language "
-        f"{draws} of random neurons."
+        f"{draws} of random neurons.{lacking}"
     )
 
 

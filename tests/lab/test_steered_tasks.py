@@ -250,6 +250,7 @@ def test_the_page_says_what_is_certain() -> None:
     assert "certainly different" in said
     sized = page.items_in_words(scores, {"items": {"nli": 60, "facts": 80}})
     assert "Items in each language: nli 60, facts 80." in str(sized.data)
+    assert "LAPE's were not tried in facts." in str(sized.data)
     page.tasks_figure(summary)
     page.tasks_table(summary)
     assert "+0.10*" in page.task_cells_table(task_cells(scores)).to_html()
