@@ -23,7 +23,6 @@
 # %% tags=["parameters", "hide-input"]
 languages_data = "data/languages"  # folder with the shipped results on many languages
 steering_questions = "data/steering/questions.yaml"  # short questions with answers
-published = "data/published"  # folder with the paper's tables and claims
 permutations = 4999  # permutations of languages in Mantel's test
 seed = 0  # seed of everything that is drawn at random, except training
 run_dir = "runs/testbed"  # where results are written; the runner sets it
@@ -120,10 +119,7 @@ evidence = la_claims.shipped_evidence(
     permutations=permutations,
     seed=seed,
 )
-verdicts = la_claims.la_verdicts(
-    {"Gemma 3 270M": evidence},
-    Path(published) / "la",
-)
+verdicts = la_claims.la_verdicts({"Gemma 3 270M": evidence})
 write_table(verdicts, results / "la_verdicts.csv")
 display(verdict_pages.at_a_glance(verdicts))
 

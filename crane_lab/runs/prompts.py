@@ -16,7 +16,7 @@ def with_prompts(text: str) -> str:
         held = _held(cell["metadata"].get("tags", []), "".join(cell["source"]))
         if cell["cell_type"] == "code" and held:
             prompts = {f"code_prompt_{do}": f"{do.capitalize()} {held}" for do in ("show", "hide")}
-            cell["metadata"]["mystnb"] = prompts
+            cell["metadata"].setdefault("mystnb", {}).update(prompts)
     return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
 
 

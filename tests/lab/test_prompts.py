@@ -13,13 +13,15 @@ def test_folded_cells_say_what_they_hold() -> None:
         ("code", ["hide-input"], "figure()"),
         ("markdown", [], "from here on"),
     ]
+    image = {"mystnb": {"image": {"alt": "A line"}}}  # is kept
     given = {
         "cells": [
-            {"cell_type": kind, "metadata": {"tags": tags}, "source": source}
+            {"cell_type": kind, "metadata": {"tags": tags, **image}, "source": source}
             for kind, tags, source in cells
         ]
     }
     made = json.loads(with_prompts(json.dumps(given)))["cells"]
-    said = [cell["metadata"].get("mystnb", {}).get("code_prompt_show") for cell in made]
+    assert all(cell["metadata"]["mystnb"]["image"] == {"alt": "A line"} for cell in made)
+    said = [cell["metadata"]["mystnb"].get("code_prompt_show") for cell in made]
     assert said == ["Show parameters", "Show parameters of this run", "Show imports", None, None]
     assert made[0]["metadata"]["mystnb"]["code_prompt_hide"] == "Hide parameters"
