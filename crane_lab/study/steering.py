@@ -57,9 +57,9 @@ PENALTY = 1.1
 #: The largest number that is written. A norm squares what `down_proj` makes of it, and puts out
 #: zeros where that overflows, so that all tokens are as likely: on the testbed at a tenth of the
 #: root of float32's largest number, not at a hundredth. A thousandth leaves room.
+LARGEST = float(torch.finfo(torch.float32).max) ** 0.5 / 1e3
 #: Confidence of the identifier from which on it counts as sure.
 SURE = 0.9
-LARGEST = float(torch.finfo(torch.float32).max) ** 0.5 / 1e3
 
 
 @dataclass(frozen=True)
