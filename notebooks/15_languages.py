@@ -204,17 +204,17 @@ for method in many_languages.SHARING:
 every = pd.concat(together, names=["method", None])
 file = "languages_distances_together.csv"
 write_table(every.reset_index("method"), results / file)
-page.together_table(together)
+display(
+    page.together_in_words(together),
+    page.together_table(together),
+)
 
 # %% [markdown]
 # And what the neurons themselves make of the languages, as a tree:
 
 # %% tags=["shipped"]
 method = many_languages.LAPE
-figures.folded(
-    "The tree of languages",
-    page.language_tree_figure(overlaps[method], known[method], method),
-)
+page.language_tree_figure(overlaps[method], known[method], method)
 
 # %% [markdown]
 # ## How much text does a set need?

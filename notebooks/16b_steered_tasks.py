@@ -50,8 +50,9 @@ results.mkdir(parents=True, exist_ok=True)
 # ## Success against side effects
 #
 # Each point of the figure below is a strength that was run in [notebook 16](16_steering), from
-# nothing on. What is gained lies to the right; what it costs can be read upwards (loss, repetition)
-# and downwards (right answers).
+# nothing on. What is gained lies to the right; what it costs can be read upwards (loss,
+# repetition). Answers that are in the target and right can only rise with those in the target, so
+# hold them against how many there are.
 
 # %% tags=["shipped"]
 table = steering.shipped_outcomes(
@@ -106,8 +107,9 @@ display(
 # %% [markdown]
 # ## Does it help a task?
 #
-# The paper's other four tasks are done while the mean is added once to the neurons of the task's
-# language, or of another:
+# The paper has four other tasks. Their texts are not at hand; what stands in for them, in three
+# languages, is done while the mean is added once to the neurons of the task's language, or of
+# another:
 #
 # - *facts* (capitals, currencies, and the like) and *continuation* (which sentence comes next): the
 #   likeliest of four options is taken;

@@ -66,6 +66,16 @@ display(
 )
 
 # %% [markdown]
+# An answer counts as English if the identifier calls it that, whether it says anything or not. Here
+# is what it looks like:
+
+# %% tags=["shipped"]
+figures.folded(
+    "The first question's answers",
+    page.first_answers_table(table, order),
+)
+
+# %% [markdown]
 # Is there one step at which fewer answers stay in English than with random neurons? The last column
 # of the table below says, corrected over all steps and methods.
 

@@ -67,6 +67,18 @@ def fallback_figure(table: pd.DataFrame, order: str) -> HTML:
     )
 
 
+def first_answers_table(table: pd.DataFrame, order: str) -> Styler:
+    """The answer to the first question at every step, under each method's sets."""
+    own = table[(table["order"] == order) & (table["seed"] < 0)]
+    firsts = own.drop_duplicates(["method", "step"])
+    wide = firsts.pivot(index="step", columns="method", values="first")
+    shown = wide[list(dict.fromkeys(firsts["method"]))].reset_index()
+    return figures.table(
+        shown.rename(columns={"step": "languages off"}),
+        f"What the first question is answered with, order {order}",
+    )
+
+
 def fallback_loss_figure(table: pd.DataFrame, order: str) -> HTML:
     """What each language's loss has risen by, step by step."""
     own = table[(table["order"] == order) & (table["language"] != UNTOLD)]

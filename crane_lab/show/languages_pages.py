@@ -229,6 +229,17 @@ def mantel_in_words(found: Mapping[str, pd.DataFrame], level: float = FDR) -> Ma
     return prose("Near languages share more, certainly, by these distances:\n\n" + "\n".join(lines))
 
 
+def together_in_words(found: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
+    """Which distances are left with something of their own, method by method."""
+    lines = []
+    for method, own in found.items():
+        sure = own[(own["q"] <= level) & (own["slope"] < 0)]
+        said = ", ".join(f"{row.distance} ({row.slope:+.2f})" for row in sure.itertuples())
+        none = "none, so that kinship is not told from place, grammar and script"
+        lines.append(f"- {as_markdown(method)}: {said or none}.")
+    return prose("Certain with the others equal, by method:\n\n" + "\n".join(lines))
+
+
 def controls_figure(found: pd.DataFrame) -> HTML:
     """What is left of a language's set in its own text romanised or shuffled, by method."""
     own = found[found["method"].isin(METHODS)]

@@ -95,7 +95,7 @@ def steering_table(summary: pd.DataFrame) -> Styler:
             "loss": summary["loss"],
         }
     )
-    native = summary["native_loss"].mean()
+    native, right = summary["native_loss"].mean(), summary["native_both"].mean()
     forms = dict.fromkeys(shown.columns[5:], "{:.2f}")
     return figures.table(
         shown,
@@ -103,8 +103,8 @@ def steering_table(summary: pd.DataFrame) -> Styler:
         "pairs of languages with 95 % intervals for other targets and questions (of shares cut off "
         f"at 0 and 1); surely: with a confidence of the identifier of {SURE:.0%} or more; repeated "
         "is the share of runs of three characters that an answer has had before; loss in nats per "
-        f"token under the model as it is, which gives {native:.2f} for its own answers in the "
-        "target",
+        f"token under the model as it is; asked in the target itself it gives {native:.2f} to its "
+        f"own answers, of which {right:.2f} are in the target and right",
         {**forms, "q": p_value},
     )
 
@@ -122,6 +122,8 @@ def steering_random_table(summary: pd.DataFrame) -> Styler:
                 own, "ahead", "ahead_low", "ahead_high", "{:+.2f}"
             ),
             "q": own["ahead_q"],
+            "loss": own["loss"],
+            "loss, random": own["random_loss"],
         }
     )
     return figures.table(

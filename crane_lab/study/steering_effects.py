@@ -8,7 +8,7 @@ a language with itself are left out everywhere: there is nothing to force.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import numpy as np
@@ -45,19 +45,19 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
     One row per method and `SETUP`: `targets`; `share` of answers in the target with `low` and
     `high`; `gain`, the share less the untouched model's with the same questions, with `gain_low`,
     `gain_high`, `p` and `q` (corrected over the rows); the shares that are in the target with a
-    `sure` identifier, that `stayed` in the question's
-    language, are `elsewhere`, in a third language, and `untold`; `both`, the share in the target
-    and right; `repeated` as in `answer_outcomes`; `loss`, nats per token under the model as it is,
-    and `native_loss`, that of its own answers in the targets. Where random neurons had the same
-    numbers written to them: `random`, their share, and `ahead`, the method's less theirs, with
-    `ahead_low`, `ahead_high`, `ahead_p` and `ahead_q`; every target has draws of its own, so that
-    they are among what the interval is over.
+    `sure` identifier, that `stayed` in the question's language, are `elsewhere`, in a third
+    language, and `untold`; `both`, the share in the target and right; `repeated` as in
+    `answer_outcomes`; `loss`, nats per token under the model as it is. Of its own answers to
+    questions in the targets: `native_loss`, and `native_both`, the share in them and right. Where
+    random neurons had the same numbers written to them: `random`, their share, `random_loss`, and
+    `ahead`, the method's share less theirs, with `ahead_low`, `ahead_high`, `ahead_p` and
+    `ahead_q`; every target has draws of its own, so that they are among what the interval is over.
     """
     untouched = table[table["method"] == UNSTEERED]
     before = _laid_out(untouched, "in_target")
     native = untouched[untouched["source"] == untouched["target"]]
-    native_loss = dict(zip(native["target"], native["loss"].astype(float), strict=True))
-    rows = [] if untouched.empty else [_unsteered(untouched, native_loss)]
+    of_its_own = _native(native)
+    rows = [] if untouched.empty else [_unsteered(untouched, of_its_own)]
     steered = of_methods(table)
     for (method, *about), own in steered.groupby(["method", *SETUP], sort=False):
         setup = (str(about[0]), str(about[1]), float(str(about[2])))
@@ -68,7 +68,7 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
             "method": method,
             **dict(zip(SETUP, setup, strict=True)),
             **_shares(own, targets),
-            "native_loss": np.mean([native_loss[x] for x in targets]),
+            **_mean_of(of_its_own[x] for x in targets),
             "gain": gain.mean,
             "gain_low": gain.low,
             "gain_high": gain.high,
@@ -81,6 +81,7 @@ def steering_summary(table: pd.DataFrame) -> pd.DataFrame:
             ahead = crossed_interval(_stacked(inside, with_random) - random)
             row |= {"random": random.mean(), "ahead": ahead.mean, "ahead_low": ahead.low}
             row |= {"ahead_high": ahead.high, "ahead_p": ahead.p}
+            row["random_loss"] = drawn.loc[drawn["source"] != drawn["target"], "loss"].mean()
         rows.append(row)
     found = pd.DataFrame(rows).reindex(columns=[*_COLUMNS])
     for p, q in (("p", "q"), ("ahead_p", "ahead_q")):
@@ -98,11 +99,31 @@ def methods_in(table: pd.DataFrame) -> list[str]:
     return [str(method) for method in dict.fromkeys(of_methods(table)["method"])]
 
 
-def _unsteered(untouched: pd.DataFrame, native_loss: dict[str, float]) -> dict[str, object]:
+def _native(own: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Target -> `native_loss` and `native_both` of the untouched model's answers in it."""
+    return {
+        str(row["target"]): {
+            "native_loss": float(row["loss"]),
+            "native_both": float(
+                np.mean(
+                    [a == b == "1" for a, b in zip(row["in_target"], row["correct"], strict=True)]
+                )
+            ),
+        }
+        for row in own.to_dict("records")
+    }
+
+
+def _mean_of(each: Iterable[Mapping[str, float]]) -> dict[str, object]:
+    return {str(name): value for name, value in pd.DataFrame(list(each)).mean().items()}
+
+
+def _unsteered(
+    untouched: pd.DataFrame, of_its_own: Mapping[str, Mapping[str, float]]
+) -> dict[str, object]:
     targets = list(dict.fromkeys(untouched["target"]))
     about = {"method": UNSTEERED, "kind": "", "statistic": "", "strength": 0.0}
-    native = {"native_loss": np.mean(list(native_loss.values()))}
-    return {**about, **_shares(untouched, targets), **native}
+    return {**about, **_shares(untouched, targets), **_mean_of(of_its_own.values())}
 
 
 def _shares(own: pd.DataFrame, targets: list[str]) -> dict[str, object]:
@@ -125,8 +146,9 @@ def _shares(own: pd.DataFrame, targets: list[str]) -> dict[str, object]:
 
 _COLUMNS = (
     *("method", *SETUP, "targets", "share", "low", "high", "gain", "gain_low", "gain_high", "p"),
-    *("sure", "stayed", "elsewhere", "untold", "both", "repeated", "loss", "native_loss"),
-    *("random", "ahead", "ahead_low", "ahead_high", "ahead_p"),
+    *("sure", "stayed", "elsewhere", "untold", "both", "repeated", "loss"),
+    *("native_loss", "native_both"),
+    *("random", "ahead", "ahead_low", "ahead_high", "ahead_p", "random_loss"),
 )
 
 

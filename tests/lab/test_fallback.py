@@ -103,11 +103,13 @@ def test_every_step_says_who_answers_and_what_it_costs(
         float(pipeline.losses(UNTOUCHED)["zh"][: PLAN.windows].mean()), abs=1e-5
     )
     n = fallback.windows_read(tmp_path)
+    order = table["order"].iloc[0]
+    answers = vars(page.first_answers_table(table, order))["data"]
+    assert len(answers) == 4 and answers["LAPE"].iloc[0] == first["first"].iloc[0]
     said = str(page.asked_in_words(table, n).data)
     assert n == PLAN.windows and f"and {n} windows of held-out text" in said
     random = vars(page.fallback_random_table(table))["data"]
     assert random["answers in en, random"].notna().sum() == 2  # of the paper's order
-    order = table["order"].iloc[0]
     assert "+ zh" in str(page._steps(table)["row"].to_list())
     assert "Random as LAPE: at the end" in page.fallback_figure(table, order).data
     assert "Random as LAPE: +" in page.fallback_loss_figure(table, order).data.replace("-", "+")

@@ -130,7 +130,9 @@ def test_a_table_grows_and_is_not_computed_twice(
     summary = steering_summary(table)
     assert len(summary) == 1 + 4
     assert "zero + add mean" in page.steering_table(summary).to_html()
-    assert vars(page.steering_random_table(summary))["data"]["random"].notna().all()
+    beside = vars(page.steering_random_table(summary))["data"]
+    assert beside[["random", "loss", "loss, random"]].notna().all(axis=None)
+    assert summary["native_both"].between(0, 1).all()
     assert "Untouched" in str(page.steering_in_words(summary).data)
     assert "Random as LAPE" in page.forcing_figure(table, [LAPE], CENTRAL).data
     view = BeautifulSoup(page.answers_explorer(answers, questions).data, "lxml")
