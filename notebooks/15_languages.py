@@ -206,7 +206,7 @@ file = "languages_distances_together.csv"
 write_table(every.reset_index("method"), results / file)
 display(
     page.together_in_words(together),
-    page.together_table(together),
+    figures.folded("In numbers", page.together_table(together)),
 )
 
 # %% [markdown]

@@ -100,8 +100,11 @@ success = steering_effects.success_by_language(
 )
 write_table(success, results / "steering_success.csv")
 display(
-    tasks_page.known_table(understood),
     tasks_page.success_table(success),
+    figures.folded(
+        "What Gemma needs for the same paragraphs",
+        tasks_page.known_table(understood),
+    ),
 )
 
 # %% [markdown]
@@ -145,7 +148,10 @@ translated = task_effects.translation_summary(corpora)
 write_table(translated, results / "steered_translations.csv")
 display(
     figures.folded("Every task in every language", tasks_page.task_cells_table(cells)),
-    tasks_page.translation_table(translated, cells),
+    figures.folded(
+        "Translations as a whole",
+        tasks_page.translation_table(translated, cells),
+    ),
 )
 
 # %% [markdown]

@@ -90,7 +90,10 @@ figures.folded("Step by step", page.kept_language_table(kept))
 # %% tags=["shipped"]
 display(
     page.fallback_loss_figure(table, order),
-    page.fallback_random_table(table),
+    figures.folded(
+        "Beside random sets, in numbers",
+        page.fallback_random_table(table),
+    ),
 )
 
 # %% [markdown]

@@ -19,6 +19,13 @@ from crane_lab.study.taught import RANDOM
 from crane_lab.texts.names import full_names
 
 
+def _paired(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of every method's own sets, then those of the random sets beside them."""
+    own = [x for x in table["method"].unique() if not str(x).startswith(RANDOM)]
+    order = [name for x in own for name in (x, f"{RANDOM} as {x}")]
+    return table.sort_values("method", key=lambda of: of.map(order.index), kind="stable")
+
+
 def _steps(own: pd.DataFrame) -> pd.DataFrame:
     """Rows with what a step takes away, in words."""
     return own.assign(row=[f"+ {x}" if x else "nothing" for x in own["off"]])
@@ -48,7 +55,7 @@ def asked_in_words(table: pd.DataFrame, windows: int) -> Markdown:
 
 def fallback_figure(table: pd.DataFrame, order: str) -> HTML:
     """Which language answers, step by step, under each method's sets and under random ones."""
-    own = table[table["order"] == order]
+    own = _paired(table[table["order"] == order])
     questions = own.groupby(["method", "order", "step", "seed"])["answers"].sum().max()
     panels = {
         str(method): _wide(part, "answers") / questions
@@ -81,7 +88,7 @@ def first_answers_table(table: pd.DataFrame, order: str) -> Styler:
 
 def fallback_loss_figure(table: pd.DataFrame, order: str) -> HTML:
     """What each language's loss has risen by, step by step."""
-    own = table[(table["order"] == order) & (table["language"] != UNTOLD)]
+    own = _paired(table[(table["order"] == order) & (table["language"] != UNTOLD)])
     lines, told = {}, []
     for method, part in own.groupby("method", sort=False):
         wide = _wide(part, "loss")
@@ -101,7 +108,7 @@ def fallback_in_words(table: pd.DataFrame) -> Markdown:
     """Which language answers most at the first step, after the first language, and at the end."""
     lines = []
     names = full_names(list(dict.fromkeys(table["language"])))
-    for (method, order), own in table.groupby(["method", "order"], sort=False):
+    for (method, order), own in _paired(table).groupby(["method", "order"], sort=False):
         wide = _wide(own, "answers")
         said = [
             f"{names[str(row.idxmax())]} ({row.max() / row.sum():.0%})"
