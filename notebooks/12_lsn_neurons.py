@@ -165,8 +165,8 @@ display(first, figures.folded("The same for other sets", *others))
 # - **Tuned with a set**: of `gate_proj` alone, and in the released XNLI code that line is commented
 #   out. Here: rows and columns of all three projections, or of the gate alone; bits are compared
 #   ([14](14_lsn_tuning)).
-# - **Random neurons, tuned**: in a table, not in the released code. Here: beside every method's
-#   sets, with as many in every layer.
+# - **Random neurons, tuned**: in a table, not in the released code. Here: beside every method's set
+#   of English and one target together, with as many in every layer.
 # - **Random neurons, set to a value**: none. Here: beside every set, at zero.
 # - **Precision of the weights**: four bits (NF4). Here: 32-bit floats; four bits are not tried.
 # - **Trainings**: one of each. Here: five on the testbed, three on Gemma, unless a page says

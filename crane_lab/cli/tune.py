@@ -17,6 +17,7 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from crane_lab.cli.in_run import pipeline_of
 from crane_lab.cli.options import add_run, exit_status, the_run
@@ -43,11 +44,12 @@ _TEXT, _SETS, _LOSSES = "text", "sets", "losses"
 #: What methods share, from `--parts sets`.
 SHARED = "lsn_shared.csv"
 #: Options that set a field of every recipe.
-_OF_RECIPES: dict[str, tuple[str, type]] = {
-    **{"items": ("items", int), "epochs": ("epochs", int), "batch": ("batch", int)},
-    **{"rate": ("learning_rate", float), "rank": ("rank", int), "alpha": ("alpha", int)},
-    **{"weight-decay": ("weight_decay", float), "clip": ("clip", float)},
-    **{"warmup": ("warmup", float), "tuned-parts": ("parts", str)},
+_OF_RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {"type": int}) for name in ("items", "epochs", "batch", "rank", "alpha")},
+    **{"rate": ("learning_rate", {"type": float}), "clip": ("clip", {"type": float})},
+    **{"weight-decay": ("weight_decay", {"type": float}), "warmup": ("warmup", {"type": float})},
+    "betas": ("betas", {"type": float, "nargs": 2, "metavar": ("FIRST", "SECOND")}),
+    "tuned-parts": ("parts", {"choices": LORA_PARTS}),
 }
 
 
@@ -69,10 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     instead = parser.add_mutually_exclusive_group().add_argument
     instead("--save", metavar="FOLDER", help="keep a tuned checkpoint there instead")
     instead("--transfer", metavar="FOLDER", help="mask neurons in that checkpoint, too, instead")
-    for name, (field, kind) in _OF_RECIPES.items():
-        known = LORA_PARTS if field == "parts" else None
-        add(f"--{name}", type=kind, choices=known, help=f"{field.replace('_', ' ')} of all recipes")
-    add("--betas", type=float, nargs=2, metavar=("FIRST", "SECOND"), help="AdamW's of all recipes")
+    for name, (field, how) in _OF_RECIPES.items():
+        said = f"{field.replace('_', ' ')} of all recipes"
+        add(f"--{name}", dest=f"recipe_{field}", help=said, **how)
     options = parser.parse_args(arguments)
     return exit_status(lambda: _tune(the_run(options), options))
 
@@ -80,9 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _tune(run: Run, options: argparse.Namespace) -> None:
     out = Path(options.out).absolute()
     with pipeline_of(run) as pipeline:
-        given = {f: getattr(options, n.replace("-", "_")) for n, (f, _) in _OF_RECIPES.items()}
-        given["betas"] = options.betas and tuple(options.betas)
-        given = {field: value for field, value in given.items() if value is not None}
+        given = {field: getattr(options, f"recipe_{field}") for field, _ in _OF_RECIPES.values()}
+        given = {
+            field: tuple(value) if isinstance(value, list) else value
+            for field, value in given.items()
+            if value is not None
+        }
         recipes = {task: replace(recipe, **given) for task, recipe in RECIPES.items()}
         if options.save:
             save_tuned(pipeline, recipes["qa"], options.save)

@@ -57,7 +57,7 @@ class Dictionary:
 
         A column is looked up among those of its file, then among those that mean the same
         everywhere. Names as they stand go before names with a <part> that varies, of which the
-        longest counts.
+        longest counts. A file of the real model that has no description is like the run's own.
         """
         pattern = next((key for key in self.files if self._is(name, key, file=True)), None)
         if pattern is None:

@@ -10,7 +10,7 @@ _TAGGED = {"parameters": "parameters", "injected-parameters": "parameters of thi
 
 
 def with_prompts(text: str) -> str:
-    """An executed notebook whose folded cells say what they hold: parameters, imports, or code."""
+    """An executed notebook whose cells say when folded that they hold parameters or imports."""
     notebook = json.loads(text)
     for cell in notebook["cells"]:
         held = _held(cell["metadata"].get("tags", []), "".join(cell["source"]))

@@ -19,13 +19,6 @@ from crane_lab.study.taught import RANDOM
 from crane_lab.texts.names import full_names
 
 
-def _paired(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of every method's own sets, then those of the random sets beside them."""
-    own = [x for x in table["method"].unique() if not str(x).startswith(RANDOM)]
-    order = [name for x in own for name in (x, f"{RANDOM} as {x}")]
-    return table.sort_values("method", key=lambda of: of.map(order.index), kind="stable")
-
-
 def _steps(own: pd.DataFrame) -> pd.DataFrame:
     """Rows with what a step takes away, in words."""
     return own.assign(row=[f"+ {x}" if x else "nothing" for x in own["off"]])
@@ -40,9 +33,14 @@ def _wide(own: pd.DataFrame, value: str) -> pd.DataFrame:
     return wide.sort_index()[columns].rename(index=names.to_dict())
 
 
+def _asked(own: pd.DataFrame) -> float:
+    """How many questions are answered at every step."""
+    return float(own.groupby(["method", "order", "step", "seed"])["answers"].sum().max())
+
+
 def asked_in_words(table: pd.DataFrame, windows: int) -> Markdown:
     """How much was asked and read at each step, and beside how many random sets."""
-    questions = int(table.groupby(["method", "order", "step", "seed"])["answers"].sum().max())
+    questions = int(_asked(table))
     draws = table.loc[table["seed"] >= 0].groupby("order", sort=False)["seed"].nunique()
     beside = ", ".join(f"{n} in order {as_markdown(str(order))}" for order, n in draws.items())
     without = [str(order) for order in table["order"].unique() if order not in draws.index]
@@ -55,8 +53,8 @@ def asked_in_words(table: pd.DataFrame, windows: int) -> Markdown:
 
 def fallback_figure(table: pd.DataFrame, order: str) -> HTML:
     """Which language answers, step by step, under each method's sets and under random ones."""
-    own = _paired(table[table["order"] == order])
-    questions = own.groupby(["method", "order", "step", "seed"])["answers"].sum().max()
+    own = table[table["order"] == order]
+    questions = _asked(own)
     panels = {
         str(method): _wide(part, "answers") / questions
         for method, part in own.groupby("method", sort=False)
@@ -88,7 +86,7 @@ def first_answers_table(table: pd.DataFrame, order: str) -> Styler:
 
 def fallback_loss_figure(table: pd.DataFrame, order: str) -> HTML:
     """What each language's loss has risen by, step by step."""
-    own = _paired(table[(table["order"] == order) & (table["language"] != UNTOLD)])
+    own = table[(table["order"] == order) & (table["language"] != UNTOLD)]
     lines, told = {}, []
     for method, part in own.groupby("method", sort=False):
         wide = _wide(part, "loss")
@@ -108,7 +106,7 @@ def fallback_in_words(table: pd.DataFrame) -> Markdown:
     """Which language answers most at the first step, after the first language, and at the end."""
     lines = []
     names = full_names(list(dict.fromkeys(table["language"])))
-    for (method, order), own in _paired(table).groupby(["method", "order"], sort=False):
+    for (method, order), own in table.groupby(["method", "order"], sort=False):
         wide = _wide(own, "answers")
         said = [
             f"{names[str(row.idxmax())]} ({row.max() / row.sum():.0%})"

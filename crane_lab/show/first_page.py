@@ -213,7 +213,7 @@ def _confirmed(tables: Mapping[str, pd.DataFrame], plan: ConfirmationPlan) -> st
         for found in [mean[one.name]]
     )
     return (
-        f"That choice, the best of several, was tried again where it had not been made: by a plan "
+        "That choice, the best of several, was tried again where it had not been made: by a plan "
         f"set down first, {of} further languages of Gemma bear out "
         f"{(outcomes['outcome'] == 'confirmed').sum()} of its {len(outcomes)} hypotheses. Over "
         f"{100 * min(plan.shares):g} to {100 * max(plan.shares):g} % of all neurons, the same lead "
@@ -270,9 +270,8 @@ def _shown(both: tuple[OfModel, OfModel]) -> str:
     return (
         "**Figure 0.** What each criterion's first neurons, masked together, cost their own "
         f"language more than any other: {sizes}, of the numbers tried those nearest to the mean of "
-        "CRANE's sets. Lines are "
-        "95 % over windows of text, of random neurons the range over seeds; the dashed line is no "
-        "difference."
+        "CRANE's sets. Lines are 95 % over windows of text, of random neurons the range over "
+        "seeds; the dashed line is no difference."
     )
 
 

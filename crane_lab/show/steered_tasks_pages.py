@@ -68,8 +68,6 @@ def items_in_words(scores: pd.DataFrame, inputs: Mapping[str, Any]) -> Markdown:
 
 def tasks_table(summary: pd.DataFrame) -> Styler:
     """Every task's score untouched and steered, beside random neurons."""
-    tasks = list(dict.fromkeys(summary["task"]))  # a table grows by a method, not by a task
-    summary = summary.sort_values("task", key=lambda of: of.map(tasks.index), kind="stable")
     shown = summary[["task", "method", "whose"]].copy()
     shown["by chance"] = summary["task"].map(FLOORS)
     shown["untouched"], shown["score"] = summary["untouched"], summary["score"]

@@ -211,11 +211,16 @@ def windows_read(folder: str | Path) -> int:
 
 
 def read_fallback(folder: str | Path, questions: str | Path | None = None) -> pd.DataFrame:
-    """A table as `ship_fallback` wrote it; FileNotFoundError, saying what makes it, without.
+    """A table as `ship_fallback` wrote it, each method's random sets after its own.
 
-    With `questions`, raises ValueError if it was made with other questions than that file's.
+    Raises FileNotFoundError, saying what makes it, without one; with `questions`, ValueError if it
+    was made with other questions than that file's.
     """
     file = shipped_file(folder, FILE, "what is left without languages", "crane_lab.cli.steer")
     if questions is not None:
         require_made_with(file, questions)
-    return read_grown(file, _TEXTS)
+    table = read_grown(file, _TEXTS)
+    own = [x for x in table["method"].unique() if not x.startswith(RANDOM)]
+    order = [name for x in own for name in (x, f"{RANDOM} as {x}")]
+    places = table["method"].map(order.index)
+    return table.iloc[places.argsort(kind="stable")].reset_index(drop=True)

@@ -288,12 +288,14 @@ def _translated(
 
 
 def read_steered_tasks(folder: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A table as `ship_steered_tasks` wrote it, and its record.
+    """A table as `ship_steered_tasks` wrote it, ordered by task, and its record.
 
     Raises FileNotFoundError, saying what makes it, without the file.
     """
     file = shipped_file(folder, FILE, "tasks under steering", "crane_lab.cli.steer --parts tasks")
-    return read_grown(file, _TEXTS), made_of(file, {})
+    table = read_grown(file, _TEXTS)
+    places = table["task"].map(TASK_NAMES.index)
+    return table.iloc[places.argsort(kind="stable")].reset_index(drop=True), made_of(file, {})
 
 
 def shipped_scores(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:

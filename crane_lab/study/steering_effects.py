@@ -8,8 +8,9 @@ a language with itself are left out everywhere: there is nothing to force.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,11 +105,7 @@ def _native(own: pd.DataFrame) -> dict[str, dict[str, float]]:
     return {
         str(row["target"]): {
             "native_loss": float(row["loss"]),
-            "native_both": float(
-                np.mean(
-                    [a == b == "1" for a, b in zip(row["in_target"], row["correct"], strict=True)]
-                )
-            ),
+            "native_both": float(_each(row, "both").mean()),
         }
         for row in own.to_dict("records")
     }
@@ -235,18 +232,20 @@ def _of(table: pd.DataFrame, method: str, setup: Setting) -> pd.DataFrame:
     return table[chosen]
 
 
-def _laid_out(rows: pd.DataFrame, what: str) -> dict[str, Array]:
-    """Target -> mean of each question's outcome over question languages and draws.
+def _each(row: Mapping[Hashable, Any], what: str) -> Array:
+    """Each question's outcome in a row.
 
     `what`: one of `answer_outcomes`' texts of digits, or "both", in the target and correct.
     """
+    names = ("in_target", "correct") if what == "both" else (what,)
+    return np.prod([np.array([int(x) for x in row[name]], float) for name in names], axis=0)
+
+
+def _laid_out(rows: pd.DataFrame, what: str) -> dict[str, Array]:
+    """Target -> mean of each question's outcome over question languages and draws."""
     found: dict[str, list[Array]] = {}
     for row in rows[rows["source"] != rows["target"]].to_dict("records"):
-        digits = [
-            np.array([int(x) for x in row[name]], float)
-            for name in (("in_target", "correct") if what == "both" else (what,))
-        ]
-        found.setdefault(str(row["target"]), []).append(np.prod(digits, axis=0))
+        found.setdefault(str(row["target"]), []).append(_each(row, what))
     return {x: np.mean(own, axis=0) for x, own in found.items()}
 
 
