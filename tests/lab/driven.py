@@ -80,8 +80,13 @@ class Driven:
             self._loaded = True
         return said
 
-    def opened(self, page: Path, width: int = 1280, *, dark: bool = False) -> None:
-        """Open a page in a window of a width, in the light or the dark, and wait until it is."""
+    def opened(
+        self, page: Path, width: int = 1280, *, dark: bool = False, ending: str = ""
+    ) -> None:
+        """Open a page in a window of a width, in the light or the dark, and wait until it is.
+
+        `ending`: of the address to wait for, where the page at once leads on to another.
+        """
         self._ask(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=900, deviceScaleFactor=1, mobile=False,
@@ -90,7 +95,7 @@ class Driven:
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
         self._address = ""
         self._ask("Page.navigate", url=page.as_uri())
-        self.arrived(page.as_uri())
+        self.arrived(ending or page.as_uri())
 
     def arrived(self, ending: str) -> None:
         """Wait until a page whose address so ends has been loaded, such as after a click.

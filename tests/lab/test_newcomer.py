@@ -59,8 +59,7 @@ def seen(browser: Driven, selector: str) -> bool:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_from_the_first_page_to_a_solved_exercise(width: int, browser: Driven) -> None:
     """First page, a door, a quick question, a hint, a solution, the download, an explorable."""
-    browser.opened(BUILT / "index.html", width)
-    browser.arrived("/book/intro.html")
+    browser.opened(BUILT / "index.html", width, ending="/book/intro.html")
     browser.clicked("#three-doors a[href$='/04_table1.html']")
     browser.arrived("/04_table1.html")
 
