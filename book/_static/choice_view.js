@@ -20,10 +20,14 @@
       return of === null ? null : text(of, row);
     };
 
-    const selects = choices.map((place, number) => {
+    const ALL = -1;
+    const fields = [...choices, ...data.narrowed];
+    const selects = fields.map((place, number) => {
       const select = document.createElement("select");
       select.autocomplete = "off"; // or a browser may restore what the rows do not show
+      if (number >= choices.length) select.append(new Option("all", ALL, false, true));
       columns[place].values.forEach((value, code) => {
+        if (number >= choices.length && value === "") return;
         select.append(new Option(value, code, false, code === data.first[number]));
       });
       select.addEventListener("change", show);
@@ -35,8 +39,9 @@
 
     function show() {
       const chosen = selects.map((select) => Number(select.value));
-      const found = rows.filter((row) =>
-        choices.every((place, number) => columns[place].codes[row] === chosen[number]));
+      const found = rows.filter((row) => fields.every((place, number) =>
+        columns[place].codes[row] === chosen[number] ||
+        (number >= choices.length && (chosen[number] === ALL || text(place, row) === ""))));
       const said = found.length === 0 ? [] : data.above.map((place) => {
         const line = document.createElement("p");
         const name = element("span", `${columns[place].name}:`, null);

@@ -25,13 +25,15 @@ def choice_view(
     first: Mapping[str, object] | None = None,
     above: Sequence[str] = (),
     languages: Mapping[str, str] | None = None,
+    narrowed: Sequence[str] = (),
 ) -> HTML:
     """The rows of a table that have one value in each of the `choices`, which a reader can change.
 
     `shown`: the columns that are seen, the first of which names the row. `first`: column -> value,
     what is chosen at first (the first row's, where it says nothing). `above`: columns of which the
     choices decide, said once above the rows. `languages`: column of texts -> column with the code
-    of the language each is in, "" if that is not known.
+    of the language each is in, "" if that is not known. `narrowed`: columns by which a reader can
+    leave out rows; all are there at first, and those with "" in it always.
 
     Cells hold anything; all are shown as texts, as `figures.table` does, NaN as a dash.
 
@@ -39,7 +41,7 @@ def choice_view(
     there is no row to show at first.
     """
     languages = dict(languages or {})
-    used = list(dict.fromkeys([*choices, *above, *shown, *languages.values()]))
+    used = list(dict.fromkeys([*choices, *narrowed, *above, *shown, *languages.values()]))
     if unknown := [x for x in [*used, *languages, *(first or {})] if x not in table.columns]:
         found = list(dict.fromkeys(unknown))
         raise ValueError(f"no columns {found}: the table has {list(table.columns)}")
@@ -47,8 +49,8 @@ def choice_view(
         raise ValueError("nothing to choose by, or nothing to show: name columns for both")
     if unchosen := [x for x in first or {} if x not in choices]:
         raise ValueError(f"{unchosen} cannot be chosen: expected columns of {list(choices)}")
-    codes_of = set(languages.values())
-    columns = {x: _Column(table[x], "" if x in codes_of else "–") for x in used}
+    empty = {*languages.values(), *narrowed}
+    columns = {x: _Column(table[x], "" if x in empty else "–") for x in used}
     of_first = _first_rows(table, {x: columns[x] for x in choices}, first or {})
     start = of_first[0]
     data = {
@@ -57,6 +59,7 @@ def choice_view(
             for name, column in columns.items()
         ],
         "choices": [used.index(x) for x in choices],
+        "narrowed": [used.index(x) for x in narrowed],
         "above": [used.index(x) for x in above],
         "shown": [used.index(x) for x in shown],
         "languages": [used.index(languages[x]) if x in languages else None for x in used],

@@ -216,7 +216,8 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
 
     `answers`: the table of `steering.read_steering`, whose texts are in the order of the questions
     `asked`, by language. At first it shows the first question, asked in the first language and
-    wanted in the second.
+    wanted in the second. Readers can narrow it to one method, beside its random neurons, and to one
+    setup; the model as it is always stands there.
 
     Raises ValueError if a row has more or fewer answers than there are questions.
     """
@@ -251,16 +252,20 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
                         "source": source,
                         "target": target,
                         "language": language,
-                        "beside": method.removeprefix(f"{RANDOM} as "),
+                        "method": ""
+                        if method == UNSTEERED
+                        else method.removeprefix(f"{RANDOM} as "),
+                        "how": _setup_name(*(row[name] for name in SETUP)) if row["kind"] else "",
                     }
                 )
     table = pd.DataFrame(rows)
     # Setup by setup as they were run; within one, random neurons after those they stand beside.
-    order = {x: pd.factorize(table[x])[0] for x in ("neurons are", "beside", "neurons of")}
+    order = {x: pd.factorize(table[x])[0] for x in ("neurons are", "method", "neurons of")}
     table = table.iloc[np.lexsort(list(order.values())[::-1])]
     return choice_view(
         table,
         choices=["question", "asked in", "wanted in"],
+        narrowed=["method", "how"],
         shown=["neurons of", "neurons are", "answer", "counted as"],
         caption="Answers to one question, by whose neurons are changed and how; “counted as” is "
         "what the shares on this page count, with the identifier's confidence",

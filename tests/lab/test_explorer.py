@@ -186,3 +186,25 @@ def test_a_browser_shows_what_is_chosen(tmp_path: Path) -> None:
     assert not soup.select("img, svg, s, b, iframe, a")
     assert soup.title is not None and soup.title.text == "as it was"
     assert soup.body is not None and soup.body["data-owned"] == "undefined"
+
+
+NARROW = """<script>
+addEventListener("load", () => {
+  const fields = document.querySelectorAll("select");
+  for (const [field, value] of [[2, 2], [5, 2], [5, -1]]) {
+    fields[field].value = value;
+    fields[field].dispatchEvent(new Event("change"));
+  }
+});
+</script>"""
+
+
+def test_rows_can_be_left_out_but_what_they_are_held_against_stays(tmp_path: Path) -> None:
+    three = TABLE.assign(method=TABLE["by"].replace("none", ""))
+    three = pd.concat([three, TABLE.assign(by="CRANE", method="CRANE")[1::2]], ignore_index=True)
+    page = view(three, narrowed=["method"], first={"in": "zh"}) * 2
+    (shown,) = {str(rows(part)) for part in BeautifulSoup(page, "lxml").select(".choice-view")}
+    one, other = opened(tmp_path, ["choice_view.js"], page + NARROW).select(".choice-view")
+    assert [by for by, _ in rows(one)] == ["none", "CRANE"]
+    assert str(rows(other)) == shown and len(rows(other)) == 3
+    assert [x.text for x in one.select("select")[2].select("option")] == ["all", "LAPE", "CRANE"]
