@@ -86,8 +86,8 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 #
 # Sets are those of [notebook 15](15_languages): LAPE's, the relative contrast of mean |relevance|,
 # the difference of signed mean relevance ([notebook 19](19_better_criterion)'s other candidate) and
-# CRANE's. The first two are steered in all of these ways, with several strengths of adding; the
-# others by adding the mean once.
+# CRANE's. The first two are steered in all of these ways, with several strengths of adding, of the
+# contrast and of scaling; the others by adding the mean once.
 #
 # ## Which language answers
 

@@ -16,6 +16,7 @@ from pandas.io.formats.style import Styler
 
 from crane_lab.show import figures
 from crane_lab.show.alternative import in_short
+from crane_lab.show.curves import Line
 from crane_lab.show.explorer import choice_view
 from crane_lab.show.foreign import as_markdown, prose
 from crane_lab.show.tables import p_value, written_intervals
@@ -164,12 +165,14 @@ def steering_in_words(summary: pd.DataFrame, level: float = FDR) -> Markdown:
 
 
 def tradeoff_figures(summary: pd.DataFrame) -> list[HTML]:
-    """Success against each side effect, a curve per method from untouched on: how much is added."""
-    own = summary[
-        ((summary["kind"] == "add") & (summary["statistic"] == "mean"))
-        | (summary["method"] == UNSTEERED)
-    ].sort_values("strength", kind="stable")
-    nothing = own[own["method"] == UNSTEERED]
+    """Success against each side effect, a curve per method from untouched on: how much is done.
+
+    A panel for each kind of intervention that was run at more than one strength (if any was).
+    """
+    nothing = summary[summary["method"] == UNSTEERED]
+    of_mean = summary[summary["statistic"] == "mean"].sort_values("strength", kind="stable")
+    kinds = {str(kind): own for kind, own in of_mean.groupby("kind", sort=False)}
+    swept = {kind: own for kind, own in kinds.items() if own["strength"].nunique() > 1} or kinds
     columns = {
         "loss": "loss of the answers (nats per token)",
         "both": "share in the target and right",
@@ -177,19 +180,25 @@ def tradeoff_figures(summary: pd.DataFrame) -> list[HTML]:
     }
     pages = []
     for name, label in columns.items():
-        lines = {}
-        for method, steered in own[own["method"] != UNSTEERED].groupby("method", sort=False):
-            part = pd.concat([nothing, steered])
-            lines[str(method)] = (part["share"].to_numpy(float), part[name].to_numpy(float))
-        told = [
-            (
-                f"{row['method']} × {row['strength']:g}: {row['share']:.0%} in the target, "
-                f"{row[name]:.2f}",
-                row["share"],
-            )
-            for row in own.to_dict("records")
-        ]
-        figure = figures.curves(lines, "share of answers in the target language", label)
+        lines: dict[str, dict[str, Line]] = {}
+        told = []
+        for kind, own in swept.items():
+            lines[kind] = {}
+            for method, steered in own.groupby("method", sort=False):
+                part = pd.concat([nothing, steered])
+                lines[kind][str(method)] = (
+                    part["share"].to_numpy(float),
+                    part[name].to_numpy(float),
+                )
+            told += [
+                (
+                    f"{row['method']}, {_setup_name(kind, 'mean', row['strength'])}: "
+                    f"{row['share']:.0%} in the target, {row[name]:.2f}",
+                    row["share"],
+                )
+                for row in own.to_dict("records")
+            ]
+        figure = figures.curves(lines, "share in the target language", label)
         lead = f"{label[0].upper()}{label[1:]} against success."
         alt = in_short(lead, told, "steering_summary.csv", by="share in the target")
         pages.append(figures.show(figure, alt))

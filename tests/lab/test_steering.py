@@ -403,4 +403,4 @@ def test_what_works_is_told_from_what_does_not() -> None:
     assert "certainly more in 1 of 1" in text and "certainly more in 0 of 1" in text
     assert "Untouched: 98%" in text
     shown = page.tradeoff_figures(summary)
-    assert len(shown) == 3 and all("A × 1: 9" in figure.data for figure in shown)
+    assert len(shown) == 3 and all("A, add mean: 9" in figure.data for figure in shown)
