@@ -114,9 +114,8 @@ page.forcing_figure(
 # Shares hide what the answers look like. Here are all of them. Choose a question, the language that
 # it is asked in, and the one that is wanted; and, if all rows are too many, one method or one thing
 # that is done. The first row is the model as it is. Random neurons stand below the set that they
-# were drawn for. The last column says which language an answer counts
-# as, how sure the identifier is of it, and whether it counts as right; *untold* means that the
-# language cannot be told.
+# were drawn for. The last column says which language an answer counts as, how sure the identifier
+# is of it, and whether it counts as right; *untold* means that the language cannot be told.
 
 # %% tags=["shipped"]
 page.answers_explorer(answers, asked)

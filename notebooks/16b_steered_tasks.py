@@ -51,9 +51,9 @@ results.mkdir(parents=True, exist_ok=True)
 #
 # Each point of the figures below is a strength that was run in [notebook 16](16_steering), from
 # nothing on: how often the mean is added, how often its contrast, by how much outputs are scaled.
-# What is gained lies to the right; what it costs can be read upwards (loss,
-# repetition). Answers that are in the target and right can only rise with those in the target, so
-# hold them against how many there are.
+# What is gained lies to the right; what it costs can be read upwards (loss, repetition). Answers
+# that are in the target and right can only rise with those in the target, so hold them against how
+# many there are.
 
 # %% tags=["shipped"]
 table = steering.shipped_outcomes(

@@ -22,12 +22,13 @@
 
     const ALL = -1;
     const fields = [...choices, ...data.narrowed];
+    const narrows = (number) => number >= choices.length;
     const selects = fields.map((place, number) => {
       const select = document.createElement("select");
       select.autocomplete = "off"; // or a browser may restore what the rows do not show
-      if (number >= choices.length) select.append(new Option("all", ALL, false, true));
+      if (narrows(number)) select.append(new Option("all", ALL, false, true));
       columns[place].values.forEach((value, code) => {
-        if (number >= choices.length && value === "") return;
+        if (narrows(number) && value === "") return;
         select.append(new Option(value, code, false, code === data.first[number]));
       });
       select.addEventListener("change", show);
@@ -41,7 +42,7 @@
       const chosen = selects.map((select) => Number(select.value));
       const found = rows.filter((row) => fields.every((place, number) =>
         columns[place].codes[row] === chosen[number] ||
-        (number >= choices.length && (chosen[number] === ALL || text(place, row) === ""))));
+        (narrows(number) && (chosen[number] === ALL || text(place, row) === ""))));
       const said = found.length === 0 ? [] : data.above.map((place) => {
         const line = document.createElement("p");
         const name = element("span", `${columns[place].name}:`, null);

@@ -181,7 +181,10 @@ def tradeoff_figures(summary: pd.DataFrame) -> list[HTML]:
     pages = []
     for name, label in columns.items():
         lines: dict[str, dict[str, Line]] = {}
-        told = []
+        told = [
+            (f"untouched: {row['share']:.0%} in the target, {row[name]:.2f}", row["share"])
+            for row in nothing.to_dict("records")
+        ]
         for kind, own in swept.items():
             lines[kind] = {}
             for method, steered in own.groupby("method", sort=False):
@@ -238,6 +241,7 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
         texts = json.loads(row["answers"])
         told = identified_surely(texts, languages)
         method, seed, source = str(row["method"]), int(row["seed"]), str(row["source"])
+        how, steered = _setup_name(*(row[name] for name in SETUP)), method != UNSTEERED
         for target in [row["target"]] if row["target"] else languages:
             items = zip(asked[languages[0]], asked[source], asked[target], texts, told, strict=True)
             for named, question, wanted, text, (language, confidence) in items:
@@ -252,7 +256,7 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
                         "neurons of": f"{method}, draw {seed + 1}"
                         if several and seed >= 0
                         else method,
-                        "neurons are": _setup_name(*(row[name] for name in SETUP)),
+                        "neurons are": how,
                         "answer": text,
                         "counted as": (
                             f"{names[language]} ({confidence:.2f})" if language else "untold"
@@ -261,10 +265,8 @@ def answers_explorer(answers: pd.DataFrame, asked: Mapping[str, Sequence[ForcedQ
                         "source": source,
                         "target": target,
                         "language": language,
-                        "method": ""
-                        if method == UNSTEERED
-                        else method.removeprefix(f"{RANDOM} as "),
-                        "how": _setup_name(*(row[name] for name in SETUP)) if row["kind"] else "",
+                        "method": method.removeprefix(f"{RANDOM} as ") if steered else "",
+                        "how": how if steered else "",
                     }
                 )
     table = pd.DataFrame(rows)
