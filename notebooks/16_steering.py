@@ -81,13 +81,14 @@ page.steering_questions_table({x: asked[x] for x in ("en", "zh", "vi")})
 #
 # Random neurons stand beside the sets, as many in every layer, to which the very same numbers are
 # written: they are pushed as hard. Every method and target has random neurons of its own: two draws
-# where the mean is added once, one under some other kinds, none under the rest; the table of random
-# neurons below has those that were run.
+# where the mean is added once, one under some other setups, none under the rest; the table of
+# random neurons below has those that were run.
 #
 # Sets are those of [notebook 15](15_languages): LAPE's, the relative contrast of mean |relevance|,
 # the difference of signed mean relevance ([notebook 19](19_better_criterion)'s other candidate) and
 # CRANE's. The first two are steered in all of these ways, with several strengths of adding, of the
-# contrast and of scaling; the others by adding the mean once.
+# contrast and of scaling, and how often a neuron is above zero is added once in place of the mean;
+# the others are steered by adding the mean once.
 #
 # ## Which language answers
 
