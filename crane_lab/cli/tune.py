@@ -27,6 +27,7 @@ from crane_lab.study.activations import activation_values
 from crane_lab.study.contenders import contenders, shared_by_methods
 from crane_lab.study.nulls import Nulls
 from crane_lab.study.taught import (
+    AS_READ,
     PARTS,
     RECIPES,
     WHOSE,
@@ -41,6 +42,8 @@ from crane_lab.study.value_losses import ship_value_losses
 from crane_lab.tuning.lora import PARTS as LORA_PARTS
 
 _TEXT, _SETS, _LOSSES = "text", "sets", "losses"
+#: The values' names, as options have them.
+_VALUES = [written[0] for written in AS_READ if written]
 #: What methods share, from `--parts sets`.
 SHARED = "lsn_shared.csv"
 #: Options that set a field of every recipe.
@@ -64,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--parts", nargs="+", choices=every, default=every, help="experiments to run")
     add("--seeds", type=int, default=plan.seeds, help="trainings of each set")
     add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
+    add("--value-draws", type=int, default=plan.value_draws, help="of them, set to values, too")
+    add("--random-values", nargs="*", choices=_VALUES, default=_VALUES, help="those values")
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
@@ -105,6 +110,8 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             options.test,
             recipes=recipes,
             whose=tuple(options.whose),
+            value_draws=options.value_draws,
+            random_values=tuple((name, "after") for name in options.random_values),
         )
         text = TextTeaching(options.seeds, options.tuned, options.windows, options.test)
         text = replace(text, recipe=replace(text.recipe, **given))

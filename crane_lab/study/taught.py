@@ -2,13 +2,14 @@
 
 *Activations* (its Tables 1, 2, 4 and 5): the whole model is tuned, then a language's neurons are
 set to a value while its test items are answered, for every method of `contenders`, beside random
-sets with as many neurons in every layer that are set to zero. *Weights* (Tables 3, 7 and 8):
-attention is tuned and, of the MLPs, some languages' neurons only, for every method but LAPE as it
-is released; beside each method's set of source and first target, random ones of its size in every
-layer. A target's neurons are set to a value after they were tuned, too.
+sets with as many neurons in every layer: many at zero, a few at the other values. *Weights*
+(Tables 3, 7 and 8): attention is tuned and, of the MLPs, some languages' neurons only, for every
+method but LAPE as it is released; beside each method's set of source and first target, random ones
+of its size in every layer. A target's neurons are set to a value after they were tuned, too.
 
 A table grows by what it lacks (`store.grown`), all sets under one seed before the next. What is
-asked of one tuned model is asked at once, so that nothing is compared with another run's.
+asked of one tuned model is asked at once, so that nothing is compared with another run's; random
+sets at values are asked of the same training made again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from crane_core.baselines import random_matched
 from crane_core.interventions import UNTOUCHED, Intervention
@@ -40,14 +42,12 @@ from crane_lab.testbed.unseen import unseen_items
 from crane_lab.tuning.lora import require_rank
 from crane_lab.tuning.training import TuningRecipe
 
-#: What a language's neurons are set to: the paper's eight values, read where they are written, and
-#: two of them as its code reads them.
-VALUES: tuple[Written, ...] = (
-    None,
-    *((name, "after") for name in ("mean", "P5", "P10", "P25", "P75", "P90", "P95")),
-    ("P10", "before"),
-    ("P90", "before"),
+#: The paper's values other than zero, read where they are written.
+AS_READ: tuple[Written, ...] = tuple(
+    (name, "after") for name in ("mean", "P5", "P10", "P25", "P75", "P90", "P95")
 )
+#: What a language's neurons are set to: those, and two of them as the paper's code reads them.
+VALUES: tuple[Written, ...] = (None, *AS_READ, ("P10", "before"), ("P90", "before"))
 #: Recipes that suit the testbed, by task.
 RECIPES = {
     "nli": TuningRecipe(items=1500, epochs=2, learning_rate=2e-3),
@@ -73,11 +73,12 @@ class Teaching:
     """How much of both experiments is run.
 
     `seeds`: of training; `draws`, `tuned_draws`: random sets beside a set, the same under every
-    seed, of activations and of weights (which take a training each); `n_test`: items per language;
-    `source`: the language of the training; `recipes`: task -> how; `whose`: which of `WHOSE` are
-    tuned of every method's sets.
+    seed, of activations at zero and of weights (which take a training each); `value_draws`: how
+    many of the former are set to `random_values`, too; `n_test`: items per language; `source`: the
+    language of the training; `recipes`: task -> how; `whose`: which of `WHOSE` are tuned of every
+    method's sets.
 
-    Raises ValueError for less than one training, or an unknown `whose`.
+    Raises ValueError for less than one training, or an unknown `whose` or value.
     """
 
     seeds: int = 5
@@ -87,14 +88,19 @@ class Teaching:
     source: str = "en"
     recipes: Mapping[str, TuningRecipe] = field(default_factory=lambda: dict(RECIPES))
     whose: tuple[str, ...] = WHOSE
+    value_draws: int = 5
+    random_values: tuple[Written, ...] = AS_READ
 
     def __post_init__(self) -> None:
         if unknown := set(self.whose) - set(WHOSE):
             raise ValueError(f"whose neurons are tuned: expected some of {WHOSE}, got {unknown}")
-        if self.seeds < 1 or self.draws < 0 or self.tuned_draws < 0:
+        if unknown_values := set(self.random_values) - set(AS_READ):
+            raise ValueError(f"random sets at {unknown_values}: expected some of {AS_READ}")
+        if self.seeds < 1 or min(self.draws, self.value_draws, self.tuned_draws) < 0:
             raise ValueError(
-                f"{self.seeds} trainings with {self.draws} and {self.tuned_draws} random sets: "
-                "expected a training or more, and no negative number"
+                f"{self.seeds} trainings with {self.draws}, {self.value_draws} and "
+                f"{self.tuned_draws} random sets: expected a training or more, and no negative "
+                "number"
             )
 
 
@@ -106,7 +112,7 @@ _Asked = list[tuple[dict[str, Any], Intervention]]
 class _Training:
     """One training, whose neurons are tuned, and what is then asked under which intervention."""
 
-    about: dict[str, Any]
+    name: str
     seed: int
     neurons: NeuronSet | None
     asked: _Asked
@@ -120,9 +126,11 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     _require_part(pipeline, part, plan)
     sets = contenders(pipeline) if part == "activations" else tunable_sets(pipeline)
     # The same under every seed: whose neurons are tuned, and what is then asked.
-    every: list[tuple[dict[str, Any], NeuronSet | None, _Asked]]
+    every: list[tuple[str, NeuronSet | None, _Asked]]
     if part == "activations":
-        every = [({}, None, list(_interventions(pipeline, sets, plan)))]
+        every = [("interventions", None, list(_interventions(pipeline, sets, plan)))]
+        if beside := list(_random_values(pipeline, sets, plan)):
+            every.append(("random sets at values", None, beside))
     else:
         none = NeuronSet.empty(pipeline.shape)
         values = activation_values(pipeline)
@@ -138,10 +146,10 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
                     )
                     for one in AFTER_TUNING
                 ]
-            every.append((about, neurons, asked))
+            every.append((str(about), neurons, asked))
     for seed in range(plan.seeds):
-        for about, neurons, asked in every:
-            yield _Training(about, seed, neurons, asked)
+        for name, neurons, asked in every:
+            yield _Training(name, seed, neurons, asked)
 
 
 def _require_part(pipeline: Pipeline, part: str, plan: Teaching) -> None:
@@ -194,9 +202,36 @@ def _interventions(
                 about = {**_about(method, x, -1, of[x]), "set_to": written_name(one)}
                 yield about, setting(of[x], values, x, one)
             for draw in range(plan.draws):
-                drawn = random_matched(of[x], FIRST_DRAW + draw)
-                about = _about(f"{RANDOM} as {method}", x, draw, drawn)
-                yield {**about, "set_to": written_name(None)}, setting(drawn, values, x, None)
+                yield _random(method, x, draw, of[x], values, None)
+
+
+def _random_values(
+    pipeline: Pipeline, sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching
+) -> Iterator[tuple[dict[str, Any], Intervention]]:
+    """The first random sets of every method's, at other values than zero.
+
+    A training of its own, so that a table can have them later; on one machine it is the same one.
+    """
+    values = activation_values(pipeline)
+    for method, of in sets.items():
+        for x in (x for x in pipeline.settings.languages if x != plan.source):
+            for draw in range(plan.value_draws):
+                for one in plan.random_values:
+                    yield _random(method, x, draw, of[x], values, one)
+
+
+def _random(
+    method: str,
+    language: str,
+    draw: int,
+    like: NeuronSet,
+    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
+    one: Written,
+) -> tuple[dict[str, Any], Intervention]:
+    """A random set with as many neurons in every layer, each at its own value."""
+    drawn = random_matched(like, FIRST_DRAW + draw)
+    about = _about(f"{RANDOM} as {method}", language, draw, drawn)
+    return {**about, "set_to": written_name(one)}, setting(drawn, values, language, one)
 
 
 def _trained_sets(
@@ -234,7 +269,7 @@ def ship_taught(
     file = Path(folder) / f"lsn_{part}_{task}.csv"
     parts = (
         Part(
-            f"seed {training.seed}, {training.about or 'interventions'}",
+            f"seed {training.seed}, {training.name}",
             frozenset(
                 (*(about[key] for key in KEYS), training.seed) for about, _ in training.asked
             ),
