@@ -167,7 +167,7 @@ display(first, figures.folded("The same for other sets", *others))
 #   ([14](14_lsn_tuning)).
 # - **Random neurons, tuned**: in a table, not in the released code. Here: beside every method's set
 #   of English and one target together, with as many in every layer.
-# - **Random neurons, set to a value**: none. Here: beside every set, at zero.
+# - **Random neurons, set to a value**: none. Here: beside every set, many at zero, a few at others.
 # - **Precision of the weights**: four bits (NF4). Here: 32-bit floats; four bits are not tried.
 # - **Trainings**: one of each. Here: five on the testbed, three on Gemma, unless a page says
 #   otherwise.

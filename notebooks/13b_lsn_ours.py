@@ -114,14 +114,20 @@ display(
 # Each value is written to the neurons of the language that is asked, at the output of `act_fn`, in
 # all layers and at all positions. *After* means read there, too; *before* is read at its input, as
 # the public code does it. The change is from the same tuned model, untouched, and its interval is
-# for other trainings and other items.
+# for other trainings and other items. Ticks are random sets with as many neurons in every layer,
+# each neuron at the same statistic of its own.
 
 # %% tags=["shipped"]
-effects = {}
+effects, beside = {}, {}
 for task, table in tables.items():
     found = taught_effects.taught_effects(table)
     write_table(found, results / f"lsn_effects_activations_{task}.csv")
     effects[task] = found
+    beside[task] = taught_effects.taught_beside_random(table)
+    write_table(
+        beside[task],
+        results / f"lsn_beside_activations_{task}.csv",
+    )
 for x in languages[1:]:
     display(taught_pages.effects_figure(effects, names, x))
 
@@ -133,8 +139,20 @@ display(
 )
 
 # %% [markdown]
-# Sets at zero, beside random ones with as many neurons in every layer, at zero in the same
-# trainings:
+# A change says little before random sets of the same size were set likewise. There are a few of
+# these at each value, so intervals are for one more of them and for other trainings:
+
+# %% tags=["shipped"]
+display(
+    taught_pages.values_beside_random_in_words(beside),
+    figures.folded(
+        "Value by value",
+        taught_pages.values_beside_random_table(beside),
+    ),
+)
+
+# %% [markdown]
+# At zero there are many, which can be counted:
 
 # %% tags=["shipped"]
 display(

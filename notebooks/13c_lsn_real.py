@@ -47,6 +47,7 @@ results.mkdir(parents=True, exist_ok=True)
 # %% tags=["shipped"]
 there, made_there = taught.shipped_tables("activations", real_data)
 real_levels, real_effects, real_contrasts = {}, {}, {}
+real_beside = {}
 for task, table in there.items():
     real_levels[task] = taught_effects.taught_levels(table, FLOORS[task])
     real_effects[task] = taught_effects.taught_effects(table)
@@ -58,6 +59,9 @@ for task, table in there.items():
         )
     file = f"lsn_effects_real_{task}.csv"
     write_table(real_effects[task], results / file)
+    real_beside[task] = taught_effects.taught_beside_random(table)
+    file = f"lsn_beside_real_{task}.csv"
+    write_table(real_beside[task], results / file)
 display(
     taught_pages.made_in_words(
         made_there,
@@ -75,6 +79,8 @@ display(
 
 # %% [markdown]
 # ## What interventions change
+#
+# Ticks are random sets with as many neurons in every layer, where they were set to the same value.
 
 # %% tags=["shipped"]
 asked = pd.concat(real_effects.values())["language"].unique().tolist()
@@ -93,8 +99,19 @@ display(
 )
 
 # %% [markdown]
-# Sets at zero, beside random ones with as many neurons in every layer, at zero in the same
-# trainings:
+# Beside random sets at the same value, by intervals for one more of them and for other trainings:
+
+# %% tags=["shipped"]
+display(
+    taught_pages.values_beside_random_in_words(real_beside),
+    figures.folded(
+        "Value by value",
+        taught_pages.values_beside_random_table(real_beside),
+    ),
+)
+
+# %% [markdown]
+# And at zero, counted:
 
 # %% tags=["shipped"]
 display(

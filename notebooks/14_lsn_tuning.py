@@ -139,6 +139,7 @@ taught_pages.effects_counts_table(plain)
 beside = {}
 for task, table in tables.items():
     beside[task] = taught_effects.taught_beside_random(table)
+    write_table(beside[task], results / f"lsn_beside_weights_{task}.csv")
 taught_pages.beside_random_table(beside)
 
 # %% [markdown]

@@ -145,14 +145,16 @@ def effects_figure(
         value = value.where(own["method"] != "all", "tuned: all")
         panels[f"{task}: change of the share right"] = pd.DataFrame(
             {"row": value, "series": own["method"], "value": own["change"]}
-            | {end: own[end] for end in ("low", "high")}
+            | {"low": own["low"], "high": own["high"], "reference": own["random"]}
         )
         told += [
             f"{task}, {method}: {part['change'].min():+.3f} to {part['change'].max():+.3f}"
             for method, part in own.groupby("method", sort=False)
         ]
     return figures.show(
-        figures.dot_ranges(panels, zero=list(panels), title=names[of]),
+        figures.dot_ranges(
+            panels, zero=list(panels), title=names[of], reference_label="random sets, likewise"
+        ),
         alt=f"Changes by what neurons are set to or which are tuned, {names[of]}. "
         + "; ".join(told),
     )
@@ -180,7 +182,7 @@ def effects_counts_table(effects: Mapping[str, pd.DataFrame], level: float = FDR
 def gains_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> Markdown:
     """Which changes are certain gains, beyond trainings and items, and what random sets do there.
 
-    Corrected over a task's rows; on random sets nothing but zero was tried.
+    Corrected over a task's rows.
     """
     lines = []
     for task, found in effects.items():
@@ -190,12 +192,11 @@ def gains_in_words(effects: Mapping[str, pd.DataFrame], level: float = FDR) -> M
                 f"- {task}, {as_markdown(row['method'])} {row['language']}, {row['set_to']}: "
                 f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
             )
+            if row["draws"]:
+                line += f"; {row['draws']} random sets, likewise, {row['random']:+.3f} on average"
             if row["null_masks"]:
-                line += (
-                    f"; {int(row['null_masks'])} random sets at zero {row['null_mean']:+.3f} on "
-                    f"average, and it lies above {row['percentile']:.0f} % of them"
-                )
-            elif row["set_to"] not in ("", "zero"):
+                line += f", and it lies above {row['percentile']:.0f} % of them"
+            elif not row["draws"] and row["set_to"]:
                 line += "; no random set was set to this value"
             lines.append(f"{line}.")
         if own.empty:
@@ -341,6 +342,41 @@ def beside_random_table(found: Mapping[str, pd.DataFrame]) -> Styler:
         "intervals of one more random set; and how far single ones are from that mean",
         {"q": "{:.3f}"},
     )
+
+
+def values_beside_random_table(found: Mapping[str, pd.DataFrame]) -> Styler:
+    """Sets less random ones at the same value: `taught_beside_random`, by task; values as heads."""
+    frame = pd.concat(found, names=["task", None]).reset_index("task")
+    certain = frame["q"] <= FDR
+    frame["cell"] = frame["difference"].map("{:+.3f}".format) + certain.map({True: " *", False: ""})
+    wide = frame.pivot_table(
+        index=["task", "method", "language"],
+        columns="set_to",
+        values="cell",
+        aggfunc="first",
+        sort=False,
+    )
+    return figures.table(
+        wide.reset_index(),
+        "Share right with a set at a value, less the mean of random sets at it; with * certain for "
+        "one more random set and other trainings, corrected over a task's rows",
+    )
+
+
+def values_beside_random_in_words(found: Mapping[str, pd.DataFrame]) -> Markdown:
+    """How many sets at a value do certainly more or less than random ones at it, by task."""
+    lines = []
+    for task, every in found.items():
+        certain, own = every["q"] <= FDR, every["difference"]
+        draws = sorted(set(every["draws"].astype(int)), reverse=True)
+        reach = 100 * ((every["high"] - every["low"]) / 2).median()
+        lines.append(
+            f"- {task}: of {len(every)} sets at a value, {int((certain & (own > 0)).sum())} are "
+            f"certainly better than random ones at it and {int((certain & (own < 0)).sum())} "
+            f"certainly worse ({' or '.join(map(str, draws))} random sets each); half of the "
+            f"intervals reach further than {reach:.1f} points."
+        )
+    return prose("\n".join(lines))
 
 
 def changed_weights_table(found: pd.DataFrame) -> Styler:

@@ -215,7 +215,7 @@ def _random_values(
     values = activation_values(pipeline)
     for method, of in sets.items():
         for x in (x for x in pipeline.settings.languages if x != plan.source):
-            for draw in range(plan.value_draws):
+            for draw in range(min(plan.draws, plan.value_draws)):
                 for one in plan.random_values:
                     yield _random(method, x, draw, of[x], values, one)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from crane_lab.stages.standing import corrected, held_against
+from crane_lab.study.activations import written_name
 from crane_lab.study.taught import RANDOM
 
 Array = NDArray[np.float64]
@@ -98,8 +99,10 @@ def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
     -------
     One row per `method`, `of`, `set_to` and `language`: `n_neurons`, `seeds`, `score` (share right,
     mean), `change` with `low`, `high`, `p_change` and `q_change` (corrected over the rows by
-    Benjamini and Hochberg), for qa `f1_change` (mean), and the columns of `standing.held_against`,
-    corrected over the rows that have random sets beside them.
+    Benjamini and Hochberg), for qa `f1_change` (mean), `random`, the mean change of `draws` random
+    sets to which the same is done, and the columns of `standing.held_against`, corrected over the
+    rows that have random sets beside them and are tuned or at zero. At other values there are too
+    few of these to count (`taught_beside_random`).
     """
     right = _outcomes(table)
     f1 = _outcomes(table, "f1") if "f1" in table else {}
@@ -120,9 +123,12 @@ def taught_effects(table: pd.DataFrame) -> pd.DataFrame:
         }
         if f1:
             found["f1_change"] = _difference(f1[row], _before(f1, row)).mean()
+        drawn = np.array(
+            [_difference(right[one], _before(right, one)).mean() for one in _draws(right, row)]
+        )
+        found |= {"draws": len(drawn), "random": drawn.mean() if len(drawn) else np.nan}
         rows.append(found)
-        drawn = [_difference(right[one], _before(right, one)).mean() for one in _draws(right, row)]
-        nulls.append(np.array(drawn, float))
+        nulls.append(drawn if row.set_to in ("", written_name(None)) else drawn[:0])
     effects = pd.DataFrame(rows)
     if effects.empty:
         return effects
@@ -150,17 +156,17 @@ def taught_contrast(table: pd.DataFrame, value: str, other: str) -> pd.DataFrame
 
 
 def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
-    """How tuned sets compare with random ones that were tuned likewise, in the same trainings.
+    """How sets compare with random ones that were tuned, or set, likewise, in the same trainings.
 
-    One row per `method`, `of` and `language` that has random sets: `draws`, `difference` in the
-    share right from their mean, with `low`, `high`, `p` (`beside_draws`) and `q` (corrected over
-    the rows), and `random_low`, `random_high`, the range over draws of one's difference from that
-    mean. Items are the same for all; they are not drawn anew.
+    One row per `method`, `of`, `set_to` and `language` that has random sets: `draws`, `difference`
+    in the share right from their mean, with `low`, `high`, `p` (`beside_draws`) and `q` (corrected
+    over the rows), and `random_low`, `random_high`, the range over draws of one's difference from
+    that mean. Items are the same for all; they are not drawn anew.
     """
     right = _outcomes(table)
     rows = []
     for row, own in right.items():
-        if row.draw != -1 or row.set_to:
+        if row.draw != -1:
             continue
         random = [right[one] for one in _draws(right, row)]
         seeds = sorted(set(own).intersection(*random)) if random else []
@@ -172,8 +178,8 @@ def taught_beside_random(table: pd.DataFrame) -> pd.DataFrame:
         by_draw = shares.mean(0) - shares.mean()
         rows.append(
             {
-                **{"method": row.method, "of": row.of, "language": row.language},
-                "draws": len(random),
+                **{"method": row.method, "of": row.of, "set_to": row.set_to},
+                **{"language": row.language, "draws": len(random)},
                 **{"difference": mean, "low": low, "high": high, "p": p},
                 **{"random_low": by_draw.min(), "random_high": by_draw.max()},
             }

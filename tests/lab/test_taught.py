@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from crane_lab.tuning.training import TuningRecipe
 __all__ = ["folder"]  # a fixture
 RECIPE = TuningRecipe(items=6, epochs=1, batch=3, rank=2, learning_rate=0.01)
 RECIPES = {"nli": RECIPE, "qa": RECIPE}
-PLAN = taught.Teaching(seeds=1, draws=1, tuned_draws=1, n_test=3, recipes=RECIPES)
+PLAN = taught.Teaching(seeds=1, draws=1, tuned_draws=1, n_test=3, recipes=RECIPES, value_draws=1)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,8 @@ def test_what_is_wrong_is_refused(pipeline: Pipeline) -> None:
         tuned.tuned_outcomes(pipeline, "nli", RECIPE, n_test=0)
     with pytest.raises(ValueError, match="expected a training or more"):
         taught.Teaching(seeds=0)
+    with pytest.raises(ValueError, match=r"random sets at .*P11.*: expected some of"):
+        taught.Teaching(random_values=(("P11", "after"),))
     with pytest.raises(ValueError, match="epochs is 0"):
         TuningRecipe(epochs=0)
     strange = taught.Teaching(source="fr")
@@ -133,7 +136,7 @@ def test_the_command_checks_every_part_before_the_first(
 
 
 def test_weights_are_those_of_source_target_both_and_random(pipeline: Pipeline) -> None:
-    own = [t.about for t in taught.trainings(pipeline, "weights", PLAN)]
+    own = [t.asked[0][0] for t in taught.trainings(pipeline, "weights", PLAN)]
     crane = [about["of"] for about in own if about["method"] == "CRANE"]
     en, *others = pipeline.settings.languages
     assert set(crane) == {en, *others, *(f"{en}+{x}" for x in others)}
@@ -144,14 +147,23 @@ def test_weights_are_those_of_source_target_both_and_random(pipeline: Pipeline) 
 
 
 def test_activations_are_set_to_every_value_beside_random_sets(pipeline: Pipeline) -> None:
-    (training,) = taught.trainings(pipeline, "activations", PLAN)
-    assert training.neurons is None
+    training, beside = taught.trainings(pipeline, "activations", PLAN)
+    assert training.neurons is None and beside.neurons is None
     crane = [about for about, _ in training.asked if about["method"] == "CRANE"]
     _en, *others = pipeline.settings.languages
     wanted = {(x, written_name(one)) for x in others for one in taught.VALUES}
     assert {(about["of"], about["set_to"]) for about in crane} == wanted
     random = [about for about, _ in training.asked if about["method"] == "Random as CRANE"]
     assert [about["set_to"] for about in random] == ["zero"] * len(others)
+    drawn = [about for about, _ in beside.asked if about["method"] == "Random as CRANE"]
+    at = [written_name(one) for one in taught.AS_READ]
+    assert [about["set_to"] for about in drawn] == at * len(others)  # the first draw, again
+    assert {about["draw"] for about in drawn} == {0}
+    # One mask at each value, so what is written is what differs.
+    own = {about["set_to"]: one for about, one in beside.asked if about in drawn[: len(at)]}
+    assert len({one.digest() for one in own.values()}) == len(at)
+    none = replace(PLAN, value_draws=0)
+    assert len(list(taught.trainings(pipeline, "activations", none))) == 1
 
 
 def test_a_table_goes_on_from_what_is_there(

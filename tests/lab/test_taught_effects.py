@@ -57,7 +57,10 @@ def test_random_sets_say_whether_an_effect_is_one(effect: float, beyond: str) ->
     (few,) = taught_effects(made_up(effect, draws=3)).to_dict("records")
     assert few["q"] > 0.05 and few["q_low"] > 0.05
     (none,) = taught_effects(made_up(effect, draws=0)).to_dict("records")
-    assert none["null_masks"] == 0 and np.isnan(none["q"])
+    assert none["null_masks"] == 0 and np.isnan(none["q"]) and np.isnan(none["random"])
+    # At a value the few that there are have a mean, and are not counted.
+    (at,) = taught_effects(made_up(effect, set_to="mean after")).to_dict("records")
+    assert at["draws"] == 25 and abs(at["random"]) < 0.01 and np.isnan(at["q"])
 
 
 def test_one_training_has_no_interval() -> None:
@@ -90,8 +93,10 @@ def test_two_values_are_compared_in_the_same_trainings() -> None:
     assert taught_contrast(zero, "zero", "mean after").empty
 
 
-def test_tuned_sets_are_compared_with_tuned_random_ones() -> None:
-    (row,) = taught_beside_random(made_up(0.1, set_to="")).to_dict("records")
+@pytest.mark.parametrize("set_to", ["", "zero", "mean after"])
+def test_sets_are_compared_with_random_ones_treated_likewise(set_to: str) -> None:
+    (row,) = taught_beside_random(made_up(0.1, set_to=set_to)).to_dict("records")
+    assert row["set_to"] == set_to
     assert row["draws"] == 25 and row["difference"] == pytest.approx(0.105, abs=0.01)
     assert row["low"] > 0 and row["q"] < 0.05
     assert row["random_low"] < 0 < row["random_high"] < 0.03

@@ -91,6 +91,18 @@ def test_comparisons_have_their_intervals() -> None:
     assert "50.0%" in shown and ">0<" in shown
 
 
+@pytest.mark.parametrize(("effect", "said"), [(0.1, (2, 0)), (-0.1, (0, 2)), (0.0, (0, 0))])
+def test_values_stand_beside_random_sets_at_them(effect: float, said: tuple[int, int]) -> None:
+    few = made_up(effect, draws=3, set_to="mean after")
+    found = {"nli": taught_beside_random(pd.concat([made_up(effect), few]))}
+    text = str(taught_pages.values_beside_random_in_words(found).data)
+    assert "of 2 sets at a value" in text and "25 or 3 random sets" in text
+    assert f"{said[0]} are certainly better" in text and f"{said[1]} certainly worse" in text
+    shown = vars(taught_pages.values_beside_random_table(found))["data"]
+    assert list(shown.columns) == ["task", "method", "language", "zero", "mean after"]
+    assert shown["zero"].item().endswith("*") == bool(effect)
+
+
 def test_text_is_shown_beside_random_sets() -> None:
     effects = text_effects(text_made_up(-0.1))
     shown = BeautifulSoup(taught_pages.text_table(effects).to_html(), "html.parser")
@@ -124,7 +136,13 @@ def test_where_a_task_arrives_is_said() -> None:
 
 def test_certain_gains_are_named_with_what_random_sets_do() -> None:
     text = str(taught_pages.gains_in_words({"nli": taught_effects(made_up(0.1))}).data)
-    assert "CRANE zh, zero: +0.105" in text and "25 random sets at zero" in text
+    assert "CRANE zh, zero: +0.105" in text and "25 random sets, likewise" in text
+    assert "lies above 100 %" in text
+    at = taught_effects(made_up(0.1, set_to="P75 after"))
+    text = str(taught_pages.gains_in_words({"nli": at}).data)
+    assert "25 random sets, likewise" in text and "lies above" not in text
+    alone = taught_effects(made_up(0.1, draws=0, set_to="P75 after"))
+    assert "no random set" in str(taught_pages.gains_in_words({"nli": alone}).data)
     for effect in (0.0, -0.1):
         text = str(taught_pages.gains_in_words({"nli": taught_effects(made_up(effect))}).data)
         assert text.endswith("- nli: none.")
