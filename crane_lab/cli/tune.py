@@ -38,7 +38,7 @@ from crane_lab.study.taught import (
 from crane_lab.study.text_taught import TextTeaching, require_text_teachable, ship_text_taught
 from crane_lab.study.tuned import TASKS, save_tuned
 from crane_lab.study.tuned_transfer import TransferPlan, ship_transfer
-from crane_lab.study.value_losses import ship_value_losses
+from crane_lab.study.value_losses import ship_value_losses, ship_value_masks
 from crane_lab.tuning.lora import PARTS as LORA_PARTS
 
 _TEXT, _SETS, _LOSSES = "text", "sets", "losses"
@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
     add("--value-draws", type=int, default=plan.value_draws, help="of them, set to values, too")
     add("--random-values", nargs="*", choices=_VALUES, default=_VALUES, help="those values")
+    add("--value-masks", type=int, default=40, help="random masks at values, of losses")
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")
@@ -128,7 +129,9 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
         if _LOSSES in options.parts:
             nulls = Nulls.of(pipeline, str(run.parameters["null_data"]), 0)
             values = activation_values(pipeline)
-            ship_value_losses(pipeline, contenders(pipeline), values, out, nulls)
+            sets = contenders(pipeline)
+            ship_value_losses(pipeline, sets, values, out, nulls)
+            ship_value_masks(pipeline, sets, values, out, options.value_masks)
         for part, task in product(taught, options.tasks):
             ship_taught(pipeline, task, part, plan, out)
 

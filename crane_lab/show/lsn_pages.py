@@ -279,8 +279,9 @@ def _own_and_other(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def changes_table(changes: pd.DataFrame) -> Styler:
-    """What zero does in numbers, and where that lies among random masks of the set's profile."""
-    found = _own_and_other(changes[changes["set_to"] == ZERO])
+    """What zero, and values with a null, do in numbers, and where that lies among random masks."""
+    found = _own_and_other(changes)
+    found = found[(found["set_to"] == ZERO) | (found["null_masks"].fillna(0) > 0)]
     found["own"] = [
         f"{v:+.3f} [{low:+.3f}, {high:+.3f}]"
         for v, low, high in zip(found["own"], found["own_low"], found["own_high"], strict=True)
@@ -288,6 +289,7 @@ def changes_table(changes: pd.DataFrame) -> Styler:
     shown = found.rename(
         columns={
             "mask_language": "neurons of",
+            "set_to": "set to",
             "own": "own loss",
             "other": "largest other",
             "other_language": "which",
@@ -295,13 +297,14 @@ def changes_table(changes: pd.DataFrame) -> Styler:
             "null_mean": "their mean",
         }
     )
-    columns = ["method", "neurons of", "own loss", "largest other", "which"]
+    values = sorted(dict.fromkeys(shown["set to"]), key=lambda value: value != ZERO)
+    columns = ["set to", "method", "neurons of", "own loss", "largest other", "which"]
     columns += ["random masks", "their mean", "percentile", "q"]
     return figures.table(
-        shown[columns],
-        "Set to zero: change of held-out loss in nats per token, with 95 % intervals over windows, "
-        "and where the own change lies among random masks with as many neurons in every layer (q: "
-        "Benjamini–Hochberg over the rows)",
+        pd.concat(shown.loc[shown["set to"] == value, columns] for value in values),
+        "Change of held-out loss in nats per token, with 95 % intervals over windows, and where "
+        "the own change lies among random masks with as many neurons in every layer, set likewise "
+        "(q: Benjamini–Hochberg over the rows of a value)",
         {
             "largest other": "{:+.3f}",
             "random masks": "{:.0f}",
@@ -313,7 +316,7 @@ def changes_table(changes: pd.DataFrame) -> Styler:
 
 
 def zero_in_words(changes: pd.DataFrame) -> Markdown:
-    """In how many sets each value harms the own language more than zero, and what zero does."""
+    """In how many sets each value harms the own language more than zero, and more than chance."""
     found = _own_and_other(changes)
     wide = found.pivot_table(
         index=["method", "mask_language"], columns="set_to", values="own", sort=False
@@ -326,22 +329,24 @@ def zero_in_words(changes: pd.DataFrame) -> Markdown:
         "Numerically more is added to the language's own loss than by zero when the neurons are "
         "set to " + ", ".join(said) + "."
     ]
-    zero = found[found["set_to"] == ZERO]
-    known = zero[zero["null_masks"].fillna(0) >= ENOUGH]
-    if len(known):
+    for value in (ZERO, *(name for name in wide if name != ZERO)):
+        at = found[found["set_to"] == value]
+        known = at[at["null_masks"].fillna(0) >= ENOUGH]
+        if known.empty:
+            continue
         beyond = known[(known["q"] <= FDR) & (known["own_low"] > 0)]
         names = ", ".join(
             f"{as_markdown(row['method'])} {as_markdown(row['mask_language'])}"
             for _, row in beyond.iterrows()
         )
         lines.append(
-            f"Set to zero, {len(beyond)} of the {len(known)} sets with a null clearly add to their "
-            f"own language's loss and more than random masks of their own profile do"
-            + (f": {names}." if names else ".")
+            f"Set to {as_markdown(value)}, {len(beyond)} of the {len(known)} sets with a null "
+            "clearly add to their own language's loss and more than random masks of their own "
+            "profile do" + (f": {names}." if names else ".")
         )
         open_yet = known[(known["percentile"] == 100) & (known["q"] > FDR)]
         if len(open_yet):
             lines.append(
                 f"{len(open_yet)} more lie beyond all of theirs, which are too few to tell."
             )
-    return prose(" ".join(lines))
+    return prose("\n\n".join(lines))

@@ -18,8 +18,10 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
+from crane_core.baselines import random_matched
 from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
+from crane_lab.stages.losses import held_out_losses
 from crane_lab.stages.relevance import QUANTILE_TOKENS
 from crane_lab.stages.standing import held_against
 from crane_lab.store import write_table
@@ -33,11 +35,13 @@ from crane_lab.study.activations import (
     written_name,
 )
 from crane_lab.study.effects import normal_interval
-from crane_lab.study.nulls import Nulls, null_inputs
+from crane_lab.study.nulls import FIRST_SEED, Nulls, null_inputs
 
 FILE = "lsn_losses.csv"
 #: What setting each set to zero does to its own language, beside random masks of its kind.
 ZERO = "lsn_zero.csv"
+#: What random masks at the values of `BESIDE` do to a language's own loss.
+MASKS = "lsn_value_masks.csv"
 #: How many of the values written are out of reach (`activations.out_of_reach`).
 REACH = "lsn_reach.csv"
 #: What neurons are set to: zero, and statistics read where they are written, or as the paper's code
@@ -50,6 +54,8 @@ WRITTEN: tuple[Written, ...] = (
     ("P90", "after"),
     ("P90", "before"),
 )
+#: Values other than zero at which random masks can stand beside a set.
+BESIDE: tuple[Written, ...] = (("P10", "after"), ("mean", "after"))
 _KEYS = ["method", "mask_language", "set_to"]
 _TEXTS = (*_KEYS, "text_language")
 #: place -> language -> statistic -> (layers, neurons), of `activations.activation_values`.
@@ -66,18 +72,22 @@ def perplexity_changes(
 ) -> pd.DataFrame:
     """What happens to each language's loss when a language's neurons are set to a value (PPXC).
 
-    Intervals are over paired differences of windows. `shipped`: a folder with `FILE`, whose rows
-    are taken as far as they are of this run.
+    Intervals are over paired differences of windows. `shipped`: a folder with `FILE` and perhaps
+    `MASKS`, whose rows are taken as far as they are of this run.
 
     Returns
     -------
     One row per method, `mask_language`, value `set_to` and `text_language`: `n_neurons`, `loss`
     untouched, `change` of loss with `change_low` and `change_high` (95 %), nats per token, and
     `ratio` of perplexities. With `nulls`, there are the columns of `standing.held_against` too, for
-    rows set to zero and the set's own language: where the change lies among those of random masks
-    of the set's size in every layer, corrected over those rows.
+    the set's own language: where the change lies among those of random masks of the set's size in
+    every layer, corrected over the rows of the value. Those at zero have `nulls`; at other values,
+    which are each neuron's own, there are those of `MASKS`.
     """
-    kept = {} if shipped is None else _kept(pipeline, sets, values, Path(shipped) / FILE)
+    kept, beside = (
+        {} if shipped is None else _kept(pipeline, sets, values, Path(shipped) / name)
+        for name in (FILE, MASKS)
+    )
     todo = [
         ((method, x, written_name(one)), partial(setting, neurons, values, x, one))
         for method, of in sets.items()
@@ -93,13 +103,58 @@ def perplexity_changes(
     found = pd.concat([kept[key] for key, _ in todo], ignore_index=True)
     if nulls is None:
         return found
-    masks = []
-    for row in found.to_dict("records"):
-        neurons = sets[row["method"]][row["mask_language"]]
-        own = row["set_to"] == written_name(None) and row["text_language"] == row["mask_language"]
-        null = nulls.table("losses", neurons) if own and len(neurons) else pd.DataFrame()
-        masks.append(null[row["text_language"]].to_numpy(float) if len(null) else np.array([]))
-    return pd.concat([found, held_against(found["change"].to_list(), masks)], axis=1)
+    held = []
+    for _, at in found.groupby("set_to", sort=False):
+        masks = []
+        for row in at.to_dict("records"):
+            method, x, set_to = (str(row[name]) for name in _KEYS)
+            null = np.array([])
+            if x == row["text_language"] and len(sets[method][x]):
+                if set_to == written_name(None):
+                    table = nulls.table("losses", sets[method][x])
+                    null = table[x].to_numpy(float) if len(table) else null
+                elif (method, x, set_to) in beside:
+                    null = beside[method, x, set_to]["change"].to_numpy(float)
+            masks.append(null)
+        held.append(held_against(at["change"].to_list(), masks).set_index(at.index))
+    return found.join(pd.concat(held))
+
+
+def ship_value_masks(
+    pipeline: Pipeline, sets: Contenders, values: Values, folder: str | Path, masks: int
+) -> None:
+    """Bring `MASKS` and the record beside it to so many random masks of every set at a value.
+
+    One row per `method`, `mask_language`, `set_to` and `seed`: `change`, the mean change of loss in
+    that language, nats per token, with as many neurons in every layer as the set has, drawn at
+    random and set to the value, each neuron to its own.
+    """
+    seeds = range(FIRST_SEED, FIRST_SEED + masks)
+
+    def part(method: str, x: str, one: Written) -> pd.DataFrame:
+        windows, before = {x: pipeline.perplexity_windows[x]}, pipeline.losses()[x]
+        rows = []
+        for seed in seeds:
+            drawn = setting(random_matched(sets[method][x], seed), values, x, one)
+            after = held_out_losses(pipeline.model, windows, drawn, pipeline.store.note)[x]
+            about = {"method": method, "mask_language": x, "set_to": written_name(one)}
+            change = (after - before).double().mean().item()
+            rows.append({**about, "seed": seed, "change": round(change, 6)})
+        return pd.DataFrame(rows)
+
+    parts = (
+        Part(
+            f"{method} {x}, {written_name(one)}",
+            frozenset((method, x, written_name(one), seed) for seed in seeds),
+            partial(part, method, x, one),
+        )
+        for method, of in sets.items()
+        for x, neurons in of.items()
+        for one in BESIDE
+        if len(neurons)
+    )
+    file = Path(folder) / MASKS
+    grow(file, _inputs(pipeline, sets, values), [*_KEYS, "seed"], _KEYS, parts)
 
 
 def ship_value_losses(

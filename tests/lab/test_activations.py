@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_pipeline import folder, settings_in
 
+from crane_core.baselines import random_matched
 from crane_core.families import mlp_sites
 from crane_core.interventions import intervened
 from crane_core.neurons import NeuronSet
@@ -143,6 +144,40 @@ def test_shipped_changes_are_read_if_they_are_of_this_run(
     moved = {place: {**of, x: {n: v + 1 for n, v in of[x].items()}} for place, of in values.items()}
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         value_losses.perplexity_changes(pipeline, sets, moved, [None], shipped=tmp_path)
+
+
+def test_values_have_random_masks_of_their_own(
+    pipeline: Pipeline, values: dict, tmp_path: Path
+) -> None:
+    x, other, *_ = pipeline.settings.languages
+    none = NeuronSet.empty(pipeline.shape)
+    sets = {"ours": {x: some(pipeline, (0, 1), (1, 5)), other: none}}
+    value_losses.ship_value_masks(pipeline, sets, values, tmp_path, 3)
+    masks = pd.read_csv(tmp_path / value_losses.MASKS)
+    assert masks.groupby(["mask_language", "set_to"]).size().to_dict() == {
+        (x, "P10 after"): 3,
+        (x, "mean after"): 3,
+    }
+    drawn = random_matched(sets["ours"][x], nulls.FIRST_SEED + 1)
+    one = activations.setting(drawn, values, x, ("mean", "after"))
+    change = (pipeline.losses(one)[x] - pipeline.losses()[x]).double().mean()
+    row = masks[(masks["set_to"] == "mean after") & (masks["seed"] == nulls.FIRST_SEED + 1)]
+    assert row["change"].item() == pytest.approx(float(change), abs=1e-6)
+    null = nulls.Nulls(pipeline, {"losses": 4})
+    written: list[activations.Written] = [None, ("mean", "after"), ("P90", "after")]
+    found = value_losses.perplexity_changes(pipeline, sets, values, written, null, tmp_path)
+    own = found[(found["mask_language"] == x) & (found["text_language"] == x)].set_index("set_to")
+    assert own["null_masks"].to_dict() == {"zero": 4, "mean after": 3, "P90 after": 0}
+    at = masks[masks["set_to"] == "mean after"]["change"].mean()
+    assert own.loc["mean after", "null_mean"] == pytest.approx(at)
+    assert (own["q"][["zero", "mean after"]] == own["p"][["zero", "mean after"]]).all()
+    assert found.loc[found["text_language"] == other, "q"].isna().all()
+    # What is there is not computed again, and more masks are.
+    written_before = (tmp_path / value_losses.MASKS).read_bytes()
+    value_losses.ship_value_masks(pipeline, sets, values, tmp_path, 3)
+    assert (tmp_path / value_losses.MASKS).read_bytes() == written_before
+    value_losses.ship_value_masks(pipeline, sets, values, tmp_path, 4)
+    assert len(pd.read_csv(tmp_path / value_losses.MASKS)) == 8
 
 
 def test_contenders_have_as_many_neurons_as_crane(pipeline: Pipeline) -> None:
