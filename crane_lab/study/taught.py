@@ -4,8 +4,8 @@
 set to a value while its test items are answered, for every method of `contenders`, beside random
 sets with as many neurons in every layer: many at zero, a few at the other values. *Weights*
 (Tables 3, 7 and 8): attention is tuned and, of the MLPs, some languages' neurons only, for every
-method but LAPE as it is released; beside each method's set of source and first target, random ones
-of its size in every layer. A target's neurons are set to a value after they were tuned, too.
+method; beside each method's set of source and first target, random ones of its size in every layer.
+A target's neurons are set to a value after they were tuned, too.
 
 A table grows by what it lacks (`store.grown`), all sets under one seed before the next. What is
 asked of one tuned model is asked at once, so that nothing is compared with another run's; random
@@ -124,7 +124,7 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     Raises ValueError for an unknown part, or languages without the source or a target.
     """
     _require_part(pipeline, part, plan)
-    sets = contenders(pipeline) if part == "activations" else tunable_sets(pipeline)
+    sets = contenders(pipeline)
     # The same under every seed: whose neurons are tuned, and what is then asked.
     every: list[tuple[str, NeuronSet | None, _Asked]]
     if part == "activations":
@@ -171,11 +171,6 @@ def require_teachable(pipeline: Pipeline, task: str, part: str, plan: Teaching) 
     require_number("items", plan.recipes[task].items, "train")
     require_number("n_test", plan.n_test, "test")
     require_rank(pipeline.model, plan.recipes[task].rank)
-
-
-def tunable_sets(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
-    """Sets to train: not LAPE's as released, a handful, whose order LAPE matched goes on in."""
-    return {method: of for method, of in contenders(pipeline).items() if method != "LAPE"}
 
 
 def _about(method: str, of: str, draw: int, neurons: NeuronSet | None) -> dict[str, Any]:
@@ -237,18 +232,23 @@ def _random(
 def _trained_sets(
     sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching, none: NeuronSet
 ) -> Iterator[tuple[dict[str, Any], NeuronSet | None]]:
-    """Whose weights are tuned: source, target, both, random ones, none and all."""
+    """Whose weights are tuned: source, target, both, random ones, none and all.
+
+    A set without neurons is none.
+    """
     yield _about("none", "", -1, none), none
     yield _about("all", "", -1, None), None
     for method, of in sets.items():
         for x, neurons in of.items():
+            if not len(neurons):
+                continue
             if ("source" if x == plan.source else "target") in plan.whose:
                 yield _about(method, x, -1, neurons), neurons
             if x != plan.source and "both" in plan.whose:
                 both = neurons | of[plan.source]
                 yield _about(method, f"{plan.source}+{x}", -1, both), both
-        for draw in range(plan.tuned_draws):
-            target = next(x for x in of if x != plan.source)
+        target = next(x for x in of if x != plan.source)
+        for draw in range(plan.tuned_draws if len(of[target]) else 0):
             both = random_matched(of[plan.source] | of[target], FIRST_DRAW + draw)
             yield _about(f"{RANDOM} as {method}", f"{plan.source}+{target}", draw, both), both
 

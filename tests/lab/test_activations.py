@@ -257,3 +257,10 @@ def test_sentences_follow_the_numbers() -> None:
     assert "Set to zero" not in lsn_pages.zero_in_words(changes(1.0, 0.01, 5)).data
     shown = lsn_pages.changes_table(changes(1.0, 0.01)).to_html()
     assert "+1.000" in shown and "+1.500" not in shown and "zh" in shown
+    # A value with random masks of its own is told and shown after zero.
+    at = changes(1.0, 0.01)
+    at.loc[at["set_to"] != "zero", ["null_masks", "null_mean", "percentile", "q"]] = 40, 0, 50, 0.9
+    told = lsn_pages.zero_in_words(at[::-1]).data
+    assert told.index("Set to zero, 1 of the 1") < told.index("Set to P10 before, 0 of the 1")
+    shown = vars(lsn_pages.changes_table(at[::-1]))["data"]
+    assert list(shown["set to"]) == ["zero", "P10 before"]

@@ -16,6 +16,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import ROOT, Store
 from crane_lab.study import taught, text_taught, tuned, tuned_transfer
 from crane_lab.study.activations import written_name
+from crane_lab.study.contenders import contenders
 from crane_lab.testbed.unseen import unseen_items
 from crane_lab.tuning.training import TuningRecipe
 
@@ -93,7 +94,7 @@ def test_a_language_without_items_is_left_out_of_what_is_read_and_not_trained(
     texts = str(ROOT / "data" / "texts")
     german = pipeline.changed(languages=("en", "de"), corpus=texts, perplexity_corpus=texts)
     monkeypatch.setattr(taught, "contenders", lambda _: pytest.fail("a pass before the check"))
-    monkeypatch.setattr(text_taught, "tunable_sets", lambda _: pytest.fail("a pass, too"))
+    monkeypatch.setattr(text_taught, "contenders", lambda _: pytest.fail("a pass, too"))
     for ship in (
         lambda: taught.ship_taught(german, "qa", "weights", PLAN, "never"),
         lambda: text_taught.ship_text_taught(german, text_taught.TextTeaching(), "never"),
@@ -141,7 +142,11 @@ def test_weights_are_those_of_source_target_both_and_random(pipeline: Pipeline) 
     en, *others = pipeline.settings.languages
     assert set(crane) == {en, *others, *(f"{en}+{x}" for x in others)}
     assert {"none", "all", "Random as CRANE"} <= {about["method"] for about in own}
-    assert not any(about["method"] == "LAPE" for about in own)
+    # LAPE finds neurons of some languages only; a set without any is not tuned.
+    found = {x for x, neurons in contenders(pipeline)["LAPE"].items() if len(neurons)}
+    tuned_sets = {about["of"] for about in own if about["method"] == "LAPE"}
+    assert tuned_sets == found | {f"{en}+{x}" for x in found - {en}}
+    assert all(about["n_neurons"] for about in own if about["method"] != "none")
     by_name = {(about["method"], about["of"]): about["n_neurons"] for about in own}
     assert by_name["none", ""] == 0 and by_name["all", ""] == -1
 
