@@ -70,7 +70,8 @@ results.mkdir(parents=True, exist_ok=True)
 # %%
 values = activations.activation_values(pipeline)
 least = activations.least_output(pipeline.model)
-lsn_pages.statistics_table(values, least)
+means = activations.means_over_neurons(values)
+lsn_pages.statistics_table(means, least)
 
 # %% [markdown]
 # ### Zero is not deactivation. Is this?
@@ -142,13 +143,18 @@ there = value_losses.read_value_losses(real_data)
 write_table(there, results / "lsn_perplexity_real.csv")
 display(
     figures.folded(
-        "What its sets put out",
+        "What its neurons put out, all of them and each set's",
+        lsn_pages.statistics_table(value_losses.read_means(real_data)),
         lsn_pages.written_values_table(reach_there),
     ),
     lsn_pages.out_of_reach_in_words(reach_there),
     lsn_pages.values_figure(
         there,
         full_names(there["mask_language"].unique()),
+    ),
+    figures.folded(
+        "Set to zero, language by language",
+        *(lsn_pages.ratios_figure(there, method) for method in there["method"].unique()),
     ),
     figures.folded("All of them", lsn_pages.changes_table(there)),
     lsn_pages.zero_in_words(there),

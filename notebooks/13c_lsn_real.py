@@ -25,7 +25,6 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
-from crane_lab.audit.lsn_evidence import FLOORS
 from crane_lab.show import figures, taught_pages
 from crane_lab.show import later_exercises as exercises
 from crane_lab.store import write_table
@@ -49,7 +48,8 @@ there, made_there = taught.shipped_tables("activations", real_data)
 real_levels, real_effects, real_contrasts = {}, {}, {}
 real_beside = {}
 for task, table in there.items():
-    real_levels[task] = taught_effects.taught_levels(table, FLOORS[task])
+    floor = taught_effects.floor_of(task, table)
+    real_levels[task] = taught_effects.taught_levels(table, floor)
     real_effects[task] = taught_effects.taught_effects(table)
     for value in ("P10 after", "P10 before"):
         real_contrasts[task, value] = taught_effects.taught_contrast(
@@ -76,11 +76,21 @@ display(
         for task, own in real_levels.items()
     ),
 )
+if "nli" in there:
+    by_label = taught_effects.right_by_label(there["nli"])
+    display(
+        taught_pages.labels_in_words(by_label),
+        figures.folded(
+            "NLI, label by label",
+            taught_pages.labels_table(by_label),
+        ),
+    )
 
 # %% [markdown]
 # ## What interventions change
 #
 # Ticks are random sets with as many neurons in every layer, where they were set to the same value.
+# Intervals are for other trainings and items, of which there are few.
 
 # %% tags=["shipped"]
 asked = pd.concat(real_effects.values())["language"].unique().tolist()

@@ -109,7 +109,8 @@ taught_pages.effects_counts_table(after)
 #
 # As on [14](14_lsn_tuning), nothing but the chosen neurons is tuned, on stories in their language.
 # There are fewer windows, trainings and questions, and one random set beside each, the same in
-# every training: how far one random set is from the next is not known here.
+# every training: how far one random set is from the next is not known here. Of the questions hardly
+# any is answered to the word before, so none can be lost.
 
 # %% tags=["shipped"]
 text_there, made_there = text_taught.shipped_text(real_data)
@@ -134,7 +135,8 @@ display(
 # CRANE finds neurons in a base model and masks them in its chat model
 # ([notebook 06](06_transfer)). Of Gemma 3 270M there is no chat model to be had here. So the
 # model tuned on the English questions takes its place: the base's neurons are masked in both, and
-# beside them neurons that are found anew in the tuned one.
+# beside them neurons that are found anew in the tuned one. (LAPE's as they are released and those
+# of Act Prob 90p were left out.)
 
 # %% tags=["shipped"]
 kept = tuned_transfer.read_transfer(real_data)

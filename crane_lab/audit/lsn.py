@@ -22,6 +22,8 @@ FOLDER = "data/published/lsn"
 ITEMS = {"accuracy": (5010,), "exact_match": (173, 238)}
 #: Decimals of a score as a share: printed in per cent with one decimal, and with none.
 _DECIMALS = {"accuracy": 3, "exact_match": 2}
+#: Points by which exact match and F1 part ways, at least, to be named.
+_APART = 2
 #: The least value that SiLU puts out.
 LEAST_OF_SILU = -0.27846
 
@@ -96,7 +98,11 @@ def lsn_counts(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def lsn_slips(folder: str | Path = FOLDER) -> list[str]:
-    """Where the printed tables disagree with each other or with arithmetic, a sentence each."""
+    """Where the printed tables disagree with each other or within themselves, a sentence each.
+
+    Numbers that are one and differ, or that should differ and are one; exact match and F1 that move
+    `_APART` points or more in opposite directions; rows that have no counterpart.
+    """
     slips = []
     for short, full in (("1", "4"), ("2", "5"), ("3", "7")):
         a, b = lsn_table(short, folder), lsn_table(full, folder)
@@ -106,7 +112,8 @@ def lsn_slips(folder: str | Path = FOLDER) -> list[str]:
         differ = both[(both[values] != both[[f"{v}_full" for v in values]].to_numpy()).any(axis=1)]
         if len(both) != len(a) or len(differ):
             slips.append(f"{len(differ)} cells of Table {short} differ from Table {full}.")
-    for number, column in (("4", "accuracy"), ("5", "exact_match"), ("5", "f1")):
+    answers = [(number, name) for number in ("2", "5") for name in ("exact_match", "f1")]
+    for number, column in (("4", "accuracy"), *answers):
         own = lsn_table(number, folder)
         for about, same in own[own["set_to"] == "none"].groupby(["model", "language"], sort=False):
             values = list(dict.fromkeys(same[column]))
@@ -115,10 +122,42 @@ def lsn_slips(folder: str | Path = FOLDER) -> list[str]:
                     f"Table {number} has {' and '.join(map(str, values))} for {_named(about)}, "
                     f"without an intervention ({column}): one model, one number."
                 )
-    table8 = lsn_table("8", folder)
+    slips += _slips_of_answers(lsn_table("5", folder))
+    table8, tuned = lsn_table("8", folder), set(lsn_table("7", folder)["model"])
     for about, same in table8.groupby(["model", "language"], sort=False):
         if len(same) > 1:
             slips.append(f"Table 8 lists {_named(about)}, {len(same)} times.")
+    languages = dict.fromkeys(table8["language"])
+    for model, own in table8.groupby("model", sort=False):
+        if missing := [x for x in languages if x not in set(own["language"])]:
+            slips.append(f"Table 8 has no {_named(missing)} for {model}, and has it for another.")
+        if model not in tuned:
+            slips.append(
+                f"Table 8 has random neurons of {model}, which is not in Table 7: there is nothing "
+                "to hold them against."
+            )
+    return slips
+
+
+def _slips_of_answers(table5: pd.DataFrame) -> list[str]:
+    """Where Table 5's pairs of numbers are twice the same, or part ways."""
+    slips = []
+    for about, own in table5.groupby(["model", "method", "language"], sort=False):
+        untouched = own[own["set_to"] == "none"].iloc[0]
+        done = own[own["set_to"] != "none"]
+        for (exact, f1), same in done.groupby(["exact_match", "f1"], sort=False):
+            if len(same) > 1:
+                slips.append(
+                    f"Table 5 has {exact} ({f1}) for {_named(about)} under both "
+                    f"{' and '.join(same['set_to'])}."
+                )
+        for row in done.to_dict("records"):
+            moved = [row[name] - untouched[name] for name in ("exact_match", "f1")]
+            if moved[0] * moved[1] < 0 and min(map(abs, moved)) >= _APART:
+                slips.append(
+                    f"Table 5, {_named(about)}, {row['set_to']}: exact match goes by "
+                    f"{moved[0]:+.0f} points and F1 by {moved[1]:+.1f}."
+                )
     return slips
 
 

@@ -24,7 +24,13 @@ from crane_lab.cli.options import add_run, exit_status, the_run
 from crane_lab.runs.execution import Run
 from crane_lab.store import write_table
 from crane_lab.study.activations import activation_values
-from crane_lab.study.contenders import contenders, shared_by_methods
+from crane_lab.study.contenders import (
+    contenders,
+    layer_sizes,
+    rates_above_own_90th,
+    shared_by_methods,
+)
+from crane_lab.study.criteria import act_prob_90p_scores
 from crane_lab.study.nulls import Nulls
 from crane_lab.study.taught import (
     AS_READ,
@@ -44,8 +50,9 @@ from crane_lab.tuning.lora import PARTS as LORA_PARTS
 _TEXT, _SETS, _LOSSES = "text", "sets", "losses"
 #: The values' names, as options have them.
 _VALUES = [written[0] for written in AS_READ if written]
-#: What methods share, from `--parts sets`.
-SHARED = "lsn_shared.csv"
+#: What methods share, how many neurons they choose in which layer, and how far Act Prob 90p tells
+#: neurons apart, from `--parts sets`.
+SHARED, SIZES, RATES = "lsn_shared.csv", "lsn_sizes.csv", "lsn_rates.csv"
 #: Options that set a field of every recipe.
 _OF_RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {"type": int}) for name in ("items", "epochs", "batch", "rank", "alpha")},
@@ -125,7 +132,11 @@ def _tune(run: Run, options: argparse.Namespace) -> None:
             ship_text_taught(pipeline, text, out)
         if _SETS in options.parts:
             out.mkdir(parents=True, exist_ok=True)
-            write_table(shared_by_methods(contenders(pipeline)).round(6), out / SHARED)
+            sets = contenders(pipeline)
+            write_table(shared_by_methods(sets).round(6), out / SHARED)
+            write_table(layer_sizes(sets), out / SIZES)
+            rates = rates_above_own_90th(act_prob_90p_scores(pipeline))
+            write_table(rates.round(6), out / RATES)
         if _LOSSES in options.parts:
             nulls = Nulls.of(pipeline, str(run.parameters["null_data"]), 0)
             values = activation_values(pipeline)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from pandas.io.formats.style import Styler
-from torch import Tensor
 
 from crane_core.neurons import NeuronSet
 from crane_lab.show import figures
@@ -27,8 +26,6 @@ from crane_lab.study.activations import (
     written_name,
 )
 
-Contenders = Mapping[str, Mapping[str, NeuronSet]]
-
 ZERO = written_name(None)
 #: Of a deeper model a table has a column for each quarter instead of each layer.
 _LAYERS_SHOWN = 8
@@ -37,17 +34,19 @@ _LAYERS_SHOWN = 8
 # --- who the neurons are --------------------------------------------------------------------------
 
 
-def sizes_table(sets: Contenders) -> Styler:
-    """How many neurons each method gives to each language, by layer, or by quarter of the depth."""
+def sizes_table(sizes: pd.DataFrame) -> Styler:
+    """How many neurons each method gives to each language, by layer, or by quarter of the depth.
+
+    `sizes` as `contenders.layer_sizes` gives it.
+    """
     rows = []
-    for method, of in sets.items():
-        for x, neurons in of.items():
-            counts = neurons.counts("intermediate").tolist()
-            parts = {f"layer {i}": n for i, n in enumerate(counts)}
-            if len(counts) > _LAYERS_SHOWN:
-                quarters = np.array_split(counts, 4)
-                parts = {f"quarter {i + 1}": int(part.sum()) for i, part in enumerate(quarters)}
-            rows.append({"method": method, "language": x, "neurons": len(neurons), **parts})
+    for (method, x), own in sizes.groupby(["method", "language"], sort=False):
+        counts = own.sort_values("layer")["neurons"].to_list()
+        parts = {f"layer {i}": n for i, n in enumerate(counts)}
+        if len(counts) > _LAYERS_SHOWN:
+            quarters = np.array_split(counts, 4)
+            parts = {f"quarter {i + 1}": int(part.sum()) for i, part in enumerate(quarters)}
+        rows.append({"method": method, "language": x, "neurons": sum(counts), **parts})
     return figures.table(pd.DataFrame(rows), "Neurons per method and language, by depth")
 
 
@@ -140,25 +139,13 @@ def methods_shared_table(found: pd.DataFrame) -> Styler | Markdown:
 # --- what they put out ----------------------------------------------------------------------------
 
 
-def statistics_table(
-    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]], least: float
-) -> Styler:
-    """The paper's Table 6, before and after `act_fn`: means over all neurons."""
-    rows = [
-        {
-            "language": x,
-            "read": f"{place} act_fn",
-            **{name: float(own[name].double().mean()) for name in STATISTICS},
-        }
-        for place in PLACES
-        for x, own in values[place].items()
-    ]
-    return figures.table(
-        pd.DataFrame(rows),
-        "Statistics of activations, averaged over all neurons; the least value that act_fn can put "
-        f"out is {least:.3f}",
-        dict.fromkeys(STATISTICS, "{:.3f}"),
-    )
+def statistics_table(means: pd.DataFrame, least: float | None = None) -> Styler:
+    """The paper's Table 6, before and after `act_fn`: `activations.means_over_neurons`."""
+    caption = "Statistics of activations, averaged over all neurons"
+    if least is not None:
+        caption += f"; the least value that act_fn can put out is {least:.3f}"
+    shown = means.assign(place=means["place"] + " act_fn").rename(columns={"place": "read"})
+    return figures.table(shown, caption, dict.fromkeys(STATISTICS, "{:.3f}"))
 
 
 def out_of_reach_table(reach: pd.DataFrame) -> Styler:

@@ -67,8 +67,8 @@ def levels_table(
     return figures.table(
         frame[names],
         f"Share of test items right {' and '.join([*known, 'after'])} training in English, with "
-        "95 % intervals over trainings and items; the floor is what a model gets that does nothing "
-        "sensible",
+        "95 % intervals over trainings and items; the floor is what naming the most common label "
+        "of the items always gets, of qa nothing",
         dict.fromkeys((*known, *partly, "floor"), "{:.3f}"),
     )
 
@@ -90,6 +90,39 @@ def trainings_table(table: pd.DataFrame, language: str) -> Styler:
         "language's neurons of each method set to zero",
         dict.fromkeys(wide.columns, "{:.2f}"),
     )
+
+
+def labels_table(found: pd.DataFrame) -> Styler:
+    """How often items of each label are right: `taught_effects.right_by_label`."""
+    wide = found.pivot_table(
+        index=["language", "seed"], columns="label", values="right", sort=False
+    ).reset_index()
+    names = [
+        f"{label} ({n})" for label, n in found.groupby("label", sort=False)["items"].max().items()
+    ]
+    shown = wide.rename(columns={"seed": "training", **dict(zip(LABELS, names, strict=False))})
+    return figures.table(
+        shown,
+        "Share of items right by their label (how many there are), after each training",
+        dict.fromkeys(names, "{:.2f}"),
+    )
+
+
+def labels_in_words(found: pd.DataFrame) -> Markdown:
+    """After how many trainings a label is never right in a language, or all items get the same."""
+    lines = []
+    for x, own in found.groupby("language", sort=False):
+        wide = own.pivot_table(index="seed", columns="label", values="right", sort=False)
+        never = (wide == 0).sum(axis=1)
+        same = int(((never == wide.shape[1] - 1) & (wide == 1).any(axis=1)).sum())
+        if some := int((never > 0).sum()):
+            line = f"- {x}: after {some} of {len(wide)} no item of some label is right"
+            lines.append(
+                line + (f", after {same} every item is given the same label." if same else ".")
+            )
+    if not lines:
+        return prose("After every training, items of every label are right in every language.")
+    return prose("NLI, label by label:\n\n" + "\n".join(lines))
 
 
 def transfer_in_words(
@@ -438,7 +471,8 @@ def text_in_words(effects: pd.DataFrame, names: Mapping[str, str]) -> Markdown:
     for method, found in own[own["draws"].fillna(0) > 0].groupby("method", sort=False):
         draws = int(found["draws"].min())
         told = [
-            f"{row['change']:+.2f} in {names[row['of']]} (random {row['random']:+.2f})"
+            f"{row['change']:+.2f} in {names[row['of']]} (random {row['random']:+.2f}; questions "
+            f"right {row['exact']:.2f}, random {row['random_exact']:.2f})"
             for row in found.to_dict("records")
         ]
         further = int((found["change"] < found["random_low"]).sum())

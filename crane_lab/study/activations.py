@@ -63,6 +63,18 @@ def activation_values(pipeline: Pipeline) -> dict[str, dict[str, dict[str, Tenso
     return found
 
 
+def means_over_neurons(
+    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
+) -> pd.DataFrame:
+    """Every statistic's mean over all neurons, by place and language (the LSN paper's Table 6)."""
+    return pd.DataFrame(
+        {"language": x, "place": place}
+        | {name: float(own[name].double().mean()) for name in STATISTICS}
+        for place in PLACES
+        for x, own in values[place].items()
+    )
+
+
 def setting(
     neurons: NeuronSet,
     values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],

@@ -52,6 +52,16 @@ def contenders(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
     return found
 
 
+def layer_sizes(sets: Mapping[str, Sets]) -> pd.DataFrame:
+    """How many neurons each method gives to each language: a row per `layer`, with `neurons`."""
+    return pd.DataFrame(
+        {"method": method, "language": x, "layer": layer, "neurons": n}
+        for method, of in sets.items()
+        for x, neurons in of.items()
+        for layer, n in enumerate(neurons.counts("intermediate").tolist())
+    )
+
+
 def _first(
     pipeline: Pipeline, scores: Mapping[str, Tensor], counts: Mapping[str, int]
 ) -> dict[str, NeuronSet]:

@@ -124,7 +124,7 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     Raises ValueError for an unknown part, or languages without the source or a target.
     """
     _require_part(pipeline, part, plan)
-    sets = contenders(pipeline)
+    sets = sets_with_neurons(pipeline)
     # The same under every seed: whose neurons are tuned, and what is then asked.
     every: list[tuple[str, NeuronSet | None, _Asked]]
     if part == "activations":
@@ -173,6 +173,24 @@ def require_teachable(pipeline: Pipeline, task: str, part: str, plan: Teaching) 
     require_rank(pipeline.model, plan.recipes[task].rank)
 
 
+def sets_with_neurons(pipeline: Pipeline) -> dict[str, dict[str, NeuronSet]]:
+    """The contenders' sets, but for those without neurons, of which there is nothing to do.
+
+    Raises ValueError for a language of which no method finds any.
+    """
+    found = {
+        method: {x: neurons for x, neurons in of.items() if len(neurons)}
+        for method, of in contenders(pipeline).items()
+    }
+    for x in pipeline.settings.languages:
+        if not any(x in of for of in found.values()):
+            raise ValueError(
+                f"no method finds neurons of {x!r}: expected a set to tune or to set; choose other "
+                "thresholds or leave the language out"
+            )
+    return found
+
+
 def _about(method: str, of: str, draw: int, neurons: NeuronSet | None) -> dict[str, Any]:
     n = -1 if neurons is None else len(neurons)
     return {"method": method, "of": of, "draw": draw, "n_neurons": n}
@@ -192,7 +210,7 @@ def _interventions(
     targets = [x for x in pipeline.settings.languages if x != plan.source]
     yield {**_about("none", "", -1, NeuronSet.empty(pipeline.shape)), "set_to": ""}, UNTOUCHED
     for method, of in sets.items():
-        for x in targets:
+        for x in (x for x in targets if x in of):
             for one in VALUES:
                 about = {**_about(method, x, -1, of[x]), "set_to": written_name(one)}
                 yield about, setting(of[x], values, x, one)
@@ -209,7 +227,7 @@ def _random_values(
     """
     values = activation_values(pipeline)
     for method, of in sets.items():
-        for x in (x for x in pipeline.settings.languages if x != plan.source):
+        for x in (x for x in of if x != plan.source):
             for draw in range(min(plan.draws, plan.value_draws)):
                 for one in plan.random_values:
                     yield _random(method, x, draw, of[x], values, one)
@@ -232,24 +250,19 @@ def _random(
 def _trained_sets(
     sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching, none: NeuronSet
 ) -> Iterator[tuple[dict[str, Any], NeuronSet | None]]:
-    """Whose weights are tuned: source, target, both, random ones, none and all.
-
-    A set without neurons is none.
-    """
+    """Whose weights are tuned: source, target, both, random ones, none and all."""
     yield _about("none", "", -1, none), none
     yield _about("all", "", -1, None), None
     for method, of in sets.items():
         for x, neurons in of.items():
-            if not len(neurons):
-                continue
             if ("source" if x == plan.source else "target") in plan.whose:
                 yield _about(method, x, -1, neurons), neurons
-            if x != plan.source and "both" in plan.whose:
+            if x != plan.source and plan.source in of and "both" in plan.whose:
                 both = neurons | of[plan.source]
                 yield _about(method, f"{plan.source}+{x}", -1, both), both
-        target = next(x for x in of if x != plan.source)
-        for draw in range(plan.tuned_draws if len(of[target]) else 0):
-            both = random_matched(of[plan.source] | of[target], FIRST_DRAW + draw)
+        target = next((x for x in of if x != plan.source), None)
+        for draw in range(plan.tuned_draws if target and plan.source in of else 0):
+            both = random_matched(of[plan.source] | of[str(target)], FIRST_DRAW + draw)
             yield _about(f"{RANDOM} as {method}", f"{plan.source}+{target}", draw, both), both
 
 

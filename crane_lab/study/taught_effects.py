@@ -19,6 +19,7 @@ from scipy import stats
 from crane_lab.stages.standing import corrected, held_against
 from crane_lab.study.activations import written_name
 from crane_lab.study.taught import RANDOM
+from crane_lab.testbed.unseen import LABELS, unseen_items
 
 Array = NDArray[np.float64]
 _RANDOM_AS = f"{RANDOM} as "
@@ -218,6 +219,41 @@ def taught_levels(table: pd.DataFrame, floor: float = 0.0) -> pd.DataFrame:
         level["f1"] = float(np.mean(list(f1[x].values()))) if f1 else np.nan
         rows.append({**level, "floor": floor, "above": low > floor})
     return pd.DataFrame(rows)
+
+
+def floor_of(task: str, table: pd.DataFrame) -> float:
+    """What a model gets that does nothing sensible with the items that were asked.
+
+    Of `nli` that is the share of their most common label (a third only of a whole part), of `qa` 0.
+    """
+    if task != "nli":
+        return 0.0
+    asked = _labels(len(str(table["right"].iloc[0])))
+    return float(np.bincount(asked).max() / len(asked))
+
+
+def right_by_label(table: pd.DataFrame) -> pd.DataFrame:
+    """How often items of each label of `nli` are right untouched, by language and training.
+
+    One row per language, `seed` and `label`: `items` and `right` (share).
+    """
+    rows = []
+    for x, own in _untouched(table):
+        for seed, right in own.items():
+            labels = _labels(len(right))
+            rows += [
+                {"language": x, "seed": seed, "label": name, "items": int((labels == number).sum())}
+                | {"right": float(right[labels == number].mean())}
+                for number, name in enumerate(LABELS)
+                if (labels == number).any()
+            ]
+    return pd.DataFrame(rows)
+
+
+def _labels(n: int) -> NDArray[np.int64]:
+    """Of the first test items of `nli`, the same in every language."""
+    items = next(iter(unseen_items("nli", "test").values()))
+    return np.array([int(item["label"]) for item in items[:n]])
 
 
 def _rows(table: pd.DataFrame) -> list[_Row]:

@@ -29,8 +29,7 @@ from crane_lab.pipeline import Pipeline
 from crane_lab.store import source_digest
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
-from crane_lab.study.contenders import contenders
-from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets
+from crane_lab.study.taught import FIRST_DRAW, RANDOM, inputs_of_sets, sets_with_neurons
 from crane_lab.study.taught_effects import beside_draws
 from crane_lab.study.tuned import ask_questions, require_items, require_number, with_items
 from crane_lab.testbed.unseen import unseen_items
@@ -93,13 +92,13 @@ def ship_text_taught(pipeline: Pipeline, plan: TextTeaching, folder: str | Path)
     require_text_teachable(pipeline, plan)
     file = Path(folder) / FILE
     languages = list(pipeline.settings.languages)
-    sets = contenders(pipeline)
+    sets = sets_with_neurons(pipeline)
     jobs: list[tuple[dict[str, Any], NeuronSet | None]] = []
     for x in (x for x in languages if x != plan.source):
         jobs += [(_about("none", x, -1), NeuronSet.empty(pipeline.shape))]
         jobs += [(_about("all", x, -1), None)]
         for method, of in sets.items():
-            if not len(of[x]):
+            if x not in of:
                 continue
             jobs.append((_about(method, x, -1), of[x]))
             for draw in range(plan.draws):

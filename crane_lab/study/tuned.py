@@ -106,6 +106,8 @@ def tuned_outcomes(
     under, only = {"none": UNTOUCHED} if under is None else under, only or {}
     train = {source: unseen_items(task, "train")[source][: recipe.items]}
     test = {x: unseen_items(task, "test")[x][:n_test] for x in languages}
+    for own in test.values():  # before a training, not after it
+        validate_items(task, own)
     key = {
         "model": pipeline.loaded.key,
         "task": task,

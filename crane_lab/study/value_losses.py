@@ -204,6 +204,17 @@ def read_value_losses(folder: str | Path) -> pd.DataFrame:
     return found.merge(beside[[*_TEXTS, *new]], how="left", on=list(_TEXTS))
 
 
+def read_means(folder: str | Path) -> pd.DataFrame:
+    """`activations.means_over_neurons` of what `ship_value_losses` wrote, from its record."""
+    means = made_of(Path(folder) / FILE, {})["inputs"]["values"]
+    named = pd.Series(means).rename_axis("name").reset_index(name="value")
+    named[["place", "language", "statistic"]] = named["name"].str.split(" ", expand=True)
+    wide = named.pivot_table(
+        index=["language", "place"], columns="statistic", values="value", sort=False
+    )
+    return wide.reset_index().sort_values("place", ascending=False, kind="stable")
+
+
 def _read(file: Path) -> pd.DataFrame:
     return read_grown(file, _TEXTS).drop(columns="seed")
 

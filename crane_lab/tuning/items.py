@@ -31,18 +31,25 @@ STOP = "\n"
 def validate_items(task: str, items: Sequence[Item]) -> None:
     """See that items of `nli` have a label, and that answers of `qa` stand in their passage.
 
-    Raises ValueError for the first that does not, by its id or place.
+    Raises ValueError for the first that does not, by its id or place, and for an unknown task.
     """
+    if task not in _FIELDS:
+        raise ValueError(f"unknown task {task!r}: expected one of {', '.join(_FIELDS)}")
     for number, item in enumerate(items):
         name = f"item {item.get('id', number)!r}"
-        if missing := [field for field in _FIELDS[task] if item.get(field) in (None, "")]:
+        if missing := [field for field in _FIELDS[task] if _blank(item.get(field))]:
             raise ValueError(f"{name} of {task} has no {missing[0]}")
-        if task == "nli" and item["label"] not in range(len(LABELS)):
+        label = item.get("label")
+        if task == "nli" and (isinstance(label, bool) or label not in range(len(LABELS))):
             raise ValueError(
                 f"{name} has the label {item['label']!r}: expected a place in {LABELS}"
             )
         if task == "qa" and str(item["answer"]) not in str(item["passage"]):
             raise ValueError(f"{name}: its answer {item['answer']!r} does not stand in its passage")
+
+
+def _blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def nli_ids(tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]) -> list[list[int]]:

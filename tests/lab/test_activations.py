@@ -221,7 +221,7 @@ def test_a_deep_model_is_shown_by_quarters() -> None:
     if LAPE_FILE.is_file():
         sets = NeuronSet.from_lape_file(LAPE_FILE, shape=contenders.LLAMA_2_7B)
         assert len(sets["zh"]) == 583
-    shown = lsn_pages.sizes_table({"released": sets}).data  # type: ignore[attr-defined]
+    shown = vars(lsn_pages.sizes_table(contenders.layer_sizes({"released": sets})))["data"]
     quarters = shown[[f"quarter {i}" for i in (1, 2, 3, 4)]]
     assert quarters.sum(axis=1).to_list() == shown["neurons"].to_list()
     assert lsn_pages.languages_figure(sets, "released").data

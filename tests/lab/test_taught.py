@@ -94,7 +94,7 @@ def test_a_language_without_items_is_left_out_of_what_is_read_and_not_trained(
     texts = str(ROOT / "data" / "texts")
     german = pipeline.changed(languages=("en", "de"), corpus=texts, perplexity_corpus=texts)
     monkeypatch.setattr(taught, "contenders", lambda _: pytest.fail("a pass before the check"))
-    monkeypatch.setattr(text_taught, "contenders", lambda _: pytest.fail("a pass, too"))
+    monkeypatch.setattr(text_taught, "sets_with_neurons", lambda _: pytest.fail("a pass, too"))
     for ship in (
         lambda: taught.ship_taught(german, "qa", "weights", PLAN, "never"),
         lambda: text_taught.ship_text_taught(german, text_taught.TextTeaching(), "never"),
@@ -149,6 +149,21 @@ def test_weights_are_those_of_source_target_both_and_random(pipeline: Pipeline) 
     assert all(about["n_neurons"] for about in own if about["method"] != "none")
     by_name = {(about["method"], about["of"]): about["n_neurons"] for about in own}
     assert by_name["none", ""] == 0 and by_name["all", ""] == -1
+
+
+def test_a_language_without_neurons_is_refused(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    en, x, *rest = pipeline.settings.languages
+    none, some = NeuronSet.empty(pipeline.shape), NeuronSet.from_pairs([(0, 1)], pipeline.shape)
+    sets = {"A": {en: some, x: none}, "B": {en: none, x: some}}
+    of_all = {method: of | dict.fromkeys(rest, some) for method, of in sets.items()}
+    monkeypatch.setattr(taught, "contenders", lambda _: of_all)
+    found = taught.sets_with_neurons(pipeline)
+    assert x not in found["A"] and en not in found["B"]
+    of_all["B"][x] = none
+    with pytest.raises(ValueError, match=f"no method finds neurons of '{x}'"):
+        next(taught.trainings(pipeline, "weights", PLAN))
 
 
 def test_activations_are_set_to_every_value_beside_random_sets(pipeline: Pipeline) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,12 +13,15 @@ from hypothesis import strategies as st
 from crane_lab.study.taught_effects import (
     beside_draws,
     crossed_interval,
+    floor_of,
+    right_by_label,
     right_by_people,
     taught_beside_random,
     taught_contrast,
     taught_effects,
     taught_levels,
 )
+from crane_lab.testbed.unseen import unseen_items
 
 ITEMS = 200
 
@@ -83,6 +88,30 @@ def test_levels_are_those_without_anything() -> None:
     assert row["score"] == pytest.approx(0.6) and row["seeds"] == 3 and row["above"]
     (row,) = taught_levels(made_up(0.1), 0.5).to_dict("records")
     assert not row["above"]  # three trainings from 0.5 to 0.7 are no evidence of more
+
+
+def test_the_floor_is_that_of_the_items_asked() -> None:
+    table = made_up(0.1)
+    labels = [int(item["label"]) for item in unseen_items("nli", "test")["en"]]
+    for n in (60, 200, 600):
+        table["right"] = "0" * n
+        most = max(Counter(labels[:n]).values())
+        assert floor_of("nli", table) == pytest.approx(most / n)
+    assert floor_of("nli", table) == pytest.approx(1 / 3) and floor_of("qa", table) == 0
+
+
+def test_what_is_right_is_told_by_label() -> None:
+    labels = [int(item["label"]) for item in unseen_items("nli", "test")["en"]][:ITEMS]
+    table = made_up(0.1)
+    table["right"] = "".join(str(int(label == 1)) for label in labels)
+    found = right_by_label(table)
+    assert found["seed"].nunique() == 3 and set(found["language"]) == {"zh"}
+    assert found.groupby("label")["right"].mean().to_dict() == {
+        "entailment": 0.0,
+        "neutral": 1.0,
+        "contradiction": 0.0,
+    }
+    assert found[found["seed"] == 0]["items"].sum() == ITEMS
 
 
 def test_two_values_are_compared_in_the_same_trainings() -> None:

@@ -17,7 +17,7 @@ from crane_lab.study.taught_effects import (
     taught_levels,
 )
 from crane_lab.study.text_taught import text_effects
-from crane_lab.testbed.unseen import unseen_items
+from crane_lab.testbed.unseen import LABELS, unseen_items
 from crane_lab.testbed.world import LANGUAGES
 
 NAMES = {"zh": "Chinese"}
@@ -111,7 +111,8 @@ def test_text_is_shown_beside_random_sets() -> None:
     assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, NAMES).data)
     said = str(taught_pages.text_in_words(effects, NAMES).data)
     own = effects[(effects["method"] == "CRANE") & (effects["of"] == effects["language"])].iloc[0]
-    assert f"CRANE: {own['change']:+.2f} in Chinese (random {own['random']:+.2f})" in said
+    assert f"CRANE: {own['change']:+.2f} in Chinese (random {own['random']:+.2f}; " in said
+    assert f"questions right {own['exact']:.2f}, random {own['random_exact']:.2f})" in said
     assert f"all {int(own['draws'])} random sets" in said and "\n- all" not in said
     # Of a shipped table's languages, not only the run's.
     assert "Chinese: -0.1" in str(taught_pages.text_figure(effects, {"vi": "Vietnamese"}).data)
@@ -146,6 +147,24 @@ def test_certain_gains_are_named_with_what_random_sets_do() -> None:
     for effect in (0.0, -0.1):
         text = str(taught_pages.gains_in_words({"nli": taught_effects(made_up(effect))}).data)
         assert text.endswith("- nli: none.")
+
+
+def test_one_label_for_everything_is_told() -> None:
+    shares = {("zh", 0): (1.0, 0.0, 0.0), ("zh", 1): (1.0, 0.0, 0.5)}
+    shares |= dict.fromkeys([("vi", 0), ("vi", 1)], (0.5, 0.2, 0.1))
+    rows = [
+        {"language": x, "seed": seed, "label": label, "items": 5, "right": right}
+        for (x, seed), own in shares.items()
+        for label, right in zip(LABELS, own, strict=True)
+    ]
+    found = pd.DataFrame(rows)
+    text = str(taught_pages.labels_in_words(found).data)
+    assert "zh: after 2 of 2 no item of some label is right, after 1 every item" in text
+    assert "vi" not in text
+    even = str(taught_pages.labels_in_words(found[found["language"] == "vi"]).data)
+    assert "items of every label are right" in even
+    shown = vars(taught_pages.labels_table(found))["data"]
+    assert "neutral (5)" in shown and len(shown) == 4
 
 
 def test_trainings_stand_one_by_one() -> None:

@@ -225,11 +225,15 @@ def test_bad_items_are_refused_before_training() -> None:
     for task, item, message in (
         ("nli", {**nli, "label": None}, "'a' of nli has no label"),
         ("nli", {**nli, "label": 3}, "label 3"),
-        ("nli", {**nli, "premise": ""}, "no premise"),
+        ("nli", {**nli, "label": True}, "label True"),
+        ("nli", {**nli, "premise": " "}, "no premise"),
+        ("qa", {**qa, "answer": " "}, "no answer"),
         ("qa", {**qa, "answer": "a dog"}, "'a dog' does not stand in its passage"),
     ):
         with pytest.raises(ValueError, match=message):
             validate_items(task, [nli if task == "nli" else qa, item])
+    with pytest.raises(ValueError, match="unknown task 'xx': expected one of nli, qa"):
+        validate_items("xx", [nli])
 
 
 def test_what_cannot_be_trained_is_said_and_nothing_is_left(
