@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--draws", type=int, default=plan.draws, help="random sets beside each set, activations")
     add("--value-draws", type=int, default=plan.value_draws, help="of them, set to values, too")
     add("--random-values", nargs="*", choices=_VALUES, default=_VALUES, help="those values")
-    add("--value-masks", type=int, default=40, help="random masks at values, of losses")
+    add("--value-masks", type=int, default=60, help="random masks at values, of losses")
     add("--tuned", type=int, default=plan.tuned_draws, help="random sets that are tuned")
     add("--whose", nargs="+", choices=WHOSE, default=list(WHOSE), help="neurons that are tuned")
     add("--test", type=int, default=plan.n_test, help="test items per language")

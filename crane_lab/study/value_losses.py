@@ -35,7 +35,7 @@ from crane_lab.study.activations import (
     written_name,
 )
 from crane_lab.study.effects import normal_interval
-from crane_lab.study.nulls import FIRST_SEED, Nulls, null_inputs
+from crane_lab.study.nulls import FIRST_SEED, PIECE, Nulls, null_inputs
 
 FILE = "lsn_losses.csv"
 #: What setting each set to zero does to its own language, beside random masks of its kind.
@@ -130,8 +130,9 @@ def ship_value_masks(
     random and set to the value, each neuron to its own.
     """
     seeds = range(FIRST_SEED, FIRST_SEED + masks)
+    pieces = [seeds[start : start + PIECE] for start in range(0, masks, PIECE)]
 
-    def part(method: str, x: str, one: Written) -> pd.DataFrame:
+    def part(method: str, x: str, one: Written, seeds: range) -> pd.DataFrame:
         windows, before = {x: pipeline.perplexity_windows[x]}, pipeline.losses()[x]
         rows = []
         for seed in seeds:
@@ -144,10 +145,11 @@ def ship_value_masks(
 
     parts = (
         Part(
-            f"{method} {x}, {written_name(one)}",
-            frozenset((method, x, written_name(one), seed) for seed in seeds),
-            partial(part, method, x, one),
+            f"{method} {x}, {written_name(one)}, masks {own[0]} to {own[-1]}",
+            frozenset((method, x, written_name(one), seed) for seed in own),
+            partial(part, method, x, one, own),
         )
+        for own in pieces
         for method, of in sets.items()
         for x, neurons in of.items()
         for one in BESIDE
