@@ -51,11 +51,10 @@ names = language_names(settings.languages)
 # The testbed knows a world of made-up people in three languages. Two tasks ask about it in texts
 # that it never saw. In **nli** a premise tells something about a person, and a hypothesis follows
 # from it, may be true, or contradicts it. In **qa** a question is answered by words of a story.
-# Items are translations of each other, parts share no story, labels are balanced, and a
-# hypothesis without its premise tells nothing (a classifier
-# of hypotheses alone is right in about a third). Labels follow the fact that a sentence was made
-# from, not its every word: what a second reader made of them to the letter is in
-# `data/unseen/README.md`, beside the items as lm-eval's tasks.
+# Items are translations of each other, parts share no story, labels are balanced, and a hypothesis
+# without its premise tells nothing (a classifier of hypotheses alone is right in about a third).
+# Labels follow the fact that a sentence was made from, not its every word: what a second reader
+# made of them to the letter is in `data/unseen/README.md`, beside the items as lm-eval's tasks.
 
 # %%
 display(

@@ -49,7 +49,7 @@ from crane_lab.tuning.lora import PARTS as LORA_PARTS
 
 _TEXT, _SETS, _LOSSES = "text", "sets", "losses"
 #: The values' names, as options have them.
-_VALUES = [written[0] for written in AS_READ if written]
+_VALUES = [statistic for statistic, _ in AS_READ]
 #: What methods share, how many neurons they choose in which layer, and how far Act Prob 90p tells
 #: neurons apart, from `--parts sets`.
 SHARED, SIZES, RATES = "lsn_shared.csv", "lsn_sizes.csv", "lsn_rates.csv"

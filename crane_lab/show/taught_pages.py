@@ -97,14 +97,12 @@ def labels_table(found: pd.DataFrame) -> Styler:
     wide = found.pivot_table(
         index=["language", "seed"], columns="label", values="right", sort=False
     ).reset_index()
-    names = [
-        f"{label} ({n})" for label, n in found.groupby("label", sort=False)["items"].max().items()
-    ]
-    shown = wide.rename(columns={"seed": "training", **dict(zip(LABELS, names, strict=False))})
+    items = found.groupby("label", sort=False)["items"].max()
+    names = {label: f"{label} ({n})" for label, n in items.items()}
     return figures.table(
-        shown,
+        wide.rename(columns={"seed": "training", **names}),
         "Share of items right by their label (how many there are), after each training",
-        dict.fromkeys(names, "{:.2f}"),
+        dict.fromkeys(names.values(), "{:.2f}"),
     )
 
 

@@ -25,6 +25,8 @@ from crane_lab.stages.relevance import QUANTILE_TOKENS
 
 #: method -> language -> neurons.
 Contenders = Mapping[str, Mapping[str, NeuronSet]]
+#: place -> language -> statistic -> (layers, neurons), of `activation_values`.
+Values = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
 
 #: Quantiles of the paper's Table 6, by their names there.
 QUANTILES = {"P5": 0.05, "P10": 0.1, "P25": 0.25, "P75": 0.75, "P90": 0.9, "P95": 0.95}
@@ -63,9 +65,7 @@ def activation_values(pipeline: Pipeline) -> dict[str, dict[str, dict[str, Tenso
     return found
 
 
-def means_over_neurons(
-    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
-) -> pd.DataFrame:
+def means_over_neurons(values: Values) -> pd.DataFrame:
     """Every statistic's mean over all neurons, by place and language (the LSN paper's Table 6)."""
     return pd.DataFrame(
         {"language": x, "place": place}
@@ -77,7 +77,7 @@ def means_over_neurons(
 
 def setting(
     neurons: NeuronSet,
-    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
+    values: Values,
     language: str,
     written: Written,
 ) -> Intervention:
@@ -113,9 +113,7 @@ def least_output(model: PreTrainedModel) -> float:
         return float(act_fn(grid).min())
 
 
-def out_of_reach(
-    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]], sets: Contenders, least: float
-) -> pd.DataFrame:
+def out_of_reach(values: Values, sets: Contenders, least: float) -> pd.DataFrame:
     """How many of the values written are below anything that `act_fn` puts out.
 
     One row per method, language, place and statistic: `share` of the set's neurons whose value is

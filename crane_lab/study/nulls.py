@@ -102,12 +102,16 @@ class Nulls:
         return {key: masks for key, masks in found.items() if len(masks)}
 
 
+def pieces(seeds: range) -> list[range]:
+    """Masks that are measured and stored together, `PIECE` at a time."""
+    return [seeds[start : start + PIECE] for start in range(0, len(seeds), PIECE)]
+
+
 def random_masks(
     pipeline: Pipeline, kind: str, neurons: NeuronSet, n: int, first: int = FIRST_SEED
 ) -> pd.DataFrame:
     """`n` random masks with a set's profile, measured anew; rows and columns of `Nulls.table`."""
     seeds = range(first, first + n) if len(neurons) else range(0)
-    pieces = [seeds[start : start + PIECE] for start in range(0, len(seeds), PIECE)]
     of, module = MEASURES[kind]
 
     def piece(own: Sequence[int]) -> pd.DataFrame:
@@ -127,7 +131,7 @@ def random_masks(
             rows.append({"seed": seed, **of(pipeline, mask)})
         return pd.DataFrame(rows)
 
-    found = pipeline.store.together(partial(piece, own) for own in pieces)
+    found = pipeline.store.together(partial(piece, own) for own in pieces(seeds))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"seed": []})
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from crane_core.baselines import random_matched
 from crane_core.interventions import UNTOUCHED, Intervention
@@ -29,7 +28,14 @@ from crane_core.neurons import NeuronSet
 from crane_lab.pipeline import Pipeline
 from crane_lab.store.files import canonical, digest_of
 from crane_lab.store.grown import Part, grow, made_of, read_grown
-from crane_lab.study.activations import Written, activation_values, setting, written_name
+from crane_lab.study.activations import (
+    Contenders,
+    Values,
+    Written,
+    activation_values,
+    setting,
+    written_name,
+)
 from crane_lab.study.contenders import contenders
 from crane_lab.study.tuned import (
     TASKS,
@@ -43,7 +49,7 @@ from crane_lab.tuning.lora import require_rank
 from crane_lab.tuning.training import TuningRecipe
 
 #: The paper's values other than zero, read where they are written.
-AS_READ: tuple[Written, ...] = tuple(
+AS_READ: tuple[tuple[str, str], ...] = tuple(
     (name, "after") for name in ("mean", "P5", "P10", "P25", "P75", "P90", "P95")
 )
 #: What a language's neurons are set to: those, and two of them as the paper's code reads them.
@@ -125,15 +131,14 @@ def trainings(pipeline: Pipeline, part: str, plan: Teaching) -> Iterator[_Traini
     """
     _require_part(pipeline, part, plan)
     sets = sets_with_neurons(pipeline)
+    none, values = NeuronSet.empty(pipeline.shape), activation_values(pipeline)
     # The same under every seed: whose neurons are tuned, and what is then asked.
     every: list[tuple[str, NeuronSet | None, _Asked]]
     if part == "activations":
-        every = [("interventions", None, list(_interventions(pipeline, sets, plan)))]
-        if beside := list(_random_values(pipeline, sets, plan)):
+        every = [("interventions", None, list(_interventions(sets, values, plan, none)))]
+        if beside := list(_random_values(sets, values, plan)):
             every.append(("random sets at values", None, beside))
     else:
-        none = NeuronSet.empty(pipeline.shape)
-        values = activation_values(pipeline)
         every = []
         for about, neurons in _trained_sets(sets, plan, none):
             asked: _Asked = [({**about, "set_to": ""}, UNTOUCHED)]
@@ -203,14 +208,12 @@ def _target(about: Mapping[str, Any], source: str) -> str:
 
 
 def _interventions(
-    pipeline: Pipeline, sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching
+    sets: Contenders, values: Values, plan: Teaching, none: NeuronSet
 ) -> Iterator[tuple[dict[str, Any], Intervention]]:
     """What is done to whose neurons: every value to every method's, zero to random ones."""
-    values = activation_values(pipeline)
-    targets = [x for x in pipeline.settings.languages if x != plan.source]
-    yield {**_about("none", "", -1, NeuronSet.empty(pipeline.shape)), "set_to": ""}, UNTOUCHED
+    yield {**_about("none", "", -1, none), "set_to": ""}, UNTOUCHED
     for method, of in sets.items():
-        for x in (x for x in targets if x in of):
+        for x in (x for x in of if x != plan.source):
             for one in VALUES:
                 about = {**_about(method, x, -1, of[x]), "set_to": written_name(one)}
                 yield about, setting(of[x], values, x, one)
@@ -219,13 +222,12 @@ def _interventions(
 
 
 def _random_values(
-    pipeline: Pipeline, sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching
+    sets: Contenders, values: Values, plan: Teaching
 ) -> Iterator[tuple[dict[str, Any], Intervention]]:
     """The first random sets of every method's, at other values than zero.
 
     A training of its own, so that a table can have them later; on one machine it is the same one.
     """
-    values = activation_values(pipeline)
     for method, of in sets.items():
         for x in (x for x in of if x != plan.source):
             for draw in range(min(plan.draws, plan.value_draws)):
@@ -234,12 +236,7 @@ def _random_values(
 
 
 def _random(
-    method: str,
-    language: str,
-    draw: int,
-    like: NeuronSet,
-    values: Mapping[str, Mapping[str, Mapping[str, Tensor]]],
-    one: Written,
+    method: str, language: str, draw: int, like: NeuronSet, values: Values, one: Written
 ) -> tuple[dict[str, Any], Intervention]:
     """A random set with as many neurons in every layer, each at its own value."""
     drawn = random_matched(like, FIRST_DRAW + draw)
@@ -248,7 +245,7 @@ def _random(
 
 
 def _trained_sets(
-    sets: Mapping[str, Mapping[str, NeuronSet]], plan: Teaching, none: NeuronSet
+    sets: Contenders, plan: Teaching, none: NeuronSet
 ) -> Iterator[tuple[dict[str, Any], NeuronSet | None]]:
     """Whose weights are tuned: source, target, both, random ones, none and all."""
     yield _about("none", "", -1, none), none

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +28,9 @@ from crane_lab.stages.standing import held_against
 from crane_lab.store import write_table
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.activations import (
+    PLACES,
     Contenders,
+    Values,
     Written,
     least_output,
     out_of_reach,
@@ -35,7 +38,7 @@ from crane_lab.study.activations import (
     written_name,
 )
 from crane_lab.study.effects import normal_interval
-from crane_lab.study.nulls import FIRST_SEED, PIECE, Nulls, null_inputs
+from crane_lab.study.nulls import FIRST_SEED, Nulls, null_inputs, pieces
 
 FILE = "lsn_losses.csv"
 #: What setting each set to zero does to its own language, beside random masks of its kind.
@@ -58,8 +61,6 @@ WRITTEN: tuple[Written, ...] = (
 BESIDE: tuple[Written, ...] = (("P10", "after"), ("mean", "after"))
 _KEYS = ["method", "mask_language", "set_to"]
 _TEXTS = (*_KEYS, "text_language")
-#: place -> language -> statistic -> (layers, neurons), of `activations.activation_values`.
-Values = Mapping[str, Mapping[str, Mapping[str, Tensor]]]
 
 
 def perplexity_changes(
@@ -103,20 +104,24 @@ def perplexity_changes(
     found = pd.concat([kept[key] for key, _ in todo], ignore_index=True)
     if nulls is None:
         return found
-    held = []
-    for _, at in found.groupby("set_to", sort=False):
-        masks = []
-        for row in at.to_dict("records"):
-            method, x, set_to = (str(row[name]) for name in _KEYS)
-            null = np.array([])
-            if x == row["text_language"] and len(sets[method][x]):
-                if set_to == written_name(None):
-                    table = nulls.table("losses", sets[method][x])
-                    null = table[x].to_numpy(float) if len(table) else null
-                elif (method, x, set_to) in beside:
-                    null = beside[method, x, set_to]["change"].to_numpy(float)
-            masks.append(null)
-        held.append(held_against(at["change"].to_list(), masks).set_index(at.index))
+
+    def masks(method: str, x: str, set_to: str, text: str) -> NDArray[np.float64]:
+        """What random masks do in the set's own language; none in another, or of no neuron."""
+        if x != text or not len(sets[method][x]):
+            return np.array([])
+        if set_to == written_name(None):
+            null = nulls.table("losses", sets[method][x])
+            return null[x].to_numpy(float) if len(null) else np.array([])
+        own = beside.get((method, x, set_to))
+        return np.array([]) if own is None else own["change"].to_numpy(float)
+
+    held = [
+        held_against(
+            at["change"].to_list(),
+            [masks(*row) for row in at[list(_TEXTS)].itertuples(index=False, name=None)],
+        ).set_index(at.index)
+        for _, at in found.groupby("set_to", sort=False)
+    ]
     return found.join(pd.concat(held))
 
 
@@ -129,8 +134,6 @@ def ship_value_masks(
     that language, nats per token, with as many neurons in every layer as the set has, drawn at
     random and set to the value, each neuron to its own.
     """
-    seeds = range(FIRST_SEED, FIRST_SEED + masks)
-    pieces = [seeds[start : start + PIECE] for start in range(0, masks, PIECE)]
 
     def part(method: str, x: str, one: Written, seeds: range) -> pd.DataFrame:
         windows, before = {x: pipeline.perplexity_windows[x]}, pipeline.losses()[x]
@@ -149,7 +152,7 @@ def ship_value_masks(
             frozenset((method, x, written_name(one), seed) for seed in own),
             partial(part, method, x, one, own),
         )
-        for own in pieces
+        for own in pieces(range(FIRST_SEED, FIRST_SEED + masks))
         for method, of in sets.items()
         for x, neurons in of.items()
         for one in BESIDE
@@ -214,7 +217,8 @@ def read_means(folder: str | Path) -> pd.DataFrame:
     wide = named.pivot_table(
         index=["language", "place"], columns="statistic", values="value", sort=False
     )
-    return wide.reset_index().sort_values("place", ascending=False, kind="stable")
+    wide = wide.reset_index()
+    return pd.concat(wide[wide["place"] == place] for place in PLACES)
 
 
 def _read(file: Path) -> pd.DataFrame:
