@@ -149,8 +149,9 @@ display(first, figures.folded("The same for other sets", *others))
 #
 # The same sets on Gemma 3 270M, from 600 windows of text a language. Act Prob 90p's score is no
 # better there, and many neurons tie at the end of its list: which of them is the last of the
-# Vietnamese ones, one of layer 3 or one of layer 17, differed between two machines. (Text was tuned
-# with the former, everything else was done with the latter.)
+# Vietnamese ones, one of layer 3 or one of layer 17, differed between two machines. (Losses were
+# taken and text was tuned with the former; tasks were done and learned with the latter, which is
+# the one counted here.)
 
 # %% tags=["shipped"]
 real = Path(real_data)

@@ -99,8 +99,9 @@ page.lsn_statistics_table(lsn.lsn_before_act_fn(folder))
 # %% [markdown]
 # So what was written to the output of SiLU was read at its input. P5, P10 and P25, printed as means
 # over all neurons, lie below anything that SiLU puts out, in every language, and in Mistral even
-# the mean does. What the chosen neurons were set to is not printed. Where such values harm more
-# than zero does, that is then no sign that zero fails to deactivate.
+# the mean does. What the chosen neurons were set to is not printed; how many of them could have had
+# such values differs much by method and model ([12b](12b_lsn_values)). Where values that a neuron
+# cannot have harm more than zero does, that is no sign that zero fails to deactivate.
 #
 # ### Slips
 #

@@ -162,7 +162,8 @@ display(
 )
 
 # %% [markdown]
-# At zero there are many, which can be counted:
+# At zero there are more of them, which can be counted. That assumes no shape of their distribution,
+# as the intervals do, and tells less: beyond all of twenty is one in twenty-one, before correction.
 
 # %% tags=["shipped"]
 display(

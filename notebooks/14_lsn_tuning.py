@@ -103,8 +103,8 @@ taught_pages.changed_weights_table(changed)
 # together, or all. Changes are from attention alone, with the same seed: the same order of items
 # and the same first head, while LoRA's first values differ with what is tuned. In a language at its
 # floor ([notebook 13b](13b_lsn_ours)) the question is whether neurons bring any transfer at all.
-# LAPE's sets are those with as many neurons as CRANE's; its own, as it is released, are a handful,
-# are tuned when trainings are run again, and are not among the shipped results.
+# LAPE's sets are those with as many neurons as CRANE's. Those that it finds as it is released, a
+# handful, are tuned when trainings are run again; the shipped results do not have them.
 
 # %% tags=["shipped"]
 tables, made = taught.taught_tables(

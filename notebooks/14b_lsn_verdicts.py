@@ -109,8 +109,8 @@ taught_pages.effects_counts_table(after)
 #
 # As on [14](14_lsn_tuning), nothing but the chosen neurons is tuned, on stories in their language.
 # There are fewer windows, trainings and questions, and one random set beside each, the same in
-# every training: how far one random set is from the next is not known here. Of the questions hardly
-# any is answered to the word before, so none can be lost.
+# every training: how far one random set is from the next is not known here. None of the
+# few questions is answered to the word before, so none can be lost.
 
 # %% tags=["shipped"]
 text_there, made_there = text_taught.shipped_text(real_data)

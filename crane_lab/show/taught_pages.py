@@ -73,10 +73,10 @@ def levels_table(
     )
 
 
-def trainings_table(table: pd.DataFrame, language: str) -> Styler:
+def trainings_table(table: pd.DataFrame, language: str, items: str = "items") -> Styler:
     """Share right in one language after each training: untouched, and each method's set at zero.
 
-    `table` as `taught.read_taught` gives it, of interventions.
+    `table` as `taught.read_taught` gives it, of interventions; `items`: what they are called.
     """
     own = table[(table["language"] == language) & (table["draw"] == -1)]
     own = own[own["set_to"].isin(("", "zero"))]
@@ -86,7 +86,7 @@ def trainings_table(table: pd.DataFrame, language: str) -> Styler:
     shown = wide.reset_index().rename(columns={"seed": "training"})
     return figures.table(
         shown,
-        f"Share of items right in {language} after each training: untouched, and with the "
+        f"Share of {items} right in {language} after each training: untouched, and with the "
         "language's neurons of each method set to zero",
         dict.fromkeys(wide.columns, "{:.2f}"),
     )

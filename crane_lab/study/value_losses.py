@@ -29,6 +29,7 @@ from crane_lab.store import write_table
 from crane_lab.store.grown import Part, grow, made_of, read_grown, shipped_file
 from crane_lab.study.activations import (
     PLACES,
+    STATISTICS,
     Contenders,
     Values,
     Written,
@@ -211,14 +212,16 @@ def read_value_losses(folder: str | Path) -> pd.DataFrame:
 
 def read_means(folder: str | Path) -> pd.DataFrame:
     """`activations.means_over_neurons` of what `ship_value_losses` wrote, from its record."""
-    means = made_of(Path(folder) / FILE, {})["inputs"]["values"]
+    file = Path(folder) / FILE
+    means = made_of(file, {})["inputs"]["values"]
     named = pd.Series(means).rename_axis("name").reset_index(name="value")
     named[["place", "language", "statistic"]] = named["name"].str.split(" ", expand=True)
-    wide = named.pivot_table(
-        index=["language", "place"], columns="statistic", values="value", sort=False
+    wide = named.pivot_table(index=["place", "language"], columns="statistic", values="value")
+    rows = pd.MultiIndex.from_product(
+        [PLACES, _read(file)["mask_language"].unique()], names=wide.index.names
     )
-    wide = wide.reset_index()
-    return pd.concat(wide[wide["place"] == place] for place in PLACES)
+    ordered = wide.loc[rows, list(STATISTICS)].reset_index()
+    return ordered[["language", "place", *STATISTICS]]
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -124,6 +124,10 @@ def test_shipped_changes_are_read_if_they_are_of_this_run(
     assert zero["null_masks"].to_list() == [3, 3] and zero["q"].notna().all()
     read = value_losses.read_value_losses(tmp_path)
     assert set(zero) == set(read) and read["null_masks"].notna().sum() == 2
+    means = activations.means_over_neurons(values)
+    of_sets = means[means["language"].isin((x, other))].reset_index(drop=True)
+    found = value_losses.read_means(tmp_path)
+    pd.testing.assert_frame_equal(found, of_sets, atol=1e-6, check_names=False)
     shipped = value_losses.perplexity_changes(pipeline, sets, values, value_losses.WRITTEN)
     monkeypatch.setattr(Pipeline, "losses", lambda *_: pytest.fail("computed again"))
     again = value_losses.perplexity_changes(
